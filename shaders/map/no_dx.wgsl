@@ -1,0 +1,4 @@
+// For reduce_gradients where dx is not part of the walk: batch statistics, whose dx needs the sums
+// first, or a caller who asked for dgamma and dbeta alone.
+
+fn emit_dx(word: u32, upstream: Word, s: Statistics) {}

@@ -1,0 +1,268 @@
+//! The context: a wgpu device and queue with what the crate keeps for them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
+use crate::gpu::dispatch::{Prepared, scoped};
+use crate::gpu::pipelines::PipelineCache;
+use crate::gpu::readback;
+use crate::plan::{Capabilities, Tuning};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// A wgpu device and queue, the device's capabilities, and the compiled kernels.
+///
+/// Cloning is cheap and shares all of them. Everything else in the crate is made from a context and works with
+/// tensors of its device only.
+///
+/// ```
+/// let context = wgnorm::Context::headless_blocking()?;
+/// let x = context.block_on(context.upload(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))?;
+/// assert_eq!(context.block_on(context.download(&x))?[5], 6.0);
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Context {
+    shared: Arc<Shared>,
+    tuning: Tuning,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    capabilities: Capabilities,
+    shader_checks: ShaderChecks,
+    pipelines: PipelineCache,
+    /// Why the device was lost; only known for devices that the crate opened itself.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Context {
+    /// Opens a device of its own, without a window.
+    ///
+    /// The adapter is the one whose name contains `WGPU_ADAPTER_NAME`, else wgpu's choice among the backends in
+    /// `WGPU_BACKEND` for `WGPU_POWER_PREF` (high performance if that is not set).
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::RequestDevice`], [`Error::MissingCapability`].
+    pub async fn headless() -> Result<Self> {
+        Self::headless_with(&ContextOptions::default()).await
+    }
+
+    /// As [`Context::headless`], with choices.
+    ///
+    /// # Errors
+    /// As [`Context::headless`].
+    pub async fn headless_with(options: &ContextOptions) -> Result<Self> {
+        let adapter = adapter::request_adapter(options).await?;
+        let (device, queue) = adapter::request_device(&adapter).await?;
+        let context = Self::new(device, queue, options.shader_checks)?;
+        let lost = context.shared.lost.clone();
+        context.device().set_device_lost_callback(move |reason, message| {
+            *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?}: {message}"));
+        });
+        Ok(context)
+    }
+
+    /// As [`Context::headless`], blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Context::headless`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn headless_blocking() -> Result<Self> {
+        pollster::block_on(Self::headless())
+    }
+
+    /// Uses a device and queue of the application's. Its error and device-lost callbacks stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::MissingCapability`] if the device was opened with limits below WebGPU's defaults.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Self::new(device, queue, ShaderChecks::default())
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue, shader_checks: ShaderChecks) -> Result<Self> {
+        let capabilities = Capabilities::new(&device.limits(), &device.adapter_info())?;
+        let shared = Shared {
+            device,
+            queue,
+            capabilities,
+            shader_checks,
+            pipelines: PipelineCache::default(),
+            lost: Arc::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default() })
+    }
+
+    /// The same device with plans forced by `tuning`, for tests and measurements.
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        Self { shared: self.shared.clone(), tuning }
+    }
+
+    /// The wgpu device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.shared.capabilities
+    }
+
+    /// What is forced instead of planned.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Keys of the kernels that were compiled so far, sorted.
+    pub fn compiled_kernels(&self) -> Vec<String> {
+        self.shared.pipelines.keys()
+    }
+
+    pub(crate) fn shader_checks(&self) -> ShaderChecks {
+        self.shared.shader_checks
+    }
+
+    pub(crate) fn pipelines(&self) -> &PipelineCache {
+        &self.shared.pipelines
+    }
+
+    /// A tensor with the given values, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn upload(&self, shape: &[usize], values: &[f32]) -> Result<Tensor> {
+        let tensor_shape = Shape::new(shape)?;
+        if tensor_shape.len() != values.len() as u64 {
+            return Err(Error::Length {
+                what: "a tensor",
+                shape: tensor_shape,
+                expected: tensor_shape.len(),
+                got: values.len() as u64,
+            });
+        }
+        let tensor = self.zeros(shape).await?;
+        self.write(tensor.buffer(), bytemuck::cast_slice(values)).await?;
+        Ok(tensor)
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
+        let bytes = Shape::new(shape)?.len() * 4;
+        // A multiple of 16 bytes, so that the last word of a wide walk is inside.
+        let buffer = self.create_buffer("a tensor", bytes.max(1).next_multiple_of(16), TENSOR_USAGE).await?;
+        Tensor::from_buffer(self, buffer, 0, shape)
+    }
+
+    /// The values of a tensor, row-major, after everything that was submitted before.
+    ///
+    /// # Errors
+    /// [`Error::BufferUsage`] unless the buffer has the usage `COPY_SRC`; [`Error::ForeignDevice`],
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let what = "the tensor to download";
+        tensor.check_device(what, self)?;
+        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::BufferUsage { what, missing: "COPY_SRC" });
+        }
+        let bytes = readback::read(self, tensor.buffer(), tensor.byte_offset(), tensor.byte_len()).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Records operations in order and submits them.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] if a buffer was destroyed in the meantime; [`Error::OutOfMemory`],
+    /// [`Error::DeviceLost`].
+    pub async fn submit(&self, operations: &[&Prepared]) -> Result<()> {
+        scoped(self, "a submission", || {
+            let mut encoder = self
+                .device()
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgnorm") });
+            for operation in operations {
+                operation.record(&mut encoder);
+            }
+            self.queue().submit([encoder.finish()]);
+        })
+        .await
+    }
+
+    /// Runs a future of this crate to its end, blocking the thread; waits for the device instead of spinning.
+    ///
+    /// Meant for futures that wait for this context's device and for nothing else.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        loop {
+            if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return output;
+            }
+            // An error here reaches the future as well, as a failed mapping.
+            let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
+        }
+    }
+
+    /// A buffer of zeros, with the errors of its creation.
+    pub(crate) async fn create_buffer(
+        &self,
+        what: &'static str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let limit = self.capabilities().max_buffer_bytes;
+        if size > limit {
+            return Err(Error::TooLarge {
+                what,
+                needed: size,
+                unit: "bytes",
+                limit_name: "max_buffer_size",
+                limit,
+            });
+        }
+        scoped(self, what, || {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some(what),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+        .await
+    }
+
+    /// A buffer of the crate's own with initial contents.
+    pub(crate) async fn create_buffer_with(&self, what: &'static str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let buffer = self.create_buffer(what, (bytes.len() as u64).max(4), TENSOR_USAGE).await?;
+        self.write(&buffer, bytes).await?;
+        Ok(buffer)
+    }
+
+    async fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+        scoped(self, "an upload", || self.queue().write_buffer(buffer, 0, bytes)).await
+    }
+
+    /// # Errors
+    /// [`Error::DeviceLost`] if the device is known to be lost.
+    pub(crate) fn check_lost(&self) -> Result<()> {
+        match &*self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(message) => Err(Error::DeviceLost { message: message.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Usages of buffers that hold tensors and may be read back.
+const TENSOR_USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);

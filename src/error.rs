@@ -1,0 +1,233 @@
+//! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
+
+use crate::shape::Shape;
+
+/// `Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. Nothing a caller passes panics, and nothing is recorded on an error, so
+/// parameters and running statistics stay as they were.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter matched; `available` names those that exist.
+    #[error("no adapter found{}: {reason}; available: [{}]", described(.wanted), .available.join(", "))]
+    NoAdapter {
+        /// The name that was asked for, if any (`WGPU_ADAPTER_NAME` or an option).
+        wanted: Option<String>,
+        /// Names of the adapters that exist for the chosen backends.
+        available: Vec<String>,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// The adapter or device cannot run the kernels.
+    #[error("the device lacks {what}: needs {needed}, has {got}")]
+    MissingCapability {
+        /// The limit or feature.
+        what: &'static str,
+        /// What the kernels need.
+        needed: u64,
+        /// What the device offers.
+        got: u64,
+    },
+    /// The adapter refused to open a device.
+    #[error("the adapter refused to open a device: {reason}")]
+    RequestDevice {
+        /// What wgpu said.
+        reason: String,
+    },
+    /// A tensor has a number of axes that the operation does not take.
+    #[error("{what} must have {expected} axes, got {got}")]
+    Rank {
+        /// The tensor.
+        what: &'static str,
+        /// The accepted ranks in words.
+        expected: &'static str,
+        /// The rank that was passed.
+        got: usize,
+    },
+    /// A tensor has another shape than the operation needs.
+    #[error("{what} must have shape {expected}, got {got}")]
+    Shape {
+        /// The tensor.
+        what: &'static str,
+        /// The needed shape.
+        expected: Shape,
+        /// The shape that was passed.
+        got: Shape,
+    },
+    /// A number of channels that does not fit the layer.
+    #[error("{what} must have {expected} channels, got {got}")]
+    Channels {
+        /// The tensor or value.
+        what: &'static str,
+        /// Channels of the layer.
+        expected: u64,
+        /// Channels that were passed.
+        got: u64,
+    },
+    /// Data of another length than its shape.
+    #[error("{what} of shape {shape} holds {expected} elements, got {got}")]
+    Length {
+        /// The tensor or value.
+        what: &'static str,
+        /// Its shape.
+        shape: Shape,
+        /// Elements of that shape.
+        expected: u64,
+        /// Elements that were passed.
+        got: u64,
+    },
+    /// A batch without values has no statistics.
+    #[error("training needs at least one value per channel, but x has shape {shape}")]
+    EmptyBatch {
+        /// Shape of x.
+        shape: Shape,
+    },
+    /// One value per channel: its variance is zero and every gradient vanishes.
+    #[error(
+        "expected more than 1 value per channel when training, got shape {shape} (allow it with BatchNormOptions::allow_single_value)"
+    )]
+    SingleValue {
+        /// Shape of x.
+        shape: Shape,
+    },
+    /// eps is not a positive normal f32.
+    #[error("eps must be finite and at least {} in f32, got {got}", f32::MIN_POSITIVE)]
+    Epsilon {
+        /// The value that was passed.
+        got: f64,
+    },
+    /// A momentum outside of [0, 1].
+    #[error("momentum must be between 0 and 1, got {got}")]
+    Momentum {
+        /// The value that was passed.
+        got: f64,
+    },
+    /// Two tensors of one operation share bytes, and at least one of them is written.
+    #[error(
+        "{first} and {second} overlap: bytes {}..{} and {}..{} of one buffer", .first_range.0, .first_range.1, .second_range.0, .second_range.1
+    )]
+    Overlap {
+        /// One tensor.
+        first: &'static str,
+        /// The other tensor.
+        second: &'static str,
+        /// First and past-the-last byte of `first`.
+        first_range: (u64, u64),
+        /// First and past-the-last byte of `second`.
+        second_range: (u64, u64),
+    },
+    /// Two tensors of one buffer are disjoint, but too close to be bound apart on this device.
+    #[error(
+        "{first} and {second} lie in one buffer within one block of {alignment} bytes, the device's granularity of bindings; place them in different blocks"
+    )]
+    SharedBlock {
+        /// One tensor.
+        first: &'static str,
+        /// The other tensor.
+        second: &'static str,
+        /// `min_storage_buffer_offset_alignment` of the device.
+        alignment: u64,
+    },
+    /// An offset that is not a multiple of the element size.
+    #[error("{what}: byte offset {offset} is not a multiple of the element size {alignment}")]
+    Misaligned {
+        /// The tensor.
+        what: &'static str,
+        /// The offset that was passed.
+        offset: u64,
+        /// Size of one element in bytes.
+        alignment: u64,
+    },
+    /// A buffer that ends before its tensor.
+    #[error("{what}: the tensor needs {needed} bytes from offset {offset}, the buffer has {size}")]
+    BufferTooSmall {
+        /// The tensor.
+        what: &'static str,
+        /// First byte of the tensor.
+        offset: u64,
+        /// Bytes of the tensor.
+        needed: u64,
+        /// Bytes of the buffer.
+        size: u64,
+    },
+    /// A buffer without a usage flag that the operation needs.
+    #[error("{what}: the buffer lacks the usage {missing}")]
+    BufferUsage {
+        /// The tensor.
+        what: &'static str,
+        /// The missing flag.
+        missing: &'static str,
+    },
+    /// A tensor or value that belongs to another device than the context.
+    #[error("{what} belongs to another device than the context")]
+    ForeignDevice {
+        /// The tensor or value.
+        what: &'static str,
+    },
+    /// More than the device can bind, allocate or address.
+    #[error("{what} needs {needed} {unit}, the device's {limit_name} is {limit}")]
+    TooLarge {
+        /// The tensor or value.
+        what: &'static str,
+        /// What it needs.
+        needed: u64,
+        /// Unit of `needed` and `limit`.
+        unit: &'static str,
+        /// Name of the limit.
+        limit_name: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// A backward pass without a gradient to write.
+    #[error("no gradient was asked for: give at least one of dx, dgamma, dbeta")]
+    NoGradient,
+    /// A gradient of a parameter that the layer does not have.
+    #[error("{gradient} was asked for, but the layer has no {parameter}")]
+    NoParameter {
+        /// The gradient.
+        gradient: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+    },
+    /// A recording of a training forward pass with the wrong layer.
+    #[error("this training forward pass was prepared for another layer")]
+    WrongLayer,
+    /// Statistics of another number of values than the tensor holds per channel.
+    #[error("{what} covers {expected} values per channel, but x holds {got}; {hint}")]
+    Count {
+        /// The statistics.
+        what: &'static str,
+        /// Values per channel in the statistics.
+        expected: u64,
+        /// Values per channel in x.
+        got: u64,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A buffer, shader, pipeline or bind group that wgpu refused.
+    #[error("wgpu refused {what}: {message}")]
+    Validation {
+        /// What was being created.
+        what: String,
+        /// What wgpu said.
+        message: String,
+    },
+    /// The device is out of memory.
+    #[error("out of memory while creating {what}")]
+    OutOfMemory {
+        /// What was being created.
+        what: String,
+    },
+    /// The device was lost or destroyed.
+    #[error("the device was lost: {message}")]
+    DeviceLost {
+        /// What wgpu said.
+        message: String,
+    },
+}
+
+fn described(name: &Option<String>) -> String {
+    name.as_ref().map(|name| format!(" with a name containing {name:?}")).unwrap_or_default()
+}

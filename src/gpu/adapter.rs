@@ -1,0 +1,85 @@
+//! Choosing an adapter and opening a device.
+
+use crate::error::{Error, Result};
+
+/// Whether kernels run with the bounds checks and loop bounds that wgpu injects into shaders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShaderChecks {
+    /// Without: the crate's shaders are trusted. Faster; no effect in a browser, which always checks.
+    #[default]
+    Trusted,
+    /// With, as for shaders of unknown origin. For tests, and for finding out whose fault a lost device is.
+    Checked,
+}
+
+/// Choices for [`Context::headless_with`](crate::Context::headless_with).
+#[derive(Clone, Debug, Default)]
+pub struct ContextOptions {
+    /// Take the first adapter whose name contains this text, in any case. Overrides `WGPU_ADAPTER_NAME`.
+    pub adapter_name: Option<String>,
+    /// Checks in shaders.
+    pub shader_checks: ShaderChecks,
+}
+
+/// The instance that all headless contexts of a process share, so that wgpu can tell their buffers apart.
+#[cfg(not(target_family = "wasm"))]
+fn instance() -> wgpu::Instance {
+    static INSTANCE: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+    INSTANCE.get_or_init(|| wgpu::Instance::new(instance_descriptor())).clone()
+}
+
+#[cfg(target_family = "wasm")]
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(instance_descriptor())
+}
+
+/// `WGPU_BACKEND` and the other variables that wgpu documents.
+fn instance_descriptor() -> wgpu::InstanceDescriptor {
+    wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+}
+
+/// The adapters that exist for the backends in `WGPU_BACKEND` (all if it is not set).
+pub async fn adapters() -> Vec<wgpu::Adapter> {
+    instance().enumerate_adapters(wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all())).await
+}
+
+/// The adapter with the wanted name, else wgpu's choice for `WGPU_POWER_PREF` (high performance if not set).
+pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Adapter> {
+    let wanted = options.adapter_name.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+    let no_adapter = |reason: String, adapters: &[wgpu::Adapter]| Error::NoAdapter {
+        wanted: wanted.clone(),
+        available: adapters.iter().map(|adapter| adapter.get_info().name).collect(),
+        reason,
+    };
+    if let Some(name) = &wanted {
+        let lower = name.to_lowercase();
+        let mut adapters = adapters().await;
+        match adapters.iter().position(|adapter| adapter.get_info().name.to_lowercase().contains(&lower)) {
+            Some(found) => return Ok(adapters.swap_remove(found)),
+            None => return Err(no_adapter("no name matches".to_owned(), &adapters)),
+        }
+    }
+    let request = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::from_env().unwrap_or(wgpu::PowerPreference::HighPerformance),
+        ..Default::default()
+    };
+    match instance().request_adapter(&request).await {
+        Ok(adapter) => Ok(adapter),
+        Err(error) => Err(no_adapter(error.to_string(), &adapters().await)),
+    }
+}
+
+/// A device with everything that the adapter allows, so that large tensors can be bound.
+pub(crate) async fn request_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("wgnorm"),
+        // Timestamps are the benchmark's; where they are missing it reports wall time alone.
+        required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+        required_limits: adapter.limits(),
+        ..Default::default()
+    };
+    adapter
+        .request_device(&descriptor)
+        .await
+        .map_err(|error| Error::RequestDevice { reason: error.to_string() })
+}

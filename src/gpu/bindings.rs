@@ -1,0 +1,93 @@
+//! Buffers bound to the slots of an operation: offsets the device can bind, and who may share a buffer with whom.
+
+use super::shader::Slot;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A range of a buffer that one slot sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    buffer: wgpu::Buffer,
+    /// First byte that is bound: a multiple of the device's alignment, at or before `begin`.
+    bound_begin: u64,
+    /// The bytes that belong to the value.
+    begin: u64,
+    end: u64,
+}
+
+impl Bound {
+    /// Binds a tensor; the remainder of its offset goes into the parameters.
+    pub fn tensor(tensor: &Tensor, alignment: u64) -> Self {
+        let begin = tensor.byte_offset();
+        Self {
+            buffer: tensor.buffer().clone(),
+            bound_begin: begin - begin % alignment,
+            begin,
+            end: begin + tensor.byte_len(),
+        }
+    }
+
+    /// Binds a whole buffer of the crate's own.
+    pub fn whole(buffer: &wgpu::Buffer) -> Self {
+        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, end: buffer.size() }
+    }
+
+    /// Bytes between the bound range's start and the value's.
+    pub fn remainder(&self) -> u64 {
+        self.begin - self.bound_begin
+    }
+
+    pub fn entry(&self, slot: Slot) -> wgpu::BindGroupEntry<'_> {
+        wgpu::BindGroupEntry {
+            binding: slot as u32,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &self.buffer,
+                offset: self.bound_begin,
+                size: wgpu::BufferSize::new(self.end - self.bound_begin),
+            }),
+        }
+    }
+}
+
+/// Checks what the bindings of one dispatch share, and tells whether an input lies in an output's buffer.
+///
+/// # Errors
+/// [`Error::Overlap`] if a written range shares bytes with another, [`Error::SharedBlock`] if it does so only
+/// because of the granularity of bindings.
+pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<bool> {
+    let mut shared = false;
+    for (i, (slot_a, a)) in bound.iter().enumerate() {
+        for (slot_b, b) in &bound[i + 1..] {
+            if a.buffer != b.buffer || !(slot_a.writes() || slot_b.writes()) {
+                continue;
+            }
+            if a.begin < b.end && b.begin < a.end {
+                return Err(Error::Overlap {
+                    first: slot_a.name(),
+                    second: slot_b.name(),
+                    first_range: (a.begin, a.end),
+                    second_range: (b.begin, b.end),
+                });
+            }
+            if a.bound_begin < b.end && b.bound_begin < a.end {
+                return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
+            }
+            shared |= slot_a.is_input() || slot_b.is_input();
+        }
+    }
+    // With inputs bound read-write, two of them must not alias either.
+    if shared {
+        for (i, (slot_a, a)) in bound.iter().enumerate() {
+            for (slot_b, b) in &bound[i + 1..] {
+                if a.buffer == b.buffer && a.bound_begin < b.end && b.bound_begin < a.end {
+                    return Err(Error::SharedBlock {
+                        first: slot_a.name(),
+                        second: slot_b.name(),
+                        alignment,
+                    });
+                }
+            }
+        }
+    }
+    Ok(shared)
+}

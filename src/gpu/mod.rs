@@ -1,0 +1,9 @@
+//! Everything that touches wgpu: shader sources and their variants, pipelines, bindings, dispatches, read-back.
+
+pub(crate) mod adapter;
+pub(crate) mod bindings;
+pub(crate) mod dispatch;
+pub(crate) mod params;
+pub(crate) mod pipelines;
+pub(crate) mod readback;
+pub(crate) mod shader;

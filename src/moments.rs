@@ -1,0 +1,234 @@
+//! Moments as a value: count, mean and variance per channel, on the GPU and on the host.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::readback;
+use crate::gpu::shader::Slot;
+use crate::ops::{fold, reduce, wide};
+use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::tensor::Tensor;
+
+/// Moments of one channel: count, mean and biased variance.
+///
+/// The mean is kept in two parts, `shift` being the f32 nearest to it, so that no digits are lost where it is much
+/// larger than the standard deviation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ChannelMoments {
+    /// Number of values.
+    pub count: u64,
+    /// The f32 nearest to the mean.
+    pub shift: f32,
+    /// Mean minus `shift`.
+    pub delta: f32,
+    /// Biased variance: the mean squared deviation from the mean.
+    pub var: f32,
+}
+
+impl ChannelMoments {
+    /// The mean, exact to f32's precision relative to the standard deviation.
+    pub fn mean(&self) -> f64 {
+        f64::from(self.shift) + f64::from(self.delta)
+    }
+
+    /// The unbiased variance, `var·n / max(n − 1, 1)`.
+    pub fn unbiased_var(&self) -> f64 {
+        f64::from(self.var) * self.count as f64 / self.count.saturating_sub(1).max(1) as f64
+    }
+}
+
+/// Rust twin of `Moments` in shaders/lib/moments.wgsl.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MomentsRecord {
+    count: [u32; 2],
+    shift: f32,
+    delta: f32,
+    variance: f32,
+    unused: u32,
+}
+
+impl From<ChannelMoments> for MomentsRecord {
+    fn from(moments: ChannelMoments) -> Self {
+        Self {
+            count: [moments.count as u32, (moments.count >> 32) as u32],
+            shift: moments.shift,
+            delta: moments.delta,
+            variance: moments.var,
+            unused: 0,
+        }
+    }
+}
+
+impl From<MomentsRecord> for ChannelMoments {
+    fn from(record: MomentsRecord) -> Self {
+        Self {
+            count: u64::from(record.count[0]) | u64::from(record.count[1]) << 32,
+            shift: record.shift,
+            delta: record.delta,
+            var: record.variance,
+        }
+    }
+}
+
+/// Moments per channel as a value on the GPU: computed from a tensor, merged, downloaded, or what a layer normalizes
+/// with ([`BatchNorm::train_forward_from`](crate::BatchNorm::train_forward_from)).
+///
+/// Merging is exact up to rounding and in a fixed order: the moments of parts merge to the moments of the whole
+/// (Chan, Golub & LeVeque 1983).
+///
+/// ```
+/// use wgnorm::{Context, Moments};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     // Two batches of two channels.
+///     let a = context.upload(&[1, 2, 2], &[1.0, 3.0, 10.0, 10.0]).await?;
+///     let b = context.upload(&[1, 2, 1], &[5.0, 40.0]).await?;
+///     let mut both = Moments::of(&context, &a).await?;
+///     both.merge(&context, &Moments::of(&context, &b).await?).await?;
+///     let moments = both.download(&context).await?;
+///     assert_eq!((moments[0].count, moments[0].mean()), (3, 3.0));
+///     assert_eq!((moments[1].count, moments[1].mean()), (3, 20.0));
+///     assert_eq!(moments[1].var, 200.0);
+///     Ok(())
+/// })
+/// # .map_err(|e: wgnorm::Error| e)
+/// ```
+#[derive(Debug)]
+pub struct Moments {
+    buffer: wgpu::Buffer,
+    device: wgpu::Device,
+    channels: u64,
+    count: Option<u64>,
+}
+
+impl Moments {
+    /// Moments of no values: the identity of [`merge`](Self::merge).
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, and those of an allocation.
+    pub async fn empty(context: &Context, channels: usize) -> Result<Self> {
+        Self::upload(context, &vec![ChannelMoments::default(); channels]).await
+    }
+
+    /// Moments from the host, one per channel.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, and those of an allocation.
+    pub async fn upload(context: &Context, channels: &[ChannelMoments]) -> Result<Self> {
+        let Some(first) = channels.first() else {
+            return Err(Error::Channels { what: "moments", expected: 1, got: 0 });
+        };
+        let records: Vec<MomentsRecord> = channels.iter().map(|&moments| moments.into()).collect();
+        let buffer = context.create_buffer_with("moments", bytemuck::cast_slice(&records)).await?;
+        let uniform = channels.iter().all(|moments| moments.count == first.count);
+        Ok(Self {
+            buffer,
+            device: context.device().clone(),
+            channels: channels.len() as u64,
+            count: uniform.then_some(first.count),
+        })
+    }
+
+    /// Moments of a tensor `[N, C, …]`, submitted at once.
+    ///
+    /// # Errors
+    /// As [`Moments::prepare`].
+    pub async fn of(context: &Context, x: &Tensor) -> Result<Self> {
+        let (moments, prepared) = Self::prepare(context, x).await?;
+        context.submit(&[&prepared]).await?;
+        Ok(moments)
+    }
+
+    /// Moments of a tensor `[N, C, …]`, together with the operation that computes them: until it is recorded and
+    /// submitted, the value holds the moments of nothing.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.
+    pub async fn prepare(context: &Context, x: &Tensor) -> Result<(Self, Prepared)> {
+        let view = x.shape().channels_first()?;
+        x.check_device("x", context)?;
+        let mut moments = Self::empty(context, view.channels as usize).await?;
+        moments.count = Some(view.count());
+        if view.count() == 0 {
+            return Ok((moments, Prepared::nothing(Op::Moments)));
+        }
+        let plan = plan_walk(&Walk::channels(view, wide([x])), context.capabilities(), context.tuning())?;
+        let split = plan.splits > 1;
+        let mut build = Build::new(context, Op::Moments, plan);
+        build.tensor(Slot::X, x)?;
+        if split {
+            reduce::moments(&mut build);
+            fold::moments(&mut build, &moments.buffer)?;
+        } else {
+            reduce::moments_into(&mut build, &moments.buffer);
+        }
+        let prepared = build.finish(Traffic::passes(x.byte_len(), 1, 1)).await?;
+        Ok((moments, prepared))
+    }
+
+    /// Merges the values that `other` covers into this, submitted at once.
+    ///
+    /// # Errors
+    /// As [`Moments::prepare_merge`].
+    pub async fn merge(&mut self, context: &Context, other: &Moments) -> Result<()> {
+        let prepared = self.prepare_merge(context, other).await?;
+        context.submit(&[&prepared]).await
+    }
+
+    /// The operation that merges the values that `other` covers into this. Record it once: each run merges again.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
+    pub async fn prepare_merge(&mut self, context: &Context, other: &Moments) -> Result<Prepared> {
+        for moments in [&*self, other] {
+            moments.check(context, self.channels)?;
+        }
+        let prepared = fold::merge(context, self.channels, &self.buffer, &other.buffer).await?;
+        self.count = match (self.count, other.count) {
+            (Some(a), Some(b)) => a.checked_add(b),
+            _ => None,
+        };
+        Ok(prepared)
+    }
+
+    /// The moments on the host, one per channel, after everything that was submitted before.
+    ///
+    /// # Errors
+    /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn download(&self, context: &Context) -> Result<Vec<ChannelMoments>> {
+        self.check(context, self.channels)?;
+        let bytes =
+            readback::read(context, &self.buffer, 0, self.channels * size_of::<MomentsRecord>() as u64)
+                .await?;
+        let records: Vec<MomentsRecord> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(records.into_iter().map(Into::into).collect())
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> u64 {
+        self.channels
+    }
+
+    /// Values per channel, if known on the host and the same for all channels.
+    pub fn count(&self) -> Option<u64> {
+        self.count
+    }
+
+    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Requires the context's device and a number of channels.
+    pub(crate) fn check(&self, context: &Context, channels: u64) -> Result<()> {
+        if self.device != *context.device() {
+            return Err(Error::ForeignDevice { what: "moments" });
+        }
+        if self.channels != channels {
+            return Err(Error::Channels { what: "moments", expected: channels, got: self.channels });
+        }
+        Ok(())
+    }
+}

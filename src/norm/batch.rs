@@ -1,0 +1,412 @@
+//! Batch normalization in training: statistics of the batch, running statistics, gradients through both.
+//!
+//! Source: Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+//! Shift", 2015.
+
+use super::frozen::FrozenBatchNorm;
+use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance};
+use super::parts::Parts;
+use super::running::RunningStatistics;
+use super::saved::Saved;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::params::flag;
+use crate::gpu::shader::{Slot, StatisticsFrom};
+use crate::moments::Moments;
+use crate::ops::{fold, map, reduce};
+use crate::plan::{Op, Plan, Traffic};
+use crate::tensor::Tensor;
+
+/// A batch-norm layer in training.
+///
+/// Per channel, over samples and positions of x `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`:
+///
+/// ```text
+/// mean, var = moments of x            (biased variance)
+/// x̂ = (x − mean) / sqrt(var + eps)
+/// y = x̂·gamma + beta
+/// ```
+///
+/// There is no mode flag. What updates running statistics takes `&mut self` and says train; inference is another type,
+/// [`FrozenBatchNorm`], to which [`freeze`](Self::freeze) turns this one.
+///
+/// ```
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]).await?;
+///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;
+///     let (y, saved) = layer.train_forward(&x).await?;
+///     let gradients = layer.backward(&x, &y, &saved).await?;
+///     // Σ x̂ = 0 and Σ x̂² = n, so the gradient of y²/2 with respect to gamma is n.
+///     let dgamma = context.download(&gradients.dgamma.unwrap()).await?;
+///     assert!((dgamma[0] - 4.0).abs() < 1e-4);
+///
+///     let layer = layer.freeze();
+///     let y = context.download(&layer.forward(&x).await?).await?;
+///     assert!(y[0] < y[3]);
+///     Ok(())
+/// })
+/// # .map_err(|e: wgnorm::Error| e)
+/// ```
+///
+/// What has been frozen cannot train by mistake; this does not compile:
+///
+/// ```compile_fail,E0599
+/// # use wgnorm::{Context, FrozenBatchNorm, Tensor};
+/// async fn inference(layer: &mut FrozenBatchNorm, x: &Tensor) {
+///     layer.train_forward(x).await.unwrap();
+/// }
+/// ```
+///
+/// Nor can a layer in training infer with batch statistics by mistake; the method does not exist:
+///
+/// ```compile_fail,E0599
+/// # use wgnorm::{BatchNorm, Tensor};
+/// async fn inference(layer: &BatchNorm, x: &Tensor) {
+///     layer.forward(x).await.unwrap();
+/// }
+/// ```
+///
+/// Nor can running statistics change through a shared reference:
+///
+/// ```compile_fail,E0596
+/// # use wgnorm::{BatchNorm, Tensor};
+/// async fn step(layer: &BatchNorm, x: &Tensor) {
+///     layer.train_forward(x).await.unwrap();
+/// }
+/// ```
+#[derive(Debug)]
+pub struct BatchNorm {
+    parts: Parts,
+}
+
+/// A training forward pass that updates the running statistics of its layer whenever it is recorded.
+///
+/// Recording takes the layer by `&mut`, so a pass that was prepared before its layer was frozen cannot update the
+/// statistics of the frozen layer:
+///
+/// ```compile_fail,E0382
+/// # use wgnorm::{BatchNorm, TrainForward};
+/// fn step(mut layer: BatchNorm, forward: &TrainForward, encoder: &mut wgpu::CommandEncoder) {
+///     let frozen = layer.freeze();
+///     forward.record(&mut layer, encoder);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct TrainForward {
+    prepared: Prepared,
+    layer: u64,
+}
+
+impl TrainForward {
+    /// Records the pass into a compute pass of its own.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    pub fn record(&self, layer: &mut BatchNorm, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.check(layer)?;
+        self.prepared.record(encoder);
+        Ok(())
+    }
+
+    /// Records the pass into a compute pass that the caller has begun.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    pub fn record_in(&self, layer: &mut BatchNorm, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.check(layer)?;
+        self.prepared.record_in(pass);
+        Ok(())
+    }
+
+    /// How the walk is cut into workgroups.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.prepared.plan()
+    }
+
+    /// Bytes that the operation moves.
+    pub fn traffic(&self) -> Traffic {
+        self.prepared.traffic()
+    }
+
+    /// Keys of the kernels, one per dispatch, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.prepared.kernels()
+    }
+
+    fn check(&self, layer: &BatchNorm) -> Result<()> {
+        if self.layer == layer.parts.id { Ok(()) } else { Err(Error::WrongLayer) }
+    }
+}
+
+impl BatchNorm {
+    /// A layer for `channels` channels with gamma 1, beta 0, running mean 0 and running variance 1.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], [`Error::Momentum`], and those of an allocation.
+    pub async fn new(context: &Context, channels: usize, options: BatchNormOptions) -> Result<Self> {
+        Ok(Self { parts: Parts::new(context, channels, options).await? })
+    }
+
+    /// A layer from existing parameters `[C]` and running statistics. Which affine parameters it has follows from
+    /// those that are given, whatever the options say.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::ForeignDevice`], [`Error::Epsilon`], [`Error::Momentum`].
+    pub fn from_parts(
+        context: &Context,
+        options: BatchNormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+        running: RunningStatistics,
+    ) -> Result<Self> {
+        Ok(Self { parts: Parts::from_existing(context, options, gamma, beta, running)? })
+    }
+
+    /// Prepares y from the statistics of the batch, with an update of the running statistics in the same recording.
+    /// `saved` receives what the backward pass needs; without it there is none.
+    ///
+    /// Two dispatches; moves 3 tensors (x twice, y once).
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::EmptyBatch`], [`Error::SingleValue`], and what
+    /// binding the tensors can raise. Nothing changes on an error.
+    pub async fn prepare_train_forward(
+        &mut self,
+        x: &Tensor,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        let prepared = self.prepare_batch(x, y, saved, None, true).await?;
+        Ok(TrainForward { prepared, layer: self.parts.id })
+    }
+
+    /// As [`prepare_train_forward`](Self::prepare_train_forward), but running statistics stay as they are: for
+    /// recomputing activations (checkpointing), and for layers that do not track.
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward`](Self::prepare_train_forward).
+    pub async fn prepare_train_forward_untracked(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<Prepared> {
+        self.prepare_batch(x, y, saved, None, false).await
+    }
+
+    /// As [`prepare_train_forward`](Self::prepare_train_forward), with moments that were computed before, of x or of
+    /// more than x. One dispatch.
+    ///
+    /// # Errors
+    /// Besides those, [`Error::Count`] if `saved` is given and the moments do not cover exactly as many values per
+    /// channel as x holds: the gradient sums of x alone would then be wrong.
+    pub async fn prepare_train_forward_from(
+        &mut self,
+        moments: &Moments,
+        x: &Tensor,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        let prepared = self.prepare_batch(x, y, saved, Some(moments), true).await?;
+        Ok(TrainForward { prepared, layer: self.parts.id })
+    }
+
+    /// y and what the backward pass needs, from the statistics of the batch; updates the running statistics.
+    /// Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward`](Self::prepare_train_forward).
+    pub async fn train_forward(&mut self, x: &Tensor) -> Result<(Tensor, Saved)> {
+        let (y, saved) = self.forward_outputs(x).await?;
+        let forward = self.prepare_train_forward(x, &y, Some(&saved)).await?;
+        self.parts.context.submit(&[&forward.prepared]).await?;
+        Ok((y, saved))
+    }
+
+    /// As [`train_forward`](Self::train_forward), but running statistics stay as they are.
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward`](Self::prepare_train_forward).
+    pub async fn train_forward_untracked(&self, x: &Tensor) -> Result<(Tensor, Saved)> {
+        let (y, saved) = self.forward_outputs(x).await?;
+        let forward = self.prepare_train_forward_untracked(x, &y, Some(&saved)).await?;
+        self.parts.context.submit(&[&forward]).await?;
+        Ok((y, saved))
+    }
+
+    /// y from moments that were computed before; updates the running statistics with them. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
+    pub async fn train_forward_from(&mut self, moments: &Moments, x: &Tensor) -> Result<Tensor> {
+        self.parts.view(x)?;
+        let y = self.parts.context.zeros(x.shape().dims()).await?;
+        let forward = self.prepare_train_forward_from(moments, x, &y, None).await?;
+        self.parts.context.submit(&[&forward.prepared]).await?;
+        Ok(y)
+    }
+
+    /// Prepares the gradients through the batch statistics, as many as are asked for.
+    ///
+    /// ```text
+    /// dbeta = Σ dy        dgamma = Σ dy·x̂
+    /// dx = gamma / sqrt(var + eps)·(dy − dbeta/n − x̂·dgamma/n)
+    /// ```
+    ///
+    /// x must be what forward saw; gamma and beta are those that forward used, from `saved`. Two dispatches; moves
+    /// 5 tensors (x and dy twice, dx once), or 2 without dx.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
+    /// [`Error::EmptyBatch`], [`Error::Count`], and what binding the tensors can raise.
+    pub async fn prepare_backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        let view = self.parts.view(x)?;
+        self.parts.check_targets(x, dy, targets)?;
+        if view.count() == 0 {
+            return Err(Error::EmptyBatch { shape: x.shape() });
+        }
+        saved.check(&self.parts.context, view.channels, view.count())?;
+
+        let mut tensors = vec![(Slot::X, x), (Slot::Dy, dy)];
+        tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
+        let mut build = self.parts.build(Op::TrainBackward, view, &tensors)?;
+        build.buffer(Slot::Saved, saved.buffer());
+        Parts::bind_targets(&mut build, targets)?;
+        reduce::gradients(&mut build, StatisticsFrom::Saved, false);
+        let traffic = if targets.dx.is_some() {
+            map::backward(&mut build);
+            Traffic::passes(x.byte_len(), 3, 5)
+        } else {
+            fold::gradients(&mut build)?;
+            Traffic::passes(x.byte_len(), 2, 2)
+        };
+        build.finish(traffic).await
+    }
+
+    /// All gradients that the layer has, through the batch statistics. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_backward`](Self::prepare_backward).
+    pub async fn backward(&self, x: &Tensor, dy: &Tensor, saved: &Saved) -> Result<Gradients> {
+        self.parts.view(x)?;
+        let gradients = self.parts.allocate_gradients(x).await?;
+        let backward = self.prepare_backward(x, dy, saved, &gradients.targets()).await?;
+        self.parts.context.submit(&[&backward]).await?;
+        Ok(gradients)
+    }
+
+    /// Turns the layer into one for inference and fine-tuning, with the same parameters and running statistics.
+    pub fn freeze(self) -> FrozenBatchNorm {
+        FrozenBatchNorm::from_inner(self.parts)
+    }
+
+    /// gamma `[C]`, if the layer has one.
+    pub fn gamma(&self) -> Option<&Tensor> {
+        self.parts.gamma.as_ref()
+    }
+
+    /// beta `[C]`, if the layer has one.
+    pub fn beta(&self) -> Option<&Tensor> {
+        self.parts.beta.as_ref()
+    }
+
+    /// The running statistics.
+    pub fn running(&self) -> &RunningStatistics {
+        &self.parts.running
+    }
+
+    /// What the layer was made with.
+    pub fn options(&self) -> &BatchNormOptions {
+        &self.parts.options
+    }
+
+    pub(crate) fn from_inner(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    async fn forward_outputs(&self, x: &Tensor) -> Result<(Tensor, Saved)> {
+        self.parts.view(x)?;
+        let context = &self.parts.context;
+        Ok((context.zeros(x.shape().dims()).await?, Saved::new(context, x).await?))
+    }
+
+    async fn prepare_batch(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        saved: Option<&Saved>,
+        moments: Option<&Moments>,
+        track: bool,
+    ) -> Result<Prepared> {
+        let context = &self.parts.context;
+        let view = self.parts.view(x)?;
+        y.check_shape("y", x.shape())?;
+        if view.count() == 0 {
+            return Err(Error::EmptyBatch { shape: x.shape() });
+        }
+        let count = moments.map_or(Some(view.count()), Moments::count);
+        if count == Some(0) {
+            return Err(Error::EmptyBatch { shape: x.shape() });
+        }
+        if count == Some(1) && !self.parts.options.allow_single_value {
+            return Err(Error::SingleValue { shape: x.shape() });
+        }
+        if let Some(saved) = saved {
+            saved.check(context, view.channels, view.count())?;
+            if count != Some(view.count()) {
+                return Err(Error::Count {
+                    what: "moments",
+                    expected: count.unwrap_or(0),
+                    got: view.count(),
+                    hint: "the backward pass of x alone would be wrong; prepare without saved",
+                });
+            }
+        }
+
+        let mut build = self.parts.build(Op::TrainForward, view, &[(Slot::X, x), (Slot::Y, y)])?;
+        self.parts.bind_affine(&mut build)?;
+        if let Some(saved) = saved {
+            build.params.flags |= flag::SAVE;
+            build.buffer(Slot::SavedOut, saved.buffer());
+        }
+        if track {
+            self.bind_running_update(&mut build);
+        }
+        let traffic = match moments {
+            None => {
+                reduce::moments(&mut build);
+                Traffic::passes(x.byte_len(), 2, 3)
+            }
+            Some(moments) => {
+                moments.check(context, view.channels)?;
+                build.buffer(Slot::Partials, moments.buffer());
+                build.params.partials = 1;
+                Traffic::passes(x.byte_len(), 2, 2)
+            }
+        };
+        map::forward(&mut build, StatisticsFrom::Batch);
+        build.finish(traffic).await
+    }
+
+    fn bind_running_update(&self, build: &mut Build<'_>) {
+        let options = &self.parts.options;
+        build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+        build.params.flags |= flag::TRACK;
+        if options.momentum == Momentum::Cumulative {
+            build.params.flags |= flag::CUMULATIVE;
+        }
+        if options.running_variance == RunningVariance::Unbiased {
+            build.params.flags |= flag::UNBIASED;
+        }
+        (build.params.old_weight, build.params.new_weight) = options.momentum.weights();
+    }
+}

@@ -1,0 +1,18 @@
+//! The public layers.
+
+mod batch;
+mod frozen;
+mod options;
+mod parts;
+mod running;
+mod saved;
+
+pub use batch::{BatchNorm, TrainForward};
+pub use frozen::FrozenBatchNorm;
+pub use options::{
+    Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
+};
+pub use running::{RunningStatistics, RunningValues};
+#[cfg(test)]
+pub(crate) use saved::SavedRecord;
+pub use saved::{Saved, SavedStatistics};

@@ -1,0 +1,241 @@
+//! What a layer is made with, and which gradients are asked of it.
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Which affine parameters a layer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affine {
+    /// gamma and beta.
+    Both,
+    /// gamma alone.
+    Weight,
+    /// beta alone.
+    Bias,
+    /// Neither: y is x̂.
+    None,
+}
+
+impl Affine {
+    /// Whether there is a gamma.
+    pub const fn has_gamma(self) -> bool {
+        matches!(self, Affine::Both | Affine::Weight)
+    }
+
+    /// Whether there is a beta.
+    pub const fn has_beta(self) -> bool {
+        matches!(self, Affine::Both | Affine::Bias)
+    }
+}
+
+/// How a batch enters the running statistics. The same word means opposite things in different frameworks, so the
+/// weight is named by what it weighs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Momentum {
+    /// `running = (1 − w)·running + w·batch`: PyTorch's and burn's `momentum` (default 0.1).
+    WeightOfNew(f64),
+    /// `running = w·running + (1 − w)·batch`: the `momentum` of Keras, Flax (default 0.99) and ONNX (default 0.9).
+    WeightOfOld(f64),
+    /// The average over all batches so far: PyTorch's `momentum=None`. The number of batches is counted on the GPU.
+    Cumulative,
+}
+
+impl Momentum {
+    /// Weights of the old and the new value; zero for the cumulative average, which takes them from its counter.
+    pub(crate) fn weights(self) -> (f32, f32) {
+        match self {
+            Momentum::WeightOfNew(new) => ((1.0 - new) as f32, new as f32),
+            Momentum::WeightOfOld(old) => (old as f32, (1.0 - old) as f32),
+            Momentum::Cumulative => (0.0, 0.0),
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        match self {
+            Momentum::WeightOfNew(got) | Momentum::WeightOfOld(got) if !(0.0..=1.0).contains(&got) => {
+                Err(Error::Momentum { got })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which variance of a batch enters the running variance. Normalization itself always uses the biased one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunningVariance {
+    /// `n / max(n − 1, 1)` times the biased variance: PyTorch, cuDNN, TensorFlow's fused op.
+    Unbiased,
+    /// The biased (population) variance: Keras 3, Flax, burn, ONNX.
+    Biased,
+}
+
+/// What a [`BatchNorm`](crate::BatchNorm) is made with. Start from the framework whose conventions you follow.
+///
+/// ```
+/// use wgnorm::{Affine, BatchNormOptions, Momentum};
+/// let options = BatchNormOptions::pytorch()
+///     .eps(1e-3)
+///     .momentum(Momentum::Cumulative)
+///     .affine(Affine::Weight);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchNormOptions {
+    pub(crate) eps: f64,
+    pub(crate) momentum: Momentum,
+    pub(crate) running_variance: RunningVariance,
+    pub(crate) affine: Affine,
+    pub(crate) allow_single_value: bool,
+}
+
+impl BatchNormOptions {
+    const fn new(eps: f64, momentum: Momentum, running_variance: RunningVariance) -> Self {
+        Self { eps, momentum, running_variance, affine: Affine::Both, allow_single_value: false }
+    }
+
+    /// `torch.nn.BatchNorm2d`: eps 1e-5, weight of the new value 0.1, unbiased running variance.
+    pub const fn pytorch() -> Self {
+        Self::new(1e-5, Momentum::WeightOfNew(0.1), RunningVariance::Unbiased)
+    }
+
+    /// `keras.layers.BatchNormalization` (Keras 3): eps 1e-3, weight of the old value 0.99, biased running variance.
+    pub const fn keras() -> Self {
+        Self::new(1e-3, Momentum::WeightOfOld(0.99), RunningVariance::Biased).allow_single_value(true)
+    }
+
+    /// `flax.linen.BatchNorm`: eps 1e-5, weight of the old value 0.99, biased running variance.
+    pub const fn flax() -> Self {
+        Self::new(1e-5, Momentum::WeightOfOld(0.99), RunningVariance::Biased).allow_single_value(true)
+    }
+
+    /// ONNX `BatchNormalization` (opset 15): eps 1e-5, weight of the old value 0.9, biased running variance.
+    pub const fn onnx() -> Self {
+        Self::new(1e-5, Momentum::WeightOfOld(0.9), RunningVariance::Biased).allow_single_value(true)
+    }
+
+    /// `burn::nn::BatchNorm`: eps 1e-5, weight of the new value 0.1, biased running variance.
+    pub const fn burn() -> Self {
+        Self::new(1e-5, Momentum::WeightOfNew(0.1), RunningVariance::Biased).allow_single_value(true)
+    }
+
+    /// Sets what is added to the variance: positive, finite and a normal number in f32.
+    #[must_use]
+    pub const fn eps(mut self, eps: f64) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Sets how a batch enters the running statistics.
+    #[must_use]
+    pub const fn momentum(mut self, momentum: Momentum) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Sets which variance enters the running variance.
+    #[must_use]
+    pub const fn running_variance(mut self, running_variance: RunningVariance) -> Self {
+        self.running_variance = running_variance;
+        self
+    }
+
+    /// Sets the affine parameters.
+    #[must_use]
+    pub const fn affine(mut self, affine: Affine) -> Self {
+        self.affine = affine;
+        self
+    }
+
+    /// Allows one value per channel in training, as TensorFlow and Keras do: y is beta, dx is zero. PyTorch refuses
+    /// it, because nothing can be learned from it, and so does the preset.
+    #[must_use]
+    pub const fn allow_single_value(mut self, allow: bool) -> Self {
+        self.allow_single_value = allow;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let eps = self.eps as f32;
+        if !(eps >= f32::MIN_POSITIVE && eps.is_finite()) {
+            return Err(Error::Epsilon { got: self.eps });
+        }
+        self.momentum.check()
+    }
+}
+
+/// Whether parameter gradients replace or add to what their tensors hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accumulation {
+    /// Written: what was there before does not matter.
+    #[default]
+    Write,
+    /// Added, for gradients over several micro-batches.
+    Add,
+}
+
+/// Where a backward pass puts its gradients; those that are `None` are not computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GradientTargets<'a> {
+    /// Gradient of x, shape of x.
+    pub dx: Option<&'a Tensor>,
+    /// Gradient of gamma, `[C]`.
+    pub dgamma: Option<&'a Tensor>,
+    /// Gradient of beta, `[C]`.
+    pub dbeta: Option<&'a Tensor>,
+    /// Whether `dgamma` and `dbeta` are written or added to.
+    pub accumulation: Accumulation,
+}
+
+/// The gradients of a backward pass that allocates them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Gradients {
+    /// Gradient of x, shape of x.
+    pub dx: Tensor,
+    /// Gradient of gamma, `[C]`, if the layer has one.
+    pub dgamma: Option<Tensor>,
+    /// Gradient of beta, `[C]`, if the layer has one.
+    pub dbeta: Option<Tensor>,
+}
+
+impl Gradients {
+    /// These tensors as targets to write.
+    pub fn targets(&self) -> GradientTargets<'_> {
+        GradientTargets {
+            dx: Some(&self.dx),
+            dgamma: self.dgamma.as_ref(),
+            dbeta: self.dbeta.as_ref(),
+            accumulation: Accumulation::Write,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn momentum_conventions_agree() {
+        let (old, new) = Momentum::WeightOfOld(0.99).weights();
+        assert_eq!((old, new), (0.99, 0.01));
+        assert_eq!(Momentum::WeightOfNew(0.01).weights(), (old, new));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let options = BatchNormOptions::pytorch();
+        for eps in [0.0, -1e-5, f64::NAN, f64::INFINITY, 1e-39, 1e39] {
+            let refused = options.eps(eps).check();
+            assert!(matches!(refused, Err(Error::Epsilon { .. })), "{eps}: {refused:?}");
+        }
+        for eps in [1e-37, 1e-12, 1.0, 1e38] {
+            assert_eq!(options.eps(eps).check(), Ok(()));
+        }
+        for weight in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            for momentum in [Momentum::WeightOfNew(weight), Momentum::WeightOfOld(weight)] {
+                assert!(matches!(options.momentum(momentum).check(), Err(Error::Momentum { .. })));
+            }
+        }
+        assert_eq!(options.momentum(Momentum::WeightOfNew(0.0)).check(), Ok(()));
+        assert_eq!(options.momentum(Momentum::WeightOfOld(1.0)).check(), Ok(()));
+    }
+}

@@ -1,0 +1,112 @@
+//! What a training forward pass leaves for its backward pass.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::readback;
+use crate::tensor::Tensor;
+
+/// Statistics and affine parameters that a training forward pass used, per channel, on the GPU.
+///
+/// It belongs to the caller, not to the layer, so a layer can be shared by several inputs and recomputed. It keeps the
+/// gamma and beta that forward used; the backward pass takes them from here, so parameters may change in between.
+/// x itself is not copied: the backward pass needs it unmodified.
+#[derive(Debug)]
+pub struct Saved {
+    buffer: wgpu::Buffer,
+    device: wgpu::Device,
+    channels: u64,
+    count: u64,
+}
+
+/// Statistics of one channel as saved by a training forward pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SavedStatistics {
+    /// The f32 nearest to the batch mean.
+    pub shift: f32,
+    /// Batch mean minus `shift`.
+    pub delta: f32,
+    /// Biased batch variance.
+    pub var: f32,
+    /// `1 / sqrt(var + eps)`.
+    pub inv_std: f32,
+}
+
+impl SavedStatistics {
+    /// The batch mean.
+    pub fn mean(&self) -> f64 {
+        f64::from(self.shift) + f64::from(self.delta)
+    }
+}
+
+/// Rust twin of `Statistics` in shaders/lib/statistics.wgsl.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct SavedRecord {
+    shift: f32,
+    delta: f32,
+    inv_std: f32,
+    variance: f32,
+    gamma: f32,
+    beta: f32,
+    unused: [u32; 2],
+}
+
+impl Saved {
+    /// Room for the statistics of a tensor `[N, C, …]` of the shape of `x`. Until a forward pass has run, it holds
+    /// zeros.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`], and those of an allocation.
+    pub async fn new(context: &Context, x: &Tensor) -> Result<Self> {
+        let view = x.shape().channels_first()?;
+        let bytes = vec![0; view.channels as usize * size_of::<SavedRecord>()];
+        Ok(Self {
+            buffer: context.create_buffer_with("saved statistics", &bytes).await?,
+            device: context.device().clone(),
+            channels: view.channels,
+            count: view.count(),
+        })
+    }
+
+    /// The statistics on the host, one per channel, after everything that was submitted before.
+    ///
+    /// # Errors
+    /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn download(&self, context: &Context) -> Result<Vec<SavedStatistics>> {
+        self.check(context, self.channels, self.count)?;
+        let bytes =
+            readback::read(context, &self.buffer, 0, self.channels * size_of::<SavedRecord>() as u64).await?;
+        let records: Vec<SavedRecord> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(records
+            .iter()
+            .map(|r| SavedStatistics { shift: r.shift, delta: r.delta, var: r.variance, inv_std: r.inv_std })
+            .collect())
+    }
+
+    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Requires the context's device and the geometry of x.
+    pub(crate) fn check(&self, context: &Context, channels: u64, count: u64) -> Result<()> {
+        let what = "saved statistics";
+        if self.device != *context.device() {
+            return Err(Error::ForeignDevice { what });
+        }
+        if self.channels != channels {
+            return Err(Error::Channels { what, expected: channels, got: self.channels });
+        }
+        if self.count != count {
+            return Err(Error::Count {
+                what,
+                expected: self.count,
+                got: count,
+                hint: "make them for this x with Saved::new",
+            });
+        }
+        Ok(())
+    }
+}

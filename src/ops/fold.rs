@@ -1,0 +1,49 @@
+//! Fold: partial results of a slice to one (shaders/fold/). Where a map follows, the fold is its prologue and no
+//! dispatch of its own; these are the dispatches for where none follows.
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::shader::{Kernel, Slot};
+use crate::plan::{Op, Traffic, plan_per_slice};
+
+/// Dispatches the fold of partial moments into `moments`.
+pub(crate) fn moments(build: &mut Build<'_>, moments: &wgpu::Buffer) -> Result<()> {
+    build.buffer(Slot::Moments, moments);
+    workgroup_per_slice(build, Kernel::FoldMoments)
+}
+
+/// Dispatches the fold of partial gradient sums into dgamma and dbeta.
+pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
+    workgroup_per_slice(build, Kernel::FoldGradients)
+}
+
+/// Starts a fold of gradient sums over no partial results.
+pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<'_>> {
+    let plan = plan_per_slice(channels, true, context.capabilities(), context.tuning())?;
+    let mut build = Build::new(context, Op::FrozenBackward, plan);
+    build.params.partials = 0;
+    Ok(build)
+}
+
+fn workgroup_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
+    let (context, slices) = (build.context(), build.plan().slices);
+    let plan = plan_per_slice(slices.into(), true, context.capabilities(), context.tuning())?;
+    build.dispatch_over(kernel, plan);
+    Ok(())
+}
+
+/// An operation that merges the moments in `other` into those in `moments`.
+pub(crate) async fn merge(
+    context: &Context,
+    channels: u64,
+    moments: &wgpu::Buffer,
+    other: &wgpu::Buffer,
+) -> Result<Prepared> {
+    let plan = plan_per_slice(channels, false, context.capabilities(), context.tuning())?;
+    let mut build = Build::new(context, Op::Moments, plan);
+    build.buffer(Slot::Moments, moments);
+    build.buffer(Slot::Partials, other);
+    build.dispatch(Kernel::MergeMoments);
+    build.finish(Traffic::default()).await
+}

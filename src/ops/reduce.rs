@@ -1,0 +1,31 @@
+//! Reduce: per slice, the moments of x (shaders/reduce/moments.wgsl) or the gradient sums
+//! (shaders/reduce/gradients.wgsl), as one partial result per workgroup.
+
+use crate::gpu::dispatch::Build;
+use crate::gpu::shader::{Kernel, Slot, StatisticsFrom};
+use crate::moments::MomentsRecord;
+
+/// Bytes of `GradientSums` in shaders/lib/gradient_sums.wgsl.
+const GRADIENT_SUMS_BYTES: u64 = 8;
+
+/// Dispatches the moments of x into scratch, one record per workgroup.
+pub(crate) fn moments(build: &mut Build<'_>) {
+    build.scratch(partials(build) * size_of::<MomentsRecord>() as u64);
+    build.dispatch(Kernel::ReduceMoments);
+}
+
+/// Dispatches the moments of x straight into `moments`, one record per slice; the plan must not split slices.
+pub(crate) fn moments_into(build: &mut Build<'_>, moments: &wgpu::Buffer) {
+    build.buffer(Slot::PartialsOut, moments);
+    build.dispatch(Kernel::ReduceMoments);
+}
+
+/// Dispatches the gradient sums of x and dy into scratch, and dx on the way if `dx`.
+pub(crate) fn gradients(build: &mut Build<'_>, statistics: StatisticsFrom, dx: bool) {
+    build.scratch(partials(build) * GRADIENT_SUMS_BYTES);
+    build.dispatch(Kernel::ReduceGradients { statistics, dx });
+}
+
+fn partials(build: &Build<'_>) -> u64 {
+    u64::from(build.plan().slices) * u64::from(build.plan().splits)
+}

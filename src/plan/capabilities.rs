@@ -1,0 +1,131 @@
+//! What a device can do, as far as the policy cares.
+
+use crate::error::{Error, Result};
+
+/// The limits of a device that decide how a problem is planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Whether the adapter is a CPU (lavapipe, WARP): few threads, a cache instead of on-chip memory.
+    pub cpu: bool,
+    /// Invocations of one workgroup.
+    pub max_workgroup_size: u32,
+    /// Bytes of workgroup memory.
+    pub max_workgroup_bytes: u32,
+    /// Workgroups of one dispatch in each dimension.
+    pub max_workgroups_per_dimension: u32,
+    /// Bytes of one binding. At most 2^31 − 1 on Vulkan and DX12, whatever the adapter reports.
+    pub max_binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Granularity of binding offsets in bytes.
+    pub storage_alignment: u64,
+    /// Loop iterations, summed over all loops, after which an invocation may be ended silently.
+    ///
+    /// lavapipe stops at 65535 (Mesa 22.3.6: a loop of 65536 runs 65535 times, nested loops add up); a longer
+    /// walk would give a wrong number without any error. No other adapter is known to stop; they are held to
+    /// 2^22, seconds of work, for the watchdogs of drivers.
+    pub max_loop_iterations: u64,
+}
+
+impl Capabilities {
+    /// Storage buffers that the kernel with the most bindings needs. WebGPU guarantees 8.
+    pub(crate) const STORAGE_BUFFERS: u32 = 8;
+
+    /// # Errors
+    /// [`Error::MissingCapability`] if the kernels cannot run within these limits.
+    pub(crate) fn new(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Result<Self> {
+        let cpu = info.device_type == wgpu::DeviceType::Cpu;
+        let capabilities = Self {
+            cpu,
+            max_workgroup_size: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min((1 << 31) - 1) & !15,
+            max_buffer_bytes: limits.max_buffer_size,
+            storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
+            max_loop_iterations: if cpu { 65535 } else { 1 << 22 },
+        };
+        let needs: [(&'static str, u64, u64); 5] = [
+            (
+                "max_storage_buffers_per_shader_stage",
+                Self::STORAGE_BUFFERS.into(),
+                limits.max_storage_buffers_per_shader_stage.into(),
+            ),
+            ("max_compute_invocations_per_workgroup", 32, capabilities.max_workgroup_size.into()),
+            ("max_compute_workgroup_storage_size", 32 * 24, capabilities.max_workgroup_bytes.into()),
+            ("max_compute_workgroups_per_dimension", 1024, capabilities.max_workgroups_per_dimension.into()),
+            ("max_storage_buffer_binding_size", 1 << 20, capabilities.max_binding_bytes),
+        ];
+        for (what, needed, got) in needs {
+            if got < needed {
+                return Err(Error::MissingCapability { what, needed, got });
+            }
+        }
+        Ok(capabilities)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod table {
+    //! Adapters whose limits are written down, for tests of the policy without a GPU.
+
+    use super::Capabilities;
+
+    /// WebGPU's guaranteed defaults.
+    pub const WEBGPU: Capabilities = Capabilities {
+        cpu: false,
+        max_workgroup_size: 256,
+        max_workgroup_bytes: 16384,
+        max_workgroups_per_dimension: 65535,
+        max_binding_bytes: 128 << 20,
+        max_buffer_bytes: 256 << 20,
+        storage_alignment: 256,
+        max_loop_iterations: 1 << 22,
+    };
+
+    /// Mesa 22.3.6 llvmpipe.
+    pub const LAVAPIPE: Capabilities = Capabilities {
+        cpu: true,
+        max_workgroup_size: 1024,
+        max_workgroup_bytes: 32768,
+        storage_alignment: 16,
+        max_loop_iterations: 65535,
+        ..WEBGPU
+    };
+
+    /// NVIDIA under Vulkan.
+    pub const NVIDIA: Capabilities = Capabilities {
+        max_workgroup_size: 1024,
+        max_workgroup_bytes: 49152,
+        max_binding_bytes: ((1 << 31) - 1) & !15,
+        max_buffer_bytes: 1 << 40,
+        storage_alignment: 16,
+        ..WEBGPU
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> wgpu::AdapterInfo {
+        wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan)
+    }
+
+    #[test]
+    fn webgpu_defaults_are_enough() {
+        assert_eq!(Capabilities::new(&wgpu::Limits::default(), &info()).unwrap(), table::WEBGPU);
+    }
+
+    #[test]
+    fn webgl_is_refused_with_the_limit() {
+        let refused = Capabilities::new(&wgpu::Limits::downlevel_webgl2_defaults(), &info());
+        assert_eq!(
+            refused,
+            Err(Error::MissingCapability { what: "max_storage_buffers_per_shader_stage", needed: 8, got: 0 })
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! The CPU reference in f64: obvious, slow, and what every kernel is tested against.
+//!
+//! The same three steps as the kernels: [`reduce`], [`fold`], [`map`], and [`batch`], which composes them to the
+//! operations of a layer. [`compare`] holds a result against it and [`bounds`] says how far it may be off. Inputs are f64; widen f32 data exactly with `f64::from`. Lengths must fit the view; a
+//! mismatch panics, as an index out of bounds does.
+//!
+//! ```
+//! use wgnorm::{ChannelsFirst, reference};
+//! // One channel with the values 1, 2, 3, 4.
+//! let view = ChannelsFirst { samples: 2, channels: 1, inner: 2 };
+//! let out = reference::batch::train_forward(&[1.0, 2.0, 3.0, 4.0], view, None, None, 0.0);
+//! assert_eq!(out.statistics[0].mean, 2.5);
+//! assert_eq!(out.statistics[0].var, 1.25);
+//! ```
+
+pub mod batch;
+pub mod bounds;
+mod compare;
+pub mod fold;
+pub mod map;
+pub mod reduce;
+
+pub use compare::{LengthMismatch, WhereNan, Worst, compare};
+pub use fold::Statistics;
+pub use reduce::{GradientSums, Moments};
