@@ -33,8 +33,8 @@ fn count_sum(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
 // `shift + delta` as the nearest f32 and what is left (two-sum, Knuth). A first element of 0 in a
 // channel around 1e4 would otherwise keep the mean's digits in `delta` alone and lose them.
 fn renormalised(count: vec2<u32>, shift: f32, delta: f32, variance: f32) -> Moments {
-    let sum = shift + delta;
-    let virtual_delta = sum - shift;
+    let sum = opaque(shift + delta);
+    let virtual_delta = opaque(sum - shift);
     let rest = (shift - (sum - virtual_delta)) + (delta - virtual_delta);
     return Moments(count, sum, rest, variance, 0u);
 }

@@ -45,9 +45,10 @@ struct Params {
     count: f32,
     // A NaN, because WGSL refuses to write one and compilers may fold what would compute one.
     nan: f32,
+    // Zero, but no compiler knows: see `opaque`.
+    zero: u32,
     unused_0: u32,
     unused_1: u32,
-    unused_2: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -64,4 +65,10 @@ const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for th
 
 fn flag(bit: u32) -> bool {
     return (params.flags & bit) != 0u;
+}
+
+// The same value, by a way that no compiler can see through. WGSL lets compilers reassociate, and Mesa's does: it
+// folds the two-sum of `renormalised` to zero unless intermediate results are hidden like this.
+fn opaque(value: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(value) ^ params.zero);
 }

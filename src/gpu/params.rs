@@ -32,9 +32,9 @@ pub(crate) struct Params {
     pub new_weight: f32,
     pub count: f32,
     pub nan: f32,
+    pub zero: u32,
     pub unused_0: u32,
     pub unused_1: u32,
-    pub unused_2: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -88,7 +88,7 @@ mod tests {
         offsets! {
             slices slice_words run_words slice_stride run_stride splits tile_words step_words step_stride wrap_stride
             partials x_offset dy_offset y_offset dx_offset gamma_offset beta_offset dgamma_offset dbeta_offset flags
-            eps old_weight new_weight count nan unused_0 unused_1 unused_2
+            eps old_weight new_weight count nan zero unused_0 unused_1
         }
     }
 
