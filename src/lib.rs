@@ -1,6 +1,7 @@
 //! Batch normalization for [wgpu](https://docs.rs/wgpu): fused forward and backward kernels.
 //!
 //! Start with [`Context`] and [`BatchNorm`].
+#![deny(missing_docs)]
 #![doc(test(attr(deny(unused_must_use))))]
 
 mod context;

@@ -66,3 +66,10 @@ fn cursor_next(cursor: Cursor) -> Cursor {
         cursor.word + params.step_stride + select(0u, params.wrap_stride, wraps),
     );
 }
+
+// Words from the cursor to the end of its chunk: at most `most`, at most to the end of the tile. For loops over a chunk
+// that are counted and have no other exit: Mesa 22.3.6 miscompiles a chunk loop that breaks on either condition once it
+// unrolls it (lanes with fewer words than their neighbours get wrong sums; only without wgpu's loop bounding).
+fn words_of_chunk(cursor: Cursor, tile: Tile, most: u32) -> u32 {
+    return min(most, (tile.end - cursor.index + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE);
+}

@@ -31,7 +31,8 @@ fn reduce_gradients(
         // length of a chunk plus the number of chunks, not with their product.
         var sum_dy = Word(0.0);
         var sum_dy_xhat = Word(0.0);
-        for (var words = 0u; words < CHUNK_WORDS && at.index < tile.end; words += 1u) {
+        let words = words_of_chunk(at, tile, CHUNK_WORDS);
+        for (var i = 0u; i < words; i += 1u) {
             let upstream = dy[params.dy_offset + at.word];
             let xhat = normalized(x[params.x_offset + at.word], s);
             sum_dy += upstream;

@@ -23,22 +23,18 @@ fn reduce_moments(
     while (at.index < tile.end) {
         // One chunk: sums about its own first value, then merged. Short chunks keep the sums
         // accurate, their own shift keeps an outlier's damage to one chunk.
-        var value = x[params.x_offset + at.word];
-        let shift = word_first(value);
+        let words = words_of_chunk(at, tile, CHUNK_WORDS);
+        let first = x[params.x_offset + at.word];
+        let shift = word_first(first);
         let scaled_shift = Word(-shift * SCALE);
-        var sum = Word(0.0);
-        var squares = Word(0.0);
-        var words = 0u;
-        loop {
-            let e = fma(value, Word(SCALE), scaled_shift);
+        var sum = fma(first, Word(SCALE), scaled_shift);
+        var squares = sum * sum;
+        at = cursor_next(at);
+        for (var i = 1u; i < words; i += 1u) {
+            let e = fma(x[params.x_offset + at.word], Word(SCALE), scaled_shift);
             sum += e;
             squares = fma(e, e, squares);
-            words += 1u;
             at = cursor_next(at);
-            if (words == CHUNK_WORDS || at.index >= tile.end) {
-                break;
-            }
-            value = x[params.x_offset + at.word];
         }
         mine = merge(
             mine,

@@ -33,14 +33,22 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(instance_descriptor())
 }
 
-/// `WGPU_BACKEND` and the other variables that wgpu documents.
+/// `WGPU_BACKEND` and the other variables that wgpu documents. OpenGL only if it is asked for: few of its drivers offer
+/// the storage buffers that the kernels need.
 fn instance_descriptor() -> wgpu::InstanceDescriptor {
-    wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+    wgpu::InstanceDescriptor {
+        backends: backends(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+    }
 }
 
-/// The adapters that exist for the backends in `WGPU_BACKEND` (all if it is not set).
+fn backends() -> wgpu::Backends {
+    wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY)
+}
+
+/// The adapters that exist for the backends in `WGPU_BACKEND` (Vulkan, Metal, DX12 and WebGPU if it is not set).
 pub async fn adapters() -> Vec<wgpu::Adapter> {
-    instance().enumerate_adapters(wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all())).await
+    instance().enumerate_adapters(backends()).await
 }
 
 /// The adapter with the wanted name, else wgpu's choice for `WGPU_POWER_PREF` (high performance if not set).

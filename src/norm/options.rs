@@ -79,12 +79,18 @@ pub enum RunningVariance {
 ///     .affine(Affine::Weight);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct BatchNormOptions {
-    pub(crate) eps: f64,
-    pub(crate) momentum: Momentum,
-    pub(crate) running_variance: RunningVariance,
-    pub(crate) affine: Affine,
-    pub(crate) allow_single_value: bool,
+    /// What is added to the variance.
+    pub eps: f64,
+    /// How a batch enters the running statistics.
+    pub momentum: Momentum,
+    /// Which variance of a batch enters the running variance.
+    pub running_variance: RunningVariance,
+    /// Which affine parameters the layer has.
+    pub affine: Affine,
+    /// Whether one value per channel is allowed in training.
+    pub allow_single_value: bool,
 }
 
 impl BatchNormOptions {

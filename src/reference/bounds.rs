@@ -1,9 +1,9 @@
 //! How far an f32 result may be from the reference: the accuracy that the kernels promise.
 //!
-//! With `u = 2^-24`, batch statistics err by at most `STATISTICS·u` relative to the standard deviation, *however
-//! large the mean is*: the mean by that fraction of `sqrt(var + eps)`, `inv_std` by that fraction of itself. What
-//! follows is first-order propagation through the formulas. For statistics that are given (inference), the same holds
-//! with the rounding of `x − mean`. docs/NUMERICS.md derives the constants.
+//! With `u = 2^-24`, the error of batch statistics is relative to the standard deviation, *however large the mean is*:
+//! the mean errs by at most [`MEAN`]`·u·sqrt(var + eps)` and the variance by [`VAR`]`·u·var`. What follows is first-order
+//! propagation through the formulas. For statistics that are given (inference) the same bounds hold with room to spare.
+//! docs/NUMERICS.md derives the constants.
 
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
@@ -11,8 +11,13 @@ use crate::shape::ChannelsFirst;
 
 /// Unit roundoff of f32.
 pub const U: f64 = 1.0 / 16_777_216.0;
-/// Error of statistics in units of [`U`].
-pub const STATISTICS: f64 = 16.0;
+/// Error of a batch mean in units of [`U`]` · sqrt(var + eps)`.
+pub const MEAN: f64 = 16.0;
+/// Error of a batch variance in units of [`U`]` · var`. Typically below 4; it is reached where the shift of a chunk of 64
+/// values is an outlier, which costs log2(64) bits of that chunk.
+pub const VAR: f64 = 64.0;
+/// Error of `inv_std` in units of [`U`]` · inv_std`: half of the variance's, and that of the square root.
+pub const INV_STD: f64 = VAR / 2.0 + 4.0;
 /// Error of a sum in units of [`U`] times the sum of magnitudes.
 pub const SUM: f64 = 16.0;
 /// Results below the smallest normal number may be flushed to zero.
@@ -20,23 +25,28 @@ const TINY: f64 = 1.2e-38;
 
 /// Bound of a batch mean.
 pub fn mean(s: &Statistics, eps: f64) -> f64 {
-    STATISTICS * U * (s.var + eps).sqrt() + U * s.mean.abs() + TINY
+    MEAN * U * (s.var + eps).sqrt() + U * s.mean.abs() + TINY
 }
 
 /// Bound of a batch variance.
 pub fn var(s: &Statistics) -> f64 {
-    STATISTICS * U * s.var + TINY
+    VAR * U * s.var + TINY
 }
 
 /// Bound of `inv_std`.
 pub fn inv_std(s: &Statistics) -> f64 {
-    STATISTICS * U * s.inv_std
+    INV_STD * U * s.inv_std
+}
+
+/// Error of x̂.
+fn xhat_error(xhat: f64) -> f64 {
+    U * (MEAN + (INV_STD + 2.0) * xhat)
 }
 
 /// Bound of `y = x̂·gamma + beta`.
 pub fn y(s: &Statistics, x: f64, gamma: f64, beta: f64) -> f64 {
     let xhat = s.normalize(x).abs();
-    STATISTICS * U * gamma.abs() * (1.0 + xhat) + 2.0 * U * beta.abs() + TINY
+    gamma.abs() * xhat_error(xhat) + 2.0 * U * (gamma.abs() * xhat + beta.abs()) + TINY
 }
 
 /// Magnitudes of a channel's gradient sums, from which their bounds follow.
@@ -65,7 +75,7 @@ pub fn dbeta(m: &Magnitudes) -> f64 {
 
 /// Bound of `dgamma = Σ dy·x̂`.
 pub fn dgamma(m: &Magnitudes) -> f64 {
-    STATISTICS * U * m.dy + (STATISTICS + SUM) * U * m.dy_xhat + TINY
+    MEAN * U * m.dy + (INV_STD + SUM) * U * m.dy_xhat + TINY
 }
 
 /// Bound of dx through batch statistics.
@@ -82,8 +92,8 @@ pub fn dx(
     let xhat = s.normalize(x).abs();
     let terms = dy.abs() + sums.dy.abs() / n + xhat * sums.dy_xhat.abs() / n;
     let sums_err = dbeta(m) / n + xhat * dgamma(m) / n;
-    let xhat_err = STATISTICS * U * (1.0 + xhat) * sums.dy_xhat.abs() / n;
-    gamma.abs() * s.inv_std * (sums_err + xhat_err + (STATISTICS + 4.0) * U * terms) + TINY
+    let xhat_err = xhat_error(xhat) * sums.dy_xhat.abs() / n;
+    gamma.abs() * s.inv_std * (sums_err + xhat_err + (INV_STD + 4.0) * U * terms) + TINY
 }
 
 /// Bound of dx through frozen statistics.

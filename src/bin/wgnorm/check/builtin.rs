@@ -1,0 +1,413 @@
+//! The built-in matrix: what must hold on every adapter, generated here and computed by the f64 reference.
+//!
+//! It covers what stored fixtures lack: sizes around every boundary, ranges that overflow, empty batches, more
+//! workgroups than one dimension holds, slices longer than one invocation may walk.
+
+use wgnorm::reference::fold::Running;
+use wgnorm::reference::{Statistics, batch, bounds, reduce};
+use wgnorm::{BatchNormOptions, ChannelsFirst, Momentum, RunningValues, RunningVariance, Shape};
+
+use super::case::{Batch, Case, Content, Expected, Problem, Task};
+
+/// Distributions of x; each channel has its own mean and scale.
+#[derive(Clone, Copy)]
+enum Data {
+    /// Near N(0, 1).
+    Normal,
+    /// Mean 1e4, standard deviation 0.1.
+    LargeMean,
+    /// As `LargeMean`, with 0 as the first element of each channel (padding, ReLU).
+    FirstZero,
+    /// One value per channel.
+    Constant,
+    /// Standard deviation 1e-7 about a mean of 1e-3.
+    Tiny,
+    /// Below the smallest normal number.
+    Subnormal,
+    /// Mean 1e20, spread 1e14: squares of values overflow, the variance does not.
+    HugeMean,
+    /// Standard deviation 1e18: sums of squares overflow, the variance does not.
+    HugeSpread,
+    /// Channel 0 holds ±1e20: its variance overflows. The others are normal.
+    OverflowInOne,
+    /// Channel 0 holds a NaN.
+    NanInOne,
+    /// Channel 0 holds an infinity.
+    InfInOne,
+}
+
+const HOSTILE: [(&str, Data); 10] = [
+    ("large_mean", Data::LargeMean),
+    ("first_zero", Data::FirstZero),
+    ("constant", Data::Constant),
+    ("tiny", Data::Tiny),
+    ("subnormal", Data::Subnormal),
+    ("huge_mean", Data::HugeMean),
+    ("huge_spread", Data::HugeSpread),
+    ("overflow_in_one", Data::OverflowInOne),
+    ("nan_in_one", Data::NanInOne),
+    ("inf_in_one", Data::InfInOne),
+];
+
+/// Ranks 2 to 5 and sizes on both sides of words, chunks, workgroups and tiles.
+const SHAPES: [&[usize]; 20] = [
+    &[2, 1],
+    &[6, 3],
+    &[31, 19],
+    &[64, 2],
+    &[65, 3],
+    &[1031, 5],
+    &[2, 5, 9],
+    &[3, 3, 1],
+    &[1, 2, 3],
+    &[1, 2, 4],
+    &[2, 3, 63],
+    &[2, 3, 64],
+    &[2, 3, 65],
+    &[3, 5, 256],
+    &[1, 3, 4100],
+    &[3, 4, 7, 5],
+    &[2, 129, 4, 3],
+    &[4, 3, 56, 56],
+    &[2, 3, 2, 5, 4],
+    &[2, 2, 8, 8, 8],
+];
+
+pub fn cases() -> Vec<Case> {
+    let options = BatchNormOptions::pytorch();
+    let mut cases = Vec::new();
+    for dims in SHAPES {
+        cases.push(train(&format!("normal.{}", name(dims)), dims, Data::Normal, options, true, true));
+        cases.push(eval(&format!("normal.{}", name(dims)), dims, Data::Normal, options, true, true));
+    }
+    for (distribution, data) in HOSTILE {
+        for dims in [&[3, 4, 7, 5][..], &[2, 3, 16, 16], &[40, 3]] {
+            let name = format!("{distribution}.{}", name(dims));
+            cases.push(train(&name, dims, data, options, true, true));
+            cases.push(eval(&name, dims, data, options, true, true));
+        }
+    }
+    for (gamma, beta) in [(true, false), (false, true), (false, false)] {
+        let name = format!("affine_{}_{}.3x4x7x5", u8::from(gamma), u8::from(beta));
+        cases.push(train(&name, &[3, 4, 7, 5], Data::Normal, options, gamma, beta));
+        cases.push(eval(&name, &[3, 4, 7, 5], Data::Normal, options, gamma, beta));
+    }
+    for eps in [1e-30, 1e-12, 1e-3, 10.0] {
+        let name = format!("eps_{eps:e}.3x4x7x5");
+        cases.push(train(&name, &[3, 4, 7, 5], Data::Normal, options.eps(eps), true, true));
+        cases.push(eval(&name, &[3, 4, 7, 5], Data::Normal, options.eps(eps), true, true));
+    }
+    for (convention, momentum) in [
+        ("new_0", Momentum::WeightOfNew(0.0)),
+        ("new_1", Momentum::WeightOfNew(1.0)),
+        ("new_0.1", Momentum::WeightOfNew(0.1)),
+        ("old_0.99", Momentum::WeightOfOld(0.99)),
+        ("cumulative", Momentum::Cumulative),
+    ] {
+        for (variance, running_variance) in
+            [("biased", RunningVariance::Biased), ("unbiased", RunningVariance::Unbiased)]
+        {
+            let options = options.momentum(momentum).running_variance(running_variance);
+            cases.push(sequence(&format!("{convention}.{variance}.5x3x4"), &[5, 3, 4], options));
+        }
+    }
+    // One value per channel, allowed.
+    let single = options.allow_single_value(true);
+    cases.push(train("single_value.1x3", &[1, 3], Data::Normal, single, true, true));
+    cases.push(sequence("single_value.1x3x1", &[1, 3, 1], single));
+    // Empty batches have no training; inference gives an empty result.
+    for dims in [&[0, 3][..], &[0, 3, 4, 4], &[2, 3, 0]] {
+        cases.push(eval(&format!("empty.{}", name(dims)), dims, Data::Normal, options, true, true));
+    }
+    // More workgroups than one dimension holds, and slices longer than 65535 words per invocation of the smallest
+    // workgroup that is forced (32).
+    for dims in [&[2, 70_000, 2][..], &[1, 1, 2_200_000], &[3, 1, 733_337]] {
+        cases.push(train(&format!("large.{}", name(dims)), dims, Data::Normal, options, true, true));
+    }
+    cases
+}
+
+fn name(dims: &[usize]) -> String {
+    dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// Uniform pseudo-random numbers in [-1, 1) (splitmix64).
+fn uniform(seed: &str, len: usize) -> Vec<f64> {
+    let mut state = seed.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^= z >> 31;
+            (z >> 40) as f64 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+/// Sums of three uniform numbers: variance 1, bounded, bell-shaped.
+fn bell(seed: &str, len: usize) -> Vec<f64> {
+    let parts: Vec<_> = (0..3).map(|i| uniform(&format!("{seed}/{i}"), len)).collect();
+    (0..len).map(|i| parts[0][i] + parts[1][i] + parts[2][i]).collect()
+}
+
+fn x_of(seed: &str, dims: &[usize], data: Data) -> Vec<f32> {
+    let view = view(dims);
+    let normal = bell(seed, view.elements() as usize);
+    let mut x = vec![0.0; normal.len()];
+    for c in 0..view.channels {
+        let k = c as f64;
+        for (position, i) in reduce::channel(view, c).enumerate() {
+            let z = normal[i];
+            x[i] = match data {
+                Data::Normal => 0.3 * k.min(10.0) + z * (1.0 + 0.1 * k.min(10.0)),
+                Data::LargeMean => 1e4 + 0.1 * z,
+                Data::FirstZero if position == 0 => 0.0,
+                Data::FirstZero => 1e4 + 0.1 * z,
+                Data::Constant => 3.7 - 1e3 * k,
+                Data::Tiny => 1e-3 + 1e-7 * z,
+                Data::Subnormal => 1e-41 * z,
+                Data::HugeMean => 1e20 + 1e14 * z,
+                Data::HugeSpread => 1e18 * z,
+                Data::OverflowInOne if c == 0 => 1e20 * z.signum(),
+                Data::NanInOne if c == 0 && position == 1 => f64::NAN,
+                Data::InfInOne if c == 0 && position == 1 => f64::INFINITY,
+                Data::OverflowInOne | Data::NanInOne | Data::InfInOne => z,
+            } as f32;
+        }
+    }
+    x
+}
+
+fn view(dims: &[usize]) -> ChannelsFirst {
+    Shape::new(dims).and_then(|shape| shape.channels_first()).expect("a valid shape")
+}
+
+fn narrow(values: Vec<f64>) -> Vec<f32> {
+    values.into_iter().map(|value| value as f32).collect()
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+/// Parameters and running statistics of a case.
+struct Layer {
+    gamma: Option<Vec<f32>>,
+    beta: Option<Vec<f32>>,
+    running: RunningValues,
+}
+
+impl Layer {
+    fn new(seed: &str, channels: u64, gamma: bool, beta: bool) -> Self {
+        let c = channels as usize;
+        let values = |what: &str, shift: f64| {
+            narrow(uniform(&format!("{seed}/{what}"), c)).iter().map(|v| v + shift as f32).collect()
+        };
+        Self {
+            gamma: gamma.then(|| values("gamma", 1.5)),
+            beta: beta.then(|| values("beta", 0.0)),
+            running: RunningValues { mean: values("mean", 0.2), var: values("var", 1.4), batches: 0 },
+        }
+    }
+
+    fn gamma(&self, c: usize) -> f64 {
+        self.gamma.as_ref().map_or(1.0, |gamma| gamma[c].into())
+    }
+
+    fn beta(&self, c: usize) -> f64 {
+        self.beta.as_ref().map_or(0.0, |beta| beta[c].into())
+    }
+
+    fn running(&self, c: usize) -> Running {
+        Running { mean: self.running.mean[c].into(), var: self.running.var[c].into(), batches: 0 }
+    }
+}
+
+fn case(op: &str, kind: &str, name: &str, problem: Problem) -> Case {
+    Case {
+        name: format!("builtin.{kind}.{name}"),
+        op: op.to_owned(),
+        dtype: "float32".to_owned(),
+        content: Content::Problem(Box::new(problem)),
+    }
+}
+
+fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
+    let gate: Vec<_> = (0..values.len()).map(bound).collect();
+    Expected { name: name.to_owned(), strict: gate.clone(), gate, values, sample: None }
+}
+
+fn train(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma: bool, beta: bool) -> Case {
+    let view = view(dims);
+    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
+    let layer = Layer::new(name, view.channels, gamma, beta);
+    let x32 = x_of(name, dims, data);
+    let dy32 = narrow(bell(&format!("{name}/dy"), x32.len()));
+    let (x, dy) = (widen(&x32), widen(&dy32));
+    let (g, b) = (layer.gamma.as_deref().map(widen), layer.beta.as_deref().map(widen));
+    let eps = options.eps;
+
+    let mut forward = batch::train_forward(&x, view, g.as_deref(), b.as_deref(), eps);
+    // A variance beyond f32 is NaN in y, and in all that follows from it, never a finite number.
+    for s in &mut forward.statistics {
+        if s.var > f64::from(f32::MAX) {
+            s.inv_std = f64::NAN;
+        }
+    }
+    forward.y = batch::inference(&x, view, &forward.statistics, g.as_deref(), b.as_deref());
+    let s = &forward.statistics;
+    let backward = batch::backward(&x, &dy, view, s, g.as_deref());
+    let sums = reduce::gradient_sums(&x, &dy, view, s);
+    let m = bounds::magnitudes(&x, &dy, view, s);
+
+    let mut expectations = vec![
+        expected("y", forward.y.clone(), |i| {
+            bounds::y(&s[channel(i)], x[i], layer.gamma(channel(i)), layer.beta(channel(i)))
+        }),
+        expected("dx", backward.dx, |i| {
+            let c = channel(i);
+            bounds::dx(&s[c], &m[c], &sums[c], view, x[i], dy[i], layer.gamma(c))
+        }),
+        expected("save_mean", s.iter().map(|s| s.mean).collect(), |c| bounds::mean(&s[c], eps)),
+        expected("save_var", s.iter().map(|s| s.var).collect(), |c| bounds::var(&s[c])),
+        expected("save_invstd", s.iter().map(|s| s.inv_std).collect(), |c| bounds::inv_std(&s[c])),
+    ];
+    if gamma {
+        expectations.push(expected("dweight", backward.dgamma, |c| bounds::dgamma(&m[c])));
+    }
+    if beta {
+        expectations.push(expected("dbias", backward.dbeta, |c| bounds::dbeta(&m[c])));
+    }
+    case(
+        "batch_norm_train",
+        "train",
+        name,
+        Problem {
+            dims: dims.to_vec(),
+            options,
+            gamma: layer.gamma.clone(),
+            beta: layer.beta.clone(),
+            running: layer.running.clone(),
+            task: Task::Train { x: x32, dy: Some(dy32) },
+            expected: expectations,
+        },
+    )
+}
+
+fn eval(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma: bool, beta: bool) -> Case {
+    let view = view(dims);
+    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
+    let mut layer = Layer::new(name, view.channels, gamma, beta);
+    let x32 = x_of(name, dims, data);
+    let dy32 = narrow(bell(&format!("{name}/dy"), x32.len()));
+    let (x, dy) = (widen(&x32), widen(&dy32));
+    // Running statistics near those of the data, so that x̂ is of order one also for large means.
+    if view.count() > 0 {
+        for (c, m) in reduce::moments(&x, view).iter().enumerate() {
+            if m.var.is_finite() && m.var < 1e37 {
+                layer.running.mean[c] += m.mean as f32;
+                layer.running.var[c] += m.var as f32;
+            }
+        }
+    }
+    let (g, b) = (layer.gamma.as_deref().map(widen), layer.beta.as_deref().map(widen));
+    let eps = options.eps;
+    let s: Vec<_> = (0..view.channels as usize)
+        .map(|c| {
+            let running = layer.running(c);
+            Statistics::new(running.mean, running.var, eps)
+        })
+        .collect();
+    let y = batch::inference(&x, view, &s, g.as_deref(), b.as_deref());
+    let backward = batch::frozen_backward(&x, &dy, view, &s, g.as_deref());
+    let m = bounds::magnitudes(&x, &dy, view, &s);
+    let mut expectations = vec![
+        expected("y", y, |i| {
+            bounds::y(&s[channel(i)], x[i], layer.gamma(channel(i)), layer.beta(channel(i)))
+        }),
+        expected("dx", backward.dx, |i| bounds::frozen_dx(&s[channel(i)], dy[i], layer.gamma(channel(i)))),
+    ];
+    if gamma {
+        expectations.push(expected("dweight", backward.dgamma, |c| bounds::dgamma(&m[c])));
+    }
+    if beta {
+        expectations.push(expected("dbias", backward.dbeta, |c| bounds::dbeta(&m[c])));
+    }
+    case(
+        "batch_norm_eval",
+        "eval",
+        name,
+        Problem {
+            dims: dims.to_vec(),
+            options,
+            gamma: layer.gamma.clone(),
+            beta: layer.beta.clone(),
+            running: layer.running.clone(),
+            task: Task::Eval { x: x32, dy: Some(dy32) },
+            expected: expectations,
+        },
+    )
+}
+
+/// Three batches of different means, then inference with what they left.
+fn sequence(name: &str, dims: &[usize], options: BatchNormOptions) -> Case {
+    let view = view(dims);
+    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
+    let layer = Layer::new(name, view.channels, true, true);
+    let steps: Vec<_> = (0..3)
+        .map(|step| {
+            let x = x_of(&format!("{name}/{step}"), dims, Data::Normal);
+            let values = x.into_iter().map(|v| v + step as f32).collect();
+            Batch { dims: dims.to_vec(), values }
+        })
+        .collect();
+    let x_eval32 = x_of(&format!("{name}/eval"), dims, Data::Normal);
+    let eps = options.eps;
+
+    let c = view.channels as usize;
+    let mut running: Vec<_> = (0..c).map(|c| layer.running(c)).collect();
+    let mut expectations = Vec::new();
+    for (step, x) in steps.iter().enumerate() {
+        let moments = reduce::moments(&widen(&x.values), view);
+        for (running, m) in running.iter_mut().zip(&moments) {
+            *running = running.update(*m, options.momentum, options.running_variance);
+        }
+        // Every update rounds a few times, and the batch statistics have errors of their own.
+        let slack = 32.0 * bounds::U * (step + 1) as f64;
+        let mean: Vec<_> = running.iter().map(|r| r.mean).collect();
+        let var: Vec<_> = running.iter().map(|r| r.var).collect();
+        expectations
+            .push(expected(&format!("running_mean_{step}"), mean.clone(), |c| slack * (1.0 + mean[c].abs())));
+        expectations.push(expected(&format!("running_var_{step}"), var.clone(), |c| slack * (1.0 + var[c])));
+    }
+    let s: Vec<_> = running.iter().map(|r| Statistics::new(r.mean, r.var, eps)).collect();
+    let (g, b) = (layer.gamma.as_deref().map(widen), layer.beta.as_deref().map(widen));
+    let x_eval = widen(&x_eval32);
+    let y = batch::inference(&x_eval, view, &s, g.as_deref(), b.as_deref());
+    // The running statistics that the kernel uses are off by what is allowed above.
+    expectations.push(expected("y_eval", y, |i| {
+        let s = &s[channel(i)];
+        let off = 96.0 * bounds::U * (1.0 + s.mean.abs()) * s.inv_std
+            + 96.0 * bounds::U * (1.0 + s.var) * s.inv_std.powi(2) * s.normalize(x_eval[i]).abs();
+        bounds::y(s, x_eval[i], layer.gamma(channel(i)), layer.beta(channel(i)))
+            + layer.gamma(channel(i)).abs() * off
+    }));
+    case(
+        "batch_norm_sequence",
+        "sequence",
+        name,
+        Problem {
+            dims: dims.to_vec(),
+            options,
+            gamma: layer.gamma.clone(),
+            beta: layer.beta.clone(),
+            running: layer.running.clone(),
+            task: Task::Sequence { steps, x_eval: Batch { dims: dims.to_vec(), values: x_eval32 } },
+            expected: expectations,
+        },
+    )
+}

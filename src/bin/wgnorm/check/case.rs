@@ -1,0 +1,71 @@
+//! A case: a problem with expected results and bounds, wherever it comes from.
+
+use wgnorm::reference::WhereNan;
+use wgnorm::{BatchNormOptions, RunningValues};
+
+pub struct Case {
+    pub name: String,
+    pub op: String,
+    pub dtype: String,
+    pub content: Content,
+}
+
+pub enum Content {
+    /// Why it does not run.
+    Skipped(String),
+    Problem(Box<Problem>),
+}
+
+pub struct Problem {
+    pub dims: Vec<usize>,
+    pub options: BatchNormOptions,
+    pub gamma: Option<Vec<f32>>,
+    pub beta: Option<Vec<f32>>,
+    pub running: RunningValues,
+    pub task: Task,
+    pub expected: Vec<Expected>,
+}
+
+pub enum Task {
+    /// Training forward, and backward if there is a dy.
+    Train { x: Vec<f32>, dy: Option<Vec<f32>> },
+    /// Inference, and backward through the running statistics if there is a dy.
+    Eval { x: Vec<f32>, dy: Option<Vec<f32>> },
+    /// Training forward over several batches, then inference; batches may differ in size.
+    Sequence { steps: Vec<Batch>, x_eval: Batch },
+}
+
+/// A tensor on the host.
+pub struct Batch {
+    pub dims: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// What an output must be, and how far it may be off.
+pub struct Expected {
+    pub name: String,
+    /// Expected values, of the whole output or of the elements in `sample`.
+    pub values: Vec<f64>,
+    pub sample: Option<Vec<usize>>,
+    /// Largest allowed error per value.
+    pub gate: Vec<f64>,
+    /// The error of the best known result, for the report.
+    pub strict: Vec<f64>,
+}
+
+impl Expected {
+    pub fn pass(&self) -> &'static str {
+        match self.name.as_str() {
+            "dx" | "dweight" | "dbias" => "backward",
+            _ => "forward",
+        }
+    }
+
+    /// y and dx must be NaN where NaN is expected; statistics may be infinite.
+    pub fn where_nan(&self) -> WhereNan {
+        match self.name.as_str() {
+            "y" | "dx" | "y_eval" => WhereNan::Nan,
+            _ => WhereNan::NonFinite,
+        }
+    }
+}

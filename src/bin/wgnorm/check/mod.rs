@@ -1,0 +1,180 @@
+//! `wgnorm check`: every case in every forced variant against the f64 reference or stored results.
+
+mod builtin;
+mod case;
+mod conformance;
+mod run;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::report::{Adapter, write_json};
+use crate::{Outcome, Refusal};
+use case::{Case, Content};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A directory of conformance cases (manifest.json and .safetensors files); may be given several times. Without
+    /// any, the built-in matrix runs
+    #[arg(long, value_name = "DIR")]
+    cases: Vec<PathBuf>,
+    /// Runs only cases whose name contains this text
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Takes the first adapter whose name contains this text
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Counts skipped cases as failures
+    #[arg(long)]
+    deny_skips: bool,
+    /// Writes the results as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    adapter: Adapter,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    cases: Vec<CaseReport>,
+}
+
+#[derive(Serialize)]
+struct CaseReport {
+    name: String,
+    op: String,
+    dtype: String,
+    status: Status,
+    reason: Option<String>,
+    runs: Vec<RunReport>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// One pass of a case in one variant.
+#[derive(Serialize)]
+pub struct RunReport {
+    pub pass: &'static str,
+    pub layout: &'static str,
+    pub variant: &'static str,
+    pub outputs: Vec<OutputReport>,
+}
+
+/// One output; a ratio that is not finite is null.
+#[derive(Serialize)]
+pub struct OutputReport {
+    pub name: String,
+    pub max_abs_err: Option<f64>,
+    pub gate_ratio: Option<f64>,
+    pub strict_ratio: Option<f64>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Refusal> {
+    let mut cases = Vec::new();
+    if args.cases.is_empty() {
+        cases = builtin::cases();
+    }
+    for directory in &args.cases {
+        cases.extend(
+            conformance::load(directory).map_err(|error| format!("{}: {error}", directory.display()))?,
+        );
+    }
+    if let Some(filter) = &args.filter {
+        cases.retain(|case| case.name.contains(filter.as_str()));
+    }
+    if cases.is_empty() {
+        return Err("no case matches".into());
+    }
+
+    let context = crate::open(args.adapter.as_deref())?;
+    let adapter = Adapter::of_context(&context);
+    println!("{} cases on {adapter}", cases.len());
+    let started = Instant::now();
+    let progress = ProgressBar::new(cases.len() as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let mut reports = Vec::new();
+    let mut worst: Option<(f64, String)> = None;
+    for case in &cases {
+        progress.set_message(case.name.clone());
+        let report = check(&context, case, &progress);
+        for run in &report.runs {
+            for output in &run.outputs {
+                if let Some(ratio) = output.gate_ratio
+                    && worst.as_ref().is_none_or(|(most, _)| ratio > *most)
+                {
+                    worst = Some((ratio, format!("{} {} {}", report.name, run.variant, output.name)));
+                }
+            }
+        }
+        reports.push(report);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+
+    let count = |status| reports.iter().filter(|report| report.status == status).count();
+    let (passed, failed, skipped) = (count(Status::Passed), count(Status::Failed), count(Status::Skipped));
+    let mut reasons = std::collections::BTreeMap::new();
+    for report in reports.iter().filter(|report| report.status == Status::Skipped) {
+        *reasons.entry(report.reason.clone().unwrap_or_default()).or_insert(0) += 1;
+    }
+    for (reason, cases) in reasons {
+        println!("skipped {cases}: {reason}");
+    }
+    if let Some((ratio, place)) = worst {
+        println!("worst finite error: {ratio:.3} of its bound ({place})");
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped, {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(path) = &args.json {
+        write_json(path, &Report { adapter, passed, failed, skipped, cases: reports })?;
+    }
+    let fails = failed > 0 || args.deny_skips && skipped > 0;
+    Ok(if fails { Outcome::Failed } else { Outcome::Passed })
+}
+
+fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> CaseReport {
+    let mut report = CaseReport {
+        name: case.name.clone(),
+        op: case.op.clone(),
+        dtype: case.dtype.clone(),
+        status: Status::Passed,
+        reason: None,
+        runs: Vec::new(),
+    };
+    let problem = match &case.content {
+        Content::Skipped(reason) => {
+            report.status = Status::Skipped;
+            report.reason = Some(reason.clone());
+            return report;
+        }
+        Content::Problem(problem) => problem,
+    };
+    match run::all_variants(context, problem) {
+        Err(error) => {
+            report.status = Status::Failed;
+            report.reason = Some(error.to_string());
+            progress.suspend(|| println!("FAILED {}: {error}", case.name));
+        }
+        Ok((runs, failures)) => {
+            report.runs = runs;
+            if !failures.is_empty() {
+                report.status = Status::Failed;
+                report.reason = Some(format!("{} outputs out of bounds", failures.len()));
+            }
+            for failure in failures {
+                progress.suspend(|| println!("FAILED {} {failure}", case.name));
+            }
+        }
+    }
+    report
+}

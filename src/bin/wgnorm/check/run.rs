@@ -1,0 +1,226 @@
+//! Running a problem on the GPU in every variant, and holding the results against what is expected.
+
+use wgnorm::reference::compare;
+use wgnorm::{
+    BatchNorm, Context, Error, GradientTargets, Layout, Result, RunningStatistics, RunningValues, Saved,
+    Tensor, Tuning,
+};
+
+use super::case::{Expected, Problem, Task};
+use super::{OutputReport, RunReport};
+
+/// Outputs by name.
+type Outputs = Vec<(String, Vec<f32>)>;
+
+/// Plans that together use every kernel variant; the first runs twice, for the bits.
+fn variants() -> [(&'static str, Tuning); 5] {
+    let free = Tuning::default();
+    [
+        ("policy", free),
+        ("repeat", free),
+        ("scalar", Tuning { width: Some(1), ..free }),
+        ("split", Tuning { splits: Some(3), ..free }),
+        ("many splits", Tuning { splits: Some(100), workgroup_size: Some(32), ..free }),
+    ]
+}
+
+/// Runs every variant; returns the reports and a line for each output that fails.
+pub fn all_variants(context: &Context, problem: &Problem) -> Result<(Vec<RunReport>, Vec<String>)> {
+    let mut runs: Vec<RunReport> = Vec::new();
+    let mut failures = Vec::new();
+    let mut first: Option<Outputs> = None;
+    for (variant, tuning) in variants() {
+        let context = context.with_tuning(tuning);
+        let (outputs, kernels) = context.block_on(outputs(&context, problem))?;
+        for expected in &problem.expected {
+            let Some((_, got)) = outputs.iter().find(|(name, _)| *name == expected.name) else {
+                failures.push(format!("{variant} {}: the program does not compute it", expected.name));
+                continue;
+            };
+            let (report, failure) = judge(expected, got);
+            if let Some(failure) = failure {
+                failures.push(format!("{variant} {}: {failure}; kernels: {kernels}", expected.name));
+            }
+            let pass = expected.pass();
+            match runs.iter_mut().find(|run| run.pass == pass && run.variant == variant) {
+                Some(run) => run.outputs.push(report),
+                None => runs.push(RunReport {
+                    pass,
+                    layout: Layout::ChannelsFirst.name(),
+                    variant,
+                    outputs: vec![report],
+                }),
+            }
+        }
+        match &first {
+            None => first = Some(outputs),
+            Some(first) if variant == "repeat" => {
+                for ((name, before), (_, now)) in first.iter().zip(&outputs) {
+                    if before.iter().zip(now).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                        failures.push(format!("{name}: other bits in a second run; kernels: {kernels}"));
+                    }
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok((runs, failures))
+}
+
+/// Compares one output. The failure names index, values, error and bound.
+fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
+    let sampled: Vec<f32>;
+    let got = match &expected.sample {
+        None => got,
+        Some(sample) => {
+            sampled = sample.iter().map(|&i| got.get(i).copied().unwrap_or(f32::NAN)).collect();
+            &sampled
+        }
+    };
+    let finite = |ratio: f64| ratio.is_finite().then_some(ratio);
+    let compared = |bound: &[f64]| compare(got, &expected.values, expected.where_nan(), |i| bound[i]);
+    match (compared(&expected.gate), compared(&expected.strict)) {
+        (Ok(gate), Ok(strict)) => (
+            OutputReport {
+                name: expected.name.clone(),
+                max_abs_err: finite(gate.max_abs_err),
+                gate_ratio: finite(gate.ratio),
+                strict_ratio: finite(strict.ratio),
+            },
+            (!gate.passes()).then(|| gate.to_string()),
+        ),
+        (Err(error), _) | (_, Err(error)) => (
+            OutputReport {
+                name: expected.name.clone(),
+                max_abs_err: None,
+                gate_ratio: None,
+                strict_ratio: None,
+            },
+            Some(error.to_string()),
+        ),
+    }
+}
+
+/// Runs a problem once, on outputs filled with NaN. The kernels are named for the report of a failure.
+async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, String)> {
+    let mut outputs = Outputs::new();
+    let mut kernels = Vec::new();
+    let c = problem.dims[1];
+    let parameter = async |values: &Option<Vec<f32>>| match values {
+        Some(values) => Ok::<_, Error>(Some(context.upload(&[c], values).await?)),
+        None => Ok(None),
+    };
+    let (gamma, beta) = (parameter(&problem.gamma).await?, parameter(&problem.beta).await?);
+    let running = RunningStatistics::upload(context, &problem.running).await?;
+    let mut layer = BatchNorm::from_parts(context, problem.options, gamma, beta, running)?;
+    let output = async |dims: &[usize]| {
+        let len = dims.iter().product();
+        context.upload(dims, &vec![f32::NAN; len]).await
+    };
+
+    match &problem.task {
+        Task::Train { x, dy } => {
+            let x = context.upload(&problem.dims, x).await?;
+            let y = output(&problem.dims).await?;
+            let saved = Saved::new(context, &x).await?;
+            let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await?;
+            kernels.extend(forward.kernels().map(str::to_owned));
+            submit_train(context, &mut layer, &forward).await?;
+            outputs.push(("y".to_owned(), context.download(&y).await?));
+            push_running(&mut outputs, "", layer.running().download(context).await?);
+            let statistics = saved.download(context).await?;
+            let column = |f: fn(&wgnorm::SavedStatistics) -> f32| statistics.iter().map(f).collect();
+            outputs.push(("save_mean".to_owned(), column(|s| s.mean() as f32)));
+            outputs.push(("save_var".to_owned(), column(|s| s.var)));
+            outputs.push(("save_invstd".to_owned(), column(|s| s.inv_std)));
+            if let Some(dy) = dy {
+                let dy = context.upload(&problem.dims, dy).await?;
+                let dx = output(&problem.dims).await?;
+                let (dgamma, dbeta) = (output(&[c]).await?, output(&[c]).await?);
+                let targets = targets(problem, &dx, &dgamma, &dbeta);
+                let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
+                kernels.extend(backward.kernels().map(str::to_owned));
+                context.submit(&[&backward]).await?;
+                push_gradients(context, &mut outputs, &targets).await?;
+            }
+        }
+        Task::Eval { x, dy } => {
+            let x = context.upload(&problem.dims, x).await?;
+            let y = output(&problem.dims).await?;
+            let layer = layer.freeze();
+            let forward = layer.prepare_forward(&x, &y).await?;
+            kernels.extend(forward.kernels().map(str::to_owned));
+            context.submit(&[&forward]).await?;
+            outputs.push(("y".to_owned(), context.download(&y).await?));
+            if let Some(dy) = dy {
+                let dy = context.upload(&problem.dims, dy).await?;
+                let dx = output(&problem.dims).await?;
+                let (dgamma, dbeta) = (output(&[c]).await?, output(&[c]).await?);
+                let targets = targets(problem, &dx, &dgamma, &dbeta);
+                let backward = layer.prepare_backward(&x, &dy, &targets).await?;
+                kernels.extend(backward.kernels().map(str::to_owned));
+                context.submit(&[&backward]).await?;
+                push_gradients(context, &mut outputs, &targets).await?;
+            }
+        }
+        Task::Sequence { steps, x_eval } => {
+            for (step, batch) in steps.iter().enumerate() {
+                let x = context.upload(&batch.dims, &batch.values).await?;
+                let y = output(&batch.dims).await?;
+                let forward = layer.prepare_train_forward(&x, &y, None).await?;
+                kernels.extend(forward.kernels().map(str::to_owned));
+                submit_train(context, &mut layer, &forward).await?;
+                let running = layer.running().download(context).await?;
+                push_running(&mut outputs, &format!("_{step}"), running);
+            }
+            let x = context.upload(&x_eval.dims, &x_eval.values).await?;
+            let y = layer.freeze().forward(&x).await?;
+            outputs.push(("y_eval".to_owned(), context.download(&y).await?));
+        }
+    }
+    kernels.dedup();
+    Ok((outputs, kernels.join(", ")))
+}
+
+async fn submit_train(
+    context: &Context,
+    layer: &mut BatchNorm,
+    forward: &wgnorm::TrainForward,
+) -> Result<()> {
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    forward.record(layer, &mut encoder)?;
+    context.queue().submit([encoder.finish()]);
+    Ok(())
+}
+
+fn targets<'a>(
+    problem: &Problem,
+    dx: &'a Tensor,
+    dgamma: &'a Tensor,
+    dbeta: &'a Tensor,
+) -> GradientTargets<'a> {
+    GradientTargets {
+        dx: Some(dx),
+        dgamma: problem.gamma.as_ref().map(|_| dgamma),
+        dbeta: problem.beta.as_ref().map(|_| dbeta),
+        ..Default::default()
+    }
+}
+
+async fn push_gradients(
+    context: &Context,
+    outputs: &mut Outputs,
+    targets: &GradientTargets<'_>,
+) -> Result<()> {
+    for (name, tensor) in [("dx", targets.dx), ("dweight", targets.dgamma), ("dbias", targets.dbeta)] {
+        if let Some(tensor) = tensor {
+            outputs.push((name.to_owned(), context.download(tensor).await?));
+        }
+    }
+    Ok(())
+}
+
+fn push_running(outputs: &mut Outputs, suffix: &str, running: RunningValues) {
+    outputs.push((format!("running_mean{suffix}"), running.mean));
+    outputs.push((format!("running_var{suffix}"), running.var));
+}

@@ -1,0 +1,141 @@
+//! `wgnorm info`: adapters, the limits that matter, and how the kernels are planned on each.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use wgnorm::{Capabilities, Context, ContextOptions, Saved};
+
+use crate::report::{Adapter, write_json};
+use crate::{Outcome, Refusal};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Writes the same as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    adapter: Adapter,
+    subgroup_sizes: [u32; 2],
+    features: Vec<&'static str>,
+    limits: Option<Limits>,
+    plans: Vec<PlanEntry>,
+    refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    max_binding_bytes: u64,
+    max_buffer_bytes: u64,
+    max_workgroup_size: u32,
+    max_workgroup_bytes: u32,
+    storage_alignment: u64,
+    max_loop_iterations: u64,
+}
+
+#[derive(Serialize)]
+struct PlanEntry {
+    shape: [usize; 4],
+    plan: String,
+    kernels: Vec<String>,
+}
+
+impl Limits {
+    fn of(c: &Capabilities) -> Self {
+        Self {
+            max_binding_bytes: c.max_binding_bytes,
+            max_buffer_bytes: c.max_buffer_bytes,
+            max_workgroup_size: c.max_workgroup_size,
+            max_workgroup_bytes: c.max_workgroup_bytes,
+            storage_alignment: c.storage_alignment,
+            max_loop_iterations: c.max_loop_iterations,
+        }
+    }
+}
+
+/// Shapes whose plans are shown: wide words, and an inner size that is no multiple of four.
+const SHAPES: [[usize; 4]; 2] = [[8, 64, 56, 56], [8, 512, 7, 7]];
+
+pub fn run(args: &Args) -> Result<Outcome, Refusal> {
+    let adapters = pollster::block_on(wgnorm::adapters());
+    if adapters.is_empty() {
+        // The error of opening one tells what to do.
+        return Err(crate::open(None).err().map_or("no adapter".to_owned(), |e| e.to_string()).into());
+    }
+    let entries: Vec<_> = adapters.iter().map(describe).collect();
+    for entry in &entries {
+        print(entry);
+    }
+    if let Some(path) = &args.json {
+        write_json(path, &entries)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn describe(adapter: &wgpu::Adapter) -> Entry {
+    let info = adapter.get_info();
+    let features = adapter.features();
+    let known = [
+        ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+        ("subgroups", wgpu::Features::SUBGROUP),
+        ("shader-f16", wgpu::Features::SHADER_F16),
+    ];
+    let mut entry = Entry {
+        adapter: Adapter::of(&info),
+        subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+        features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(name, _)| *name).collect(),
+        limits: None,
+        plans: Vec::new(),
+        refused: None,
+    };
+    let options = ContextOptions { adapter_name: Some(info.name), ..ContextOptions::default() };
+    match pollster::block_on(Context::headless_with(&options)).and_then(|context| {
+        entry.limits = Some(Limits::of(context.capabilities()));
+        SHAPES.iter().map(|shape| plan(&context, *shape)).collect()
+    }) {
+        Ok(plans) => entry.plans = plans,
+        Err(error) => entry.refused = Some(error.to_string()),
+    }
+    entry
+}
+
+fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error> {
+    context.block_on(async {
+        let layer = wgnorm::BatchNorm::new(context, shape[1], wgnorm::BatchNormOptions::pytorch()).await?;
+        let (x, y) = (context.zeros(&shape).await?, context.zeros(&shape).await?);
+        let saved = Saved::new(context, &x).await?;
+        let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await?;
+        Ok(PlanEntry {
+            shape,
+            plan: forward.plan().map(ToString::to_string).unwrap_or_default(),
+            kernels: forward.kernels().map(str::to_owned).collect(),
+        })
+    })
+}
+
+fn print(entry: &Entry) {
+    println!("{}", entry.adapter);
+    println!("  features          {}", entry.features.join(", "));
+    println!("  subgroups         {} to {}", entry.subgroup_sizes[0], entry.subgroup_sizes[1]);
+    if let Some(limits) = &entry.limits {
+        println!("  largest binding   {} MiB", limits.max_binding_bytes >> 20);
+        println!("  largest buffer    {} MiB", limits.max_buffer_bytes >> 20);
+        println!(
+            "  workgroup         {} invocations, {} bytes",
+            limits.max_workgroup_size, limits.max_workgroup_bytes
+        );
+        println!("  binding offsets   multiples of {} bytes", limits.storage_alignment);
+        println!("  loop iterations   {} per invocation", limits.max_loop_iterations);
+    }
+    for plan in &entry.plans {
+        println!("  training forward of {:?}: {}", plan.shape, plan.plan);
+        for kernel in &plan.kernels {
+            println!("    {kernel}");
+        }
+    }
+    if let Some(refused) = &entry.refused {
+        println!("  cannot run: {refused}");
+    }
+}
