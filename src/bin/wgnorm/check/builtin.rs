@@ -238,7 +238,7 @@ fn case(op: &str, kind: &str, name: &str, problem: Problem) -> Case {
 
 fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
     let gate: Vec<_> = (0..values.len()).map(bound).collect();
-    Expected { name: name.to_owned(), strict: gate.clone(), gate, values, sample: None }
+    Expected { name: name.to_owned(), strict: gate.clone(), gate, values, sample: None, peer_err: None }
 }
 
 fn train(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma: bool, beta: bool) -> Case {

@@ -51,6 +51,8 @@ pub struct Expected {
     pub gate: Vec<f64>,
     /// The error of the best known result, for the report.
     pub strict: Vec<f64>,
+    /// Largest error of another system's f32 result, if recorded.
+    pub peer_err: Option<f64>,
 }
 
 impl Expected {

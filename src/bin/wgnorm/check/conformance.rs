@@ -71,10 +71,12 @@ struct Output {
     atol: String,
     strict: String,
     terr: String,
+    /// Largest error of PyTorch's own f32 result.
+    torch_f32_err: Option<f64>,
 }
 
-/// All cases of a directory; those that this version does not cover say why they are skipped.
-pub fn load(directory: &Path) -> Result<Vec<Case>, Refusal> {
+/// The cases of a directory with wanted names; those that this version does not cover say why they are skipped.
+pub fn load(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Case>, Refusal> {
     let read = |name: &str| {
         std::fs::read(directory.join(name)).map_err(|error| format!("cannot read {name}: {error}"))
     };
@@ -85,7 +87,7 @@ pub fn load(directory: &Path) -> Result<Vec<Case>, Refusal> {
     }
     let mut files: HashMap<String, Vec<u8>> = HashMap::new();
     let mut cases = Vec::new();
-    for entry in manifest.cases {
+    for entry in manifest.cases.into_iter().filter(|entry| wanted(&entry.name)) {
         let content = match skip_reason(&entry) {
             Some(reason) => Content::Skipped(reason),
             None => {
@@ -230,6 +232,7 @@ fn expectation(
         strict: (0..at.len()).map(|i| strict[i] + rounding(i)).collect(),
         values,
         sample,
+        peer_err: output.torch_f32_err,
     })
 }
 

@@ -27,6 +27,9 @@ pub struct Args {
     /// Takes the first adapter whose name contains this text
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Prints the largest errors of y and dx beside those of PyTorch's f32, as the cases record them
+    #[arg(long)]
+    accuracy: bool,
     /// Counts skipped cases as failures
     #[arg(long)]
     deny_skips: bool,
@@ -78,20 +81,20 @@ pub struct OutputReport {
     pub max_abs_err: Option<f64>,
     pub gate_ratio: Option<f64>,
     pub strict_ratio: Option<f64>,
+    /// Largest error of the other system's own f32 result, where the cases record it.
+    pub peer_err: Option<f64>,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
+    let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     let mut cases = Vec::new();
     if args.cases.is_empty() {
         cases = builtin::cases();
+        cases.retain(|case| wanted(&case.name));
     }
     for directory in &args.cases {
-        cases.extend(
-            conformance::load(directory).map_err(|error| format!("{}: {error}", directory.display()))?,
-        );
-    }
-    if let Some(filter) = &args.filter {
-        cases.retain(|case| case.name.contains(filter.as_str()));
+        let loaded = conformance::load(directory, wanted);
+        cases.extend(loaded.map_err(|error| format!("{}: {error}", directory.display()))?);
     }
     if cases.is_empty() {
         return Err("no case matches".into());
@@ -131,6 +134,9 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     for (reason, cases) in reasons {
         println!("skipped {cases}: {reason}");
     }
+    if args.accuracy {
+        print_accuracy(&reports);
+    }
     if let Some((ratio, place)) = worst {
         println!("worst finite error: {ratio:.3} of its bound ({place})");
     }
@@ -140,6 +146,23 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
     let fails = failed > 0 || args.deny_skips && skipped > 0;
     Ok(if fails { Outcome::Failed } else { Outcome::Passed })
+}
+
+/// Errors against f64 of the plan that the policy chooses, and of PyTorch's f32.
+fn print_accuracy(reports: &[CaseReport]) {
+    println!("| case | y: wgnorm | y: PyTorch f32 | dx: wgnorm | dx: PyTorch f32 |\n|---|---|---|---|---|");
+    for report in reports {
+        let cell = |name: &str| {
+            let runs = report.runs.iter().filter(|run| run.variant == "policy");
+            let output = runs.flat_map(|run| &run.outputs).find(|output| output.name == name);
+            let text = |err: Option<f64>| err.map_or("-".to_owned(), |err| format!("{err:.1e}"));
+            let text_of = |f: fn(&OutputReport) -> Option<f64>| text(output.and_then(f));
+            format!("{} | {}", text_of(|o| o.max_abs_err), text_of(|o| o.peer_err))
+        };
+        if report.runs.iter().any(|run| run.outputs.iter().any(|output| output.peer_err.is_some())) {
+            println!("| {} | {} | {} |", report.name, cell("y"), cell("dx"));
+        }
+    }
 }
 
 fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> CaseReport {
