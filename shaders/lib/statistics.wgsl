@@ -22,6 +22,10 @@ fn inv_std_of(variance: f32) -> f32 {
     return select(params.nan, inverseSqrt(variance + params.eps), finite);
 }
 
+fn centred(x: Word, s: Statistics) -> Word {
+    return (x - Word(s.shift)) - Word(s.delta);
+}
+
 fn normalized(x: Word, s: Statistics) -> Word {
-    return ((x - Word(s.shift)) - Word(s.delta)) * s.inv_std;
+    return centred(x, s) * s.inv_std;
 }

@@ -17,8 +17,10 @@ fn map_forward(
 ) {
     let tile = tile_of(group, groups);
     let s = slice_statistics(tile, lane);
+    // One rounding less than (centred·inv_std)·gamma.
+    let scale = Word(s.inv_std * s.gamma);
     for (var at = cursor_first(tile, lane); at.index < tile.end; at = cursor_next(at)) {
-        let xhat = normalized(x[params.x_offset + at.word], s);
-        y[params.y_offset + at.word] = fma(xhat, Word(s.gamma), Word(s.beta));
+        y[params.y_offset + at.word] =
+            fma(centred(x[params.x_offset + at.word], s), scale, Word(s.beta));
     }
 }
