@@ -1,5 +1,6 @@
 //! The context: a wgpu device and queue with what the crate keeps for them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -13,8 +14,8 @@ use crate::tensor::Tensor;
 
 /// A wgpu device and queue, the device's capabilities, and the compiled kernels.
 ///
-/// Cloning is cheap and shares all of them. Everything else in the crate is made from a context and works with
-/// tensors of its device only.
+/// Cloning is cheap and shares all of them. Everything else in the crate is made from a context and works with that
+/// context and its clones only, so make one per device.
 ///
 /// ```
 /// let context = wgnorm::Context::headless_blocking()?;
@@ -28,8 +29,13 @@ pub struct Context {
     tuning: Tuning,
 }
 
+/// Tells contexts apart. wgpu's own equality of devices does not reach beyond one `wgpu::Instance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContextId(u64);
+
 #[derive(Debug)]
 struct Shared {
+    id: ContextId,
     device: wgpu::Device,
     queue: wgpu::Queue,
     capabilities: Capabilities,
@@ -84,8 +90,10 @@ impl Context {
     }
 
     fn new(device: wgpu::Device, queue: wgpu::Queue, shader_checks: ShaderChecks) -> Result<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let capabilities = Capabilities::new(&device.limits(), &device.adapter_info())?;
         let shared = Shared {
+            id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             device,
             queue,
             capabilities,
@@ -125,6 +133,10 @@ impl Context {
     /// Keys of the kernels that were compiled so far, sorted.
     pub fn compiled_kernels(&self) -> Vec<String> {
         self.shared.pipelines.keys()
+    }
+
+    pub(crate) fn id(&self) -> ContextId {
+        self.shared.id
     }
 
     pub(crate) fn shader_checks(&self) -> ShaderChecks {
@@ -253,13 +265,27 @@ impl Context {
         scoped(self, "an upload", || self.queue().write_buffer(buffer, 0, bytes)).await
     }
 
+    /// Finds out whether the device was lost. wgpu reports that to a callback only, which belongs to the application;
+    /// but a buffer of a lost device cannot be mapped.
+    ///
     /// # Errors
-    /// [`Error::DeviceLost`] if the device is known to be lost.
+    /// [`Error::DeviceLost`].
     pub(crate) fn check_lost(&self) -> Result<()> {
-        match &*self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(message) => Err(Error::DeviceLost { message: message.clone() }),
-            None => Ok(()),
+        let probe = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("device-lost probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: true,
+        });
+        if probe.get_mapped_range_mut(..).is_ok() {
+            return Ok(());
         }
+        // Polling delivers the reason to the callback of a device that the crate opened.
+        let _ = self.device().poll(wgpu::PollType::Poll);
+        let reason = self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(Error::DeviceLost {
+            message: reason.unwrap_or_else(|| "its buffers cannot be mapped".to_owned()),
+        })
     }
 }
 

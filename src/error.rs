@@ -160,8 +160,8 @@ pub enum Error {
         /// The missing flag.
         missing: &'static str,
     },
-    /// A tensor or value that belongs to another device than the context.
-    #[error("{what} belongs to another device than the context")]
+    /// A tensor or value that was made with another context.
+    #[error("{what} belongs to another context, and so perhaps to another device")]
     ForeignDevice {
         /// The tensor or value.
         what: &'static str,

@@ -1,8 +1,31 @@
-//! Batch normalization for [wgpu](https://docs.rs/wgpu): fused forward and backward kernels.
+//! Batch normalization for [wgpu](https://docs.rs/wgpu): fused forward and backward kernels in WGSL.
 //!
-//! Start with [`Context`] and [`BatchNorm`].
+//! - [`Context`] holds a device, its own or the application's; [`Tensor`] is a range of a GPU buffer with a shape.
+//! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other.
+//! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
+//!   [`TrainForward`]. Convenience calls prepare, record and submit.
+//! - [`Moments`] are mean and variance as a value on the GPU that can be merged.
+//! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
+//!
+//! ```
+//! use wgnorm::{BatchNorm, BatchNormOptions, Context};
+//! let context = Context::headless_blocking()?;
+//! context.block_on(async {
+//!     let x = context.upload(&[2, 3, 2, 2], &[0.5; 24]).await?;
+//!     let mut layer = BatchNorm::new(&context, 3, BatchNormOptions::pytorch()).await?;
+//!     let (y, saved) = layer.train_forward(&x).await?;
+//!     let gradients = layer.backward(&x, &y, &saved).await?;
+//!     // Constant channels: x̂ is 0, and so y is beta.
+//!     assert!(context.download(&y).await?.iter().all(|&value| value == 0.0));
+//!     assert_eq!(gradients.dx.shape().dims(), [2, 3, 2, 2]);
+//!     Ok::<(), wgnorm::Error>(())
+//! })?;
+//! # Ok::<(), wgnorm::Error>(())
+//! ```
+//!
+//! Work is asynchronous: results come back as futures, [`Context::block_on`] waits for them where threads may block. Nothing
+//! needs a feature that a browser lacks.
 #![deny(missing_docs)]
-#![doc(test(attr(deny(unused_must_use))))]
 
 mod context;
 mod dtype;
@@ -30,3 +53,8 @@ pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning};
 pub use shape::{ChannelsFirst, Layout, Shape};
 pub use tensor::Tensor;
+
+/// The example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::context::Context;
+use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::readback;
@@ -85,21 +85,21 @@ impl From<MomentsRecord> for ChannelMoments {
 /// context.block_on(async {
 ///     // Two batches of two channels.
 ///     let a = context.upload(&[1, 2, 2], &[1.0, 3.0, 10.0, 10.0]).await?;
-///     let b = context.upload(&[1, 2, 1], &[5.0, 40.0]).await?;
+///     let b = context.upload(&[1, 2, 2], &[5.0, 7.0, 30.0, 30.0]).await?;
 ///     let mut both = Moments::of(&context, &a).await?;
 ///     both.merge(&context, &Moments::of(&context, &b).await?).await?;
 ///     let moments = both.download(&context).await?;
-///     assert_eq!((moments[0].count, moments[0].mean()), (3, 3.0));
-///     assert_eq!((moments[1].count, moments[1].mean()), (3, 20.0));
-///     assert_eq!(moments[1].var, 200.0);
-///     Ok(())
-/// })
-/// # .map_err(|e: wgnorm::Error| e)
+///     assert_eq!((moments[0].count, moments[0].mean()), (4, 4.0));
+///     assert_eq!((moments[1].count, moments[1].mean()), (4, 20.0));
+///     assert_eq!(moments[1].var, 100.0);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Moments {
     buffer: wgpu::Buffer,
-    device: wgpu::Device,
+    home: ContextId,
     channels: u64,
     count: Option<u64>,
 }
@@ -126,7 +126,7 @@ impl Moments {
         let uniform = channels.iter().all(|moments| moments.count == first.count);
         Ok(Self {
             buffer,
-            device: context.device().clone(),
+            home: context.id(),
             channels: channels.len() as u64,
             count: uniform.then_some(first.count),
         })
@@ -223,7 +223,7 @@ impl Moments {
 
     /// Requires the context's device and a number of channels.
     pub(crate) fn check(&self, context: &Context, channels: u64) -> Result<()> {
-        if self.device != *context.device() {
+        if self.home != context.id() {
             return Err(Error::ForeignDevice { what: "moments" });
         }
         if self.channels != channels {

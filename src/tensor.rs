@@ -1,6 +1,6 @@
 //! Tensors: a range of a GPU buffer with a shape.
 
-use crate::context::Context;
+use crate::context::{Context, ContextId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Layout, Shape};
@@ -15,7 +15,7 @@ pub struct Tensor {
     shape: Shape,
     dtype: DType,
     layout: Layout,
-    device: wgpu::Device,
+    home: ContextId,
 }
 
 impl Tensor {
@@ -52,7 +52,7 @@ impl Tensor {
             shape: Shape::new(shape)?,
             dtype: DType::F32,
             layout: Layout::ChannelsFirst,
-            device: context.device().clone(),
+            home: context.id(),
         };
         let what = "a tensor";
         if !tensor.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
@@ -105,7 +105,7 @@ impl Tensor {
     }
 
     pub(crate) fn check_device(&self, what: &'static str, context: &Context) -> Result<()> {
-        if self.device == *context.device() { Ok(()) } else { Err(Error::ForeignDevice { what }) }
+        if self.home == context.id() { Ok(()) } else { Err(Error::ForeignDevice { what }) }
     }
 
     /// Requires a shape.

@@ -3,7 +3,7 @@
 // The mean is `shift + delta`, two f32, with `shift` the f32 nearest to it. Rust twins:
 // `moments::MomentsRecord` (layout) and `reference::Moments` (formula).
 // Source: Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983, in
-// mean-of-squares form, so that nothing overflows before the variance itself does.
+// mean-of-squares form, so that nothing overflows before the variance of some part does.
 
 struct Moments {
     // 64-bit count: x holds the low half, y the high half.

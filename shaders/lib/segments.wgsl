@@ -51,10 +51,13 @@ fn slice_of(group: vec3<u32>, groups: vec3<u32>) -> Tile {
 }
 
 fn cursor_first(tile: Tile, lane: u32) -> Cursor {
-    let index = tile.begin + lane;
+    return cursor_at(tile.slice, tile.begin + lane);
+}
+
+fn cursor_at(slice: u32, index: u32) -> Cursor {
     let run = index / params.run_words;
     let at = index - run * params.run_words;
-    return Cursor(index, at, tile.slice * params.slice_stride + run * params.run_stride + at);
+    return Cursor(index, at, slice * params.slice_stride + run * params.run_stride + at);
 }
 
 fn cursor_next(cursor: Cursor) -> Cursor {

@@ -49,19 +49,16 @@ impl Bound {
     }
 }
 
-/// Checks what the bindings of one dispatch share, and tells whether an input lies in an output's buffer.
+/// Checks that nothing that an operation writes shares bytes with anything else that it binds, in whichever of its
+/// dispatches: a later one would overwrite what an earlier one has read.
 ///
 /// # Errors
-/// [`Error::Overlap`] if a written range shares bytes with another, [`Error::SharedBlock`] if it does so only
-/// because of the granularity of bindings.
-pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<bool> {
-    let mut shared = false;
+/// [`Error::Overlap`].
+pub(crate) fn check_overlap(bound: &[(Slot, Bound)]) -> Result<()> {
     for (i, (slot_a, a)) in bound.iter().enumerate() {
         for (slot_b, b) in &bound[i + 1..] {
-            if a.buffer != b.buffer || !(slot_a.writes() || slot_b.writes()) {
-                continue;
-            }
-            if a.begin < b.end && b.begin < a.end {
+            let written = slot_a.writes() || slot_b.writes();
+            if written && a.buffer == b.buffer && a.begin < b.end && b.begin < a.end {
                 return Err(Error::Overlap {
                     first: slot_a.name(),
                     second: slot_b.name(),
@@ -69,24 +66,26 @@ pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<b
                     second_range: (b.begin, b.end),
                 });
             }
-            if a.bound_begin < b.end && b.bound_begin < a.end {
-                return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
-            }
-            shared |= slot_a.is_input() || slot_b.is_input();
         }
     }
-    // With inputs bound read-write, two of them must not alias either.
-    if shared {
-        for (i, (slot_a, a)) in bound.iter().enumerate() {
-            for (slot_b, b) in &bound[i + 1..] {
-                if a.buffer == b.buffer && a.bound_begin < b.end && b.bound_begin < a.end {
-                    return Err(Error::SharedBlock {
-                        first: slot_a.name(),
-                        second: slot_b.name(),
-                        alignment,
-                    });
-                }
-            }
+    Ok(())
+}
+
+/// Whether an input of one dispatch lies in the buffer of one of its outputs.
+///
+/// # Errors
+/// [`Error::SharedBlock`] if ranges of one buffer that must not alias do so by the granularity of bindings.
+pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<bool> {
+    let pairs = || bound.iter().enumerate().flat_map(|(i, a)| bound[i + 1..].iter().map(move |b| (a, b)));
+    let written = |a: Slot, b: Slot| a.writes() || b.writes();
+    let shared = pairs().any(|((slot_a, a), (slot_b, b))| {
+        a.buffer == b.buffer && written(*slot_a, *slot_b) && (slot_a.is_input() || slot_b.is_input())
+    });
+    for ((slot_a, a), (slot_b, b)) in pairs() {
+        // In the shared variant inputs are bound read-write too, so even two inputs must not alias.
+        let exclusive = shared || written(*slot_a, *slot_b);
+        if exclusive && a.buffer == b.buffer && a.bound_begin < b.end && b.bound_begin < a.end {
+            return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
         }
     }
     Ok(shared)

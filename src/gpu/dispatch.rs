@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bindings::{Bound, check_sharing};
+use super::bindings::{Bound, check_overlap, check_sharing};
 use super::params::Params;
 use super::pipelines::Pipeline;
 use super::shader::{Kernel, Slot, Variant};
@@ -169,6 +169,7 @@ impl<'c> Build<'c> {
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         let context = self.context;
         let alignment = context.capabilities().storage_alignment;
+        check_overlap(&self.bound)?;
         if self.scratch_bytes > 0 {
             let scratch =
                 context.create_buffer("partials", self.scratch_bytes, wgpu::BufferUsages::STORAGE).await?;
@@ -260,14 +261,15 @@ const ABSENT_BLOCK: u64 = 256;
 /// Runs wgpu calls inside error scopes and turns what they catch into an [`Error`]. The application's own error
 /// callbacks see none of it.
 pub(crate) async fn scoped<T>(context: &Context, what: &str, build: impl FnOnce() -> T) -> Result<T> {
-    let (value, caught) = {
+    let (value, lost, caught) = {
         let device = context.device();
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let value = build();
+        let lost = context.check_lost();
         // A scope is popped at the call; only its verdict is awaited.
-        (value, [validation.pop(), internal.pop(), memory.pop()])
+        (value, lost, [validation.pop(), internal.pop(), memory.pop()])
     };
     for verdict in caught {
         match verdict.await {
@@ -276,11 +278,11 @@ pub(crate) async fn scoped<T>(context: &Context, what: &str, build: impl FnOnce(
                 return Err(Error::OutOfMemory { what: what.to_owned() });
             }
             Some(wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. }) => {
-                context.check_lost()?;
+                lost?;
                 return Err(Error::Validation { what: what.to_owned(), message: description });
             }
         }
     }
-    context.check_lost()?;
+    lost?;
     Ok(value)
 }

@@ -46,9 +46,9 @@ use crate::tensor::Tensor;
 ///     let layer = layer.freeze();
 ///     let y = context.download(&layer.forward(&x).await?).await?;
 ///     assert!(y[0] < y[3]);
-///     Ok(())
-/// })
-/// # .map_err(|e: wgnorm::Error| e)
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
 /// ```
 ///
 /// What has been frozen cannot train by mistake; this does not compile:

@@ -1,6 +1,6 @@
 //! Running statistics: one buffer with mean, variance and the number of batches per channel.
 
-use crate::context::Context;
+use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::gpu::readback;
 use crate::shape::Shape;
@@ -13,7 +13,7 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub struct RunningStatistics {
     buffer: wgpu::Buffer,
-    device: wgpu::Device,
+    home: ContextId,
     channels: u64,
 }
 
@@ -60,7 +60,7 @@ impl RunningStatistics {
         let mut words: Vec<u32> = values.mean.iter().chain(&values.var).map(|v| v.to_bits()).collect();
         words.resize(3 * channels, values.batches);
         let buffer = context.create_buffer_with("running statistics", bytemuck::cast_slice(&words)).await?;
-        Ok(Self { buffer, device: context.device().clone(), channels: channels as u64 })
+        Ok(Self { buffer, home: context.id(), channels: channels as u64 })
     }
 
     /// The statistics on the host, after everything that was submitted before.
@@ -102,7 +102,7 @@ impl RunningStatistics {
     }
 
     pub(crate) fn check(&self, context: &Context, channels: u64) -> Result<()> {
-        if self.device != *context.device() {
+        if self.home != context.id() {
             return Err(Error::ForeignDevice { what: "running statistics" });
         }
         if self.channels != channels {

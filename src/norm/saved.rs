@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::context::Context;
+use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::gpu::readback;
 use crate::tensor::Tensor;
@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 #[derive(Debug)]
 pub struct Saved {
     buffer: wgpu::Buffer,
-    device: wgpu::Device,
+    home: ContextId,
     channels: u64,
     count: u64,
 }
@@ -65,7 +65,7 @@ impl Saved {
         let bytes = vec![0; view.channels as usize * size_of::<SavedRecord>()];
         Ok(Self {
             buffer: context.create_buffer_with("saved statistics", &bytes).await?,
-            device: context.device().clone(),
+            home: context.id(),
             channels: view.channels,
             count: view.count(),
         })
@@ -93,7 +93,7 @@ impl Saved {
     /// Requires the context's device and the geometry of x.
     pub(crate) fn check(&self, context: &Context, channels: u64, count: u64) -> Result<()> {
         let what = "saved statistics";
-        if self.device != *context.device() {
+        if self.home != context.id() {
             return Err(Error::ForeignDevice { what });
         }
         if self.channels != channels {

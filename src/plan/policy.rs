@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const CHUNK_VALUES: u32 = 64;
 /// Bytes of the largest value that a workgroup reduces (`Moments`).
 const PARTIAL_BYTES: u32 = 24;
-/// Iterations kept back for prologue and tree.
+/// Iterations kept back for the prologue, which takes half of them at most, and the tree.
 const LOOP_MARGIN: u64 = 4096;
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
@@ -21,7 +21,7 @@ pub struct Tuning {
     pub width: Option<u32>,
     /// Invocations per workgroup.
     pub workgroup_size: Option<u32>,
-    /// Workgroups per slice, as far as the slice has that many words.
+    /// Workgroups per slice, as far as the slice has that many words and the loop limit allows it.
     pub splits: Option<u32>,
 }
 
@@ -86,12 +86,17 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let slice_words = words(walk.runs * walk.inner);
     let lanes = u64::from(workgroup_size);
 
-    // An invocation runs one iteration per word and one per chunk.
+    // An invocation runs one iteration per word, two where it sums a chunk again, and less than two per chunk; before
+    // that, one per `lanes` partial results.
+    let iterations = |rounds: u64, splits: u64| {
+        2 * rounds + 2 * rounds.div_ceil(u64::from(chunk_words)) + splits.div_ceil(lanes)
+    };
     let rounds_allowed = (capabilities.max_loop_iterations - LOOP_MARGIN) * u64::from(chunk_words)
-        / (u64::from(chunk_words) + 1);
+        / (2 * u64::from(chunk_words) + 2);
+    let splits_allowed = lanes * LOOP_MARGIN / 2;
     let splits_needed = slice_words.div_ceil(rounds_allowed * lanes);
     let splits = match tuning.splits {
-        Some(forced) => u64::from(forced.max(1)).max(splits_needed),
+        Some(forced) => u64::from(forced.max(1)).min(splits_allowed).max(splits_needed),
         None => {
             let wanted = target_workgroups(capabilities).div_ceil(walk.slices);
             wanted.min(slice_words / (min_tile_rounds(capabilities) * lanes)).max(1).max(splits_needed)
@@ -116,7 +121,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         slice_stride: address(words(walk.slice_stride))?,
         run_stride: address(words(walk.run_stride))?,
         grid: grid(walk.slices * splits, capabilities)?,
-        longest_loop: rounds + rounds.div_ceil(u64::from(chunk_words)),
+        longest_loop: iterations(rounds, splits),
     })
 }
 

@@ -12,14 +12,14 @@ use crate::shape::ChannelsFirst;
 /// Unit roundoff of f32.
 pub const U: f64 = 1.0 / 16_777_216.0;
 /// Error of a batch mean in units of [`U`]` · sqrt(var + eps)`.
-pub const MEAN: f64 = 16.0;
-/// Error of a batch variance in units of [`U`]` · var`. Typically below 4; it is reached where the shift of a chunk of 64
-/// values is an outlier, which costs log2(64) bits of that chunk.
-pub const VAR: f64 = 64.0;
+pub const MEAN: f64 = 8.0;
+/// Error of a batch variance in units of [`U`]` · var`. Typically below 4; most is lost where the shift of a chunk lies two
+/// standard deviations from its mean.
+pub const VAR: f64 = 32.0;
 /// Error of `inv_std` in units of [`U`]` · inv_std`: half of the variance's, and that of the square root.
 pub const INV_STD: f64 = VAR / 2.0 + 4.0;
 /// Error of a sum in units of [`U`] times the sum of magnitudes.
-pub const SUM: f64 = 16.0;
+pub const SUM: f64 = 8.0;
 /// Results below the smallest normal number may be flushed to zero.
 const TINY: f64 = 1.2e-38;
 

@@ -1,6 +1,6 @@
 //! The maps, forward and backward, against the reference: every shape class, every plan, every set of parameters.
 
-use wgnorm::{BatchNormOptions, Context};
+use wgnorm::BatchNormOptions;
 
 use crate::support::*;
 
@@ -22,15 +22,12 @@ const SHAPES: &[&[usize]] = &[
     &[3, 130, 3, 3],
     &[2, 5, 16, 12],
     &[1, 3, 40, 40],
+    &[1, 3, 4100],
     &[2, 2, 3, 5, 4],
     &[5, 3, 2, 1, 2],
     &[2, 1, 1, 1],
     &[4, 2, 31, 33],
 ];
-
-fn contexts() -> Vec<(&'static str, Context)> {
-    tunings().into_iter().map(|(name, tuning)| (name, context().with_tuning(tuning))).collect()
-}
 
 #[test]
 fn training_agrees_with_the_reference() {

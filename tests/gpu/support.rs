@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, ChannelsFirst, Context, ContextOptions, GradientTargets, RunningStatistics,
-    RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
+    BatchNorm, BatchNormOptions, ChannelsFirst, Context, ContextOptions, GradientTargets, Prepared,
+    RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
 };
 
 /// The device of all tests, with bounds checks in shaders.
@@ -33,6 +33,39 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
     ]
 }
 
+/// The shared device with each of these plans, and one whose kernels are trusted, as users run them: compilers treat the
+/// two differently.
+pub fn contexts() -> Vec<(&'static str, Context)> {
+    let checked = tunings().into_iter().map(|(name, tuning)| (name, context().with_tuning(tuning)));
+    let split = Tuning { splits: Some(3), ..Tuning::default() };
+    checked
+        .chain([("trusted", trusted_context()), ("trusted, split", trusted_context().with_tuning(split))])
+        .collect()
+}
+
+/// The device of all tests without bounds checks in shaders.
+pub fn trusted_context() -> Context {
+    static CONTEXT: OnceLock<Context> = OnceLock::new();
+    CONTEXT.get_or_init(|| Context::headless_blocking().expect("the tests need an adapter")).clone()
+}
+
+/// A device of its own on the adapter of the shared one, as an application opens it.
+pub fn own_device(limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
+    let name = context().device().adapter_info().name;
+    pollster::block_on(async {
+        let adapters = wgnorm::adapters().await;
+        let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == name).unwrap();
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        adapter.request_device(&descriptor).await.unwrap()
+    })
+}
+
+/// A context on a device of its own.
+pub fn own_context() -> Context {
+    let (device, queue) = own_device(wgpu::Limits::default());
+    Context::from_wgpu(device, queue).unwrap()
+}
+
 /// Uniform pseudo-random numbers in [-1, 1) (splitmix64), scaled and shifted.
 pub fn values(seed: u64, len: usize, shift: f32, scale: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -44,6 +77,18 @@ pub fn values(seed: u64, len: usize, shift: f32, scale: f32) -> Vec<f32> {
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^= z >> 31;
             ((z >> 40) as f32 / 8_388_608.0 - 1.0) * scale + shift
+        })
+        .collect()
+}
+
+/// Pseudo-random numbers of a normal distribution (Box & Muller), rounded to f32 at the end.
+pub fn normal(seed: u64, len: usize, mean: f64, std: f64) -> Vec<f32> {
+    let uniform = wide(&values(seed, 2 * len, 0.5, 0.5));
+    uniform
+        .chunks_exact(2)
+        .map(|pair| {
+            let (radius, angle) = ((-2.0 * (1.0 - pair[0]).ln()).sqrt(), std::f64::consts::TAU * pair[1]);
+            (mean + std * radius * angle.cos()) as f32
         })
         .collect()
 }
@@ -87,13 +132,51 @@ pub fn download_guarded(context: &Context, tensor: &Tensor) -> Vec<f32> {
     all[first..last].to_vec()
 }
 
+pub fn upload(context: &Context, shape: &[usize], values: &[f32]) -> Tensor {
+    context.block_on(context.upload(shape, values)).unwrap()
+}
+
+pub fn zeros(context: &Context, shape: &[usize]) -> Tensor {
+    context.block_on(context.zeros(shape)).unwrap()
+}
+
+pub fn download_running(context: &Context, running: &RunningStatistics) -> RunningValues {
+    context.block_on(running.download(context)).unwrap()
+}
+
 pub fn download(context: &Context, tensor: &Tensor) -> Vec<f32> {
     context.block_on(context.download(tensor)).unwrap()
+}
+
+/// What the queue writes for these values.
+pub fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
+
+/// Running statistics in a form that tells NaN from NaN.
+pub fn running_bits(running: &RunningValues) -> (Vec<u32>, Vec<u32>, u32) {
+    (bits(&running.mean), bits(&running.var), running.batches)
+}
+
+/// Records operations into one encoder and submits it.
+pub fn submit(context: &Context, operations: &[&Prepared]) {
+    context.block_on(context.submit(operations)).unwrap();
+}
+
+/// Fails unless a result is the error that the pattern describes.
+macro_rules! refused {
+    ($result:expr, $error:pat $(if $guard:expr)?) => {
+        match $result {
+            Err($error) $(if $guard)? => {}
+            other => panic!("expected {}, got {other:?}", stringify!($error $(if $guard)?)),
+        }
+    };
+}
+pub(crate) use refused;
 
 /// Inputs of a layer.
 #[derive(Clone)]
