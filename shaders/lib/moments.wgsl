@@ -67,9 +67,8 @@ fn merge(a: Moments, b: Moments) -> Moments {
 const SCALE: f32 = 0.015625; // 2^-6
 const UNSCALE: f32 = 64.0;
 
-// Moments of `count` values with sum `sum` of e = (value − shift)·SCALE and sum `squares` of e².
-// `shift` is one of the values, so the variance is at least 1/count of the mean of e² and the
-// subtraction loses at most log2(count) bits.
+// Moments of `count` values with sum `sum` of e = (value − shift)·SCALE and sum `squares` of e². The
+// subtraction loses log2(1 + z²) bits where the shift lies z standard deviations from the mean.
 fn moments_of_sums(count: u32, shift: f32, sum: f32, squares: f32) -> Moments {
     let n = f32(count);
     let mean = sum / n;

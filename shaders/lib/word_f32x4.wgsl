@@ -4,8 +4,9 @@
 alias Word = vec4<f32>;
 const WORD_WIDTH: u32 = 4u;
 
-fn word_first(word: Word) -> f32 {
-    return word.x;
+// The median of three values from the first words of a walk, so that one outlier is not taken.
+fn word_median(first: Word, second: Word, third: Word) -> f32 {
+    return max(min(first.x, first.y), min(max(first.x, first.y), first.z));
 }
 
 fn word_sum(word: Word) -> f32 {
