@@ -49,9 +49,9 @@ fn fold_gradients_of(tile: Tile, lane: u32) -> GradientSums {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn fold_gradients(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    fold_gradients_of(slice_of(group, groups), lane);
+    fold_gradients_of(slice_of(workgroup, workgroups), lane);
 }

@@ -9,11 +9,11 @@
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn merge_moments(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let slice = (group.y * groups.x + group.x) * WORKGROUP_SIZE + lane;
+    let slice = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + lane;
     if (slice < params.slices) {
         moments[slice] = merge(moments[slice], partials[slice]);
     }

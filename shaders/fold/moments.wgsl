@@ -26,11 +26,11 @@ fn fold_moments_of(slice: u32, lane: u32) -> Moments {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn fold_moments(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = slice_of(group, groups);
+    let tile = slice_of(workgroup, workgroups);
     let folded = fold_moments_of(tile.slice, lane);
     if (lane == 0u && tile.live) {
         moments[tile.slice] = folded;

@@ -29,8 +29,8 @@ struct Cursor {
     word: u32,
 }
 
-fn tile_of(group: vec3<u32>, groups: vec3<u32>) -> Tile {
-    let flat = group.y * groups.x + group.x;
+fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>) -> Tile {
+    let flat = workgroup.y * workgroups.x + workgroup.x;
     let slice = flat / params.splits;
     let split = flat - slice * params.splits;
     if (slice >= params.slices) {
@@ -42,8 +42,8 @@ fn tile_of(group: vec3<u32>, groups: vec3<u32>) -> Tile {
 }
 
 // For folds, which have one workgroup per slice: the whole slice as one tile.
-fn slice_of(group: vec3<u32>, groups: vec3<u32>) -> Tile {
-    let slice = group.y * groups.x + group.x;
+fn slice_of(workgroup: vec3<u32>, workgroups: vec3<u32>) -> Tile {
+    let slice = workgroup.y * workgroups.x + workgroup.x;
     if (slice >= params.slices) {
         return Tile(0u, 0u, 0u, 0u, false);
     }

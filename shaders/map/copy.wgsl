@@ -8,11 +8,11 @@
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_copy(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(group, groups);
+    let tile = tile_of(workgroup, workgroups);
     for (var i = tile.begin + lane; i < tile.end; i += WORKGROUP_SIZE) {
         y[params.y_offset + i] = x[params.x_offset + i];
     }

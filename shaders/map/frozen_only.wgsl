@@ -8,11 +8,11 @@
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_frozen(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(group, groups);
+    let tile = tile_of(workgroup, workgroups);
     let s = slice_statistics(tile, lane);
     for (var at = cursor_first(tile, lane); at.index < tile.end; at = cursor_next(at)) {
         emit_dx(at.word, dy[params.dy_offset + at.word], s);

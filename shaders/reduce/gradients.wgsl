@@ -18,11 +18,11 @@ override CHUNK_WORDS: u32 = 16u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce_gradients(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(group, groups);
+    let tile = tile_of(workgroup, workgroups);
     let s = slice_statistics(tile, lane);
     var at = cursor_first(tile, lane);
     var mine = identity();

@@ -3,14 +3,10 @@
 //   partials[slice·splits + split] = Moments of the tile's values
 //
 // Grid: lib/segments.wgsl. Bindings: x: any rank, walked as words; partials: [slices × splits].
-// Overrides: WORKGROUP_SIZE 1..=1024, CHUNK_WORDS 1..=16 (64 values, see SCALE in lib/moments.wgsl).
+// Overrides: WORKGROUP_SIZE 1..=1024, CHUNK_WORDS from 1 to 64 values (see SCALE in lib/moments.wgsl).
 // Features: none. Invocation 0 of each workgroup holds and writes the result.
 
 override CHUNK_WORDS: u32 = 16u;
-
-// Distance of shift and mean, in standard deviations, from which a chunk is summed again. At 2, sums lose little more
-// than 2 bits, and 1 in 300 first chunks of normal data is summed twice.
-const FAR: f32 = 2.0;
 
 // Chunks that are merged before the result is merged further: rounding errors grow with the number of merges in a row.
 const GROUP_CHUNKS: u32 = 16u;
@@ -18,23 +14,11 @@ const GROUP_CHUNKS: u32 = 16u;
 @group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
 @group(0) @binding(10) var<storage, read_write> partials_out: array<Moments>;
 
-// Moments of the next `words` words of one invocation, by sums about `shift`. Advances the cursor.
-fn chunk_moments(cursor: ptr<function, Cursor>, words: u32, shift: f32) -> Moments {
-    let scaled_shift = Word(-shift * SCALE);
-    var at = *cursor;
-    var sum = Word(0.0);
-    var squares = Word(0.0);
-    for (var i = 0u; i < words; i += 1u) {
-        let e = fma(x[params.x_offset + at.word], Word(SCALE), scaled_shift);
-        sum += e;
-        squares = fma(e, e, squares);
-        at = cursor_next(at);
-    }
-    *cursor = at;
-    return moments_of_sums(words * WORD_WIDTH, shift, word_sum(sum), word_sum(squares));
-}
-
 // A shift for the first chunk, when nothing is known of the mean.
+//
+// Sums about a shift lose log2(1 + z²) bits of a chunk's variance, z its distance from the chunk's mean in standard
+// deviations. Where the shift is the mean of the chunks before, that is little more than 2 bits of the slice's variance,
+// because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
 fn first_shift(first: Cursor, words: u32) -> f32 {
     var second = first;
     var third = first;
@@ -51,37 +35,38 @@ fn first_shift(first: Cursor, words: u32) -> f32 {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce_moments(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(group, groups);
+    let tile = tile_of(workgroup, workgroups);
     var at = cursor_first(tile, lane);
     var shift = 0.0;
     if (at.index < tile.end) {
         shift = first_shift(at, words_of_chunk(at, tile, CHUNK_WORDS));
     }
     var mine = identity();
-    var again = false;
     while (at.index < tile.end) {
-        var chunks = identity();
-        for (var i = 0u; i < GROUP_CHUNKS && at.index < tile.end; i += 1u) {
-            // Short chunks keep the sums accurate, and a shift near the mean: that of the chunks before.
-            var next = at;
-            let chunk = chunk_moments(&next, words_of_chunk(at, tile, CHUNK_WORDS), shift);
-            // The difference of squares has lost digits if the shift turns out to lie far from the chunk's mean: an
-            // outlier came first, or the values have drifted. Then once more about the mean, from the cache.
-            let off = (chunk.shift - shift) + chunk.delta;
-            again = !again && abs(off) > FAR * sqrt(max(chunk.variance, 0.0));
-            if (again) {
-                shift = chunk.shift;
-            } else {
-                chunks = merge(chunks, chunk);
-                shift = chunks.shift;
-                at = next;
+        var group = identity();
+        for (var chunk = 0u; chunk < GROUP_CHUNKS && at.index < tile.end; chunk += 1u) {
+            let words = words_of_chunk(at, tile, CHUNK_WORDS);
+            let scaled_shift = Word(-shift * SCALE);
+            var sum = Word(0.0);
+            var squares = Word(0.0);
+            for (var i = 0u; i < words; i += 1u) {
+                let e = fma(x[params.x_offset + at.word], Word(SCALE), scaled_shift);
+                sum += e;
+                squares = fma(e, e, squares);
+                at = cursor_next(at);
             }
+            group = merge(
+                group,
+                moments_of_sums(words * WORD_WIDTH, shift, word_sum(sum), word_sum(squares)),
+            );
+            shift = group.shift;
         }
-        mine = merge(mine, chunks);
+        mine = merge(mine, group);
+        shift = mine.shift;
     }
     let merged = workgroup_merge(lane, mine);
     if (lane == 0u && tile.live) {

@@ -86,13 +86,12 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let slice_words = words(walk.runs * walk.inner);
     let lanes = u64::from(workgroup_size);
 
-    // An invocation sums a chunk at most twice, one iteration per word, and needs less than three more per chunk; before
-    // that, one per `lanes` partial results.
+    // An invocation runs one iteration per word and less than two per chunk; before that, one per `lanes` partial results.
     let iterations = |rounds: u64, splits: u64| {
-        2 * rounds + 3 * rounds.div_ceil(u64::from(chunk_words)) + splits.div_ceil(lanes)
+        rounds + 2 * rounds.div_ceil(u64::from(chunk_words)) + splits.div_ceil(lanes)
     };
     let rounds_allowed = (capabilities.max_loop_iterations - LOOP_MARGIN) * u64::from(chunk_words)
-        / (2 * u64::from(chunk_words) + 3);
+        / (u64::from(chunk_words) + 2);
     let splits_allowed = lanes * LOOP_MARGIN / 2;
     let splits_needed = slice_words.div_ceil(rounds_allowed * lanes);
     let splits = match tuning.splits {

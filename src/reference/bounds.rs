@@ -13,8 +13,8 @@ use crate::shape::ChannelsFirst;
 pub const U: f64 = 1.0 / 16_777_216.0;
 /// Error of a batch mean in units of [`U`]` · sqrt(var + eps)`.
 pub const MEAN: f64 = 8.0;
-/// Error of a batch variance in units of [`U`]` · var`. Typically below 4; most is lost where the shift of a chunk lies two
-/// standard deviations from its mean.
+/// Error of a batch variance in units of [`U`]` · var`. Typically below 4; most is lost where outliers come
+/// first in a channel.
 pub const VAR: f64 = 32.0;
 /// Error of `inv_std` in units of [`U`]` · inv_std`: half of the variance's, and that of the square root.
 pub const INV_STD: f64 = VAR / 2.0 + 4.0;
