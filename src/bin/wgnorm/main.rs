@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod info;
+mod random;
 mod report;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use wgnorm::{
 
 use super::BenchOp;
 use super::measure::{Meter, Times, Work};
-use crate::Refusal;
+use crate::{Refusal, random};
 
 /// Everything that one shape needs. Operations share inputs; each has its outputs.
 pub struct Cases<'c> {
@@ -240,19 +240,9 @@ impl<'c> Cases<'c> {
     }
 }
 
-/// Uniform pseudo-random numbers (splitmix64) in `shift ± scale`.
-fn values(seed: u64, len: usize, shift: f32, scale: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^= z >> 31;
-            ((z >> 40) as f32 / 8_388_608.0 - 1.0) * scale + shift
-        })
-        .collect()
+/// Uniform pseudo-random numbers in `shift ± scale`.
+fn values(seed: u64, len: usize, shift: f64, scale: f64) -> Vec<f32> {
+    random::uniform(seed).take(len).map(|u| (u * scale + shift) as f32).collect()
 }
 
 fn widen(values: &[f32]) -> Vec<f64> {

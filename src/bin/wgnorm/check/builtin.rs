@@ -8,6 +8,7 @@ use wgnorm::reference::{Statistics, batch, bounds, reduce};
 use wgnorm::{BatchNormOptions, ChannelsFirst, Momentum, RunningValues, RunningVariance, Shape};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
+use crate::random;
 
 /// Distributions of x; each channel has its own mean and scale.
 #[derive(Clone, Copy)]
@@ -131,21 +132,9 @@ fn name(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// Uniform pseudo-random numbers in [-1, 1) (splitmix64).
+/// Uniform pseudo-random numbers in [-1, 1).
 fn uniform(seed: &str, len: usize) -> Vec<f64> {
-    let mut state = seed.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^= z >> 31;
-            (z >> 40) as f64 / 8_388_608.0 - 1.0
-        })
-        .collect()
+    random::uniform(random::seed_of(seed)).take(len).collect()
 }
 
 /// Sums of three uniform numbers: variance 1, bounded, bell-shaped.

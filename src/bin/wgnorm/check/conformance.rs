@@ -8,7 +8,7 @@ use serde::Deserialize;
 use wgnorm::{BatchNormOptions, Momentum, RunningValues, RunningVariance};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
-use crate::Refusal;
+use crate::{Refusal, random};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -292,14 +292,11 @@ fn generate(
             return Err("scale or shift has another length than the axis".into());
         }
     }
-    let mut values: Vec<f32> = (0..shape.iter().product::<usize>())
-        .map(|i| {
-            let mut z = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^= z >> 31;
-            let u = (z >> 40) as f64 / 8_388_608.0 - 1.0;
-            let c = i / inner.max(1) % length;
+    let mut values: Vec<f32> = random::uniform(seed)
+        .take(shape.iter().product())
+        .enumerate()
+        .map(|(i, u)| {
+            let c = i / inner.max(1) % length.max(1);
             (u * scale.as_ref().map_or(1.0, |s| s[c]) + shift.as_ref().map_or(0.0, |s| s[c])) as f32
         })
         .collect();
