@@ -211,18 +211,62 @@ impl Layer {
         self.beta.as_ref().map_or(0.0, |beta| beta[c].into())
     }
 
+    /// The expected y, or whatever is mapped like it.
+    fn expect_y(
+        &self,
+        name: &str,
+        view: ChannelsFirst,
+        s: &[Statistics],
+        x: &[f64],
+        y: Vec<f64>,
+    ) -> Expected {
+        expected(name, y, |i| {
+            let c = channel(view, i);
+            bounds::y(&s[c], x[i], self.gamma(c), self.beta(c))
+        })
+    }
+
+    /// The expected gradients of the parameters that the layer has.
+    fn expect_parameters(&self, g: batch::Gradients, m: &[bounds::Magnitudes]) -> Vec<Expected> {
+        let dweight = self.gamma.is_some().then(|| expected("dweight", g.dgamma, |c| bounds::dgamma(&m[c])));
+        let dbias = self.beta.is_some().then(|| expected("dbias", g.dbeta, |c| bounds::dbeta(&m[c])));
+        dweight.into_iter().chain(dbias).collect()
+    }
+
+    fn case(
+        self,
+        kind: &str,
+        name: &str,
+        dims: &[usize],
+        options: BatchNormOptions,
+        task: Task,
+        expected: Vec<Expected>,
+    ) -> Case {
+        let Self { gamma, beta, running } = self;
+        Case {
+            name: format!("builtin.{kind}.{name}"),
+            op: format!("batch_norm_{kind}"),
+            dtype: "float32".to_owned(),
+            content: Content::Problem(Box::new(Problem {
+                dims: dims.to_vec(),
+                options,
+                gamma,
+                beta,
+                running,
+                task,
+                expected,
+            })),
+        }
+    }
+
     fn running(&self, c: usize) -> Running {
         Running { mean: self.running.mean[c].into(), var: self.running.var[c].into(), batches: 0 }
     }
 }
 
-fn case(op: &str, kind: &str, name: &str, problem: Problem) -> Case {
-    Case {
-        name: format!("builtin.{kind}.{name}"),
-        op: op.to_owned(),
-        dtype: "float32".to_owned(),
-        content: Content::Problem(Box::new(problem)),
-    }
+/// Channel of a flat index.
+fn channel(view: ChannelsFirst, i: usize) -> usize {
+    i / view.inner as usize % view.channels as usize
 }
 
 fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
@@ -232,7 +276,6 @@ fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expec
 
 fn train(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma: bool, beta: bool) -> Case {
     let view = view(dims);
-    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
     let layer = Layer::new(name, view.channels, gamma, beta);
     let x32 = x_of(name, dims, data);
     let dy32 = narrow(bell(&format!("{name}/dy"), x32.len()));
@@ -254,42 +297,21 @@ fn train(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamm
     let m = bounds::magnitudes(&x, &dy, view, s);
 
     let mut expectations = vec![
-        expected("y", forward.y.clone(), |i| {
-            bounds::y(&s[channel(i)], x[i], layer.gamma(channel(i)), layer.beta(channel(i)))
-        }),
-        expected("dx", backward.dx, |i| {
-            let c = channel(i);
+        layer.expect_y("y", view, s, &x, forward.y.clone()),
+        expected("dx", backward.dx.clone(), |i| {
+            let c = channel(view, i);
             bounds::dx(&s[c], &m[c], &sums[c], view, x[i], dy[i], layer.gamma(c))
         }),
         expected("save_mean", s.iter().map(|s| s.mean).collect(), |c| bounds::mean(&s[c], eps)),
         expected("save_var", s.iter().map(|s| s.var).collect(), |c| bounds::var(&s[c])),
         expected("save_invstd", s.iter().map(|s| s.inv_std).collect(), |c| bounds::inv_std(&s[c])),
     ];
-    if gamma {
-        expectations.push(expected("dweight", backward.dgamma, |c| bounds::dgamma(&m[c])));
-    }
-    if beta {
-        expectations.push(expected("dbias", backward.dbeta, |c| bounds::dbeta(&m[c])));
-    }
-    case(
-        "batch_norm_train",
-        "train",
-        name,
-        Problem {
-            dims: dims.to_vec(),
-            options,
-            gamma: layer.gamma.clone(),
-            beta: layer.beta.clone(),
-            running: layer.running.clone(),
-            task: Task::Train { x: x32, dy: Some(dy32) },
-            expected: expectations,
-        },
-    )
+    expectations.extend(layer.expect_parameters(backward, &m));
+    layer.case("train", name, dims, options, Task::Train { x: x32, dy: Some(dy32) }, expectations)
 }
 
 fn eval(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma: bool, beta: bool) -> Case {
     let view = view(dims);
-    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
     let mut layer = Layer::new(name, view.channels, gamma, beta);
     let x32 = x_of(name, dims, data);
     let dy32 = narrow(bell(&format!("{name}/dy"), x32.len()));
@@ -315,37 +337,19 @@ fn eval(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma
     let backward = batch::frozen_backward(&x, &dy, view, &s, g.as_deref());
     let m = bounds::magnitudes(&x, &dy, view, &s);
     let mut expectations = vec![
-        expected("y", y, |i| {
-            bounds::y(&s[channel(i)], x[i], layer.gamma(channel(i)), layer.beta(channel(i)))
+        layer.expect_y("y", view, &s, &x, y),
+        expected("dx", backward.dx.clone(), |i| {
+            let c = channel(view, i);
+            bounds::frozen_dx(&s[c], dy[i], layer.gamma(c))
         }),
-        expected("dx", backward.dx, |i| bounds::frozen_dx(&s[channel(i)], dy[i], layer.gamma(channel(i)))),
     ];
-    if gamma {
-        expectations.push(expected("dweight", backward.dgamma, |c| bounds::dgamma(&m[c])));
-    }
-    if beta {
-        expectations.push(expected("dbias", backward.dbeta, |c| bounds::dbeta(&m[c])));
-    }
-    case(
-        "batch_norm_eval",
-        "eval",
-        name,
-        Problem {
-            dims: dims.to_vec(),
-            options,
-            gamma: layer.gamma.clone(),
-            beta: layer.beta.clone(),
-            running: layer.running.clone(),
-            task: Task::Eval { x: x32, dy: Some(dy32) },
-            expected: expectations,
-        },
-    )
+    expectations.extend(layer.expect_parameters(backward, &m));
+    layer.case("eval", name, dims, options, Task::Eval { x: x32, dy: Some(dy32) }, expectations)
 }
 
 /// Three batches of different means, then inference with what they left.
 fn sequence(name: &str, dims: &[usize], options: BatchNormOptions) -> Case {
     let view = view(dims);
-    let channel = |i: usize| i / view.inner as usize % view.channels as usize;
     let layer = Layer::new(name, view.channels, true, true);
     let steps: Vec<_> = (0..3)
         .map(|step| {
@@ -378,25 +382,15 @@ fn sequence(name: &str, dims: &[usize], options: BatchNormOptions) -> Case {
     let x_eval = widen(&x_eval32);
     let y = batch::inference(&x_eval, view, &s, g.as_deref(), b.as_deref());
     // The running statistics that the kernel uses are off by what is allowed above.
-    expectations.push(expected("y_eval", y, |i| {
-        let s = &s[channel(i)];
-        let off = 96.0 * bounds::U * (1.0 + s.mean.abs()) * s.inv_std
-            + 96.0 * bounds::U * (1.0 + s.var) * s.inv_std.powi(2) * s.normalize(x_eval[i]).abs();
-        bounds::y(s, x_eval[i], layer.gamma(channel(i)), layer.beta(channel(i)))
-            + layer.gamma(channel(i)).abs() * off
-    }));
-    case(
-        "batch_norm_sequence",
-        "sequence",
-        name,
-        Problem {
-            dims: dims.to_vec(),
-            options,
-            gamma: layer.gamma.clone(),
-            beta: layer.beta.clone(),
-            running: layer.running.clone(),
-            task: Task::Sequence { steps, x_eval: Batch { dims: dims.to_vec(), values: x_eval32 } },
-            expected: expectations,
-        },
-    )
+    let mut y_eval = layer.expect_y("y_eval", view, &s, &x_eval, y);
+    for (i, gate) in y_eval.gate.iter_mut().enumerate() {
+        let c = channel(view, i);
+        let s = &s[c];
+        let mean_off = (1.0 + s.mean.abs()) * s.inv_std;
+        let var_off = (1.0 + s.var) * s.inv_std.powi(2) * s.normalize(x_eval[i]).abs();
+        *gate += 96.0 * bounds::U * (mean_off + var_off) * layer.gamma(c).abs();
+    }
+    expectations.push(y_eval);
+    let task = Task::Sequence { steps, x_eval: Batch { dims: dims.to_vec(), values: x_eval32 } };
+    layer.case("sequence", name, dims, options, task, expectations)
 }
