@@ -62,9 +62,16 @@ impl Context {
     /// # Errors
     /// As [`Context::headless`].
     pub async fn headless_with(options: &ContextOptions) -> Result<Self> {
-        let adapter = adapter::request_adapter(options).await?;
-        let (device, queue) = adapter::request_device(&adapter).await?;
-        let context = Self::new(device, queue, options.shader_checks)?;
+        Self::from_adapter(&adapter::request_adapter(options).await?, options.shader_checks).await
+    }
+
+    /// Opens a device of its own on one of [`adapters`](crate::adapters), with everything that the adapter allows.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], [`Error::MissingCapability`].
+    pub async fn from_adapter(adapter: &wgpu::Adapter, shader_checks: ShaderChecks) -> Result<Self> {
+        let (device, queue) = adapter::request_device(adapter).await?;
+        let context = Self::new(device, queue, shader_checks)?;
         let lost = context.shared.lost.clone();
         context.device().set_device_lost_callback(move |reason, message| {
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?}: {message}"));
@@ -195,9 +202,12 @@ impl Context {
     /// Records operations in order and submits them.
     ///
     /// # Errors
-    /// [`Error::Validation`] if a buffer was destroyed in the meantime; [`Error::OutOfMemory`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::ForeignDevice`] if one was prepared with another context; [`Error::Validation`] if a buffer was
+    /// destroyed in the meantime; [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn submit(&self, operations: &[&Prepared]) -> Result<()> {
+        if operations.iter().any(|operation| operation.home() != self.id()) {
+            return Err(Error::ForeignDevice { what: "a prepared operation" });
+        }
         scoped(self, "a submission", || {
             let mut encoder = self
                 .device()
@@ -226,6 +236,21 @@ impl Context {
         }
     }
 
+    /// Bytes of `count` records, if one buffer can hold them. To be asked before anything is built on the host.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub(crate) fn check_size(&self, what: &'static str, count: u64, record_bytes: u64) -> Result<u64> {
+        let limit = self.capabilities().max_buffer_bytes;
+        let needed = count.saturating_mul(record_bytes);
+        // The host builds contents too, and must be able to address them.
+        if needed > limit || usize::try_from(needed).is_err() {
+            let limit_name = "max_buffer_size";
+            return Err(Error::TooLarge { what, needed, unit: "bytes", limit_name, limit });
+        }
+        Ok(needed)
+    }
+
     /// A buffer of zeros, with the errors of its creation.
     pub(crate) async fn create_buffer(
         &self,
@@ -233,16 +258,7 @@ impl Context {
         size: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
-        let limit = self.capabilities().max_buffer_bytes;
-        if size > limit {
-            return Err(Error::TooLarge {
-                what,
-                needed: size,
-                unit: "bytes",
-                limit_name: "max_buffer_size",
-                limit,
-            });
-        }
+        self.check_size(what, size, 1)?;
         scoped(self, what, || {
             self.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(what),
@@ -266,11 +282,16 @@ impl Context {
     }
 
     /// Finds out whether the device was lost. wgpu reports that to a callback only, which belongs to the application;
-    /// but a buffer of a lost device cannot be mapped.
+    /// but natively a buffer of a lost device cannot be mapped. In a browser, the loss of a device that the application
+    /// opened shows at the next read-back.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
     pub(crate) fn check_lost(&self) -> Result<()> {
+        let reason = || self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(message) = reason() {
+            return Err(Error::DeviceLost { message });
+        }
         let probe = self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("device-lost probe"),
             size: 4,
@@ -282,10 +303,8 @@ impl Context {
         }
         // Polling delivers the reason to the callback of a device that the crate opened.
         let _ = self.device().poll(wgpu::PollType::Poll);
-        let reason = self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Err(Error::DeviceLost {
-            message: reason.unwrap_or_else(|| "its buffers cannot be mapped".to_owned()),
-        })
+        let message = reason().unwrap_or_else(|| "its buffers cannot be mapped".to_owned());
+        Err(Error::DeviceLost { message })
     }
 }
 

@@ -118,9 +118,10 @@ pub enum Error {
         /// First and past-the-last byte of `second`.
         second_range: (u64, u64),
     },
-    /// Two tensors of one buffer are disjoint, but too close to be bound apart on this device.
+    /// Two tensors of a buffer that also holds an output are too close to be bound apart on this device, or are inputs
+    /// that alias.
     #[error(
-        "{first} and {second} lie in one buffer within one block of {alignment} bytes, the device's granularity of bindings; place them in different blocks"
+        "{first} and {second} share a block of {alignment} bytes, the device's granularity of bindings, of a buffer that also holds an output; place them in different blocks"
     )]
     SharedBlock {
         /// One tensor.
@@ -195,12 +196,12 @@ pub enum Error {
     #[error("this training forward pass was prepared for another layer")]
     WrongLayer,
     /// Statistics of another number of values than the tensor holds per channel.
-    #[error("{what} covers {expected} values per channel, but x holds {got}; {hint}")]
+    #[error("{what} covers {} values per channel, but x holds {got}; {hint}", known(.expected))]
     Count {
         /// The statistics.
         what: &'static str,
-        /// Values per channel in the statistics.
-        expected: u64,
+        /// Values per channel in the statistics, if known on the host.
+        expected: Option<u64>,
         /// Values per channel in x.
         got: u64,
         /// What to do about it.
@@ -215,7 +216,7 @@ pub enum Error {
         message: String,
     },
     /// The device is out of memory.
-    #[error("out of memory while creating {what}")]
+    #[error("out of memory for {what}")]
     OutOfMemory {
         /// What was being created.
         what: String,
@@ -226,6 +227,10 @@ pub enum Error {
         /// What wgpu said.
         message: String,
     },
+}
+
+fn known(count: &Option<u64>) -> String {
+    count.map_or("an unknown number of".to_owned(), |count| count.to_string())
 }
 
 fn described(name: &Option<String>) -> String {

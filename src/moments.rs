@@ -110,6 +110,7 @@ impl Moments {
     /// # Errors
     /// [`Error::Channels`] for no channels, and those of an allocation.
     pub async fn empty(context: &Context, channels: usize) -> Result<Self> {
+        context.check_size("moments", channels as u64, size_of::<MomentsRecord>() as u64)?;
         Self::upload(context, &vec![ChannelMoments::default(); channels]).await
     }
 
@@ -142,8 +143,8 @@ impl Moments {
         Ok(moments)
     }
 
-    /// Moments of a tensor `[N, C, …]`, together with the operation that computes them: until it is recorded and
-    /// submitted, the value holds the moments of nothing.
+    /// Moments of a tensor `[N, C, …]`, together with the operation that computes them. Until that has run, the value
+    /// holds the moments of nothing, and a layer that normalizes with it gives NaN.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.
@@ -153,7 +154,7 @@ impl Moments {
         let mut moments = Self::empty(context, view.channels as usize).await?;
         moments.count = Some(view.count());
         if view.count() == 0 {
-            return Ok((moments, Prepared::nothing(Op::Moments)));
+            return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
         let plan = plan_walk(&Walk::channels(view, wide([x])), context.capabilities(), context.tuning())?;
         let split = plan.splits > 1;
@@ -174,11 +175,15 @@ impl Moments {
     /// # Errors
     /// As [`Moments::prepare_merge`].
     pub async fn merge(&mut self, context: &Context, other: &Moments) -> Result<()> {
+        let sum = self.count.zip(other.count).and_then(|(a, b)| a.checked_add(b));
         let prepared = self.prepare_merge(context, other).await?;
-        context.submit(&[&prepared]).await
+        context.submit(&[&prepared]).await?;
+        self.count = sum;
+        Ok(())
     }
 
-    /// The operation that merges the values that `other` covers into this. Record it once: each run merges again.
+    /// The operation that merges the values that `other` covers into this; each time it runs, it merges again.
+    /// From now on [`count`](Self::count) is not known on the host, because it depends on that.
     ///
     /// # Errors
     /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
@@ -187,10 +192,7 @@ impl Moments {
             moments.check(context, self.channels)?;
         }
         let prepared = fold::merge(context, self.channels, &self.buffer, &other.buffer).await?;
-        self.count = match (self.count, other.count) {
-            (Some(a), Some(b)) => a.checked_add(b),
-            _ => None,
-        };
+        self.count = None;
         Ok(prepared)
     }
 

@@ -23,8 +23,8 @@ impl Shape {
     pub const MAX_RANK: usize = 5;
 
     /// # Errors
-    /// [`Error::Rank`] unless there are 1 to 5 axes, [`Error::TooLarge`] if the number of elements does not
-    /// fit 63 bits.
+    /// [`Error::Rank`] unless there are 1 to 5 axes, [`Error::TooLarge`] if there are more than 2^60
+    /// elements.
     pub fn new(dims: &[usize]) -> Result<Self> {
         if dims.is_empty() || dims.len() > Self::MAX_RANK {
             return Err(Error::Rank { what: "a tensor", expected: "1 to 5", got: dims.len() });

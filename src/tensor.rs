@@ -21,7 +21,8 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor of f32 in a buffer of the application's, starting at `byte_offset`.
     ///
-    /// The buffer must belong to the context's device and have the usage `STORAGE`. Any offset that is a multiple
+    /// The buffer must belong to the context's device and have the usage `STORAGE`. A buffer of another device of the same
+    /// `wgpu::Instance` is found when an operation is prepared; one of another instance wgpu cannot tell apart. Any offset that is a multiple
     /// of the element size will do; multiples of 16 bytes allow wider memory accesses. Contents are whatever the
     /// buffer holds when recorded work runs.
     ///

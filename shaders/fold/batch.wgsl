@@ -5,16 +5,21 @@
 // for, the running statistics with their counter of batches, which nobody else reads or writes.
 //
 // Bindings: partials: [slices × P] (fold/moments.wgsl); gamma, beta: [slices]; running: running_mean
-// [slices], running_var [slices], batches [slices] as u32 bits; saved: [slices].
+// [slices] and running_var [slices] as f32 bits, batches [slices]; saved: [slices].
 
 @group(0) @binding(5) var<storage, $INPUT> gamma: array<f32>;
 @group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
-@group(0) @binding(8) var<storage, read_write> running: array<f32>;
+@group(0) @binding(8) var<storage, read_write> running: array<u32>;
 @group(0) @binding(12) var<storage, read_write> saved: array<Statistics>;
 
 fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
     let m = fold_moments_of(tile.slice, lane);
     var s = Statistics(m.shift, m.delta, inv_std_of(m.variance), m.variance, 1.0, 0.0, 0u, 0u);
+    let empty = count_f32(m.count) == 0.0;
+    if (empty) {
+        // Moments that were never computed: NaN, not a plausible number.
+        s.inv_std = params.nan;
+    }
     if (flag(FLAG_GAMMA)) {
         s.gamma = gamma[params.gamma_offset + tile.slice];
     }
@@ -25,7 +30,7 @@ fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
         if (flag(FLAG_SAVE)) {
             saved[tile.slice] = s;
         }
-        if (flag(FLAG_TRACK) && count_f32(m.count) > 0.0) {
+        if (flag(FLAG_TRACK) && !empty) {
             update_running(tile.slice, m);
         }
     }
@@ -37,7 +42,8 @@ fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
 fn update_running(slice: u32, m: Moments) {
     let var_at = params.slices + slice;
     let batches_at = var_at + params.slices;
-    let batches = bitcast<u32>(running[batches_at]) + 1u;
+    let before = running[batches_at];
+    let batches = before + select(1u, 0u, before == 0xffffffffu);
 
     var old_weight = params.old_weight;
     var new_weight = params.new_weight;
@@ -52,9 +58,11 @@ fn update_running(slice: u32, m: Moments) {
         let less_one = count_f32(vec2<u32>(m.count.x - 1u, m.count.y - select(0u, 1u, m.count.x == 0u)));
         variance *= n / max(less_one, 1.0);
     }
-    running[slice] = weighted(old_weight, running[slice], new_weight, m.shift + m.delta);
-    running[var_at] = weighted(old_weight, running[var_at], new_weight, variance);
-    running[batches_at] = bitcast<f32>(batches);
+    let mean_before = bitcast<f32>(running[slice]);
+    let var_before = bitcast<f32>(running[var_at]);
+    running[slice] = bitcast<u32>(weighted(old_weight, mean_before, new_weight, m.shift + m.delta));
+    running[var_at] = bitcast<u32>(weighted(old_weight, var_before, new_weight, variance));
+    running[batches_at] = batches;
 }
 
 fn weighted(old_weight: f32, old: f32, new_weight: f32, new_value: f32) -> f32 {

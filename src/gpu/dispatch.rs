@@ -6,7 +6,7 @@ use super::bindings::{Bound, check_overlap, check_sharing};
 use super::params::Params;
 use super::pipelines::Pipeline;
 use super::shader::{Kernel, Slot, Variant};
-use crate::context::Context;
+use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan, Traffic};
 use crate::tensor::Tensor;
@@ -18,6 +18,7 @@ use crate::tensor::Tensor;
 /// other, run in order.
 #[derive(Debug)]
 pub struct Prepared {
+    home: ContextId,
     op: Op,
     /// `None` if there is nothing to do, because the tensor is empty.
     plan: Option<Plan>,
@@ -34,11 +35,11 @@ struct Step {
 
 impl Prepared {
     /// An operation on an empty tensor.
-    pub(crate) fn nothing(op: Op) -> Self {
-        Self { op, plan: None, traffic: Traffic::default(), steps: Vec::new() }
+    pub(crate) fn nothing(context: &Context, op: Op) -> Self {
+        Self { home: context.id(), op, plan: None, traffic: Traffic::default(), steps: Vec::new() }
     }
 
-    /// Records the operation into a compute pass of its own.
+    /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(self.op.name()),
@@ -47,13 +48,17 @@ impl Prepared {
         self.record_in(&mut pass);
     }
 
-    /// Records the operation into a compute pass that the caller has begun.
+    /// Records the operation into a compute pass that the caller has begun, on the context's device.
     pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         for step in &self.steps {
             pass.set_pipeline(&step.pipeline.compute);
             pass.set_bind_group(0, &step.bind_group, &[]);
             pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
         }
+    }
+
+    pub(crate) fn home(&self) -> ContextId {
+        self.home
     }
 
     /// The operation.
@@ -251,7 +256,7 @@ impl<'c> Build<'c> {
                 .collect()
         })
         .await?;
-        Ok(Prepared { op: self.op, plan: Some(self.plan), traffic, steps })
+        Ok(Prepared { home: context.id(), op: self.op, plan: Some(self.plan), traffic, steps })
     }
 }
 

@@ -222,7 +222,7 @@ impl BatchNorm {
     pub async fn train_forward(&mut self, x: &Tensor) -> Result<(Tensor, Saved)> {
         let (y, saved) = self.forward_outputs(x).await?;
         let forward = self.prepare_train_forward(x, &y, Some(&saved)).await?;
-        self.parts.context.submit(&[&forward.prepared]).await?;
+        self.submit(&forward).await?;
         Ok((y, saved))
     }
 
@@ -245,8 +245,17 @@ impl BatchNorm {
         self.parts.view(x)?;
         let y = self.parts.context.zeros(x.shape().dims()).await?;
         let forward = self.prepare_train_forward_from(moments, x, &y, None).await?;
-        self.parts.context.submit(&[&forward.prepared]).await?;
+        self.submit(&forward).await?;
         Ok(y)
+    }
+
+    /// Records a training forward pass of this layer and submits it.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; those of [`Context::submit`].
+    pub async fn submit(&mut self, forward: &TrainForward) -> Result<()> {
+        forward.check(self)?;
+        self.parts.context.submit(&[&forward.prepared]).await
     }
 
     /// Prepares the gradients through the batch statistics, as many as are asked for.
@@ -355,7 +364,8 @@ impl BatchNorm {
         }
         let count = moments.map_or(Some(view.count()), Moments::count);
         if count == Some(0) {
-            return Err(Error::EmptyBatch { shape: x.shape() });
+            let hint = "compute or merge them first";
+            return Err(Error::Count { what: "moments", expected: count, got: view.count(), hint });
         }
         if count == Some(1) && !self.parts.options.allow_single_value {
             return Err(Error::SingleValue { shape: x.shape() });
@@ -365,7 +375,7 @@ impl BatchNorm {
             if count != Some(view.count()) {
                 return Err(Error::Count {
                     what: "moments",
-                    expected: count.unwrap_or(0),
+                    expected: count,
                     got: view.count(),
                     hint: "the backward pass of x alone would be wrong; prepare without saved",
                 });

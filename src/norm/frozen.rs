@@ -48,7 +48,7 @@ impl FrozenBatchNorm {
         let view = self.parts.view(x)?;
         y.check_shape("y", x.shape())?;
         if view.count() == 0 {
-            return Ok(Prepared::nothing(Op::Inference));
+            return Ok(Prepared::nothing(&self.parts.context, Op::Inference));
         }
         let mut build = self.parts.build(Op::Inference, view, &[(Slot::X, x), (Slot::Y, y)])?;
         self.parts.bind_affine(&mut build)?;
@@ -95,7 +95,7 @@ impl FrozenBatchNorm {
         if view.count() == 0 {
             return match sums {
                 true => self.prepare_empty_sums(targets).await,
-                false => Ok(Prepared::nothing(Op::FrozenBackward)),
+                false => Ok(Prepared::nothing(&self.parts.context, Op::FrozenBackward)),
             };
         }
 

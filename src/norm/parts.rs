@@ -31,6 +31,8 @@ impl Parts {
             return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
         }
         options.check()?;
+        // The largest value per channel that a layer keeps, before anything is built on the host.
+        context.check_size("running statistics", channels as u64, 12)?;
         let ones = vec![1.0; channels];
         let gamma = match options.affine.has_gamma() {
             true => Some(context.upload(&[channels], &ones).await?),

@@ -4,13 +4,22 @@ use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::gpu::readback;
 use crate::shape::Shape;
-use crate::tensor::Tensor;
 
 /// Running mean and variance of a layer, and the number of batches that entered them, on the GPU.
 ///
 /// One buffer of `3·C` words: running_mean `[C]` f32, running_var `[C]` f32, batches `[C]` u32. The counter exists once
 /// per channel, so that the workgroup that updates a channel is the only one that touches it.
-#[derive(Clone, Debug)]
+///
+/// Not `Clone`: two layers with the same statistics could update them behind each other's back. Not even a frozen layer's
+/// statistics can be made to change:
+///
+/// ```compile_fail,E0308
+/// # use wgnorm::{FrozenBatchNorm, RunningStatistics};
+/// fn share(layer: &FrozenBatchNorm) -> RunningStatistics {
+///     layer.running().clone()
+/// }
+/// ```
+#[derive(Debug)]
 pub struct RunningStatistics {
     buffer: wgpu::Buffer,
     home: ContextId,
@@ -76,22 +85,6 @@ impl RunningStatistics {
         Ok(RunningValues { mean: floats(&words[..c]), var: floats(&words[c..2 * c]), batches: words[2 * c] })
     }
 
-    /// The running mean as a tensor `[C]` that shares the buffer.
-    ///
-    /// # Errors
-    /// [`Error::ForeignDevice`].
-    pub fn mean(&self, context: &Context) -> Result<Tensor> {
-        self.part(context, 0)
-    }
-
-    /// The running variance as a tensor `[C]` that shares the buffer.
-    ///
-    /// # Errors
-    /// [`Error::ForeignDevice`].
-    pub fn var(&self, context: &Context) -> Result<Tensor> {
-        self.part(context, 1)
-    }
-
     /// Number of channels.
     pub fn channels(&self) -> u64 {
         self.channels
@@ -113,15 +106,5 @@ impl RunningStatistics {
             });
         }
         Ok(())
-    }
-
-    fn part(&self, context: &Context, index: u64) -> Result<Tensor> {
-        self.check(context, self.channels)?;
-        Tensor::from_buffer(
-            context,
-            self.buffer.clone(),
-            4 * self.channels * index,
-            &[self.channels as usize],
-        )
     }
 }

@@ -56,15 +56,16 @@ pub(crate) struct SavedRecord {
 
 impl Saved {
     /// Room for the statistics of a tensor `[N, C, …]` of the shape of `x`. Until a forward pass has run, it holds
-    /// zeros.
+    /// NaN.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and those of an allocation.
     pub async fn new(context: &Context, x: &Tensor) -> Result<Self> {
         let view = x.shape().channels_first()?;
-        let bytes = vec![0; view.channels as usize * size_of::<SavedRecord>()];
+        let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
+        let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
         Ok(Self {
-            buffer: context.create_buffer_with("saved statistics", &bytes).await?,
+            buffer: context.create_buffer_with("saved statistics", bytemuck::cast_slice(&nothing)).await?,
             home: context.id(),
             channels: view.channels,
             count: view.count(),
@@ -102,7 +103,7 @@ impl Saved {
         if self.count != count {
             return Err(Error::Count {
                 what,
-                expected: self.count,
+                expected: Some(self.count),
                 got: count,
                 hint: "make them for this x with Saved::new",
             });

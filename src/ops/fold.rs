@@ -20,7 +20,7 @@ pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
 
 /// Starts a fold of gradient sums over no partial results.
 pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<'_>> {
-    let plan = plan_per_slice(channels, true, context.capabilities(), context.tuning())?;
+    let plan = plan_per_slice(channels, Some(0), context.capabilities(), context.tuning())?;
     let mut build = Build::new(context, Op::FrozenBackward, plan);
     build.params.partials = 0;
     Ok(build)
@@ -28,7 +28,8 @@ pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<
 
 fn workgroup_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let (context, slices) = (build.context(), build.plan().slices);
-    let plan = plan_per_slice(slices.into(), true, context.capabilities(), context.tuning())?;
+    let partials = Some(build.params.partials);
+    let plan = plan_per_slice(slices.into(), partials, context.capabilities(), context.tuning())?;
     build.dispatch_over(kernel, plan);
     Ok(())
 }
@@ -40,7 +41,7 @@ pub(crate) async fn merge(
     moments: &wgpu::Buffer,
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
-    let plan = plan_per_slice(channels, false, context.capabilities(), context.tuning())?;
+    let plan = plan_per_slice(channels, None, context.capabilities(), context.tuning())?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.buffer(Slot::Moments, moments);
     build.buffer(Slot::Partials, other);

@@ -32,7 +32,7 @@ pub(crate) fn frozen(build: &mut Build<'_>) {
 pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<Prepared> {
     y.check_shape("y", x.shape())?;
     if x.shape().len() == 0 {
-        return Ok(Prepared::nothing(Op::Copy));
+        return Ok(Prepared::nothing(context, Op::Copy));
     }
     let walk = Walk::flat(x.shape().len(), wide([x, y]));
     let plan = plan_walk(&walk, context.capabilities(), context.tuning())?;

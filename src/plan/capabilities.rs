@@ -29,7 +29,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Storage buffers that the kernel with the most bindings needs. WebGPU guarantees 8.
+    /// Storage buffers that a kernel may use: what WebGPU guarantees.
     pub(crate) const STORAGE_BUFFERS: u32 = 8;
 
     /// # Errors

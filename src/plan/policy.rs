@@ -51,7 +51,7 @@ pub struct Plan {
     pub run_stride: u32,
     /// Workgroups in x and y.
     pub grid: [u32; 2],
-    /// Iterations of the longest loop of one invocation.
+    /// Iterations that one invocation runs at most, summed over its loops.
     pub longest_loop: u64,
 }
 
@@ -78,6 +78,10 @@ impl fmt::Display for Plan {
 /// [`Error::TooLarge`] if the walk cannot be addressed or dispatched, [`Error::MissingCapability`] if a forced
 /// workgroup size exceeds the device.
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
+    if let Some(got) = tuning.width.filter(|width| ![1, 4].contains(width)) {
+        let (needed, got) = (u64::from(got), 4);
+        return Err(Error::MissingCapability { what: "words of another width than 1 or 4", needed, got });
+    }
     let wide = walk.aligned && walk.inner.is_multiple_of(4) && tuning.width != Some(1);
     let width: u32 = if wide { 4 } else { 1 };
     let workgroup_size = workgroup_size(capabilities, tuning)?;
@@ -107,6 +111,16 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     }
     let splits = slice_words.div_ceil(tile_words);
     let rounds = tile_words.div_ceil(lanes);
+    let longest_loop = iterations(rounds, splits);
+    if longest_loop >= capabilities.max_loop_iterations {
+        return Err(Error::TooLarge {
+            what: "a channel of x",
+            needed: longest_loop,
+            unit: "loop iterations per invocation",
+            limit_name: "loop limit",
+            limit: capabilities.max_loop_iterations,
+        });
+    }
 
     Ok(Plan {
         width,
@@ -120,19 +134,19 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         slice_stride: address(words(walk.slice_stride))?,
         run_stride: address(words(walk.run_stride))?,
         grid: grid(walk.slices * splits, capabilities)?,
-        longest_loop: iterations(rounds, splits),
+        longest_loop,
     })
 }
 
-/// Plans one invocation per slice, or one workgroup per slice, for kernels that touch only values per channel.
+/// Plans one workgroup per slice that folds `partials` records, or one invocation per slice where there are none to fold.
 pub(crate) fn plan_per_slice(
     slices: u64,
-    workgroup_per_slice: bool,
+    partials: Option<u32>,
     capabilities: &Capabilities,
     tuning: &Tuning,
 ) -> Result<Plan> {
     let workgroup_size = workgroup_size(capabilities, tuning)?;
-    let groups = if workgroup_per_slice { slices } else { slices.div_ceil(workgroup_size.into()) };
+    let groups = if partials.is_some() { slices } else { slices.div_ceil(workgroup_size.into()) };
     Ok(Plan {
         width: 1,
         workgroup_size,
@@ -145,12 +159,12 @@ pub(crate) fn plan_per_slice(
         slice_stride: 1,
         run_stride: 1,
         grid: grid(groups, capabilities)?,
-        longest_loop: 1,
+        longest_loop: partials.unwrap_or(0).div_ceil(workgroup_size).into(),
     })
 }
 
 /// 256 on a GPU, which every WebGPU device allows. 8 on a CPU, one vector of its threads: more only adds barriers to the
-/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench`, two interleaved runs), all
+/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench --workgroup-size`, two runs), all
 /// layers in ms at 8, 32 and 64 invocations: training forward 372, 518 to 538, 610 to 663; training backward 576 to 587,
 /// 726 to 744, 780 to 913; inference 213 to 241, 248 to 266, 276 to 288.
 fn workgroup_size(capabilities: &Capabilities, tuning: &Tuning) -> Result<u32> {
@@ -173,7 +187,7 @@ fn target_workgroups(capabilities: &Capabilities) -> u64 {
 }
 
 /// Words per invocation below which a slice is not split further: a workgroup must have more to walk than its tree
-/// costs, which is 2 to 5 µs on lavapipe and far less on a GPU, where idle compute units cost more.
+/// costs; on a GPU idle compute units cost more.
 fn min_tile_rounds(capabilities: &Capabilities) -> u64 {
     if capabilities.cpu { 32 } else { 8 }
 }

@@ -3,7 +3,8 @@
 //! With `u = 2^-24`, the error of batch statistics is relative to the standard deviation, *however large the mean is*:
 //! the mean errs by at most [`MEAN`]`·u·sqrt(var + eps)` and the variance by [`VAR`]`·u·var`. What follows is first-order
 //! propagation through the formulas. For statistics that are given (inference) the same bounds hold with room to spare.
-//! docs/NUMERICS.md derives the constants.
+//! docs/NUMERICS.md says where errors come from; the constants leave a factor of three or more to the worst that
+//! `wgnorm check` has seen.
 
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};

@@ -291,28 +291,6 @@ fn tensors_within_one_block_of_bindings_are_refused() {
 }
 
 #[test]
-fn running_statistics_are_not_overwritten_by_outputs() {
-    let context = context();
-    let inputs = Inputs::new(5, &[2, 3, 7]);
-    let tensors = Tensors::apart(&context, &inputs);
-    let mut layer = layer_of(&context, &inputs, &tensors);
-    let var = layer.running().var(&context).unwrap();
-    let (x, dy) = (tensors.get("x"), tensors.get("dy"));
-    // As an input they are like any other, unless the same pass updates them.
-    let own = RunningStatistics::clone(layer.running());
-    let mut same = BatchNorm::from_parts(&context, OPTIONS, Some(var.clone()), None, own).unwrap();
-    refused!(
-        context.block_on(same.prepare_train_forward(x, tensors.get("y"), None)),
-        Error::Overlap { first: "gamma", second: "running statistics", .. }
-    );
-    context.block_on(same.prepare_train_forward_untracked(x, tensors.get("y"), None)).unwrap();
-    context.block_on(layer.prepare_train_forward(x, tensors.get("y"), None)).unwrap();
-    let layer = layer.freeze();
-    let targets = GradientTargets { dgamma: Some(&var), ..Default::default() };
-    refused!(context.block_on(layer.prepare_backward(x, dy, &targets)), Error::Overlap { .. });
-}
-
-#[test]
 fn an_operation_run_again_on_other_data_is_as_new() {
     for (name, context) in contexts() {
         for dims in SHAPES {

@@ -21,7 +21,7 @@ pub fn context() -> Context {
         .clone()
 }
 
-/// Plans that together use every kernel variant.
+/// Plans that together use both word widths, whole and split slices, and small and large workgroups.
 pub fn tunings() -> Vec<(&'static str, Tuning)> {
     let free = Tuning::default();
     vec![
@@ -220,6 +220,12 @@ impl Inputs {
         let running = context.block_on(RunningStatistics::upload(context, &self.running)).unwrap();
         BatchNorm::from_parts(context, options, place(&self.gamma), place(&self.beta), running).unwrap()
     }
+}
+
+/// Running statistics for `channels` channels, as a layer starts.
+pub fn initial_running(context: &Context, channels: usize) -> RunningStatistics {
+    let values = RunningValues { mean: vec![0.0; channels], var: vec![1.0; channels], batches: 0 };
+    context.block_on(RunningStatistics::upload(context, &values)).unwrap()
 }
 
 /// Everything that the operations of a layer give.

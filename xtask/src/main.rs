@@ -75,8 +75,16 @@ fn setup() -> Result<(), Failure> {
     }
 }
 
-/// A driver manifest in a place where the Vulkan loader looks.
+/// A driver that can work here: its manifest is in a place where the Vulkan loader looks, and it is a software driver or
+/// there is a GPU. (Packages bring manifests for hardware that is not there.)
 fn find_icd() -> Option<PathBuf> {
+    const DEVICES: [&str; 4] = ["/dev/dri/renderD128", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"];
+    let gpu = DEVICES.iter().any(|device| Path::new(device).exists());
+    let works = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let software = ["lvp", "swrast", "swiftshader"].iter().any(|driver| name.contains(driver));
+        path.extension().is_some_and(|e| e == "json") && (gpu || software)
+    };
     for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES"] {
         let listed = env::var_os(variable).unwrap_or_default();
         if let Some(found) = env::split_paths(&listed).find(|path| path.is_file()) {
@@ -90,10 +98,7 @@ fn find_icd() -> Option<PathBuf> {
     roots.extend(env::split_paths(&env::var_os("XDG_DATA_DIRS").unwrap_or_default()));
     roots.iter().find_map(|root| {
         let manifests = std::fs::read_dir(root.join("vulkan/icd.d")).ok()?;
-        manifests
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|e| e == "json"))
+        manifests.flatten().map(|entry| entry.path()).find(works)
     })
 }
 
@@ -103,7 +108,11 @@ fn find_loader() -> Option<PathBuf> {
     let listed = env::split_paths(&env::var_os("LD_LIBRARY_PATH").unwrap_or_default())
         .map(|directory| directory.join(NAME))
         .find(|path| path.exists());
-    listed.or_else(|| {
+    let usual = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"]
+        .iter()
+        .map(|directory| Path::new(directory).join(NAME))
+        .find(|path| path.exists());
+    listed.or(usual).or_else(|| {
         let cache = ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"]
             .iter()
             .find_map(|program| Command::new(program).arg("-p").output().ok())?;

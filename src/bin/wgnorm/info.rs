@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wgnorm::{Capabilities, Context, ContextOptions, Saved};
+use wgnorm::{Capabilities, Context, GradientTargets, Saved, ShaderChecks};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
@@ -90,8 +90,8 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
         plans: Vec::new(),
         refused: None,
     };
-    let options = ContextOptions { adapter_name: Some(info.name), ..ContextOptions::default() };
-    match pollster::block_on(Context::headless_with(&options)).and_then(|context| {
+    let opened = pollster::block_on(Context::from_adapter(adapter, ShaderChecks::default()));
+    match opened.and_then(|context| {
         entry.limits = Some(Limits::of(context.capabilities()));
         SHAPES.iter().map(|shape| plan(&context, *shape)).collect()
     }) {
@@ -105,12 +105,21 @@ fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error
     context.block_on(async {
         let layer = wgnorm::BatchNorm::new(context, shape[1], wgnorm::BatchNormOptions::pytorch()).await?;
         let (x, y) = (context.zeros(&shape).await?, context.zeros(&shape).await?);
+        let dgamma = context.zeros(&shape[1..2]).await?;
         let saved = Saved::new(context, &x).await?;
         let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await?;
+        let (dy, dx) = (context.zeros(&shape).await?, context.zeros(&shape).await?);
+        let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+        let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
+        let layer = layer.freeze();
+        let inference = layer.prepare_forward(&x, &y).await?;
+        let targets = GradientTargets { dgamma: Some(&dgamma), ..targets };
+        let frozen = layer.prepare_backward(&x, &dy, &targets).await?;
+        let kernels = [&forward, &backward, &inference, &frozen].into_iter().flat_map(|p| p.kernels());
         Ok(PlanEntry {
             shape,
             plan: forward.plan().map(ToString::to_string).unwrap_or_default(),
-            kernels: forward.kernels().map(str::to_owned).collect(),
+            kernels: kernels.map(str::to_owned).collect(),
         })
     })
 }
@@ -130,7 +139,7 @@ fn print(entry: &Entry) {
         println!("  loop iterations   {} per invocation", limits.max_loop_iterations);
     }
     for plan in &entry.plans {
-        println!("  training forward of {:?}: {}", plan.shape, plan.plan);
+        println!("  {:?}: {}", plan.shape, plan.plan);
         for kernel in &plan.kernels {
             println!("    {kernel}");
         }

@@ -15,6 +15,7 @@ pub struct Cases<'c> {
     context: &'c Context,
     data: Data,
     layer: BatchNorm,
+    saved: Saved,
     outputs: Outputs,
     train_forward: TrainForward,
     train_backward: Prepared,
@@ -102,6 +103,7 @@ impl<'c> Cases<'c> {
                 context,
                 data,
                 layer,
+                saved,
                 outputs,
                 train_forward,
                 train_backward,
@@ -139,6 +141,17 @@ impl<'c> Cases<'c> {
             BenchOp::TrainForward | BenchOp::Inference => {
                 let y = batch::inference(&d.x, view, &s, gamma, beta);
                 hold("y", &self.outputs.y, &y, &y_bound)?;
+                if op == BenchOp::TrainForward {
+                    let saved = self.context.block_on(self.saved.download(self.context));
+                    let saved = saved.map_err(|error| error.to_string())?;
+                    let got: Vec<_> = saved.iter().map(|saved| saved.inv_std).collect();
+                    let expected: Vec<_> = s.iter().map(|s: &Statistics| s.inv_std).collect();
+                    let found = compare(&got, &expected, WhereNan::Nan, |c| bounds::inv_std(&s[c]));
+                    let found = found.map_err(|error| error.to_string())?;
+                    if !found.passes() {
+                        return Err(format!("inv_std: {found}"));
+                    }
+                }
             }
             BenchOp::TrainBackward | BenchOp::FrozenBackward => {
                 let m = bounds::magnitudes(&d.x, &d.dy, view, &s);

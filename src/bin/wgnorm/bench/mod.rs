@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use wgnorm::Tuning;
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
@@ -43,6 +44,9 @@ pub struct Args {
     /// Takes the first adapter whose name contains this text
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Forces the workgroup size of every kernel instead of what the policy chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    workgroup_size: Option<u32>,
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,17 +74,25 @@ struct CaseReport {
     multiplicity: u32,
     plan: String,
     kernels: Vec<String>,
-    device_ns: Option<Spread>,
-    wall_ns: Spread,
     floor_bytes: u64,
     plan_bytes: u64,
+    /// Whether the result was within its bounds. What was not is not timed, and fails the run.
+    checked: bool,
+    /// What was wrong.
+    error: Option<String>,
+    /// Worst error as a fraction of its bound.
+    check_ratio: Option<f64>,
+    #[serde(flatten)]
+    timing: Option<Timing>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Timing {
+    device_ns: Option<Spread>,
+    wall_ns: Spread,
     copy_gbps: f64,
     floor_fraction: f64,
     plan_fraction: f64,
-    /// Whether the result was within its bounds; what was not is not timed and fails the run.
-    checked: bool,
-    /// Worst error as a fraction of its bound.
-    check_ratio: f64,
 }
 
 /// Sums over all layers, each counted as often as the network has it.
@@ -102,7 +114,8 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     };
     let ops = if args.op.is_empty() { BenchOp::ALL.to_vec() } else { args.op.clone() };
 
-    let context = crate::open(args.adapter.as_deref())?;
+    let tuning = Tuning { workgroup_size: args.workgroup_size, ..Tuning::default() };
+    let context = crate::open(args.adapter.as_deref())?.with_tuning(tuning);
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
     println!("{count} layers in {} shapes on {adapter}", layers.len());
@@ -116,66 +129,20 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let progress = ProgressBar::new((layers.len() * ops.len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let mut reports: Vec<CaseReport> = Vec::new();
-    let mut failed = 0;
     for layer in &layers {
-        progress.set_message(format!("{:?}: reference", layer.dims));
-        let mut cases = case::Cases::new(&context, &layer.dims)?;
+        progress.set_message(format!("{:?}", layer.dims));
+        let mut cases = case::Cases::new(&context, &layer.dims).map_err(|error| error.to_string());
         for &op in &ops {
             progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
-            let name = format!("{}.{}", op.name(), suite::label(&layer.dims));
-            let ratio = match cases.check(op) {
-                Ok(ratio) => ratio,
-                Err(wrong) => {
-                    failed += 1;
-                    progress.suspend(|| println!("WRONG {name}: {wrong}"));
-                    progress.inc(1);
-                    continue;
-                }
-            };
-            let (work, copy) = cases.time(op, &mut meter)?;
-            let traffic = cases.traffic(op);
-            let copy_gbps = copy.bytes as f64 / copy.best().median;
-            let fraction = |bytes: u64| bytes as f64 / work.best().median / copy_gbps;
-            let report = CaseReport {
-                name,
-                op: op.name(),
-                shape: layer.dims.clone(),
-                layout: args.layout.clone(),
-                dtype: args.dtype.clone(),
-                activation: args.activation.clone(),
-                residual: false,
-                multiplicity: layer.times,
-                plan: cases.plan(op),
-                kernels: cases.kernels(op),
-                device_ns: work.device,
-                wall_ns: work.wall,
-                floor_bytes: traffic.floor_bytes,
-                plan_bytes: traffic.plan_bytes,
-                copy_gbps,
-                floor_fraction: fraction(traffic.floor_bytes),
-                plan_fraction: fraction(traffic.plan_bytes),
-                checked: true,
-                check_ratio: ratio,
-            };
-            let ns = work.best().median;
-            progress.suspend(|| {
-                println!(
-                    "{:<24} {:>5} {:<15} {:>10.3} {:>10.1} {:>6.0}% {:>6.0}%",
-                    format!("{:?}", layer.dims),
-                    layer.times,
-                    op.name(),
-                    ns / 1e6,
-                    traffic.floor_bytes as f64 / ns,
-                    100.0 * report.floor_fraction,
-                    100.0 * report.plan_fraction
-                );
-            });
+            let report = run_case(args, layer, op, &mut cases, &mut meter)?;
+            progress.suspend(|| print_case(&report));
             reports.push(report);
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
 
+    let wrong = reports.iter().filter(|report| !report.checked).count();
     let total = totals(&ops, args, &reports);
     println!("\nall {count} layers                            ms (device)  ms (wall)   floor    plan");
     for total in &total {
@@ -191,43 +158,124 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     println!(
         "floor, plan: bytes that the operation must move and that its plan moves, as a fraction of what a copy"
     );
-    println!(
-        "of the same size moves in the same time. {} results checked, {failed} wrong.",
-        reports.len() + failed
-    );
+    println!("of the same size moves in the same time. {} results checked, {wrong} wrong.", reports.len());
+    if wrong > 0 {
+        println!("Operations with a wrong result have no total.");
+    }
 
     if let Some(path) = &args.json {
         let date = jiff::Timestamp::now().to_string();
         write_json(path, &Report { adapter, git: commit(), date, cases: reports, total })?;
     }
-    Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
+    Ok(if wrong > 0 { Outcome::Failed } else { Outcome::Passed })
 }
 
+/// Checks an operation, and times it if it is right.
+fn run_case(
+    args: &Args,
+    layer: &suite::Layer,
+    op: BenchOp,
+    cases: &mut Result<case::Cases<'_>, String>,
+    meter: &mut measure::Meter<'_>,
+) -> Result<CaseReport, Refusal> {
+    let mut report = CaseReport {
+        name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
+        op: op.name(),
+        shape: layer.dims.clone(),
+        layout: args.layout.clone(),
+        dtype: args.dtype.clone(),
+        activation: args.activation.clone(),
+        residual: false,
+        multiplicity: layer.times,
+        plan: String::new(),
+        kernels: Vec::new(),
+        floor_bytes: 0,
+        plan_bytes: 0,
+        checked: false,
+        error: None,
+        check_ratio: None,
+        timing: None,
+    };
+    let cases = match cases {
+        Ok(cases) => cases,
+        Err(error) => {
+            report.error = Some(error.clone());
+            return Ok(report);
+        }
+    };
+    let traffic = cases.traffic(op);
+    report.plan = cases.plan(op);
+    report.kernels = cases.kernels(op);
+    (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
+    match cases.check(op) {
+        Ok(ratio) => report.check_ratio = Some(ratio),
+        Err(wrong) => {
+            report.error = Some(wrong);
+            return Ok(report);
+        }
+    }
+    report.checked = true;
+    let (work, copy) = cases.time(op, meter)?;
+    let copy_gbps = copy.bytes as f64 / copy.best().median;
+    let fraction = |bytes: u64| bytes as f64 / work.best().median / copy_gbps;
+    report.timing = Some(Timing {
+        device_ns: work.device,
+        wall_ns: work.wall,
+        copy_gbps,
+        floor_fraction: fraction(traffic.floor_bytes),
+        plan_fraction: fraction(traffic.plan_bytes),
+    });
+    Ok(report)
+}
+
+fn print_case(report: &CaseReport) {
+    let shape = format!("{:?}", report.shape);
+    let Some(timing) = &report.timing else {
+        let error = report.error.as_deref().unwrap_or_default();
+        println!("{shape:<24} {:>5} {:<15} WRONG {error}", report.multiplicity, report.op);
+        return;
+    };
+    let ns = timing.device_ns.unwrap_or(timing.wall_ns).median;
+    println!(
+        "{shape:<24} {:>5} {:<15} {:>10.3} {:>10.1} {:>6.0}% {:>6.0}%",
+        report.multiplicity,
+        report.op,
+        ns / 1e6,
+        report.floor_bytes as f64 / ns,
+        100.0 * timing.floor_fraction,
+        100.0 * timing.plan_fraction
+    );
+}
+
+/// Sums per operation; an operation with a wrong result has none.
 fn totals(ops: &[BenchOp], args: &Args, reports: &[CaseReport]) -> Vec<TotalReport> {
-    ops.iter()
-        .map(|op| {
-            let cases: Vec<_> = reports.iter().filter(|report| report.op == op.name()).collect();
-            let sum = |value: &dyn Fn(&CaseReport) -> f64| {
-                cases.iter().map(|case| f64::from(case.multiplicity) * value(case)).sum::<f64>()
-            };
-            let device: Option<f64> = cases
-                .iter()
-                .map(|case| case.device_ns.map(|ns| f64::from(case.multiplicity) * ns.median))
-                .sum();
-            let wall_ns = sum(&|case| case.wall_ns.median);
-            // Time that a copy would take for the same bytes, over the time it took.
-            let ns = device.unwrap_or(wall_ns);
-            TotalReport {
-                op: op.name(),
-                layout: args.layout.clone(),
-                dtype: args.dtype.clone(),
-                device_ns: device,
-                wall_ns,
-                floor_fraction: sum(&|case| case.floor_bytes as f64 / case.copy_gbps) / ns,
-                plan_fraction: sum(&|case| case.plan_bytes as f64 / case.copy_gbps) / ns,
-            }
+    let total = |op: &BenchOp| {
+        let cases: Vec<(&CaseReport, Timing)> = reports
+            .iter()
+            .filter(|report| report.op == op.name())
+            .map(|report| Some((report, report.timing?)))
+            .collect::<Option<_>>()?;
+        let sum = |value: &dyn Fn(&CaseReport, &Timing) -> f64| {
+            cases.iter().map(|(case, timing)| f64::from(case.multiplicity) * value(case, timing)).sum::<f64>()
+        };
+        let device: Option<f64> = cases
+            .iter()
+            .map(|(case, timing)| timing.device_ns.map(|ns| f64::from(case.multiplicity) * ns.median))
+            .sum();
+        let wall_ns = sum(&|_, timing| timing.wall_ns.median);
+        // Time that a copy would take for the same bytes, over the time it took.
+        let ns = device.unwrap_or(wall_ns);
+        Some(TotalReport {
+            op: op.name(),
+            layout: args.layout.clone(),
+            dtype: args.dtype.clone(),
+            device_ns: device,
+            wall_ns,
+            floor_fraction: sum(&|case, timing| case.floor_bytes as f64 / timing.copy_gbps) / ns,
+            plan_fraction: sum(&|case, timing| case.plan_bytes as f64 / timing.copy_gbps) / ns,
         })
-        .collect()
+    };
+    ops.iter().filter_map(total).collect()
 }
 
 fn commit() -> Option<String> {

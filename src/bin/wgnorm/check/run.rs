@@ -1,9 +1,9 @@
 //! Running a problem on the GPU in every variant, and holding the results against what is expected.
 
-use wgnorm::reference::compare;
+use wgnorm::reference::{Worst, compare};
 use wgnorm::{
-    BatchNorm, Context, Error, GradientTargets, Layout, Result, RunningStatistics, RunningValues, Saved,
-    Tensor, Tuning,
+    Accumulation, BatchNorm, Context, Error, GradientTargets, Layout, Result, RunningStatistics,
+    RunningValues, Saved, Tensor, Tuning,
 };
 
 use super::case::{Expected, Problem, Task};
@@ -12,26 +12,93 @@ use super::{OutputReport, RunReport};
 /// Outputs by name.
 type Outputs = Vec<(String, Vec<f32>)>;
 
-/// Plans that together use every kernel variant; the first runs twice, for the bits.
-fn variants() -> [(&'static str, Tuning); 5] {
+/// Plans and placements that together reach both word widths, split and whole slices, shifted and shared buffers; the first
+/// runs twice, for the bits.
+fn variants() -> [(&'static str, Tuning, Placement); 7] {
     let free = Tuning::default();
     [
-        ("policy", free),
-        ("repeat", free),
-        ("scalar", Tuning { width: Some(1), ..free }),
-        ("split", Tuning { splits: Some(3), ..free }),
-        ("many splits", Tuning { splits: Some(100), workgroup_size: Some(32), ..free }),
+        ("policy", free, Placement::Apart),
+        ("repeat", free, Placement::Apart),
+        ("scalar", Tuning { width: Some(1), ..free }, Placement::Apart),
+        ("split", Tuning { splits: Some(3), ..free }, Placement::Apart),
+        ("many splits", Tuning { splits: Some(100), workgroup_size: Some(32), ..free }, Placement::Apart),
+        ("shifted", free, Placement::Shifted),
+        ("one buffer", free, Placement::OneBuffer),
     ]
 }
+
+/// Where tensors lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placement {
+    /// Each at the start of a buffer of its own.
+    Apart,
+    /// Each a few elements into a buffer of its own.
+    Shifted,
+    /// All in one buffer, with gaps between them.
+    OneBuffer,
+}
+
+/// Places the tensors of a problem.
+struct Arena<'c> {
+    context: &'c Context,
+    placement: Placement,
+    shared: Option<wgpu::Buffer>,
+    /// First free byte of the shared buffer.
+    next: std::cell::Cell<u64>,
+    placed: std::cell::Cell<u64>,
+}
+
+impl<'c> Arena<'c> {
+    async fn new(context: &'c Context, placement: Placement, problem: &Problem) -> Result<Self> {
+        let elements: usize = problem.dims.iter().product();
+        // x, dy, y, dx, and six values per channel, each in blocks of its own.
+        let words = 4 * elements + 6 * problem.dims[1] + 10 * 2 * GAP as usize;
+        let shared = match placement {
+            Placement::OneBuffer => Some(context.zeros(&[words]).await?.buffer().clone()),
+            _ => None,
+        };
+        Ok(Self { context, placement, shared, next: 0.into(), placed: 0.into() })
+    }
+
+    /// A tensor with the given values.
+    async fn put(&self, dims: &[usize], values: &[f32]) -> Result<Tensor> {
+        let bytes = bytemuck::cast_slice(values);
+        let write = |tensor: &Tensor| {
+            self.context.queue().write_buffer(tensor.buffer(), tensor.byte_offset(), bytes);
+        };
+        match (self.placement, &self.shared) {
+            (Placement::Apart, _) => self.context.upload(dims, values).await,
+            (_, Some(buffer)) => {
+                let at = self.next.get();
+                self.next.set((at + bytes.len() as u64).next_multiple_of(GAP) + GAP);
+                let tensor = Tensor::from_buffer(self.context, buffer.clone(), at, dims)?;
+                write(&tensor);
+                Ok(tensor)
+            }
+            (_, None) => {
+                // 1, 2, 3, 1, … elements: no two tensors of an operation in the same phase.
+                let shift = self.placed.get() % 3 + 1;
+                self.placed.set(self.placed.get() + 1);
+                let whole = self.context.zeros(&[values.len() + shift as usize]).await?;
+                let tensor = Tensor::from_buffer(self.context, whole.buffer().clone(), 4 * shift, dims)?;
+                write(&tensor);
+                Ok(tensor)
+            }
+        }
+    }
+}
+
+/// Bytes between tensors of one buffer: the coarsest granularity of bindings.
+const GAP: u64 = 256;
 
 /// Runs every variant; returns the reports and a line for each output that fails.
 pub fn all_variants(context: &Context, problem: &Problem) -> Result<(Vec<RunReport>, Vec<String>)> {
     let mut runs: Vec<RunReport> = Vec::new();
     let mut failures = Vec::new();
     let mut first: Option<Outputs> = None;
-    for (variant, tuning) in variants() {
+    for (variant, tuning, placement) in variants() {
         let context = context.with_tuning(tuning);
-        let (outputs, kernels) = context.block_on(outputs(&context, problem))?;
+        let (outputs, kernels) = context.block_on(outputs(&context, placement, problem))?;
         for expected in &problem.expected {
             let Some((_, got)) = outputs.iter().find(|(name, _)| *name == expected.name) else {
                 failures.push(format!("{variant} {}: the program does not compute it", expected.name));
@@ -88,7 +155,10 @@ fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
                 strict_ratio: finite(strict.ratio),
                 peer_err: expected.peer_err,
             },
-            (!gate.passes()).then(|| gate.to_string()),
+            (!gate.passes()).then(|| {
+                let index = expected.sample.as_ref().map_or(gate.index, |sample| sample[gate.index]);
+                Worst { index, ..gate }.to_string()
+            }),
         ),
         (Err(error), _) | (_, Err(error)) => (
             OutputReport {
@@ -104,12 +174,13 @@ fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
 }
 
 /// Runs a problem once, on outputs filled with NaN. The kernels are named for the report of a failure.
-async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, String)> {
+async fn outputs(context: &Context, placement: Placement, problem: &Problem) -> Result<(Outputs, String)> {
+    let arena = Arena::new(context, placement, problem).await?;
     let mut outputs = Outputs::new();
     let mut kernels = Vec::new();
     let c = problem.dims[1];
     let parameter = async |values: &Option<Vec<f32>>| match values {
-        Some(values) => Ok::<_, Error>(Some(context.upload(&[c], values).await?)),
+        Some(values) => Ok::<_, Error>(Some(arena.put(&[c], values).await?)),
         None => Ok(None),
     };
     let (gamma, beta) = (parameter(&problem.gamma).await?, parameter(&problem.beta).await?);
@@ -117,17 +188,17 @@ async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, Strin
     let mut layer = BatchNorm::from_parts(context, problem.options, gamma, beta, running)?;
     let output = async |dims: &[usize]| {
         let len = dims.iter().product();
-        context.upload(dims, &vec![f32::NAN; len]).await
+        arena.put(dims, &vec![f32::NAN; len]).await
     };
 
     match &problem.task {
         Task::Train { x, dy } => {
-            let x = context.upload(&problem.dims, x).await?;
+            let x = arena.put(&problem.dims, x).await?;
             let y = output(&problem.dims).await?;
             let saved = Saved::new(context, &x).await?;
             let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await?;
             kernels.extend(forward.kernels().map(str::to_owned));
-            submit_train(context, &mut layer, &forward).await?;
+            layer.submit(&forward).await?;
             outputs.push(("y".to_owned(), context.download(&y).await?));
             push_running(&mut outputs, "", layer.running().download(context).await?);
             let statistics = saved.download(context).await?;
@@ -136,18 +207,26 @@ async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, Strin
             outputs.push(("save_var".to_owned(), column(|s| s.var)));
             outputs.push(("save_invstd".to_owned(), column(|s| s.inv_std)));
             if let Some(dy) = dy {
-                let dy = context.upload(&problem.dims, dy).await?;
+                let dy = arena.put(&problem.dims, dy).await?;
                 let dx = output(&problem.dims).await?;
                 let (dgamma, dbeta) = (output(&[c]).await?, output(&[c]).await?);
                 let targets = targets(problem, &dx, &dgamma, &dbeta);
                 let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
                 kernels.extend(backward.kernels().map(str::to_owned));
                 context.submit(&[&backward]).await?;
-                push_gradients(context, &mut outputs, &targets).await?;
+                push_gradients(context, &mut outputs, "", &targets).await?;
+                // Once more, added to what is there now.
+                let targets = GradientTargets { accumulation: Accumulation::Add, dx: None, ..targets };
+                if targets.dgamma.is_some() || targets.dbeta.is_some() {
+                    let again = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
+                    kernels.extend(again.kernels().map(str::to_owned));
+                    context.submit(&[&again]).await?;
+                    push_gradients(context, &mut outputs, "_twice", &targets).await?;
+                }
             }
         }
         Task::Eval { x, dy } => {
-            let x = context.upload(&problem.dims, x).await?;
+            let x = arena.put(&problem.dims, x).await?;
             let y = output(&problem.dims).await?;
             let layer = layer.freeze();
             let forward = layer.prepare_forward(&x, &y).await?;
@@ -155,14 +234,22 @@ async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, Strin
             context.submit(&[&forward]).await?;
             outputs.push(("y".to_owned(), context.download(&y).await?));
             if let Some(dy) = dy {
-                let dy = context.upload(&problem.dims, dy).await?;
+                let dy = arena.put(&problem.dims, dy).await?;
                 let dx = output(&problem.dims).await?;
                 let (dgamma, dbeta) = (output(&[c]).await?, output(&[c]).await?);
                 let targets = targets(problem, &dx, &dgamma, &dbeta);
                 let backward = layer.prepare_backward(&x, &dy, &targets).await?;
                 kernels.extend(backward.kernels().map(str::to_owned));
                 context.submit(&[&backward]).await?;
-                push_gradients(context, &mut outputs, &targets).await?;
+                push_gradients(context, &mut outputs, "", &targets).await?;
+                // Once more, added to what is there now.
+                let targets = GradientTargets { accumulation: Accumulation::Add, dx: None, ..targets };
+                if targets.dgamma.is_some() || targets.dbeta.is_some() {
+                    let again = layer.prepare_backward(&x, &dy, &targets).await?;
+                    kernels.extend(again.kernels().map(str::to_owned));
+                    context.submit(&[&again]).await?;
+                    push_gradients(context, &mut outputs, "_twice", &targets).await?;
+                }
             }
         }
         Task::Sequence { steps, x_eval } => {
@@ -171,7 +258,7 @@ async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, Strin
                 let y = output(&batch.dims).await?;
                 let forward = layer.prepare_train_forward(&x, &y, None).await?;
                 kernels.extend(forward.kernels().map(str::to_owned));
-                submit_train(context, &mut layer, &forward).await?;
+                layer.submit(&forward).await?;
                 let running = layer.running().download(context).await?;
                 push_running(&mut outputs, &format!("_{step}"), running);
             }
@@ -182,17 +269,6 @@ async fn outputs(context: &Context, problem: &Problem) -> Result<(Outputs, Strin
     }
     kernels.dedup();
     Ok((outputs, kernels.join(", ")))
-}
-
-async fn submit_train(
-    context: &Context,
-    layer: &mut BatchNorm,
-    forward: &wgnorm::TrainForward,
-) -> Result<()> {
-    let mut encoder = context.device().create_command_encoder(&Default::default());
-    forward.record(layer, &mut encoder)?;
-    context.queue().submit([encoder.finish()]);
-    Ok(())
 }
 
 fn targets<'a>(
@@ -212,11 +288,12 @@ fn targets<'a>(
 async fn push_gradients(
     context: &Context,
     outputs: &mut Outputs,
+    suffix: &str,
     targets: &GradientTargets<'_>,
 ) -> Result<()> {
     for (name, tensor) in [("dx", targets.dx), ("dweight", targets.dgamma), ("dbias", targets.dbeta)] {
         if let Some(tensor) = tensor {
-            outputs.push((name.to_owned(), context.download(tensor).await?));
+            outputs.push((format!("{name}{suffix}"), context.download(tensor).await?));
         }
     }
     Ok(())
