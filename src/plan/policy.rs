@@ -164,9 +164,9 @@ pub(crate) fn plan_per_slice(
 }
 
 /// 256 on a GPU, which every WebGPU device allows. 8 on a CPU, one vector of its threads: more only adds barriers to the
-/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench --workgroup-size`, two runs), all
-/// layers in ms at 8, 32 and 64 invocations: training forward 372, 518 to 538, 610 to 663; training backward 576 to 587,
-/// 726 to 744, 780 to 913; inference 213 to 241, 248 to 266, 276 to 288.
+/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench --workgroup-size N`, two runs
+/// of each, interleaved), all layers in ms at 8, 32 and 64 invocations: training forward 210 to 266, 276 to 283, 343 to
+/// 354; training backward 288 to 315, 350 to 360, 401 to 419; inference 109 to 113, 116 to 125, 126 to 128.
 fn workgroup_size(capabilities: &Capabilities, tuning: &Tuning) -> Result<u32> {
     let most = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / PARTIAL_BYTES);
     let size = tuning.workgroup_size.unwrap_or(if capabilities.cpu { 8 } else { 256 }.min(most));
