@@ -37,15 +37,12 @@ impl Bound {
         self.begin - self.bound_begin
     }
 
-    pub fn entry(&self, slot: Slot) -> wgpu::BindGroupEntry<'_> {
-        wgpu::BindGroupEntry {
-            binding: slot as u32,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &self.buffer,
-                offset: self.bound_begin,
-                size: wgpu::BufferSize::new(self.end - self.bound_begin),
-            }),
-        }
+    pub fn resource(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.bound_begin,
+            size: wgpu::BufferSize::new(self.end - self.bound_begin),
+        })
     }
 }
 

@@ -196,63 +196,32 @@ impl<'c> Build<'c> {
             pipelines.push(context.pipelines().get(context, &variant).await?);
         }
 
-        let device = context.device();
         let steps = scoped(context, &format!("the bindings of {}", self.op.name()), || {
-            let params = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
-                size: size_of::<Params>() as u64,
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            // The buffer is new and written once, so it does not matter that the write precedes the whole submit.
-            context.queue().write_buffer(&params, 0, bytemuck::bytes_of(&self.params));
-            // What optional bindings see when they are absent: a block each, because writable ranges must not alias.
-            let absent = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("absent"),
-                size: Slot::COUNT as u64 * ABSENT_BLOCK,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            });
-            let absent_input = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("absent input"),
-                size: ABSENT_BLOCK,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            });
+            let device = context.device();
+            let params = create_params(context, &self.params);
+            let absent = Absent::new(device);
+            let bind = |(kernel, plan): &(Kernel, Plan), pipeline: Arc<Pipeline>| {
+                let slots = kernel.slots();
+                let resource = |slot| match self.bound.iter().find(|(bound, _)| *bound == slot) {
+                    _ if slot == Slot::Params => params.as_entire_binding(),
+                    Some((_, bound)) => bound.resource(),
+                    None => absent.resource(slot, pipeline.shared),
+                };
+                let entries: Vec<_> = slots
+                    .iter()
+                    .map(|&slot| wgpu::BindGroupEntry { binding: slot as u32, resource: resource(slot) })
+                    .collect();
+                let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(&pipeline.key),
+                    layout: &pipeline.layout,
+                    entries: &entries,
+                });
+                Step { bind_group, grid: plan.grid, pipeline }
+            };
             self.dispatches
                 .iter()
                 .zip(pipelines)
-                .map(|((kernel, plan), pipeline)| {
-                    let slots = kernel.slots();
-                    let entries: Vec<_> = slots
-                        .iter()
-                        .map(|&slot| match self.bound.iter().find(|(bound, _)| *bound == slot) {
-                            _ if slot == Slot::Params => wgpu::BindGroupEntry {
-                                binding: slot as u32,
-                                resource: params.as_entire_binding(),
-                            },
-                            Some((_, bound)) => bound.entry(slot),
-                            None if slot.is_input() && !pipeline.shared => wgpu::BindGroupEntry {
-                                binding: slot as u32,
-                                resource: absent_input.as_entire_binding(),
-                            },
-                            None => wgpu::BindGroupEntry {
-                                binding: slot as u32,
-                                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                                    buffer: &absent,
-                                    offset: slot as u64 * ABSENT_BLOCK,
-                                    size: wgpu::BufferSize::new(ABSENT_BLOCK),
-                                }),
-                            },
-                        })
-                        .collect();
-                    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                        label: Some(&pipeline.key),
-                        layout: &pipeline.layout,
-                        entries: &entries,
-                    });
-                    Step { bind_group, grid: plan.grid, pipeline }
-                })
+                .map(|(dispatch, pipeline)| bind(dispatch, pipeline))
                 .collect()
         })
         .await?;
@@ -260,8 +229,53 @@ impl<'c> Build<'c> {
     }
 }
 
-/// Bytes of an absent binding: WebGPU's coarsest offset granularity, longer than any record.
-const ABSENT_BLOCK: u64 = 256;
+fn create_params(context: &Context, params: &Params) -> wgpu::Buffer {
+    let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("params"),
+        size: size_of::<Params>() as u64,
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    // The buffer is new and written once, so it does not matter that the write precedes the whole submit.
+    context.queue().write_buffer(&buffer, 0, bytemuck::bytes_of(params));
+    buffer
+}
+
+/// What optional bindings see when they are absent.
+struct Absent {
+    read: wgpu::Buffer,
+    /// A block for each slot, because writable ranges must not alias.
+    written: wgpu::Buffer,
+}
+
+impl Absent {
+    /// Bytes of a block: WebGPU's coarsest offset granularity, longer than any record.
+    const BLOCK: u64 = 256;
+
+    fn new(device: &wgpu::Device) -> Self {
+        let create = |size| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("absent"),
+                size,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        Self { read: create(Self::BLOCK), written: create(Slot::COUNT as u64 * Self::BLOCK) }
+    }
+
+    fn resource(&self, slot: Slot, shared: bool) -> wgpu::BindingResource<'_> {
+        let written = slot.writes() || shared && slot.is_input();
+        if !written {
+            return self.read.as_entire_binding();
+        }
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.written,
+            offset: slot as u64 * Self::BLOCK,
+            size: wgpu::BufferSize::new(Self::BLOCK),
+        })
+    }
+}
 
 /// Runs wgpu calls inside error scopes and turns what they catch into an [`Error`]. The application's own error
 /// callbacks see none of it.

@@ -515,3 +515,19 @@ fn the_counter_of_batches_saturates() {
     assert_eq!(after.batches, u32::MAX);
     assert!(after.mean.iter().chain(&after.var).all(|v| v.is_finite()));
 }
+
+#[test]
+fn one_parameter_gradient_of_an_empty_batch() {
+    let context = context();
+    let layer = context.block_on(BatchNorm::new(&context, 3, OPTIONS)).unwrap().freeze();
+    let x = zeros(&context, &[0, 3, 4]);
+    let sum = poisoned(&context, &[3], 0);
+    for targets in [
+        GradientTargets { dgamma: Some(&sum), ..Default::default() },
+        GradientTargets { dbeta: Some(&sum), ..Default::default() },
+    ] {
+        let backward = context.block_on(layer.prepare_backward(&x, &x, &targets)).unwrap();
+        context.block_on(context.submit(&[&backward])).unwrap();
+        assert_eq!(download_guarded(&context, &sum), [0.0; 3]);
+    }
+}

@@ -11,8 +11,10 @@ pub struct Case {
 }
 
 pub enum Content {
-    /// Why it does not run.
+    /// Why this version does not run it.
     Skipped(String),
+    /// What is wrong with the case itself; it counts as failed.
+    Invalid(String),
     Problem(Box<Problem>),
 }
 

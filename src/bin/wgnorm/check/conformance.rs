@@ -96,9 +96,10 @@ pub fn load(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Case>
                 }
                 let tensors = SafeTensors::deserialize(&files[&entry.file])
                     .map_err(|error| format!("{}: {error}", entry.file))?;
-                let problem =
-                    problem(&entry, &tensors).map_err(|error| format!("case {}: {error}", entry.name))?;
-                Content::Problem(Box::new(problem))
+                match problem(&entry, &tensors) {
+                    Ok(problem) => Content::Problem(Box::new(problem)),
+                    Err(error) => Content::Invalid(error.to_string()),
+                }
             }
         };
         cases.push(Case { name: entry.name, op: entry.op, dtype: entry.dtype, content });

@@ -180,6 +180,12 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
             report.reason = Some(reason.clone());
             return report;
         }
+        Content::Invalid(reason) => {
+            report.status = Status::Failed;
+            report.reason = Some(format!("the case is not valid: {reason}"));
+            progress.suspend(|| println!("FAILED {}: the case is not valid: {reason}", case.name));
+            return report;
+        }
         Content::Problem(problem) => problem,
     };
     match run::all_variants(context, problem) {
