@@ -232,7 +232,7 @@ fn print_case(report: &CaseReport) {
     let shape = format!("{:?}", report.shape);
     let Some(timing) = &report.timing else {
         let error = report.error.as_deref().unwrap_or_default();
-        println!("{shape:<24} {:>5} {:<15} WRONG {error}", report.multiplicity, report.op);
+        println!("{shape:<24} {:>5} {:<15} FAILED {error}", report.multiplicity, report.op);
         return;
     };
     let ns = timing.device_ns.unwrap_or(timing.wall_ns).median;
