@@ -54,6 +54,9 @@ pub use plan::{Capabilities, Op, Plan, Traffic, Tuning};
 pub use shape::{ChannelsFirst, Layout, Shape};
 pub use tensor::Tensor;
 
+/// The wgpu whose types this crate's interface uses.
+pub use wgpu;
+
 /// The example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
