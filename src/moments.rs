@@ -6,7 +6,7 @@ use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::readback;
-use crate::gpu::shader::Slot;
+use crate::gpu::slot::Slot;
 use crate::ops::{fold, reduce, wide};
 use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;

@@ -1,6 +1,6 @@
 //! Buffers bound to the slots of an operation: offsets the device can bind, and who may share a buffer with whom.
 
-use super::shader::Slot;
+use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 

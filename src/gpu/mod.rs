@@ -7,3 +7,4 @@ pub(crate) mod params;
 pub(crate) mod pipelines;
 pub(crate) mod readback;
 pub(crate) mod shader;
+pub(crate) mod slot;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::ShaderChecks;
 use super::dispatch::scoped;
-use super::shader::{Slot, Variant};
+use super::shader::Variant;
+use super::slot::Slot;
 use crate::context::Context;
 use crate::error::Result;
 

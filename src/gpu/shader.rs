@@ -4,6 +4,8 @@
 //! training and inference, or between saved and running statistics, is which fold file is in the list. Text is
 //! substituted for one thing only, the access mode of inputs (`$INPUT`); sizes are pipeline constants.
 
+use super::slot::Slot;
+
 /// One shader file.
 pub(crate) struct Source {
     /// Path below `shaders/`.
@@ -43,76 +45,6 @@ sources! {
     MAP_FROZEN_ONLY = "map/frozen_only.wgsl";
     MAP_NO_DX = "map/no_dx.wgsl";
     MAP_COPY = "map/copy.wgsl";
-}
-
-/// A binding of group 0. Each name has one number in all shaders, so files compose without collisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u32)]
-pub(crate) enum Slot {
-    Params = 0,
-    X = 1,
-    Dy = 2,
-    Y = 3,
-    Dx = 4,
-    Gamma = 5,
-    Beta = 6,
-    Running = 7,
-    RunningUpdate = 8,
-    Partials = 9,
-    PartialsOut = 10,
-    Moments = 11,
-    SavedOut = 12,
-    Saved = 13,
-    Dgamma = 14,
-    Dbeta = 15,
-}
-
-impl Slot {
-    pub const COUNT: usize = 16;
-
-    /// The name in errors and, but for outputs that share their input's name, in the shaders.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Slot::Params => "params",
-            Slot::X => "x",
-            Slot::Dy => "dy",
-            Slot::Y => "y",
-            Slot::Dx => "dx",
-            Slot::Gamma => "gamma",
-            Slot::Beta => "beta",
-            Slot::Running | Slot::RunningUpdate => "running statistics",
-            Slot::Partials | Slot::PartialsOut => "partials",
-            Slot::Moments => "moments",
-            Slot::SavedOut | Slot::Saved => "saved statistics",
-            Slot::Dgamma => "dgamma",
-            Slot::Dbeta => "dbeta",
-        }
-    }
-
-    /// Whether kernels write through this binding.
-    pub const fn writes(self) -> bool {
-        !matches!(
-            self,
-            Slot::Params
-                | Slot::X
-                | Slot::Dy
-                | Slot::Gamma
-                | Slot::Beta
-                | Slot::Running
-                | Slot::Partials
-                | Slot::Saved
-        )
-    }
-
-    /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
-    pub const fn is_input(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Gamma | Slot::Beta)
-    }
-
-    /// Whether the array is walked in words, so that its offset counts words.
-    pub const fn walked(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Y | Slot::Dx)
-    }
 }
 
 /// Where a kernel takes the statistics of a slice from.

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::Build;
 use crate::gpu::params::flag;
-use crate::gpu::shader::Slot;
+use crate::gpu::slot::Slot;
 use crate::norm::Accumulation;
 use crate::plan::{Op, Plan, Walk, plan_walk};
 use crate::shape::{ChannelsFirst, Shape};

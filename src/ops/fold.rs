@@ -4,7 +4,8 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::shader::{Kernel, Slot};
+use crate::gpu::shader::Kernel;
+use crate::gpu::slot::Slot;
 use crate::plan::{Op, Traffic, plan_per_slice};
 
 /// Dispatches the fold of partial moments into `moments`.

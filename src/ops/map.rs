@@ -5,7 +5,8 @@ use super::wide;
 use crate::context::Context;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::shader::{Kernel, Slot, StatisticsFrom};
+use crate::gpu::shader::{Kernel, StatisticsFrom};
+use crate::gpu::slot::Slot;
 use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 

@@ -2,7 +2,8 @@
 //! (shaders/reduce/gradients.wgsl), as one partial result per workgroup.
 
 use crate::gpu::dispatch::Build;
-use crate::gpu::shader::{Kernel, Slot, StatisticsFrom};
+use crate::gpu::shader::{Kernel, StatisticsFrom};
+use crate::gpu::slot::Slot;
 use crate::moments::MomentsRecord;
 
 /// Bytes of `GradientSums` in shaders/lib/gradient_sums.wgsl.

@@ -1,0 +1,71 @@
+//! The bindings of all kernels: one number, one name and one direction each.
+
+/// A binding of group 0. Each name has one number in all shaders, so files compose without collisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub(crate) enum Slot {
+    Params = 0,
+    X = 1,
+    Dy = 2,
+    Y = 3,
+    Dx = 4,
+    Gamma = 5,
+    Beta = 6,
+    Running = 7,
+    RunningUpdate = 8,
+    Partials = 9,
+    PartialsOut = 10,
+    Moments = 11,
+    SavedOut = 12,
+    Saved = 13,
+    Dgamma = 14,
+    Dbeta = 15,
+}
+
+impl Slot {
+    pub const COUNT: usize = 16;
+
+    /// The name in errors and, but for outputs that share their input's name, in the shaders.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Slot::Params => "params",
+            Slot::X => "x",
+            Slot::Dy => "dy",
+            Slot::Y => "y",
+            Slot::Dx => "dx",
+            Slot::Gamma => "gamma",
+            Slot::Beta => "beta",
+            Slot::Running | Slot::RunningUpdate => "running statistics",
+            Slot::Partials | Slot::PartialsOut => "partials",
+            Slot::Moments => "moments",
+            Slot::SavedOut | Slot::Saved => "saved statistics",
+            Slot::Dgamma => "dgamma",
+            Slot::Dbeta => "dbeta",
+        }
+    }
+
+    /// Whether kernels write through this binding.
+    pub const fn writes(self) -> bool {
+        !matches!(
+            self,
+            Slot::Params
+                | Slot::X
+                | Slot::Dy
+                | Slot::Gamma
+                | Slot::Beta
+                | Slot::Running
+                | Slot::Partials
+                | Slot::Saved
+        )
+    }
+
+    /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
+    pub const fn is_input(self) -> bool {
+        matches!(self, Slot::X | Slot::Dy | Slot::Gamma | Slot::Beta)
+    }
+
+    /// Whether the array is walked in words, so that its offset counts words.
+    pub const fn walked(self) -> bool {
+        matches!(self, Slot::X | Slot::Dy | Slot::Y | Slot::Dx)
+    }
+}
