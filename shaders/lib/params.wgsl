@@ -6,7 +6,7 @@
 // (`lib/word_f32x1.wgsl`). Offsets of x, dy, y, dx count words, all others elements.
 
 struct Params {
-    // Geometry: `slices` statistics, each over `runs` contiguous runs of `run_words` words.
+    // Geometry: `slices` statistics, each over `slice_words` words in contiguous runs of `run_words`.
     slices: u32,
     slice_words: u32,
     run_words: u32,
@@ -17,7 +17,7 @@ struct Params {
     // Workgroups per slice and the words that each of them walks (the last may have fewer).
     splits: u32,
     tile_words: u32,
-    // One stride of the walk is WORKGROUP_SIZE words = `step_runs` runs and `step_words` words;
+    // One stride of the walk is WORKGROUP_SIZE words: some whole runs and `step_words` words;
     // `step_stride` is the distance that this covers in memory, `wrap_stride` what is added when
     // the position within a run passes the end of the run.
     step_words: u32,

@@ -379,11 +379,14 @@ fn eval(name: &str, dims: &[usize], data: Data, options: BatchNormOptions, gamma
     layer.case("eval", name, dims, options, Task::Eval { x: x32, dy: Some(dy32) }, expectations)
 }
 
-/// Three batches of different means, then inference with what they left.
+/// Batches of a sequence.
+const STEPS: usize = 6;
+
+/// Batches of different means, then inference with what they left.
 fn sequence(name: &str, dims: &[usize], options: BatchNormOptions) -> Case {
     let view = view(dims);
     let layer = Layer::new(name, view.channels, true, true);
-    let steps: Vec<_> = (0..3)
+    let steps: Vec<_> = (0..STEPS)
         .map(|step| {
             let x = x_of(&format!("{name}/{step}"), dims, Data::Normal);
             let values = x.into_iter().map(|v| v + step as f32).collect();
@@ -420,7 +423,7 @@ fn sequence(name: &str, dims: &[usize], options: BatchNormOptions) -> Case {
         let s = &s[c];
         let mean_off = (1.0 + s.mean.abs()) * s.inv_std;
         let var_off = (1.0 + s.var) * s.inv_std.powi(2) * s.normalize(x_eval[i]).abs();
-        *gate += 96.0 * bounds::U * (mean_off + var_off) * layer.gamma(c).abs();
+        *gate += 32.0 * STEPS as f64 * bounds::U * (mean_off + var_off) * layer.gamma(c).abs();
     }
     expectations.push(y_eval);
     let task = Task::Sequence { steps, x_eval: Batch { dims: dims.to_vec(), values: x_eval32 } };

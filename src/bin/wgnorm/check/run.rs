@@ -50,9 +50,16 @@ struct Arena<'c> {
 
 impl<'c> Arena<'c> {
     async fn new(context: &'c Context, placement: Placement, problem: &Problem) -> Result<Self> {
-        let elements: usize = problem.dims.iter().product();
-        // x, dy, y, dx, and six values per channel, each in blocks of its own.
-        let words = 4 * elements + 6 * problem.dims[1] + 10 * 2 * GAP as usize;
+        let elements = |dims: &[usize]| dims.iter().product::<usize>();
+        // What `outputs` places: x, y, dy, dx, or one y per step; and up to four values per channel.
+        let tensors: Vec<usize> = match &problem.task {
+            Task::Train { .. } | Task::Eval { .. } => vec![elements(&problem.dims); 4],
+            Task::Sequence { steps, x_eval } => {
+                steps.iter().chain([x_eval]).map(|batch| elements(&batch.dims)).collect()
+            }
+        };
+        let blocks = tensors.len() + 4;
+        let words = tensors.iter().sum::<usize>() + 4 * problem.dims[1] + blocks * 2 * GAP as usize / 4;
         let shared = match placement {
             Placement::OneBuffer => Some(context.zeros(&[words]).await?.buffer().clone()),
             _ => None,
@@ -262,7 +269,7 @@ async fn outputs(context: &Context, placement: Placement, problem: &Problem) -> 
                 let running = layer.running().download(context).await?;
                 push_running(&mut outputs, &format!("_{step}"), running);
             }
-            let x = context.upload(&x_eval.dims, &x_eval.values).await?;
+            let x = arena.put(&x_eval.dims, &x_eval.values).await?;
             let y = layer.freeze().forward(&x).await?;
             outputs.push(("y_eval".to_owned(), context.download(&y).await?));
         }
