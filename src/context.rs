@@ -184,6 +184,14 @@ impl Context {
         Tensor::from_buffer(self, buffer, 0, shape)
     }
 
+    /// A tensor of zeros with the shape and layout of another.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
+    pub async fn zeros_like(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(self.zeros(tensor.shape().dims()).await?.with_layout(tensor.layout()))
+    }
+
     /// The values of a tensor, row-major, after everything that was submitted before.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
 
-use crate::shape::Shape;
+use crate::shape::{Layout, Shape};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,6 +55,16 @@ pub enum Error {
         expected: Shape,
         /// The shape that was passed.
         got: Shape,
+    },
+    /// A tensor has its axes in another order than the operation needs.
+    #[error("{what} must be {expected} as x is, got {got}")]
+    Layout {
+        /// The tensor.
+        what: &'static str,
+        /// The layout of x.
+        expected: Layout,
+        /// The layout that was passed.
+        got: Layout,
     },
     /// A number of channels that does not fit the layer.
     #[error("{what} must have {expected} channels, got {got}")]

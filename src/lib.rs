@@ -50,8 +50,8 @@ pub use norm::{
     RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, TrainForward,
 };
 pub use ops::map::prepare_copy;
-pub use plan::{Capabilities, Op, Plan, Traffic, Tuning};
-pub use shape::{ChannelsFirst, Layout, Shape};
+pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind};
+pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
 
 /// The wgpu whose types this crate's interface uses.

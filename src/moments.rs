@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::readback;
 use crate::gpu::slot::Slot;
-use crate::ops::{fold, reduce, wide};
-use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::ops::{fold, reduce};
+use crate::plan::{Alignment, Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 
 /// Moments of one channel: count, mean and biased variance.
@@ -39,7 +39,7 @@ impl ChannelMoments {
     }
 }
 
-/// Rust twin of `Moments` in shaders/lib/moments.wgsl.
+/// Rust twin of `MomentsRecord` in shaders/lib/moments.wgsl.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct MomentsRecord {
@@ -149,15 +149,16 @@ impl Moments {
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.
     pub async fn prepare(context: &Context, x: &Tensor) -> Result<(Self, Prepared)> {
-        let view = x.shape().channels_first()?;
+        let view = x.channels()?;
         x.check_device("x", context)?;
         let mut moments = Self::empty(context, view.channels as usize).await?;
         moments.count = Some(view.count());
         if view.count() == 0 {
             return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
-        let plan = plan_walk(&Walk::channels(view, wide([x])), context.capabilities(), context.tuning())?;
-        let split = plan.splits > 1;
+        let plan =
+            plan_walk(&Walk::channels(view, Alignment::of([x])), context.capabilities(), context.tuning())?;
+        let split = plan.partials() > 1;
         let mut build = Build::new(context, Op::Moments, plan);
         build.tensor(Slot::X, x)?;
         if split {

@@ -69,22 +69,23 @@ impl Shape {
         self.dims().iter().map(|&dim| dim as u64).product()
     }
 
-    /// Reads the shape as `[N, C, …]`.
+    /// Reads the shape as the one of a batch, `[N, C, …]` or `[N, …, C]`.
     ///
     /// # Errors
     /// [`Error::Rank`] unless the rank is 2 to 5, [`Error::Channels`] if there are no channels.
-    pub fn channels_first(&self) -> Result<ChannelsFirst> {
+    pub fn channels(&self, layout: Layout) -> Result<Channels> {
         if self.rank < 2 {
             return Err(Error::Rank { what: "x", expected: "2 to 5", got: self.rank });
         }
-        if self.dims[1] == 0 {
+        let (channels, spatial) = match layout {
+            Layout::ChannelsFirst => (self.dims[1], 2..self.rank),
+            Layout::ChannelsLast => (self.dims[self.rank - 1], 1..self.rank - 1),
+        };
+        if channels == 0 {
             return Err(Error::Channels { what: "x", expected: 1, got: 0 });
         }
-        Ok(ChannelsFirst {
-            samples: self.dims[0] as u64,
-            channels: self.dims[1] as u64,
-            inner: self.dims[2..self.rank].iter().map(|&dim| dim as u64).product(),
-        })
+        let inner = self.dims[spatial].iter().map(|&dim| dim as u64).product();
+        Ok(Channels { samples: self.dims[0] as u64, channels: channels as u64, inner, layout })
     }
 }
 
@@ -100,18 +101,20 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// A tensor `[N, C, …]` as batch normalization sees it: per channel, `samples` contiguous runs of `inner` values.
+/// A tensor as batch normalization sees it: a mean and a variance per channel, over samples and positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChannelsFirst {
+pub struct Channels {
     /// N.
     pub samples: u64,
     /// C.
     pub channels: u64,
     /// Product of the spatial axes (1 for rank 2).
     pub inner: u64,
+    /// Where the channels lie.
+    pub layout: Layout,
 }
 
-impl ChannelsFirst {
+impl Channels {
     /// Values per channel: what one mean and one variance are taken over.
     pub fn count(&self) -> u64 {
         self.samples * self.inner
@@ -121,14 +124,25 @@ impl ChannelsFirst {
     pub fn elements(&self) -> u64 {
         self.count() * self.channels
     }
+
+    /// The channel of an element, by its index in memory.
+    pub fn channel_of(&self, element: u64) -> u64 {
+        match self.layout {
+            Layout::ChannelsFirst => element / self.inner % self.channels,
+            Layout::ChannelsLast => element % self.channels,
+        }
+    }
 }
 
 /// Order of the axes in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
     /// `[N, C]`, `[N, C, L]`, `[N, C, H, W]`, `[N, C, D, H, W]`, row-major.
+    #[default]
     ChannelsFirst,
+    /// `[N, C]`, `[N, L, C]`, `[N, H, W, C]`, `[N, D, H, W, C]`, row-major.
+    ChannelsLast,
 }
 
 impl Layout {
@@ -136,7 +150,14 @@ impl Layout {
     pub const fn name(self) -> &'static str {
         match self {
             Layout::ChannelsFirst => "channels_first",
+            Layout::ChannelsLast => "channels_last",
         }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -161,14 +182,32 @@ mod tests {
     }
 
     #[test]
-    fn channels_first_reads_all_ranks() {
-        let read = |dims: &[usize]| Shape::new(dims).unwrap().channels_first();
-        assert_eq!(read(&[6, 3]).unwrap(), ChannelsFirst { samples: 6, channels: 3, inner: 1 });
-        assert_eq!(read(&[2, 5, 9]).unwrap().inner, 9);
-        assert_eq!(read(&[2, 5, 9, 3]).unwrap().inner, 27);
-        assert_eq!(read(&[2, 5, 9, 3, 2]).unwrap().count(), 2 * 54);
-        assert_eq!(read(&[0, 5, 9]).unwrap().elements(), 0);
-        assert!(matches!(read(&[5]), Err(Error::Rank { got: 1, .. })));
-        assert!(matches!(read(&[5, 0, 2]), Err(Error::Channels { got: 0, .. })));
+    fn both_layouts_read_all_ranks() {
+        let first = |dims: &[usize]| Shape::new(dims).unwrap().channels(Layout::ChannelsFirst);
+        let last = |dims: &[usize]| Shape::new(dims).unwrap().channels(Layout::ChannelsLast);
+        let of = |samples, channels, inner, layout| Ok(Channels { samples, channels, inner, layout });
+        assert_eq!(first(&[6, 3]), of(6, 3, 1, Layout::ChannelsFirst));
+        assert_eq!(last(&[6, 3]), of(6, 3, 1, Layout::ChannelsLast));
+        assert_eq!(first(&[2, 5, 9]).unwrap().inner, 9);
+        assert_eq!(first(&[2, 5, 9, 3]).unwrap().inner, 27);
+        assert_eq!(first(&[2, 5, 9, 3, 2]).unwrap().count(), 2 * 54);
+        assert_eq!(last(&[2, 9, 3, 5]), of(2, 5, 27, Layout::ChannelsLast));
+        assert_eq!(last(&[2, 9, 3, 2, 5]).unwrap().count(), 2 * 54);
+        assert_eq!(first(&[0, 5, 9]).unwrap().elements(), 0);
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            let read = |dims: &[usize]| Shape::new(dims).unwrap().channels(layout);
+            assert!(matches!(read(&[5]), Err(Error::Rank { got: 1, .. })));
+            assert!(matches!(read(&[5, 0]), Err(Error::Channels { got: 0, .. })));
+        }
+    }
+
+    #[test]
+    fn elements_know_their_channel() {
+        let channels = |layout| {
+            let view = Channels { samples: 2, channels: 3, inner: 2, layout };
+            (0..12).map(|element| view.channel_of(element)).collect::<Vec<_>>()
+        };
+        assert_eq!(channels(Layout::ChannelsFirst), [0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]);
+        assert_eq!(channels(Layout::ChannelsLast), [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]);
     }
 }

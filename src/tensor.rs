@@ -3,7 +3,7 @@
 use crate::context::{Context, ContextId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::shape::{Layout, Shape};
+use crate::shape::{Channels, Layout, Shape};
 
 /// A dense row-major tensor in a GPU buffer, owned by the crate or borrowed from the application.
 ///
@@ -19,12 +19,12 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of f32 in a buffer of the application's, starting at `byte_offset`.
+    /// A tensor of f32 in a buffer of the application's, starting at `byte_offset`, channels first.
     ///
     /// The buffer must belong to the context's device and have the usage `STORAGE`. A buffer of another device of the same
     /// `wgpu::Instance` is found when an operation is prepared; one of another instance wgpu cannot tell apart. Any offset that is a multiple
-    /// of the element size will do; multiples of 16 bytes allow wider memory accesses. Contents are whatever the
-    /// buffer holds when recorded work runs.
+    /// of the element size will do; if those of the tensors of an operation differ by multiples of 16 bytes, it uses
+    /// 16-byte accesses. Contents are whatever the buffer holds when recorded work runs.
     ///
     /// # Errors
     /// [`Error::BufferUsage`], [`Error::Misaligned`], [`Error::BufferTooSmall`], and the errors of [`Shape::new`].
@@ -70,7 +70,30 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// Axis lengths, slowest first.
+    /// The same tensor with its axes read in another order: as channels last, shape `[8, 56, 56, 64]` has 64 channels.
+    /// Nothing is moved in memory.
+    ///
+    /// ```
+    /// # let context = wgnorm::Context::headless_blocking()?;
+    /// use wgnorm::Layout;
+    /// let x = context.block_on(context.zeros(&[8, 7, 5, 64]))?.with_layout(Layout::ChannelsLast);
+    /// assert_eq!(x.channels()?.channels, 64);
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The tensor as batch normalization sees it.
+    ///
+    /// # Errors
+    /// As [`Shape::channels`].
+    pub fn channels(&self) -> Result<Channels> {
+        self.shape.channels(self.layout)
+    }
+
+    /// Axis lengths in memory order, slowest first.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -100,9 +123,11 @@ impl Tensor {
         self.shape.len() * self.dtype.size()
     }
 
-    /// Whether 16-byte accesses are possible.
-    pub(crate) fn is_wide_aligned(&self) -> bool {
-        self.byte_offset.is_multiple_of(16)
+    /// Values of a 16-byte word that lie before the tensor's first, if the buffer holds all of its last word.
+    pub(crate) fn phase(&self) -> Option<u32> {
+        let within = self.byte_offset % 16;
+        let end = (self.byte_offset + self.byte_len()).next_multiple_of(16);
+        (end <= self.buffer.size()).then_some((within / self.dtype.size()) as u32)
     }
 
     pub(crate) fn check_device(&self, what: &'static str, context: &Context) -> Result<()> {
@@ -112,5 +137,14 @@ impl Tensor {
     /// Requires a shape.
     pub(crate) fn check_shape(&self, what: &'static str, expected: Shape) -> Result<()> {
         if self.shape == expected { Ok(()) } else { Err(Error::Shape { what, expected, got: self.shape }) }
+    }
+
+    /// Requires the shape and, where it matters, the layout of another tensor.
+    pub(crate) fn check_like(&self, what: &'static str, other: &Tensor) -> Result<()> {
+        self.check_shape(what, other.shape)?;
+        if self.layout == other.layout || self.shape.rank() == 2 {
+            return Ok(());
+        }
+        Err(Error::Layout { what, expected: other.layout, got: self.layout })
     }
 }

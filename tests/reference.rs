@@ -4,7 +4,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{Statistics, batch};
-use wgnorm::{Momentum, RunningVariance, Shape};
+use wgnorm::{Layout, Momentum, RunningVariance, Shape};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/conformance");
 
@@ -95,7 +95,7 @@ fn reference_agrees_with_pytorch() {
 
         let dims: Vec<_> =
             entry["shape"].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap() as usize).collect();
-        let view = Shape::new(&dims).unwrap().channels_first().unwrap();
+        let view = Shape::new(&dims).unwrap().channels(Layout::ChannelsFirst).unwrap();
         let eps = attrs["eps"].as_f64().unwrap();
         let (x, dy) = (case.input("x").unwrap(), case.input("dy"));
         let (gamma, beta) = (case.input("weight"), case.input("bias"));

@@ -1,37 +1,47 @@
 // Statistics of a slice from the moments of the batch: the prologue of map_forward in training.
 //
-// Every workgroup of a slice folds the same partials in the same order. The one that walks split 0
+// Every team of a slice folds the same partials in the same order. The one that walks split 0
 // also writes what outlives the dispatch: the saved statistics for the backward pass and, if asked
 // for, the running statistics with their counter of batches, which nobody else reads or writes.
 //
-// Bindings: partials: [slices × P] (fold/moments.wgsl); gamma, beta: [slices]; running: running_mean
+// Bindings: partials: [P × slices] (fold/moments.wgsl); gamma, beta: [slices]; running: running_mean
 // [slices] and running_var [slices] as f32 bits, batches [slices]; saved: [slices].
 
 @group(0) @binding(5) var<storage, $INPUT> gamma: array<f32>;
 @group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> running: array<u32>;
-@group(0) @binding(12) var<storage, read_write> saved: array<Statistics>;
+@group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
-fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
-    let m = fold_moments_of(tile.slice, lane);
-    var s = Statistics(m.shift, m.delta, inv_std_of(m.variance), m.variance, 1.0, 0.0, 0u, 0u);
-    let empty = count_f32(m.count) == 0.0;
-    if (empty) {
-        // Moments that were never computed: NaN, not a plausible number.
-        s.inv_std = params.nan;
-    }
-    if (flag(FLAG_GAMMA)) {
-        s.gamma = gamma[params.gamma_offset + tile.slice];
-    }
-    if (flag(FLAG_BETA)) {
-        s.beta = beta[params.beta_offset + tile.slice];
-    }
-    if (lane == 0u && tile.split == 0u && tile.live) {
-        if (flag(FLAG_SAVE)) {
-            saved[tile.slice] = s;
+fn slice_statistics(tile: Tile) -> Statistics {
+    let m = fold_moments_of(tile);
+    // Moments that were never computed: NaN, not a plausible number.
+    let inv_std = select(inv_std_of(m.variance), Stat(params.nan), count_of(m) == Stat(0.0));
+    var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0));
+    for (var k = 0u; k < STATS; k += 1u) {
+        let slice = slice_of(tile, k);
+        if (flag(tile, FLAG_GAMMA)) {
+            s.gamma = with_component(s.gamma, k, gamma[params.gamma_offset + slice]);
         }
-        if (flag(FLAG_TRACK) && !empty) {
-            update_running(tile.slice, m);
+        if (flag(tile, FLAG_BETA)) {
+            s.beta = with_component(s.beta, k, beta[params.beta_offset + slice]);
+        }
+        if (writes(tile, k)) {
+            let batch = record_of_component(m, k);
+            if (flag(tile, FLAG_SAVE)) {
+                saved[slice] = StatisticsRecord(
+                    batch.shift,
+                    batch.delta,
+                    component(inv_std, k),
+                    batch.variance,
+                    component(s.gamma, k),
+                    component(s.beta, k),
+                    0u,
+                    0u,
+                );
+            }
+            if (flag(tile, FLAG_TRACK) && any(batch.count != vec2<u32>(0u))) {
+                update_running(tile, slice, batch);
+            }
         }
     }
     return s;
@@ -39,7 +49,7 @@ fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
 
 // running = old_weight·running + new_weight·batch. A weight of zero excludes its value instead of
 // multiplying it, so that a NaN which counts for nothing does not spread.
-fn update_running(slice: u32, m: Moments) {
+fn update_running(tile: Tile, slice: u32, batch: MomentsRecord) {
     let var_at = params.slices + slice;
     let batches_at = var_at + params.slices;
     let before = running[batches_at];
@@ -47,22 +57,28 @@ fn update_running(slice: u32, m: Moments) {
 
     var old_weight = params.old_weight;
     var new_weight = params.new_weight;
-    if (flag(FLAG_CUMULATIVE)) {
+    if (flag(tile, FLAG_CUMULATIVE)) {
         new_weight = 1.0 / f32(batches);
         old_weight = f32(batches - 1u) / f32(batches);
     }
-    var variance = m.variance;
-    if (flag(FLAG_UNBIASED)) {
+    var variance = batch.variance;
+    if (flag(tile, FLAG_UNBIASED)) {
         // n / max(n − 1, 1), with n − 1 taken before it is rounded to f32.
-        let n = count_f32(m.count);
-        let less_one = count_f32(vec2<u32>(m.count.x - 1u, m.count.y - select(0u, 1u, m.count.x == 0u)));
+        let n = count_f32(batch.count);
+        let borrow = select(0u, 1u, batch.count.x == 0u);
+        let less_one = count_f32(vec2<u32>(batch.count.x - 1u, batch.count.y - borrow));
         variance *= n / max(less_one, 1.0);
     }
     let mean_before = bitcast<f32>(running[slice]);
     let var_before = bitcast<f32>(running[var_at]);
-    running[slice] = bitcast<u32>(weighted(old_weight, mean_before, new_weight, m.shift + m.delta));
+    let mean = batch.shift + batch.delta;
+    running[slice] = bitcast<u32>(weighted(old_weight, mean_before, new_weight, mean));
     running[var_at] = bitcast<u32>(weighted(old_weight, var_before, new_weight, variance));
     running[batches_at] = batches;
+}
+
+fn count_f32(count: vec2<u32>) -> f32 {
+    return f32(count.y) * 4294967296.0 + f32(count.x);
 }
 
 fn weighted(old_weight: f32, old: f32, new_weight: f32, new_value: f32) -> f32 {

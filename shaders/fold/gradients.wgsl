@@ -1,57 +1,59 @@
 // Partial gradient sums of a slice to its sums, and from them dgamma and dbeta.
 //
-// `fold_gradients_of` is the prologue of map_backward; the entry point `fold_gradients` serves
-// where no dispatch follows that could do it (frozen statistics, or dx not asked for).
+// `fold_gradients_of` is the prologue of map_backward, or a dispatch of its own
+// (fold/gradients_alone.wgsl).
 //
 //   dgamma[slice] (+)= Σ dy·x̂        dbeta[slice] (+)= Σ dy
 //
-// Grid of the entry point: one workgroup per slice. Bindings: partials: [slices × P];
-// dgamma, dbeta: [slices]. Overrides: WORKGROUP_SIZE. Features: none. Every invocation holds the
-// sums; invocation 0 of split 0 writes.
+// Bindings: partials: [params.partials × slices]; dgamma, dbeta: [slices]. Every member of a team
+// holds the sums; member 0 of split 0 writes.
 
-@group(0) @binding(9) var<storage, read> partials: array<GradientSums>;
+@group(0) @binding(9) var<storage, read> partials: array<GradientSumsRecord>;
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> dbeta: array<f32>;
 
-fn fold_gradients_of(tile: Tile, lane: u32) -> GradientSums {
-    let first = tile.slice * params.partials;
-    var sums: GradientSums;
-    if (params.partials == 1u) {
-        sums = partials[first];
-    } else {
-        var mine = identity();
-        for (var i = lane; i < params.partials; i += WORKGROUP_SIZE) {
-            mine = merge(mine, partials[first + i]);
-        }
-        workgroup_merge(lane, mine);
-        sums = workgroup_merged();
-    }
-    if (lane == 0u && tile.split == 0u && tile.live) {
-        if (flag(FLAG_DGAMMA)) {
-            let at = params.dgamma_offset + tile.slice;
-            var old = 0.0;
-            if (flag(FLAG_ACCUMULATE)) {
-                old = dgamma[at];
-            }
-            dgamma[at] = old + sums.dy_xhat;
-        }
-        if (flag(FLAG_DBETA)) {
-            let at = params.dbeta_offset + tile.slice;
-            var old = 0.0;
-            if (flag(FLAG_ACCUMULATE)) {
-                old = dbeta[at];
-            }
-            dbeta[at] = old + sums.dy;
-        }
+fn partial_sums(tile: Tile, i: u32) -> GradientSums {
+    var sums = identity();
+    for (var k = 0u; k < STATS; k += 1u) {
+        let record = partials[i * params.slices + slice_of(tile, k)];
+        sums.dy = with_component(sums.dy, k, record.dy);
+        sums.dy_xhat = with_component(sums.dy_xhat, k, record.dy_xhat);
     }
     return sums;
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn fold_gradients(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    fold_gradients_of(slice_of(workgroup, workgroups), lane);
+fn fold_gradients_of(tile: Tile) -> GradientSums {
+    let partials_of_slice = deciding(tile, params.partials);
+    var sums: GradientSums;
+    if (partials_of_slice == 1u) {
+        sums = partial_sums(tile, 0u);
+    } else {
+        var mine = identity();
+        for (var i = tile.member; i < partials_of_slice; i += TEAM_SIZE) {
+            mine = merge(mine, partial_sums(tile, i));
+        }
+        sums = team_merge_all(tile, mine);
+    }
+    for (var k = 0u; k < STATS; k += 1u) {
+        if (writes(tile, k)) {
+            let slice = slice_of(tile, k);
+            if (flag(tile, FLAG_DGAMMA)) {
+                let at = params.dgamma_offset + slice;
+                var old = 0.0;
+                if (flag(tile, FLAG_ACCUMULATE)) {
+                    old = dgamma[at];
+                }
+                dgamma[at] = old + component(sums.dy_xhat, k);
+            }
+            if (flag(tile, FLAG_DBETA)) {
+                let at = params.dbeta_offset + slice;
+                var old = 0.0;
+                if (flag(tile, FLAG_ACCUMULATE)) {
+                    old = dbeta[at];
+                }
+                dbeta[at] = old + component(sums.dy, k);
+            }
+        }
+    }
+    return sums;
 }

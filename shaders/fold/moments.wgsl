@@ -1,38 +1,38 @@
 // Partial moments of a slice to its moments.
 //
-// `fold_moments_of` is the prologue of every dispatch that follows reduce_moments; the entry point
-// `fold_moments` writes the result as a value of its own (public type `Moments`).
+// `fold_moments_of` is the prologue of every dispatch that follows reduce_moments.
 //
-//   moments[slice] = partials[slice·P] ⊕ … ⊕ partials[slice·P + P − 1],  P = params.partials
+//   moments of slice = partials[slice] ⊕ partials[slices + slice] ⊕ …,  params.partials of them
 //
-// Grid of the entry point: one workgroup per slice. Bindings: partials: [slices × P];
-// moments: [slices]. Overrides: WORKGROUP_SIZE. Features: none. Every invocation holds the result.
+// Bindings: partials: [params.partials × slices]. Every member of a team holds the result.
 
-@group(0) @binding(9) var<storage, read> partials: array<Moments>;
-@group(0) @binding(11) var<storage, read_write> moments: array<Moments>;
+@group(0) @binding(9) var<storage, read> partials: array<MomentsRecord>;
 
-fn fold_moments_of(slice: u32, lane: u32) -> Moments {
-    let first = slice * params.partials;
-    if (params.partials == 1u) {
-        return partials[first];
+// Partial results that are merged before the result is merged further: rounding errors grow with the number of merges in
+// a row.
+const GROUP_PARTIALS: u32 = 16u;
+
+fn partial_moments(tile: Tile, i: u32) -> Moments {
+    var m = identity();
+    for (var k = 0u; k < STATS; k += 1u) {
+        m = with_record(m, k, partials[i * params.slices + slice_of(tile, k)]);
     }
-    var mine = identity();
-    for (var i = lane; i < params.partials; i += WORKGROUP_SIZE) {
-        mine = merge(mine, partials[first + i]);
-    }
-    workgroup_merge(lane, mine);
-    return workgroup_merged();
+    return m;
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn fold_moments(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let tile = slice_of(workgroup, workgroups);
-    let folded = fold_moments_of(tile.slice, lane);
-    if (lane == 0u && tile.live) {
-        moments[tile.slice] = folded;
+fn fold_moments_of(tile: Tile) -> Moments {
+    let partials_of_slice = deciding(tile, params.partials);
+    if (partials_of_slice == 1u) {
+        return partial_moments(tile, 0u);
     }
+    var mine = identity();
+    for (var i = tile.member; i < partials_of_slice; i += GROUP_PARTIALS * TEAM_SIZE) {
+        var group = identity();
+        let end = min(partials_of_slice, i + GROUP_PARTIALS * TEAM_SIZE);
+        for (var j = i; j < end; j += TEAM_SIZE) {
+            group = merge(group, partial_moments(tile, j));
+        }
+        mine = merge(mine, group);
+    }
+    return team_merge_all(tile, mine);
 }

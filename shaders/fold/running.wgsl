@@ -7,14 +7,21 @@
 @group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
 @group(0) @binding(7) var<storage, read> running: array<f32>;
 
-fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
-    let variance = running[params.slices + tile.slice];
-    var s = Statistics(running[tile.slice], 0.0, inv_std_of(variance), variance, 1.0, 0.0, 0u, 0u);
-    if (flag(FLAG_GAMMA)) {
-        s.gamma = gamma[params.gamma_offset + tile.slice];
+fn slice_statistics(tile: Tile) -> Statistics {
+    var mean = Stat(0.0);
+    var variance = Stat(0.0);
+    var gammas = Stat(1.0);
+    var betas = Stat(0.0);
+    for (var k = 0u; k < STATS; k += 1u) {
+        let slice = slice_of(tile, k);
+        mean = with_component(mean, k, running[slice]);
+        variance = with_component(variance, k, running[params.slices + slice]);
+        if (flag(tile, FLAG_GAMMA)) {
+            gammas = with_component(gammas, k, gamma[params.gamma_offset + slice]);
+        }
+        if (flag(tile, FLAG_BETA)) {
+            betas = with_component(betas, k, beta[params.beta_offset + slice]);
+        }
     }
-    if (flag(FLAG_BETA)) {
-        s.beta = beta[params.beta_offset + tile.slice];
-    }
-    return s;
+    return Statistics(mean, Stat(0.0), inv_std_of(variance), gammas, betas);
 }

@@ -3,8 +3,19 @@
 //
 // Bindings: saved: [slices].
 
-@group(0) @binding(13) var<storage, read> saved: array<Statistics>;
+@group(0) @binding(13) var<storage, read> saved: array<StatisticsRecord>;
 
-fn slice_statistics(tile: Tile, lane: u32) -> Statistics {
-    return saved[tile.slice];
+fn slice_statistics(tile: Tile) -> Statistics {
+    var s = Statistics(Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0));
+    for (var k = 0u; k < STATS; k += 1u) {
+        let record = saved[slice_of(tile, k)];
+        s = Statistics(
+            with_component(s.shift, k, record.shift),
+            with_component(s.delta, k, record.delta),
+            with_component(s.inv_std, k, record.inv_std),
+            with_component(s.gamma, k, record.gamma),
+            with_component(s.beta, k, record.beta),
+        );
+    }
+    return s;
 }

@@ -6,24 +6,25 @@
 // (`lib/word_f32x1.wgsl`). Offsets of x, dy, y, dx count words, all others elements.
 
 struct Params {
-    // Geometry: `slices` statistics, each over `slice_words` words in contiguous runs of `run_words`.
+    // Geometry; what a field means to a walk is said in walk/segments.wgsl and walk/columns.wgsl.
     slices: u32,
-    slice_words: u32,
-    run_words: u32,
-    // Words between the first words of two consecutive slices.
-    slice_stride: u32,
-    // Words between the starts of two consecutive runs of one slice.
-    run_stride: u32,
-    // Workgroups per slice and the words that each of them walks (the last may have fewer).
+    records: u32,
+    blocks: u32,
     splits: u32,
+    slice_words: u32,
     tile_words: u32,
-    // One stride of the walk is WORKGROUP_SIZE words: some whole runs and `step_words` words;
-    // `step_stride` is the distance that this covers in memory, `wrap_stride` what is added when
-    // the position within a run passes the end of the run.
+    run_words: u32,
+    slice_stride: u32,
+    run_stride: u32,
     step_words: u32,
     step_stride: u32,
-    wrap_stride: u32,
-    // Records per slice that a fold merges.
+    // Values per run, and in the whole tensor.
+    inner: u32,
+    elements: u32,
+    // Values of the first word that lie before the tensor, and the last word that holds any of it.
+    phase: u32,
+    last_word: u32,
+    // Partial results per slice that a fold merges.
     partials: u32,
 
     x_offset: u32,
@@ -47,8 +48,7 @@ struct Params {
     nan: f32,
     // Zero, but no compiler knows: see `opaque`.
     zero: u32,
-    unused_0: u32,
-    unused_1: u32,
+    unused: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -61,14 +61,12 @@ const FLAG_DBETA: u32 = 64u;       // dbeta is bound and asked for
 const FLAG_ACCUMULATE: u32 = 128u; // add to dgamma and dbeta instead of writing them
 const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for the backward pass
 
+// Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
+// merges what a team has found; a workgroup of many small teams serves many small slices.
+override WORKGROUP_SIZE: u32 = 256u;
+override TEAM_SIZE: u32 = 256u;
+override TEAMS: u32 = WORKGROUP_SIZE / TEAM_SIZE;
+// Whether slices, or the tensor, begin or end inside of words. Costs a comparison per word.
+override EDGES: bool = false;
+
 @group(0) @binding(0) var<uniform> params: Params;
-
-fn flag(bit: u32) -> bool {
-    return (params.flags & bit) != 0u;
-}
-
-// The same value, by a way that no compiler can see through. WGSL lets compilers reassociate, and Mesa's does: it
-// folds the two-sum of `renormalised` to zero unless intermediate results are hidden like this.
-fn opaque(value: f32) -> f32 {
-    return bitcast<f32>(bitcast<u32>(value) ^ params.zero);
-}

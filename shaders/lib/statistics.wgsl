@@ -5,6 +5,15 @@
 // The mean stays in two parts, so the error of x̂ does not grow with |mean| / std.
 
 struct Statistics {
+    shift: Stat,
+    delta: Stat,
+    inv_std: Stat,
+    gamma: Stat,
+    beta: Stat,
+}
+
+// Statistics of one slice in memory, as forward saves them. Rust twin: `norm::saved::SavedRecord`.
+struct StatisticsRecord {
     shift: f32,
     delta: f32,
     inv_std: f32,
@@ -17,15 +26,15 @@ struct Statistics {
 
 // 1 / sqrt(var + eps), or NaN where the variance is NaN or has overflowed: inverseSqrt(inf) = 0
 // would turn such a slice into a finite constant.
-fn inv_std_of(variance: f32) -> f32 {
-    let finite = variance <= 0x1.fffffep+127f;
-    return select(params.nan, inverseSqrt(variance + params.eps), finite);
+fn inv_std_of(variance: Stat) -> Stat {
+    let finite = variance <= Stat(0x1.fffffep+127f);
+    return select(Stat(params.nan), inverseSqrt(variance + Stat(params.eps)), finite);
 }
 
-fn centred(x: Word, s: Statistics) -> Word {
-    return (x - Word(s.shift)) - Word(s.delta);
+fn centred(at: Cursor, x: Word, s: Statistics) -> Word {
+    return (x - spread(at, s.shift)) - spread(at, s.delta);
 }
 
-fn normalized(x: Word, s: Statistics) -> Word {
-    return centred(x, s) * s.inv_std;
+fn normalized(at: Cursor, x: Word, s: Statistics) -> Word {
+    return centred(at, x, s) * spread(at, s.inv_std);
 }

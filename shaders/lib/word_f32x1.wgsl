@@ -1,13 +1,19 @@
 // The word of the scalar walk: one f32. Serves every inner size and every element offset.
 
 alias Word = f32;
+alias WordU = u32;
+alias WordB = bool;
 const WORD_WIDTH: u32 = 1u;
+const WORD_PLACES: WordU = 0u;
 
-// The median of three values from the first words of a walk, so that one outlier is not taken.
-fn word_median(first: Word, second: Word, third: Word) -> f32 {
-    return max(min(first, second), min(max(first, second), third));
+fn word_at(word: Word, k: u32) -> f32 {
+    return word;
 }
 
 fn word_sum(word: Word) -> f32 {
     return word;
+}
+
+fn word_count(mask: WordB) -> u32 {
+    return select(0u, 1u, mask);
 }

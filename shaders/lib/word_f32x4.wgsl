@@ -1,14 +1,21 @@
-// The word of the wide walk: four f32, one 16-byte access. Needs an inner size that is a multiple
-// of four and tensors that start on a multiple of 16 bytes.
+// The word of the wide walk: four f32, one 16-byte access. All tensors of a dispatch must begin at
+// the same place within a word.
 
 alias Word = vec4<f32>;
+alias WordU = vec4<u32>;
+alias WordB = vec4<bool>;
 const WORD_WIDTH: u32 = 4u;
+const WORD_PLACES: WordU = vec4<u32>(0u, 1u, 2u, 3u);
 
-// The median of three values from the first words of a walk, so that one outlier is not taken.
-fn word_median(first: Word, second: Word, third: Word) -> f32 {
-    return max(min(first.x, first.y), min(max(first.x, first.y), first.z));
+fn word_at(word: Word, k: u32) -> f32 {
+    return word[k];
 }
 
 fn word_sum(word: Word) -> f32 {
     return (word.x + word.y) + (word.z + word.w);
+}
+
+fn word_count(mask: WordB) -> u32 {
+    let ones = select(vec4<u32>(0u), vec4<u32>(1u), mask);
+    return (ones.x + ones.y) + (ones.z + ones.w);
 }

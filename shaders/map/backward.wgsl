@@ -5,12 +5,17 @@
 //
 // The prologue folds the sums and writes dgamma and dbeta (fold/gradients.wgsl).
 //
-// Grid: lib/segments.wgsl. Bindings: x, dy, dx: any rank, walked as words. Overrides:
-// WORKGROUP_SIZE. Features: none.
+// Grid: walk/. Bindings: x, dy: any rank, walked as words; dx: map/dx.wgsl. Overrides:
+// WORKGROUP_SIZE, TEAM_SIZE, EDGES. Features: none.
 
 @group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
 @group(0) @binding(2) var<storage, $INPUT> dy: array<Word>;
-@group(0) @binding(4) var<storage, read_write> dx: array<Word>;
+
+fn dx_of(at: Cursor, s: Statistics, mean: GradientSums) -> Word {
+    let xhat = normalized(at, x[params.x_offset + at.word], s);
+    let centred = dy[params.dy_offset + at.word] - spread(at, mean.dy);
+    return fma(-xhat, spread(at, mean.dy_xhat), centred) * spread(at, s.gamma * s.inv_std);
+}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_backward(
@@ -18,15 +23,19 @@ fn map_backward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(workgroup, workgroups);
-    let s = slice_statistics(tile, lane);
-    let sums = fold_gradients_of(tile, lane);
-    let mean_dy = Word(sums.dy / params.count);
-    let mean_dy_xhat = Word(sums.dy_xhat / params.count);
-    let scale = s.gamma * s.inv_std;
-    for (var at = cursor_first(tile, lane); at.index < tile.end; at = cursor_next(at)) {
-        let xhat = normalized(x[params.x_offset + at.word], s);
-        let centred = dy[params.dy_offset + at.word] - mean_dy;
-        dx[params.dx_offset + at.word] = fma(-xhat, mean_dy_xhat, centred) * scale;
+    let tile = tile_of(workgroup, workgroups, lane);
+    let s = slice_statistics(tile);
+    let sums = fold_gradients_of(tile);
+    let mean = GradientSums(sums.dy / params.count, sums.dy_xhat / params.count);
+    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+        store(at, dx_of(at, s, mean));
+    }
+    if (EDGES) {
+        for (var edge = 0u; edge < 2u; edge += 1u) {
+            let at = cursor_of_edge(tile, edge);
+            if (at.index < tile.end) {
+                store_part(at, dx_of(at, s, mean));
+            }
+        }
     }
 }

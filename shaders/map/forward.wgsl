@@ -3,11 +3,16 @@
 // Training and inference differ in where `slice_statistics` comes from (fold/batch.wgsl,
 // fold/running.wgsl) and in nothing else.
 //
-// Grid: lib/segments.wgsl. Bindings: x, y: any rank, walked as words. Overrides: WORKGROUP_SIZE.
-// Features: none.
+// Grid: walk/. Bindings: x: any rank, walked as words; y: map/y.wgsl. Overrides: WORKGROUP_SIZE,
+// TEAM_SIZE, EDGES. Features: none.
 
 @group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
-@group(0) @binding(3) var<storage, read_write> y: array<Word>;
+
+fn y_of(at: Cursor, s: Statistics) -> Word {
+    // One rounding less than (centred·inv_std)·gamma.
+    let scale = spread(at, s.inv_std * s.gamma);
+    return fma(centred(at, x[params.x_offset + at.word], s), scale, spread(at, s.beta));
+}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_forward(
@@ -15,12 +20,17 @@ fn map_forward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(workgroup, workgroups);
-    let s = slice_statistics(tile, lane);
-    // One rounding less than (centred·inv_std)·gamma.
-    let scale = Word(s.inv_std * s.gamma);
-    for (var at = cursor_first(tile, lane); at.index < tile.end; at = cursor_next(at)) {
-        y[params.y_offset + at.word] =
-            fma(centred(x[params.x_offset + at.word], s), scale, Word(s.beta));
+    let tile = tile_of(workgroup, workgroups, lane);
+    let s = slice_statistics(tile);
+    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+        store(at, y_of(at, s));
+    }
+    if (EDGES) {
+        for (var edge = 0u; edge < 2u; edge += 1u) {
+            let at = cursor_of_edge(tile, edge);
+            if (at.index < tile.end) {
+                store_part(at, y_of(at, s));
+            }
+        }
     }
 }

@@ -1,9 +1,22 @@
 // dx through frozen statistics: dx = dy·gamma·inv_std. Finite even where x is not.
 //
-// Bindings: dx: any rank, walked as words.
+// Bindings: dy (of the including kernel); dx: map/dx.wgsl.
 
-@group(0) @binding(4) var<storage, read_write> dx: array<Word>;
+fn dx_of(at: Cursor, upstream: Word, s: Statistics) -> Word {
+    return upstream * spread(at, s.gamma * s.inv_std);
+}
 
-fn emit_dx(word: u32, upstream: Word, s: Statistics) {
-    dx[params.dx_offset + word] = upstream * (s.gamma * s.inv_std);
+fn emit_dx(at: Cursor, upstream: Word, s: Statistics) {
+    store(at, dx_of(at, upstream, s));
+}
+
+fn emit_dx_edges(tile: Tile, s: Statistics) {
+    if (EDGES) {
+        for (var edge = 0u; edge < 2u; edge += 1u) {
+            let at = cursor_of_edge(tile, edge);
+            if (at.index < tile.end) {
+                store_part(at, dx_of(at, dy[params.dy_offset + at.word], s));
+            }
+        }
+    }
 }

@@ -1,8 +1,8 @@
 // dx through frozen statistics alone, without the parameter gradients: reads dy, not x.
-// The formula is `emit_dx` of map/frozen.wgsl.
+// The formula is in map/frozen.wgsl.
 //
-// Grid: lib/segments.wgsl. Bindings: dy: any rank, walked as words. Overrides: WORKGROUP_SIZE.
-// Features: none.
+// Grid: walk/. Bindings: dy: any rank, walked as words; dx: map/dx.wgsl. Overrides: WORKGROUP_SIZE,
+// TEAM_SIZE, EDGES. Features: none.
 
 @group(0) @binding(2) var<storage, $INPUT> dy: array<Word>;
 
@@ -12,9 +12,10 @@ fn map_frozen(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(workgroup, workgroups);
-    let s = slice_statistics(tile, lane);
-    for (var at = cursor_first(tile, lane); at.index < tile.end; at = cursor_next(at)) {
-        emit_dx(at.word, dy[params.dy_offset + at.word], s);
+    let tile = tile_of(workgroup, workgroups, lane);
+    let s = slice_statistics(tile);
+    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+        emit_dx(at, dy[params.dy_offset + at.word], s);
     }
+    emit_dx_edges(tile, s);
 }

@@ -1,20 +1,20 @@
 // Gradient sums of every tile of every slice, and on the way, where the statistics are frozen, dx.
 //
-//   partials[slice·splits + split] = (Σ dy, Σ dy·x̂) over the tile
+//   partials[split·records + record] = (Σ dy, Σ dy·x̂) over the tile
 //
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
 // `emit_dx` does with each word is decided by the included file (map/frozen.wgsl or map/no_dx.wgsl).
 // Where the statistics come from likewise (fold/saved.wgsl or fold/running.wgsl).
 //
-// Grid: lib/segments.wgsl. Bindings: x, dy: any rank, walked as words; partials: [slices × splits].
-// Overrides: WORKGROUP_SIZE 1..=1024, CHUNK_WORDS from 1. Features: none.
-// Invocation 0 of each workgroup holds and writes the sums.
+// Grid: walk/. Bindings: x, dy: any rank, walked as words; partials: [splits × records].
+// Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1.
+// Features: none. Member 0 of each team holds and writes the sums.
 
 override CHUNK_WORDS: u32 = 16u;
 
 @group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
 @group(0) @binding(2) var<storage, $INPUT> dy: array<Word>;
-@group(0) @binding(10) var<storage, read_write> partials_out: array<GradientSums>;
+@group(0) @binding(10) var<storage, read_write> partials_out: array<GradientSumsRecord>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce_gradients(
@@ -22,9 +22,9 @@ fn reduce_gradients(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tile = tile_of(workgroup, workgroups);
-    let s = slice_statistics(tile, lane);
-    var at = cursor_first(tile, lane);
+    let tile = tile_of(workgroup, workgroups, lane);
+    let s = slice_statistics(tile);
+    var at = cursor_first(tile);
     var mine = identity();
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
@@ -34,16 +34,21 @@ fn reduce_gradients(
         let words = words_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < words; i += 1u) {
             let upstream = dy[params.dy_offset + at.word];
-            let xhat = normalized(x[params.x_offset + at.word], s);
-            sum_dy += upstream;
-            sum_dy_xhat = fma(upstream, xhat, sum_dy_xhat);
-            emit_dx(at.word, upstream, s);
+            let counted = within(at, upstream);
+            let xhat = within(at, normalized(at, x[params.x_offset + at.word], s));
+            sum_dy += counted;
+            sum_dy_xhat = fma(counted, xhat, sum_dy_xhat);
+            emit_dx(at, upstream, s);
             at = cursor_next(at);
         }
-        mine = merge(mine, GradientSums(word_sum(sum_dy), word_sum(sum_dy_xhat)));
+        mine = merge(mine, GradientSums(gathered(sum_dy), gathered(sum_dy_xhat)));
     }
-    let merged = workgroup_merge(lane, mine);
-    if (lane == 0u && tile.live) {
-        partials_out[tile.slice * params.splits + tile.split] = merged;
+    emit_dx_edges(tile, s);
+    let merged = team_merge(tile, mine);
+    for (var k = 0u; k < STATS; k += 1u) {
+        if (owns(tile, k)) {
+            partials_out[tile.split * params.records + record_of(tile, k)] =
+                GradientSumsRecord(component(merged.dy, k), component(merged.dy_xhat, k));
+        }
     }
 }

@@ -13,23 +13,28 @@ pub(crate) struct Bound {
     /// The bytes that belong to the value.
     begin: u64,
     end: u64,
+    /// Past the last byte that is bound: all of the last word.
+    bound_end: u64,
 }
 
 impl Bound {
-    /// Binds a tensor; the remainder of its offset goes into the parameters.
-    pub fn tensor(tensor: &Tensor, alignment: u64) -> Self {
+    /// Binds a tensor in whole words of `word_bytes`; the remainder of its offset goes into the parameters.
+    pub fn tensor(tensor: &Tensor, word_bytes: u64, alignment: u64) -> Self {
         let begin = tensor.byte_offset();
+        let end = begin + tensor.byte_len();
         Self {
             buffer: tensor.buffer().clone(),
             bound_begin: begin - begin % alignment,
             begin,
-            end: begin + tensor.byte_len(),
+            end,
+            bound_end: end.next_multiple_of(word_bytes),
         }
     }
 
     /// Binds a whole buffer of the crate's own.
     pub fn whole(buffer: &wgpu::Buffer) -> Self {
-        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, end: buffer.size() }
+        let end = buffer.size();
+        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, end, bound_end: end }
     }
 
     /// Bytes between the bound range's start and the value's.
@@ -37,11 +42,16 @@ impl Bound {
         self.begin - self.bound_begin
     }
 
+    /// Bytes that are bound.
+    pub fn bytes(&self) -> u64 {
+        self.bound_end - self.bound_begin
+    }
+
     pub fn resource(&self) -> wgpu::BindingResource<'_> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.buffer,
             offset: self.bound_begin,
-            size: wgpu::BufferSize::new(self.end - self.bound_begin),
+            size: wgpu::BufferSize::new(self.bound_end - self.bound_begin),
         })
     }
 }
@@ -81,7 +91,7 @@ pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<b
     for ((slot_a, a), (slot_b, b)) in pairs() {
         // In the shared variant inputs are bound read-write too, so even two inputs must not alias.
         let exclusive = shared || written(*slot_a, *slot_b);
-        if exclusive && a.buffer == b.buffer && a.bound_begin < b.end && b.bound_begin < a.end {
+        if exclusive && a.buffer == b.buffer && a.bound_begin < b.bound_end && b.bound_begin < a.bound_end {
             return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
         }
     }

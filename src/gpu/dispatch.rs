@@ -113,8 +113,9 @@ impl<'c> Build<'c> {
         let what = slot.name();
         tensor.check_device(what, self.context)?;
         let capabilities = self.context.capabilities();
-        let bound = Bound::tensor(tensor, capabilities.storage_alignment);
-        let needed = tensor.byte_len() + bound.remainder();
+        let word = tensor.dtype().size() * if slot.walked() { u64::from(self.plan.width) } else { 1 };
+        let bound = Bound::tensor(tensor, word, capabilities.storage_alignment);
+        let needed = bound.bytes();
         if needed > capabilities.max_binding_bytes {
             return Err(Error::TooLarge {
                 what,
@@ -124,8 +125,8 @@ impl<'c> Build<'c> {
                 limit: capabilities.max_binding_bytes,
             });
         }
-        let unit = tensor.dtype().size() * if slot.walked() { u64::from(self.plan.width) } else { 1 };
-        let offset = (bound.remainder() / unit) as u32;
+        // Of whole words; the rest of a word is the plan's phase.
+        let offset = (bound.remainder() / word) as u32;
         match slot {
             Slot::X => self.params.x_offset = offset,
             Slot::Dy => self.params.dy_offset = offset,
@@ -189,8 +190,11 @@ impl<'c> Build<'c> {
             let used: Vec<_> = self.bound.iter().filter(|(slot, _)| slots.contains(slot)).cloned().collect();
             let variant = Variant {
                 kernel: *kernel,
+                walk: plan.walk,
                 width: plan.width,
+                edges: plan.edges,
                 workgroup_size: plan.workgroup_size,
+                team_size: plan.team_size,
                 chunk_words: plan.chunk_words,
                 shared: check_sharing(&used, alignment)?,
             };

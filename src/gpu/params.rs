@@ -2,21 +2,26 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, WalkKind};
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
     pub slices: u32,
+    pub records: u32,
+    pub blocks: u32,
+    pub splits: u32,
     pub slice_words: u32,
+    pub tile_words: u32,
     pub run_words: u32,
     pub slice_stride: u32,
     pub run_stride: u32,
-    pub splits: u32,
-    pub tile_words: u32,
     pub step_words: u32,
     pub step_stride: u32,
-    pub wrap_stride: u32,
+    pub inner: u32,
+    pub elements: u32,
+    pub phase: u32,
+    pub last_word: u32,
     pub partials: u32,
     pub x_offset: u32,
     pub dy_offset: u32,
@@ -33,8 +38,7 @@ pub(crate) struct Params {
     pub count: f32,
     pub nan: f32,
     pub zero: u32,
-    pub unused_0: u32,
-    pub unused_1: u32,
+    pub unused: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -53,22 +57,33 @@ pub(crate) mod flag {
 impl Params {
     /// Geometry of a plan; offsets, flags and weights are zero.
     pub fn new(plan: &Plan) -> Self {
-        // One stride of the walk in whole runs and words. Where a slice has one run, the walk never wraps and
-        // the products below stay unused; they wrap around like the shader's own arithmetic.
-        let step_runs = plan.workgroup_size / plan.run_words;
-        let step_words = plan.workgroup_size % plan.run_words;
+        // One step of the walk. Where a slice has one run, the walk never wraps and the product stays unused; it
+        // wraps around like the shader's own arithmetic.
+        let (step_words, step_stride) = match plan.walk {
+            WalkKind::Segments => {
+                let runs = plan.team_size / plan.run_words;
+                (plan.team_size % plan.run_words, runs.wrapping_mul(plan.run_stride))
+            }
+            WalkKind::Columns => (0, plan.team_size.wrapping_mul(plan.run_stride)),
+        };
+        let end = u64::from(plan.phase) + u64::from(plan.elements);
         Self {
             slices: plan.slices,
+            records: plan.records,
+            blocks: plan.blocks,
+            splits: plan.splits,
             slice_words: plan.slice_words,
+            tile_words: plan.tile_words,
             run_words: plan.run_words,
             slice_stride: plan.slice_stride,
             run_stride: plan.run_stride,
-            splits: plan.splits,
-            tile_words: plan.tile_words,
             step_words,
-            step_stride: step_runs.wrapping_mul(plan.run_stride).wrapping_add(step_words),
-            wrap_stride: plan.run_stride.wrapping_sub(plan.run_words),
-            partials: plan.splits,
+            step_stride,
+            inner: plan.inner,
+            elements: plan.elements,
+            phase: plan.phase,
+            last_word: (end.div_ceil(plan.width.into()) as u32).saturating_sub(1),
+            partials: plan.partials(),
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
@@ -86,9 +101,9 @@ mod tests {
             ($($field:ident)*) => { vec![$((stringify!($field), std::mem::offset_of!(Params, $field))),*] };
         }
         offsets! {
-            slices slice_words run_words slice_stride run_stride splits tile_words step_words step_stride wrap_stride
-            partials x_offset dy_offset y_offset dx_offset gamma_offset beta_offset dgamma_offset dbeta_offset flags
-            eps old_weight new_weight count nan zero unused_0 unused_1
+            slices records blocks splits slice_words tile_words run_words slice_stride run_stride step_words step_stride
+            inner elements phase last_word partials x_offset dy_offset y_offset dx_offset gamma_offset beta_offset
+            dgamma_offset dbeta_offset flags eps old_weight new_weight count nan zero unused
         }
     }
 

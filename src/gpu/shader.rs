@@ -5,6 +5,7 @@
 //! substituted for one thing only, the access mode of inputs (`$INPUT`); sizes are pipeline constants.
 
 use super::slot::Slot;
+use crate::plan::WalkKind;
 
 /// One shader file.
 pub(crate) struct Source {
@@ -26,19 +27,34 @@ sources! {
     PARAMS = "lib/params.wgsl";
     WORD_F32X1 = "lib/word_f32x1.wgsl";
     WORD_F32X4 = "lib/word_f32x4.wgsl";
-    SEGMENTS = "lib/segments.wgsl";
+    STAT_F32X1 = "lib/stat_f32x1.wgsl";
+    STAT_F32X2 = "lib/stat_f32x2.wgsl";
+    STAT_F32X4 = "lib/stat_f32x4.wgsl";
+    STORE_F32X1 = "lib/store_f32x1.wgsl";
+    STORE_F32X4 = "lib/store_f32x4.wgsl";
+    SEGMENTS = "walk/segments.wgsl";
+    COLUMNS = "walk/columns.wgsl";
+    PER_SLICE = "walk/per_slice.wgsl";
+    PER_PAIR = "walk/per_pair.wgsl";
+    PER_COMPONENT = "walk/per_component.wgsl";
+    EDGES = "walk/edges.wgsl";
     MOMENTS = "lib/moments.wgsl";
+    ACCUMULATE = "lib/accumulate.wgsl";
     GRADIENT_SUMS = "lib/gradient_sums.wgsl";
     TREE = "lib/tree.wgsl";
     STATISTICS = "lib/statistics.wgsl";
     REDUCE_MOMENTS = "reduce/moments.wgsl";
     REDUCE_GRADIENTS = "reduce/gradients.wgsl";
     FOLD_MOMENTS = "fold/moments.wgsl";
+    FOLD_MOMENTS_ALONE = "fold/moments_alone.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
     FOLD_RUNNING = "fold/running.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
     FOLD_GRADIENTS = "fold/gradients.wgsl";
+    FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
+    MAP_Y = "map/y.wgsl";
+    MAP_DX = "map/dx.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
     MAP_BACKWARD = "map/backward.wgsl";
     MAP_FROZEN = "map/frozen.wgsl";
@@ -119,20 +135,22 @@ impl Kernel {
         }
     }
 
-    /// The files after the two that every kernel starts with: parameters and the word type.
+    /// The files of the kernel itself; those of its walk and words are the variant's.
     fn sources(self) -> Vec<&'static Source> {
-        let mut sources = vec![&SEGMENTS];
+        let mut sources = Vec::new();
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
         match self {
-            Kernel::ReduceMoments => sources.extend([&MOMENTS, &TREE, &REDUCE_MOMENTS]),
+            Kernel::ReduceMoments => sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &REDUCE_MOMENTS]),
             Kernel::ReduceGradients { statistics: from, dx } => {
                 sources.extend([&GRADIENT_SUMS, &TREE]);
                 sources.extend(statistics(from));
                 sources.extend([if dx { &MAP_FROZEN } else { &MAP_NO_DX }, &REDUCE_GRADIENTS]);
             }
-            Kernel::FoldMoments => sources.extend([&MOMENTS, &TREE, &FOLD_MOMENTS]),
+            Kernel::FoldMoments => sources.extend([&MOMENTS, &TREE, &FOLD_MOMENTS, &FOLD_MOMENTS_ALONE]),
             Kernel::MergeMoments => sources.extend([&MOMENTS, &FOLD_MERGE]),
-            Kernel::FoldGradients => sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_GRADIENTS]),
+            Kernel::FoldGradients => {
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_GRADIENTS, &FOLD_GRADIENTS_ALONE]);
+            }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
                 sources.push(&MAP_FORWARD);
@@ -149,6 +167,17 @@ impl Kernel {
             Kernel::MapCopy => sources.push(&MAP_COPY),
         }
         sources
+    }
+
+    /// The file that declares the tensor which the kernel writes in words, if there is one.
+    const fn output(self) -> Option<&'static Source> {
+        match self {
+            Kernel::MapForward(_) | Kernel::MapCopy => Some(&MAP_Y),
+            Kernel::MapBackward | Kernel::MapFrozen | Kernel::ReduceGradients { dx: true, .. } => {
+                Some(&MAP_DX)
+            }
+            _ => None,
+        }
     }
 
     /// The bindings that the entry point uses, in order of their numbers.
@@ -191,9 +220,13 @@ impl Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub kernel: Kernel,
+    pub walk: WalkKind,
     /// f32 per word, 1 or 4.
     pub width: u32,
+    /// Slices, or the tensor, begin or end inside of words.
+    pub edges: bool,
     pub workgroup_size: u32,
+    pub team_size: u32,
     pub chunk_words: u32,
     /// Inputs are bound read-write, because one of them lies in the same buffer as an output: wgpu refuses the same
     /// buffer read-only and read-write in one dispatch, even in disjoint ranges.
@@ -211,7 +244,11 @@ impl Variant {
             Kernel::MapForward(statistics) => key += &format!("<{}>", statistics.name()),
             _ => {}
         }
-        key += &format!(" f32x{} wg{}", self.width, self.workgroup_size);
+        key += &format!(" {} f32x{}", self.walk.name(), self.width);
+        if self.edges {
+            key += " edges";
+        }
+        key += &format!(" wg{} team{}", self.workgroup_size, self.team_size);
         if self.kernel.chunked() {
             key += &format!(" chunk{}", self.chunk_words);
         }
@@ -221,11 +258,25 @@ impl Variant {
         key
     }
 
-    /// The WGSL module: the files of the kernel, each under its name.
+    /// The WGSL module: the files of words, walk and kernel, each under its name.
     pub fn wgsl(&self) -> String {
-        let word = if self.width == 4 { &WORD_F32X4 } else { &WORD_F32X1 };
+        let mut sources = vec![&PARAMS, if self.width == 4 { &WORD_F32X4 } else { &WORD_F32X1 }];
+        sources.extend(match (self.walk, self.width) {
+            // What is written where a run ends inside of a word needs the statistics of two slices.
+            (WalkKind::Segments, _) if self.edges && self.kernel.output().is_some() => {
+                [&STAT_F32X2, &SEGMENTS, &PER_PAIR]
+            }
+            (WalkKind::Segments, _) => [&STAT_F32X1, &SEGMENTS, &PER_SLICE],
+            (WalkKind::Columns, 1) => [&STAT_F32X1, &COLUMNS, &PER_COMPONENT],
+            (WalkKind::Columns, _) => [&STAT_F32X4, &COLUMNS, &PER_COMPONENT],
+        });
+        sources.push(&EDGES);
+        if let Some(output) = self.kernel.output() {
+            sources.extend([output, if self.width == 4 { &STORE_F32X4 } else { &STORE_F32X1 }]);
+        }
+        sources.extend(self.kernel.sources());
         let mut wgsl = String::new();
-        for source in [&PARAMS, word].into_iter().chain(self.kernel.sources()) {
+        for source in sources {
             wgsl += &format!("// ---- shaders/{}\n{}\n", source.name, source.text);
         }
         wgsl.replace("$INPUT", if self.shared { "read_write" } else { "read" })
@@ -233,7 +284,11 @@ impl Variant {
 
     /// Values of the module's overrides.
     pub fn constants(&self) -> Vec<(&'static str, f64)> {
-        let mut constants = vec![("WORKGROUP_SIZE", f64::from(self.workgroup_size))];
+        let mut constants = vec![
+            ("WORKGROUP_SIZE", f64::from(self.workgroup_size)),
+            ("TEAM_SIZE", f64::from(self.team_size)),
+            ("EDGES", f64::from(u8::from(self.edges))),
+        ];
         if self.kernel.chunked() {
             constants.push(("CHUNK_WORDS", f64::from(self.chunk_words)));
         }
@@ -280,14 +335,35 @@ mod tests {
         ]
     }
 
+    /// Whether the host dispatches the kernel over slices, as segments of single values.
+    fn per_slice(kernel: Kernel) -> bool {
+        matches!(kernel, Kernel::FoldMoments | Kernel::MergeMoments | Kernel::FoldGradients)
+    }
+
     fn all_variants() -> Vec<Variant> {
         let mut variants = Vec::new();
         for kernel in all_kernels() {
-            for width in [1, 4] {
-                for workgroup_size in [32, 64, 256, 1024] {
-                    for shared in [false, true] {
-                        let chunk_words = 64 / width;
-                        variants.push(Variant { kernel, width, workgroup_size, chunk_words, shared });
+            for walk in [WalkKind::Segments, WalkKind::Columns] {
+                for (width, edges) in [(1, false), (4, false), (4, true)] {
+                    let flat = per_slice(kernel) || kernel == Kernel::MapCopy;
+                    let words = per_slice(kernel) && width == 4;
+                    if words || flat && walk == WalkKind::Columns {
+                        continue;
+                    }
+                    for (workgroup_size, team_size) in [(8, 1), (64, 64), (256, 32), (1024, 256)] {
+                        for shared in [false, true] {
+                            let chunk_words = 64 / width;
+                            variants.push(Variant {
+                                kernel,
+                                walk,
+                                width,
+                                edges,
+                                workgroup_size,
+                                team_size,
+                                chunk_words,
+                                shared,
+                            });
+                        }
                     }
                 }
             }
@@ -356,7 +432,9 @@ mod tests {
     fn keys_are_unique_and_readable() {
         let variants = all_variants();
         let mut keys: Vec<_> = variants.iter().map(Variant::key).collect();
-        assert!(keys.contains(&"reduce_gradients<running,dx> f32x4 wg256 chunk16 shared".to_owned()));
+        assert!(keys.contains(
+            &"reduce_gradients<running,dx> segments f32x4 edges wg256 team32 chunk16 shared".to_owned()
+        ));
         keys.sort_unstable();
         keys.dedup();
         // Kernels without a chunk, and folds without words, differ in nothing else.
@@ -367,8 +445,11 @@ mod tests {
     fn records_have_the_same_layout_in_rust_and_wgsl() {
         let variant = Variant {
             kernel: Kernel::MapForward(StatisticsFrom::Batch),
+            walk: WalkKind::Columns,
             width: 4,
+            edges: true,
             workgroup_size: 64,
+            team_size: 8,
             chunk_words: 16,
             shared: false,
         };
@@ -376,13 +457,13 @@ mod tests {
         let named = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {
             fields.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
         };
-        let (size, fields) = reflect::struct_layout(&module, "Moments");
+        let (size, fields) = reflect::struct_layout(&module, "MomentsRecord");
         assert_eq!(size, size_of::<crate::moments::MomentsRecord>());
         assert_eq!(
             fields,
             named(&[("count", 0), ("shift", 8), ("delta", 12), ("variance", 16), ("unused", 20)])
         );
-        let (size, fields) = reflect::struct_layout(&module, "Statistics");
+        let (size, fields) = reflect::struct_layout(&module, "StatisticsRecord");
         assert_eq!(size, size_of::<crate::norm::SavedRecord>());
         assert_eq!(
             fields[..6],

@@ -244,7 +244,7 @@ impl BatchNorm {
     /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
     pub async fn train_forward_from(&mut self, moments: &Moments, x: &Tensor) -> Result<Tensor> {
         self.parts.view(x)?;
-        let y = self.parts.context.zeros(x.shape().dims()).await?;
+        let y = self.parts.context.zeros_like(x).await?;
         let forward = self.prepare_train_forward_from(moments, x, &y, None).await?;
         self.submit(&forward).await?;
         Ok(y)
@@ -346,7 +346,7 @@ impl BatchNorm {
     async fn forward_outputs(&self, x: &Tensor) -> Result<(Tensor, Saved)> {
         self.parts.view(x)?;
         let context = &self.parts.context;
-        Ok((context.zeros(x.shape().dims()).await?, Saved::new(context, x).await?))
+        Ok((context.zeros_like(x).await?, Saved::new(context, x).await?))
     }
 
     async fn prepare_batch(
@@ -359,7 +359,7 @@ impl BatchNorm {
     ) -> Result<Prepared> {
         let context = &self.parts.context;
         let view = self.parts.view(x)?;
-        y.check_shape("y", x.shape())?;
+        y.check_like("y", x)?;
         if view.count() == 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }

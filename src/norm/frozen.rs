@@ -47,7 +47,7 @@ impl FrozenBatchNorm {
     /// [`Error::Shape`](crate::Error::Shape), and what binding the tensors can raise.
     pub async fn prepare_forward(&self, x: &Tensor, y: &Tensor) -> Result<Prepared> {
         let view = self.parts.view(x)?;
-        y.check_shape("y", x.shape())?;
+        y.check_like("y", x)?;
         if view.count() == 0 {
             return Ok(Prepared::nothing(&self.parts.context, Op::Inference));
         }
@@ -64,7 +64,7 @@ impl FrozenBatchNorm {
     /// As [`prepare_forward`](Self::prepare_forward).
     pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.parts.view(x)?;
-        let y = self.parts.context.zeros(x.shape().dims()).await?;
+        let y = self.parts.context.zeros_like(x).await?;
         let forward = self.prepare_forward(x, &y).await?;
         self.parts.context.submit(&[&forward]).await?;
         Ok(y)

@@ -10,8 +10,8 @@ use crate::gpu::dispatch::Build;
 use crate::gpu::params::flag;
 use crate::gpu::slot::Slot;
 use crate::norm::Accumulation;
-use crate::plan::{Op, Plan, Walk, plan_walk};
-use crate::shape::{ChannelsFirst, Shape};
+use crate::plan::{Alignment, Op, Plan, Walk, plan_walk};
+use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
 
 #[derive(Debug)]
@@ -73,9 +73,9 @@ impl Parts {
         Ok(Self { context: context.clone(), options, gamma, beta, running, id })
     }
 
-    /// Reads x as `[N, C, …]` with this layer's channels.
-    pub fn view(&self, x: &Tensor) -> Result<ChannelsFirst> {
-        let view = x.shape().channels_first()?;
+    /// Reads x as a batch with this layer's channels.
+    pub fn view(&self, x: &Tensor) -> Result<Channels> {
+        let view = x.channels()?;
         if view.channels != self.running.channels() {
             return Err(Error::Channels { what: "x", expected: self.running.channels(), got: view.channels });
         }
@@ -83,9 +83,9 @@ impl Parts {
     }
 
     /// Starts an operation over x and the tensors of its shape.
-    pub fn build(&self, op: Op, view: ChannelsFirst, tensors: &[(Slot, &Tensor)]) -> Result<Build<'_>> {
-        let aligned = crate::ops::wide(tensors.iter().map(|(_, tensor)| *tensor));
-        let plan = self.plan(view, aligned)?;
+    pub fn build(&self, op: Op, view: Channels, tensors: &[(Slot, &Tensor)]) -> Result<Build<'_>> {
+        let alignment = Alignment::of(tensors.iter().map(|(_, tensor)| *tensor));
+        let plan = self.plan(view, alignment)?;
         let mut build = Build::new(&self.context, op, plan);
         build.params.eps = self.options.eps as f32;
         build.params.count = view.count() as f32;
@@ -95,8 +95,8 @@ impl Parts {
         Ok(build)
     }
 
-    fn plan(&self, view: ChannelsFirst, aligned: bool) -> Result<Plan> {
-        plan_walk(&Walk::channels(view, aligned), self.context.capabilities(), self.context.tuning())
+    fn plan(&self, view: Channels, alignment: Alignment) -> Result<Plan> {
+        plan_walk(&Walk::channels(view, alignment), self.context.capabilities(), self.context.tuning())
     }
 
     /// Binds gamma and beta, as far as the layer has them.
@@ -107,9 +107,9 @@ impl Parts {
 
     /// Checks that the gradients asked for exist and have the right shapes.
     pub fn check_targets(&self, x: &Tensor, dy: &Tensor, targets: &GradientTargets<'_>) -> Result<()> {
-        dy.check_shape("dy", x.shape())?;
+        dy.check_like("dy", x)?;
         if let Some(dx) = targets.dx {
-            dx.check_shape("dx", x.shape())?;
+            dx.check_like("dx", x)?;
         }
         let per_channel = Shape::per_channel(self.running.channels());
         for (gradient, tensor, parameter, exists) in [
@@ -142,7 +142,7 @@ impl Parts {
     /// Tensors for all gradients that the layer has.
     pub async fn allocate_gradients(&self, x: &Tensor) -> Result<super::Gradients> {
         let channels = self.running.channels() as usize;
-        let dx = self.context.zeros(x.shape().dims()).await?;
+        let dx = self.context.zeros_like(x).await?;
         let dgamma = match self.options.affine.has_gamma() {
             true => Some(self.context.zeros(&[channels]).await?),
             false => None,

@@ -41,7 +41,7 @@ impl SavedStatistics {
     }
 }
 
-/// Rust twin of `Statistics` in shaders/lib/statistics.wgsl.
+/// Rust twin of `StatisticsRecord` in shaders/lib/statistics.wgsl.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct SavedRecord {
@@ -61,7 +61,7 @@ impl Saved {
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and those of an allocation.
     pub async fn new(context: &Context, x: &Tensor) -> Result<Self> {
-        let view = x.shape().channels_first()?;
+        let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
         let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
         Ok(Self {

@@ -6,31 +6,37 @@ use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::Kernel;
 use crate::gpu::slot::Slot;
-use crate::plan::{Op, Traffic, plan_per_slice};
+use crate::plan::{Op, Plan, Traffic, plan_per_slice};
 
 /// Dispatches the fold of partial moments into `moments`.
 pub(crate) fn moments(build: &mut Build<'_>, moments: &wgpu::Buffer) -> Result<()> {
     build.buffer(Slot::Moments, moments);
-    workgroup_per_slice(build, Kernel::FoldMoments)
+    team_per_slice(build, Kernel::FoldMoments)
 }
 
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta.
 pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
-    workgroup_per_slice(build, Kernel::FoldGradients)
+    team_per_slice(build, Kernel::FoldGradients)
 }
 
 /// Starts a fold of gradient sums over no partial results.
 pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<'_>> {
-    let plan = plan_per_slice(channels, Some(0), context.capabilities(), context.tuning())?;
+    let plan = plan_per_slice(channels, 0, 1, context.capabilities(), context.tuning())?;
     let mut build = Build::new(context, Op::FrozenBackward, plan);
     build.params.partials = 0;
     Ok(build)
 }
 
-fn workgroup_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
-    let (context, slices) = (build.context(), build.plan().slices);
-    let partials = Some(build.params.partials);
-    let plan = plan_per_slice(slices.into(), partials, context.capabilities(), context.tuning())?;
+fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
+    let context = build.context();
+    let Plan { slices, team_size, .. } = *build.plan();
+    let plan = plan_per_slice(
+        slices.into(),
+        build.params.partials,
+        team_size,
+        context.capabilities(),
+        context.tuning(),
+    )?;
     build.dispatch_over(kernel, plan);
     Ok(())
 }
@@ -42,7 +48,7 @@ pub(crate) async fn merge(
     moments: &wgpu::Buffer,
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
-    let plan = plan_per_slice(channels, None, context.capabilities(), context.tuning())?;
+    let plan = plan_per_slice(channels, 1, 1, context.capabilities(), context.tuning())?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.buffer(Slot::Moments, moments);
     build.buffer(Slot::Partials, other);

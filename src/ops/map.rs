@@ -1,13 +1,12 @@
 //! Map: one pass over memory, element by element, with the statistics of each slice from a fold
 //! (shaders/map/).
 
-use super::wide;
 use crate::context::Context;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::{Kernel, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::plan::{Alignment, Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 
 /// Dispatches y = x̂·gamma + beta.
@@ -35,7 +34,7 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
     if x.shape().len() == 0 {
         return Ok(Prepared::nothing(context, Op::Copy));
     }
-    let walk = Walk::flat(x.shape().len(), wide([x, y]));
+    let walk = Walk::flat(x.shape().len(), Alignment::of([x, y]));
     let plan = plan_walk(&walk, context.capabilities(), context.tuning())?;
     let mut build = Build::new(context, Op::Copy, plan);
     build.tensor(Slot::X, x)?;

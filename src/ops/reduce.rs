@@ -15,7 +15,8 @@ pub(crate) fn moments(build: &mut Build<'_>) {
     build.dispatch(Kernel::ReduceMoments);
 }
 
-/// Dispatches the moments of x straight into `moments`, one record per slice; the plan must not split slices.
+/// Dispatches the moments of x straight into `moments`, one record per slice; the plan must give one partial result
+/// per slice.
 pub(crate) fn moments_into(build: &mut Build<'_>, moments: &wgpu::Buffer) {
     build.buffer(Slot::PartialsOut, moments);
     build.dispatch(Kernel::ReduceMoments);
@@ -28,5 +29,5 @@ pub(crate) fn gradients(build: &mut Build<'_>, statistics: StatisticsFrom, dx: b
 }
 
 fn partials(build: &Build<'_>) -> u64 {
-    u64::from(build.plan().slices) * u64::from(build.plan().splits)
+    u64::from(build.plan().records) * u64::from(build.plan().splits)
 }

@@ -86,25 +86,62 @@ pub(crate) mod table {
         max_loop_iterations: 1 << 22,
     };
 
+    /// The largest binding that Vulkan and DX12 allow, in whole words.
+    const TWO_GIB: u64 = ((1 << 31) - 1) & !15;
+
     /// Mesa 22.3.6 llvmpipe.
     pub const LAVAPIPE: Capabilities = Capabilities {
         cpu: true,
         max_workgroup_size: 1024,
         max_workgroup_bytes: 32768,
-        storage_alignment: 16,
+        max_buffer_bytes: 2047 << 20,
+        storage_alignment: 32,
         max_loop_iterations: 65535,
         ..WEBGPU
     };
 
-    /// NVIDIA under Vulkan.
-    pub const NVIDIA: Capabilities = Capabilities {
+    /// Intel Iris Xe, Mesa ANV.
+    pub const INTEL: Capabilities = Capabilities {
+        max_workgroup_size: 1024,
+        max_workgroup_bytes: 65536,
+        max_binding_bytes: TWO_GIB,
+        max_buffer_bytes: 4 << 30,
+        storage_alignment: 16,
+        ..WEBGPU
+    };
+
+    /// Apple M1 to M4, Metal.
+    pub const APPLE: Capabilities = Capabilities {
+        max_workgroup_size: 1024,
+        max_workgroup_bytes: 32768,
+        max_binding_bytes: TWO_GIB,
+        max_buffer_bytes: 8 << 30,
+        storage_alignment: 16,
+        ..WEBGPU
+    };
+
+    /// NVIDIA RTX 30 and 40 series, Vulkan.
+    pub const RTX: Capabilities = Capabilities {
         max_workgroup_size: 1024,
         max_workgroup_bytes: 49152,
-        max_binding_bytes: ((1 << 31) - 1) & !15,
+        max_binding_bytes: TWO_GIB,
         max_buffer_bytes: 1 << 40,
         storage_alignment: 16,
         ..WEBGPU
     };
+
+    /// NVIDIA H200, Vulkan: the limits of its smaller siblings, and ten times their width.
+    pub const H200: Capabilities = Capabilities { ..RTX };
+
+    /// All of them by name.
+    pub const ALL: [(&str, Capabilities); 6] = [
+        ("webgpu", WEBGPU),
+        ("lavapipe", LAVAPIPE),
+        ("intel", INTEL),
+        ("apple", APPLE),
+        ("rtx", RTX),
+        ("h200", H200),
+    ];
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 //! decision can be tested and printed without a GPU.
 
 mod capabilities;
+#[expect(clippy::module_inception, reason = "the plan of a plan module")]
+mod plan;
 mod policy;
 mod problem;
 
 pub use capabilities::Capabilities;
-pub use policy::{Plan, Tuning};
+pub use plan::{Plan, Tuning, WalkKind};
 pub(crate) use policy::{plan_per_slice, plan_walk};
-pub(crate) use problem::Walk;
+pub(crate) use problem::{Alignment, Walk};
 pub use problem::{Op, Traffic};

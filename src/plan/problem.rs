@@ -1,6 +1,7 @@
 //! What is to be done: the operation, its walk through memory, and the bytes that this must move.
 
-use crate::shape::ChannelsFirst;
+use crate::shape::{Channels, Layout};
+use crate::tensor::Tensor;
 
 /// An operation of a batch-norm layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,35 +51,94 @@ impl Traffic {
     }
 }
 
-/// How the slices of a problem lie in memory, in elements: each slice is `runs` contiguous runs of `inner` values.
+/// How the slices of a problem lie in memory, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Each slice is `runs` contiguous runs of `inner` values (shaders/walk/segments.wgsl).
+    Segments {
+        slices: u64,
+        runs: u64,
+        inner: u64,
+        /// Distance between the first elements of neighbouring slices.
+        slice_stride: u64,
+        /// Distance between the starts of consecutive runs of a slice.
+        run_stride: u64,
+    },
+    /// Each slice is a column of a row-major matrix (shaders/walk/columns.wgsl).
+    Columns { slices: u64, rows: u64 },
+}
+
+impl Pattern {
+    pub const fn is_columns(&self) -> bool {
+        matches!(self, Pattern::Columns { .. })
+    }
+}
+
+/// What is walked, and with which words that is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Walk {
-    pub slices: u64,
-    pub runs: u64,
-    pub inner: u64,
-    /// Distance between the first elements of neighbouring slices.
-    pub slice_stride: u64,
-    /// Distance between the starts of consecutive runs of a slice.
-    pub run_stride: u64,
-    /// Whether every tensor of the walk starts on a multiple of 16 bytes.
-    pub aligned: bool,
+    pub pattern: Pattern,
+    pub alignment: Alignment,
+}
+
+/// Where the tensors of an operation begin within 16-byte words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alignment {
+    /// All at this element of a word, and their buffers hold all of their last words.
+    Same(u32),
+    /// At different elements.
+    Differs,
+    /// A buffer ends inside of its tensor's last word.
+    Cut,
+}
+
+impl Alignment {
+    pub fn of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Self {
+        let mut same: Option<u32> = None;
+        for tensor in tensors {
+            let Some(phase) = tensor.phase() else { return Self::Cut };
+            if same.is_some_and(|same| same != phase) {
+                return Self::Differs;
+            }
+            same = Some(phase);
+        }
+        Self::Same(same.unwrap_or(0))
+    }
 }
 
 impl Walk {
-    /// Channels of a channels-first tensor.
-    pub fn channels(view: ChannelsFirst, aligned: bool) -> Self {
-        Self {
-            slices: view.channels,
-            runs: view.samples,
-            inner: view.inner,
-            slice_stride: view.inner,
-            run_stride: view.channels * view.inner,
-            aligned,
-        }
+    /// The channels of a tensor.
+    pub fn channels(view: Channels, alignment: Alignment) -> Self {
+        let Channels { samples, channels: slices, inner, layout } = view;
+        let pattern = match layout {
+            // One channel is one run, in whichever layout.
+            _ if slices == 1 => Self::run(samples * inner),
+            Layout::ChannelsFirst if inner > 1 => Pattern::Segments {
+                slices,
+                runs: samples,
+                inner,
+                slice_stride: inner,
+                run_stride: slices * inner,
+            },
+            Layout::ChannelsFirst | Layout::ChannelsLast => {
+                Pattern::Columns { slices, rows: samples * inner }
+            }
+        };
+        Self { pattern, alignment }
     }
 
     /// The whole tensor as one run.
-    pub fn flat(elements: u64, aligned: bool) -> Self {
-        Self { slices: 1, runs: 1, inner: elements, slice_stride: elements, run_stride: elements, aligned }
+    pub fn flat(elements: u64, alignment: Alignment) -> Self {
+        Self { pattern: Self::run(elements), alignment }
+    }
+
+    const fn run(elements: u64) -> Pattern {
+        Pattern::Segments {
+            slices: 1,
+            runs: 1,
+            inner: elements,
+            slice_stride: elements,
+            run_stride: elements,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::fold::Statistics;
 use super::reduce::Moments;
 use super::{map, reduce};
-use crate::shape::ChannelsFirst;
+use crate::shape::Channels;
 
 /// Results of a training forward pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Gradients {
 /// Training forward: statistics of the batch, normalize, scale and shift.
 pub fn train_forward(
     x: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     gamma: Option<&[f64]>,
     beta: Option<&[f64]>,
     eps: f64,
@@ -44,7 +44,7 @@ pub fn train_forward(
 /// Inference from given statistics.
 pub fn inference(
     x: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     statistics: &[Statistics],
     gamma: Option<&[f64]>,
     beta: Option<&[f64]>,
@@ -56,7 +56,7 @@ pub fn inference(
 pub fn backward(
     x: &[f64],
     dy: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     statistics: &[Statistics],
     gamma: Option<&[f64]>,
 ) -> Gradients {
@@ -72,7 +72,7 @@ pub fn backward(
 pub fn frozen_backward(
     x: &[f64],
     dy: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     statistics: &[Statistics],
     gamma: Option<&[f64]>,
 ) -> Gradients {
@@ -87,8 +87,9 @@ pub fn frozen_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Layout;
 
-    const VIEW: ChannelsFirst = ChannelsFirst { samples: 3, channels: 2, inner: 4 };
+    const VIEW: Channels = Channels { samples: 3, channels: 2, inner: 4, layout: Layout::ChannelsFirst };
     const EPS: f64 = 1e-3;
 
     /// Values without structure.
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn forward_by_hand() {
         // Channel 0 holds 1, 3, 5, 7: mean 4, variance 5; with eps 4 the divisor is 3.
-        let view = ChannelsFirst { samples: 2, channels: 2, inner: 2 };
+        let view = Channels { samples: 2, channels: 2, inner: 2, layout: Layout::ChannelsFirst };
         let x = [1.0, 3.0, 10.0, 10.0, 5.0, 7.0, 10.0, 10.0];
         let out = train_forward(&x, view, Some(&[3.0, 2.0]), Some(&[0.5, -1.0]), 4.0);
         assert_close(&out.y, &[-2.5, -0.5, -1.0, -1.0, 1.5, 3.5, -1.0, -1.0]);
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn backward_by_hand() {
         // x̂ = (−1, 1), dy = (1, 3): dbeta 4, dgamma 2; dy − 2 − x̂·1 = (0, 0).
-        let view = ChannelsFirst { samples: 1, channels: 1, inner: 2 };
+        let view = Channels { samples: 1, channels: 1, inner: 2, layout: Layout::ChannelsFirst };
         let statistics = [Statistics::new(0.0, 1.0, 0.0)];
         let out = backward(&[-1.0, 1.0], &[1.0, 3.0], view, &statistics, Some(&[5.0]));
         assert_eq!(out, Gradients { dx: vec![0.0, 0.0], dgamma: vec![2.0], dbeta: vec![4.0] });

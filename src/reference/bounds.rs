@@ -8,7 +8,7 @@
 
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
-use crate::shape::ChannelsFirst;
+use crate::shape::Channels;
 
 /// Unit roundoff of f32.
 pub const U: f64 = 1.0 / 16_777_216.0;
@@ -60,7 +60,7 @@ pub struct Magnitudes {
 }
 
 /// Magnitudes per channel.
-pub fn magnitudes(x: &[f64], dy: &[f64], view: ChannelsFirst, statistics: &[Statistics]) -> Vec<Magnitudes> {
+pub fn magnitudes(x: &[f64], dy: &[f64], view: Channels, statistics: &[Statistics]) -> Vec<Magnitudes> {
     (0..view.channels)
         .map(|c| Magnitudes {
             dy: channel(view, c).map(|i| dy[i].abs()).sum(),
@@ -84,7 +84,7 @@ pub fn dx(
     s: &Statistics,
     m: &Magnitudes,
     sums: &GradientSums,
-    view: ChannelsFirst,
+    view: Channels,
     x: f64,
     dy: f64,
     gamma: f64,

@@ -2,12 +2,12 @@
 
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
-use crate::shape::ChannelsFirst;
+use crate::shape::Channels;
 
 /// `y = x̂·gamma + beta`; gamma is 1 and beta 0 where they are absent.
 pub fn forward(
     x: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     statistics: &[Statistics],
     gamma: Option<&[f64]>,
     beta: Option<&[f64]>,
@@ -21,7 +21,7 @@ pub fn forward(
 pub fn backward(
     x: &[f64],
     dy: &[f64],
-    view: ChannelsFirst,
+    view: Channels,
     statistics: &[Statistics],
     sums: &[GradientSums],
     gamma: Option<&[f64]>,
@@ -35,11 +35,11 @@ pub fn backward(
 }
 
 /// dx through frozen statistics: `gamma·inv_std·dy`.
-pub fn frozen(dy: &[f64], view: ChannelsFirst, statistics: &[Statistics], gamma: Option<&[f64]>) -> Vec<f64> {
+pub fn frozen(dy: &[f64], view: Channels, statistics: &[Statistics], gamma: Option<&[f64]>) -> Vec<f64> {
     per_element(dy.len(), view, |c, i| gamma.map_or(1.0, |g| g[c]) * statistics[c].inv_std * dy[i])
 }
 
-fn per_element(len: usize, view: ChannelsFirst, value: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+fn per_element(len: usize, view: Channels, value: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut out = vec![0.0; len];
     for c in 0..view.channels {
         for i in channel(view, c) {

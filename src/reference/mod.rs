@@ -5,9 +5,9 @@
 //! mismatch panics, as an index out of bounds does.
 //!
 //! ```
-//! use wgnorm::{ChannelsFirst, reference};
+//! use wgnorm::{Channels, Layout, reference};
 //! // One channel with the values 1, 2, 3, 4.
-//! let view = ChannelsFirst { samples: 2, channels: 1, inner: 2 };
+//! let view = Channels { samples: 2, channels: 1, inner: 2, layout: Layout::ChannelsFirst };
 //! let out = reference::batch::train_forward(&[1.0, 2.0, 3.0, 4.0], view, None, None, 0.0);
 //! assert_eq!(out.statistics[0].mean, 2.5);
 //! assert_eq!(out.statistics[0].var, 1.25);

@@ -1,7 +1,7 @@
 //! Reduce: per channel, moments of x or gradient sums. Twin of shaders/reduce/.
 
 use super::fold::Statistics;
-use crate::shape::ChannelsFirst;
+use crate::shape::{Channels, Layout};
 
 /// Count, mean and biased variance of a set of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,15 +44,17 @@ pub struct GradientSums {
 }
 
 /// Indices of the elements of one channel, in order.
-pub fn channel(view: ChannelsFirst, c: u64) -> impl Iterator<Item = usize> + Clone {
-    (0..view.samples).flat_map(move |n| {
-        let start = (n * view.channels + c) * view.inner;
-        (start..start + view.inner).map(|i| i as usize)
-    })
+pub fn channel(view: Channels, c: u64) -> impl Iterator<Item = usize> + Clone {
+    let (sample_stride, start, stride) = match view.layout {
+        Layout::ChannelsFirst => (view.channels * view.inner, c * view.inner, 1),
+        Layout::ChannelsLast => (view.inner * view.channels, c, view.channels),
+    };
+    (0..view.samples)
+        .flat_map(move |n| (0..view.inner).map(move |i| (n * sample_stride + start + i * stride) as usize))
 }
 
 /// Moments per channel in two passes: the mean, then the mean squared deviation from it.
-pub fn moments(x: &[f64], view: ChannelsFirst) -> Vec<Moments> {
+pub fn moments(x: &[f64], view: Channels) -> Vec<Moments> {
     (0..view.channels)
         .map(|c| {
             let count = view.count();
@@ -68,12 +70,7 @@ pub fn moments(x: &[f64], view: ChannelsFirst) -> Vec<Moments> {
 }
 
 /// Gradient sums per channel.
-pub fn gradient_sums(
-    x: &[f64],
-    dy: &[f64],
-    view: ChannelsFirst,
-    statistics: &[Statistics],
-) -> Vec<GradientSums> {
+pub fn gradient_sums(x: &[f64], dy: &[f64], view: Channels, statistics: &[Statistics]) -> Vec<GradientSums> {
     (0..view.channels)
         .map(|c| {
             let s = statistics[c as usize];
@@ -92,17 +89,22 @@ mod tests {
     use super::*;
 
     fn moments_of(values: &[f64]) -> Moments {
-        let view = ChannelsFirst { samples: 1, channels: 1, inner: values.len() as u64 };
+        let view =
+            Channels { samples: 1, channels: 1, inner: values.len() as u64, layout: Layout::ChannelsFirst };
         moments(values, view)[0]
     }
 
     #[test]
     fn channels_are_every_element_once() {
-        let view = ChannelsFirst { samples: 2, channels: 3, inner: 2 };
-        assert_eq!(channel(view, 1).collect::<Vec<_>>(), [2, 3, 8, 9]);
-        let mut all: Vec<_> = (0..3).flat_map(|c| channel(view, c)).collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..12).collect::<Vec<_>>());
+        for (layout, second) in [(Layout::ChannelsFirst, [2, 3, 8, 9]), (Layout::ChannelsLast, [1, 4, 7, 10])]
+        {
+            let view = Channels { samples: 2, channels: 3, inner: 2, layout };
+            assert_eq!(channel(view, 1).collect::<Vec<_>>(), second);
+            let mut all: Vec<_> = (0..3).flat_map(|c| channel(view, c)).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..12).collect::<Vec<_>>());
+            assert!((0..3).all(|c| channel(view, c).all(|i| view.channel_of(i as u64) == c)));
+        }
     }
 
     #[test]

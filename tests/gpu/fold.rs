@@ -3,8 +3,8 @@
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{Moments as Exact, Statistics, WhereNan, bounds, reduce};
 use wgnorm::{
-    Accumulation, BatchNormOptions, ChannelMoments, Context, Error, GradientTargets, Moments, Momentum,
-    RunningValues, RunningVariance, Saved, Shape,
+    Accumulation, BatchNormOptions, ChannelMoments, Context, Error, GradientTargets, Layout, Moments,
+    Momentum, RunningValues, RunningVariance, Saved, Shape,
 };
 
 use crate::support::*;
@@ -55,7 +55,7 @@ fn parts_merge_to_the_whole() {
             for (i, (dims, mean)) in
                 [&[2, 3, 5][..], &[0, 3], &[1, 3, 7, 4], &[300, 3]].into_iter().zip(means).enumerate()
             {
-                let view = Shape::new(dims).unwrap().channels_first().unwrap();
+                let view = Shape::new(dims).unwrap().channels(Layout::ChannelsFirst).unwrap();
                 let x = normal(i as u64, dims.iter().product(), mean, 0.1);
                 for (c, all) in whole.iter_mut().enumerate() {
                     all.extend(reduce::channel(view, c as u64).map(|i| f64::from(x[i])));
@@ -64,7 +64,8 @@ fn parts_merge_to_the_whole() {
                 parts.push(context.block_on(Moments::of(&context, &x)).unwrap());
             }
             for (c, got) in merged(&context, &parts).iter().enumerate() {
-                let view = Shape::new(&[1, 1, whole[c].len()]).unwrap().channels_first().unwrap();
+                let view =
+                    Shape::new(&[1, 1, whole[c].len()]).unwrap().channels(Layout::ChannelsFirst).unwrap();
                 let expected = reduce::moments(&whole[c], view)[0];
                 assert_close(&format!("{name} means {means:?} channel {c}"), got, expected);
             }

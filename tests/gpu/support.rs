@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, ChannelsFirst, Context, ContextOptions, GradientTargets, Prepared,
+    BatchNorm, BatchNormOptions, Channels, Context, ContextOptions, GradientTargets, Layout, Prepared,
     RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
 };
 
@@ -30,6 +30,10 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         ("split 3", Tuning { splits: Some(3), ..free }),
         ("split 300", Tuning { splits: Some(300), workgroup_size: Some(32), ..free }),
         ("wg 256", Tuning { workgroup_size: Some(256), ..free }),
+        ("team of all", Tuning { workgroup_size: Some(32), team_size: Some(32), ..free }),
+        ("teams of 1", Tuning { workgroup_size: Some(32), team_size: Some(1), splits: Some(2), ..free }),
+        ("teams of 8", Tuning { workgroup_size: Some(64), team_size: Some(8), splits: Some(5), ..free }),
+        ("3 rows", Tuning { rows: Some(3), ..free }),
     ]
 }
 
@@ -210,8 +214,8 @@ impl Inputs {
         }
     }
 
-    pub fn view(&self) -> ChannelsFirst {
-        Shape::new(&self.dims).unwrap().channels_first().unwrap()
+    pub fn view(&self) -> Channels {
+        Shape::new(&self.dims).unwrap().channels(Layout::ChannelsFirst).unwrap()
     }
 
     pub fn layer(&self, context: &Context, options: BatchNormOptions) -> BatchNorm {
@@ -396,6 +400,6 @@ fn assert_parameter_gradients(
 }
 
 /// Channel of a flat index.
-pub fn channel_of(view: ChannelsFirst) -> impl Fn(usize) -> usize {
-    move |i| i / view.inner as usize % view.channels as usize
+pub fn channel_of(view: Channels) -> impl Fn(usize) -> usize {
+    move |i| view.channel_of(i as u64) as usize
 }

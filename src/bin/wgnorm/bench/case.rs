@@ -2,8 +2,8 @@
 
 use wgnorm::reference::{self, Statistics, WhereNan, Worst, batch, bounds, compare};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, ChannelsFirst, Context, FrozenBatchNorm, GradientTargets, Prepared, Result,
-    RunningStatistics, RunningValues, Saved, Shape, Tensor, Traffic, TrainForward, prepare_copy,
+    BatchNorm, BatchNormOptions, Channels, Context, FrozenBatchNorm, GradientTargets, Layout, Prepared,
+    Result, RunningStatistics, RunningValues, Saved, Shape, Tensor, Traffic, TrainForward, prepare_copy,
 };
 
 use super::BenchOp;
@@ -26,7 +26,7 @@ pub struct Cases<'c> {
 
 /// Inputs on the host, as f32 values widened to f64.
 struct Data {
-    view: ChannelsFirst,
+    view: Channels,
     x: Vec<f64>,
     dy: Vec<f64>,
     gamma: Vec<f64>,
@@ -45,7 +45,7 @@ const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 
 impl<'c> Cases<'c> {
     pub fn new(context: &'c Context, dims: &[usize]) -> Result<Self> {
-        let view = Shape::new(dims)?.channels_first()?;
+        let view = Shape::new(dims)?.channels(Layout::ChannelsFirst)?;
         let len = view.elements() as usize;
         let c = view.channels as usize;
         let x = values(1, len, 0.5, 2.0);
@@ -120,7 +120,7 @@ impl<'c> Cases<'c> {
         self.run_poisoned(op).map_err(|error| error.to_string())?;
         let d = &self.data;
         let (view, gamma, beta) = (d.view, Some(d.gamma.as_slice()), Some(d.beta.as_slice()));
-        let channel = |i: usize| i / view.inner as usize % view.channels as usize;
+        let channel = |i: usize| view.channel_of(i as u64) as usize;
         let s = match op {
             BenchOp::TrainForward | BenchOp::TrainBackward => {
                 let moments = reference::reduce::moments(&d.x, view);

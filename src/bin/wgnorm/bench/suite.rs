@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use wgnorm::Layout;
+
 use clap::ValueEnum;
 
 use crate::Refusal;
@@ -103,7 +105,7 @@ pub fn parse_shape(text: &str) -> Result<Dims, String> {
         .map(|dim| usize::from_str(dim.trim()).map_err(|error| format!("{dim:?}: {error}")))
         .collect::<Result<Vec<_>, _>>()?;
     let shape = wgnorm::Shape::new(&dims).map_err(|error| error.to_string())?;
-    let view = shape.channels_first().map_err(|error| error.to_string())?;
+    let view = shape.channels(Layout::ChannelsFirst).map_err(|error| error.to_string())?;
     if view.count() < 2 {
         return Err(format!("shape {shape} has fewer than 2 values per channel"));
     }

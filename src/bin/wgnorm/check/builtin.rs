@@ -5,7 +5,7 @@
 
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{Statistics, batch, bounds, reduce};
-use wgnorm::{BatchNormOptions, ChannelsFirst, Momentum, RunningValues, RunningVariance, Shape};
+use wgnorm::{BatchNormOptions, Channels, Layout, Momentum, RunningValues, RunningVariance, Shape};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
 use crate::random;
@@ -180,8 +180,8 @@ fn x_of(seed: &str, dims: &[usize], data: Data) -> Vec<f32> {
     x
 }
 
-fn view(dims: &[usize]) -> ChannelsFirst {
-    Shape::new(dims).and_then(|shape| shape.channels_first()).expect("a valid shape")
+fn view(dims: &[usize]) -> Channels {
+    Shape::new(dims).and_then(|shape| shape.channels(Layout::ChannelsFirst)).expect("a valid shape")
 }
 
 fn narrow(values: Vec<f64>) -> Vec<f32> {
@@ -221,14 +221,7 @@ impl Layer {
     }
 
     /// The expected y, or whatever is mapped like it.
-    fn expect_y(
-        &self,
-        name: &str,
-        view: ChannelsFirst,
-        s: &[Statistics],
-        x: &[f64],
-        y: Vec<f64>,
-    ) -> Expected {
+    fn expect_y(&self, name: &str, view: Channels, s: &[Statistics], x: &[f64], y: Vec<f64>) -> Expected {
         expected(name, y, |i| {
             let c = channel(view, i);
             bounds::y(&s[c], x[i], self.gamma(c), self.beta(c))
@@ -283,8 +276,8 @@ impl Layer {
 }
 
 /// Channel of a flat index.
-fn channel(view: ChannelsFirst, i: usize) -> usize {
-    i / view.inner as usize % view.channels as usize
+fn channel(view: Channels, i: usize) -> usize {
+    view.channel_of(i as u64) as usize
 }
 
 fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {

@@ -1,0 +1,115 @@
+// Walking slices that are the columns of a row-major matrix (channels-last batch norm: a row per
+// sample and position; rank 2).
+//
+// An invocation stays in one column of words and walks down the rows. So each component of its words
+// belongs to one slice all along (walk/per_component.wgsl); neighbouring invocations take
+// neighbouring columns, so loads coalesce, and no transposition is ever needed.
+//
+// Where the number of channels is no multiple of the word, several rows are taken as one: 4 rows of
+// 5 channels are a row of 5 words. A channel then has several components, each with partial results
+// of its own, that the fold merges. With EDGES the tensor begins or ends inside of such a row.
+//
+//   slices              channels
+//   records             values of a row: a multiple of slices
+//   run_words           words of a row: records / WORD_WIDTH
+//   blocks              workgroups that a row is divided into: ceil(run_words / TEAMS)
+//   slice_words         rows
+//   tile_words          rows of one split
+//   step_stride         words that TEAM_SIZE rows have
+//
+// Grid: splits × blocks workgroups, row-major, folded to two dimensions where it exceeds one.
+// Invocations past the last column have an empty range and `live = false`.
+
+struct Tile {
+    column: u32,
+    split: u32,
+    // Rows [begin, end).
+    begin: u32,
+    end: u32,
+    // The invocation's team within the workgroup, and its place in the team.
+    team: u32,
+    member: u32,
+    live: bool,
+    // Zero, but no compiler knows: see `deciding` in walk/edges.wgsl.
+    zero: u32,
+}
+
+struct Cursor {
+    // Row.
+    index: u32,
+    // Index of the word within the tensor, and where it can be read: the last row may be incomplete,
+    // and lie at the end of the buffer.
+    at: u32,
+    word: u32,
+}
+
+fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
+    let zero = workgroups.z - 1u;
+    let flat = workgroup.y * workgroups.x + workgroup.x;
+    let split = flat / params.blocks;
+    let member = lane / TEAMS;
+    let team = lane - member * TEAMS;
+    let column = (flat - split * params.blocks) * TEAMS + team;
+    if (column >= params.run_words || split >= params.splits) {
+        return Tile(0u, 0u, 0u, 0u, team, member, false, zero);
+    }
+    let begin = split * params.tile_words;
+    let end = min(begin + params.tile_words, params.slice_words);
+    return Tile(column, split, begin, end, team, member, true, zero);
+}
+
+// The place of a component's partial result, and its slice.
+fn record_of(tile: Tile, k: u32) -> u32 {
+    let place = tile.column * WORD_WIDTH + k;
+    return select(place - params.phase, place + params.records - params.phase, place < params.phase);
+}
+
+fn slice_of(tile: Tile, k: u32) -> u32 {
+    return record_of(tile, k) % params.slices;
+}
+
+// Whether the sums of a component are this team's result.
+fn owns(tile: Tile, k: u32) -> bool {
+    return tile.live && tile.member == 0u;
+}
+
+// Whether the invocation is the one that writes what there is once per slice.
+fn writes(tile: Tile, k: u32) -> bool {
+    return owns(tile, k) && tile.split == 0u && record_of(tile, k) < params.slices;
+}
+
+fn cursor_of(index: u32, at: u32) -> Cursor {
+    return Cursor(index, at, select(at, min(at, params.last_word), EDGES));
+}
+
+fn cursor_first(tile: Tile) -> Cursor {
+    let row = tile.begin + tile.member;
+    return cursor_of(row, row * params.run_words + tile.column);
+}
+
+fn cursor_next(cursor: Cursor) -> Cursor {
+    return cursor_of(cursor.index + TEAM_SIZE, cursor.at + params.step_stride);
+}
+
+// The tensor's first word and last word if they belong to others in part, for the one invocation in
+// whose tile they are: past the end for all others.
+fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
+    let head = edge == 0u;
+    let at = select(params.last_word, 0u, head);
+    let part = select(params.phase + params.elements, params.phase, head) % WORD_WIDTH != 0u;
+    let row = at / params.run_words;
+    let here = tile.live & (tile.member == 0u) & (tile.column == at - row * params.run_words)
+        & (row >= tile.begin) & (row < tile.end);
+    return cursor_of(select(0xffffffffu, row, part & here), at);
+}
+
+// The components that hold values of the tensor.
+fn inside(at: Cursor) -> WordB {
+    return WordU(at.at * WORD_WIDTH - params.phase) + WORD_PLACES < WordU(params.elements);
+}
+
+// Whether all of the word is the tensor's.
+fn whole(at: Cursor) -> bool {
+    let first = at.at * WORD_WIDTH - params.phase;
+    return first < params.elements && params.elements - first >= WORD_WIDTH;
+}

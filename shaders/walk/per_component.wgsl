@@ -1,0 +1,24 @@
+// Each component of a word belongs to a slice of its own, and stays so all along the walk: one
+// statistic per component.
+
+fn spread(at: Cursor, stat: Stat) -> Word {
+    return stat;
+}
+
+fn gathered(word: Word) -> Stat {
+    return word;
+}
+
+// Values of the slices at the cursor, 0 where there are none.
+fn sampled(at: Cursor, word: Word) -> Stat {
+    return within(at, word);
+}
+
+// Values of `words` words, of which `counted` were counted where there are edges.
+fn counted_values(words: u32, counted: StatU) -> StatU {
+    return select(StatU(words), counted, EDGES);
+}
+
+fn values_in(mask: WordB) -> StatU {
+    return select(StatU(0u), StatU(1u), mask);
+}

@@ -1,0 +1,141 @@
+//! What the policy decides, and what a caller may force.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
+/// forces nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// f32 per memory access: 1, or 4 where that is possible.
+    pub width: Option<u32>,
+    /// Invocations per workgroup.
+    pub workgroup_size: Option<u32>,
+    /// Invocations that walk a slice together: a divisor of the workgroup size.
+    pub team_size: Option<u32>,
+    /// Workgroups per slice, as far as the slice has that many words and the loop limit allows it.
+    pub splits: Option<u32>,
+    /// Channels last: times the fewest rows that are whole words are taken as one row.
+    pub rows: Option<u32>,
+}
+
+impl Tuning {
+    /// # Errors
+    /// [`Error::MissingCapability`] for a width that no kernel has, or a zero.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refused =
+            |what, needed: u32, got| Err(Error::MissingCapability { what, needed: needed.into(), got });
+        if let Some(width) = self.width.filter(|width| ![1, 4].contains(width)) {
+            return refused("words of another width than 1 or 4", width, 4);
+        }
+        for (what, forced) in [
+            ("invocations per workgroup", self.workgroup_size),
+            ("teams of no invocations", self.team_size),
+            ("slices of no workgroups", self.splits),
+            ("rows of no rows", self.rows),
+        ] {
+            if forced == Some(0) {
+                return refused(what, 0, 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a walk goes through memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WalkKind {
+    /// Slices are contiguous runs: channels first.
+    Segments,
+    /// Slices are columns of a matrix: channels last, rank 2.
+    Columns,
+}
+
+impl WalkKind {
+    /// The name in plans and kernel keys, and of the shader file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            WalkKind::Segments => "segments",
+            WalkKind::Columns => "columns",
+        }
+    }
+}
+
+/// How a walk is cut into workgroups.
+///
+/// As text, one line; its [`reasons`](Self::reasons) say why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// How the walk goes through memory.
+    pub walk: WalkKind,
+    /// f32 per word.
+    pub width: u32,
+    /// Whether slices, or the tensor, begin or end inside of words.
+    pub edges: bool,
+    /// Invocations per workgroup.
+    pub workgroup_size: u32,
+    /// Invocations that walk a slice, or a column of words, together.
+    pub team_size: u32,
+    /// Words that one accumulator sums before it is merged.
+    pub chunk_words: u32,
+    /// Slices (channels).
+    pub slices: u32,
+    /// Partial results per split: a multiple of the slices.
+    pub records: u32,
+    /// Workgroups that the slices, or the columns, are divided among.
+    pub blocks: u32,
+    /// Tiles per slice.
+    pub splits: u32,
+    /// Words per slice; rows of a matrix.
+    pub slice_words: u32,
+    /// Words, or rows, per tile.
+    pub tile_words: u32,
+    /// Words per contiguous run, or per row.
+    pub run_words: u32,
+    /// Distance between neighbouring slices, in words, with edges in values.
+    pub slice_stride: u32,
+    /// Distance between consecutive runs of a slice, in words, with edges in values; between rows, in words.
+    pub run_stride: u32,
+    /// Values per run.
+    pub inner: u32,
+    /// Values of the tensor.
+    pub elements: u32,
+    /// Element of a word at which the tensors begin.
+    pub phase: u32,
+    /// Workgroups in x and y.
+    pub grid: [u32; 2],
+    /// Iterations that one invocation runs at most, summed over its loops.
+    pub longest_loop: u64,
+    /// Why the policy decided so, one decision each.
+    pub reasons: Vec<String>,
+}
+
+impl Plan {
+    /// Partial results per slice.
+    pub fn partials(&self) -> u32 {
+        self.splits * (self.records / self.slices)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { width, workgroup_size, team_size, slices, splits, tile_words, grid, longest_loop, .. } =
+            self;
+        write!(f, "{} f32x{width}", self.walk.name())?;
+        if self.edges {
+            write!(f, " edges")?;
+        }
+        write!(f, " wg{workgroup_size} team{team_size} slices {slices}")?;
+        if self.records > self.slices {
+            write!(f, " ({} rows as one)", self.records / self.slices)?;
+        }
+        write!(
+            f,
+            " x splits {splits} tile {tile_words} words grid {}x{} loop {longest_loop}",
+            grid[0], grid[1]
+        )
+    }
+}
