@@ -13,6 +13,10 @@ fn team_merge(tile: Tile, mine: Partial) -> Partial {
     if (TEAM_SIZE == 1u) {
         return mine;
     }
+    if (STRIP > 1u) {
+        // The tree may still be read for the word before.
+        workgroupBarrier();
+    }
     var merged = mine;
     tree[tile.member * TEAMS + tile.team] = mine;
     var width = TEAM_SIZE;

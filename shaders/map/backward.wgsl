@@ -24,17 +24,26 @@ fn map_backward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
-    let s = slice_statistics(tile);
-    let sums = fold_gradients_of(tile);
-    let mean = GradientSums(sums.dy / params.count, sums.dy_xhat / params.count);
+    var s: array<Statistics, STRIP>;
+    var mean: array<GradientSums, STRIP>;
+    for (var j = 0u; j < STRIP; j += 1u) {
+        s[j] = slice_statistics(strip_tile(tile, j));
+        let sums = fold_gradients_of(strip_tile(tile, j));
+        mean[j] = GradientSums(sums.dy / params.count, sums.dy_xhat / params.count);
+    }
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
-        store(at, dx_of(at, s, mean));
+        for (var j = 0u; j < STRIP; j += 1u) {
+            let here = strip_cursor(at, j);
+            store(here, dx_of(here, s[j], mean[j]));
+        }
     }
     if (EDGES) {
-        for (var edge = 0u; edge < 2u; edge += 1u) {
-            let at = cursor_of_edge(tile, edge);
-            if (at.index < tile.end) {
-                store_part(at, dx_of(at, s, mean));
+        for (var j = 0u; j < STRIP; j += 1u) {
+            for (var edge = 0u; edge < 2u; edge += 1u) {
+                let at = cursor_of_edge(strip_tile(tile, j), edge);
+                if (at.index < tile.end) {
+                    store_part(at, dx_of(at, s[j], mean[j]));
+                }
             }
         }
     }

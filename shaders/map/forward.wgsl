@@ -21,15 +21,23 @@ fn map_forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
-    let s = slice_statistics(tile);
+    var s: array<Statistics, STRIP>;
+    for (var j = 0u; j < STRIP; j += 1u) {
+        s[j] = slice_statistics(strip_tile(tile, j));
+    }
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
-        store(at, y_of(at, s));
+        for (var j = 0u; j < STRIP; j += 1u) {
+            let here = strip_cursor(at, j);
+            store(here, y_of(here, s[j]));
+        }
     }
     if (EDGES) {
-        for (var edge = 0u; edge < 2u; edge += 1u) {
-            let at = cursor_of_edge(tile, edge);
-            if (at.index < tile.end) {
-                store_part(at, y_of(at, s));
+        for (var j = 0u; j < STRIP; j += 1u) {
+            for (var edge = 0u; edge < 2u; edge += 1u) {
+                let at = cursor_of_edge(strip_tile(tile, j), edge);
+                if (at.index < tile.end) {
+                    store_part(at, y_of(at, s[j]));
+                }
             }
         }
     }

@@ -13,9 +13,17 @@ fn map_frozen(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
-    let s = slice_statistics(tile);
-    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
-        emit_dx(at, dy[params.dy_offset + at.word], s);
+    var s: array<Statistics, STRIP>;
+    for (var j = 0u; j < STRIP; j += 1u) {
+        s[j] = slice_statistics(strip_tile(tile, j));
     }
-    emit_dx_edges(tile, s);
+    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+        for (var j = 0u; j < STRIP; j += 1u) {
+            let here = strip_cursor(at, j);
+            emit_dx(here, dy[params.dy_offset + here.word], s[j]);
+        }
+    }
+    for (var j = 0u; j < STRIP; j += 1u) {
+        emit_dx_edges(strip_tile(tile, j), s[j]);
+    }
 }

@@ -23,32 +23,48 @@ fn reduce_gradients(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
-    let s = slice_statistics(tile);
+    var s: array<Statistics, STRIP>;
+    var mine: array<GradientSums, STRIP>;
+    for (var j = 0u; j < STRIP; j += 1u) {
+        s[j] = slice_statistics(strip_tile(tile, j));
+        mine[j] = identity();
+    }
     var at = cursor_first(tile);
-    var mine = identity();
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
         // length of a chunk plus the number of chunks, not with their product.
-        var sum_dy = Word(0.0);
-        var sum_dy_xhat = Word(0.0);
+        var sum_dy: array<Word, STRIP>;
+        var sum_dy_xhat: array<Word, STRIP>;
+        for (var j = 0u; j < STRIP; j += 1u) {
+            sum_dy[j] = Word(0.0);
+            sum_dy_xhat[j] = Word(0.0);
+        }
         let words = words_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < words; i += 1u) {
-            let upstream = dy[params.dy_offset + at.word];
-            let counted = within(at, upstream);
-            let xhat = within(at, normalized(at, x[params.x_offset + at.word], s));
-            sum_dy += counted;
-            sum_dy_xhat = fma(counted, xhat, sum_dy_xhat);
-            emit_dx(at, upstream, s);
+            for (var j = 0u; j < STRIP; j += 1u) {
+                let here = strip_cursor(at, j);
+                let upstream = dy[params.dy_offset + here.word];
+                let counted = within(here, upstream);
+                let xhat = within(here, normalized(here, x[params.x_offset + here.word], s[j]));
+                sum_dy[j] += counted;
+                sum_dy_xhat[j] = fma(counted, xhat, sum_dy_xhat[j]);
+                emit_dx(here, upstream, s[j]);
+            }
             at = cursor_next(at);
         }
-        mine = merge(mine, GradientSums(gathered(sum_dy), gathered(sum_dy_xhat)));
+        for (var j = 0u; j < STRIP; j += 1u) {
+            mine[j] = merge(mine[j], GradientSums(gathered(sum_dy[j]), gathered(sum_dy_xhat[j])));
+        }
     }
-    emit_dx_edges(tile, s);
-    let merged = team_merge(tile, mine);
-    for (var k = 0u; k < STATS; k += 1u) {
-        if (owns(tile, k)) {
-            partials_out[tile.split * params.records + record_of(tile, k)] =
-                GradientSumsRecord(component(merged.dy, k), component(merged.dy_xhat, k));
+    for (var j = 0u; j < STRIP; j += 1u) {
+        let column = strip_tile(tile, j);
+        emit_dx_edges(column, s[j]);
+        let merged = team_merge(column, mine[j]);
+        for (var k = 0u; k < STATS; k += 1u) {
+            if (owns(column, k)) {
+                partials_out[tile.split * params.records + record_of(column, k)] =
+                    GradientSumsRecord(component(merged.dy, k), component(merged.dy_xhat, k));
+            }
         }
     }
 }

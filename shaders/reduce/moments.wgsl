@@ -21,7 +21,8 @@ const GROUP_CHUNKS: u32 = 16u;
 // Sums about a shift lose log2(1 + z²) bits of a chunk's variance, z its distance from the chunk's mean in standard
 // deviations. Where the shift is the mean of the chunks before, that is little more than 2 bits of the slice's variance,
 // because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
-fn first_shift(first: Cursor, words: u32) -> Stat {
+fn first_shift(start: Cursor, words: u32, j: u32) -> Stat {
+    let first = strip_cursor(start, j);
     var second = first;
     if (words >= 2u) {
         second = cursor_next(first);
@@ -44,39 +45,63 @@ fn reduce_moments(
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
     var at = cursor_first(tile);
-    var shift = Stat(0.0);
-    if (at.index < tile.end) {
-        shift = first_shift(at, words_of_chunk(at, tile, CHUNK_WORDS));
+    var shift: array<Stat, STRIP>;
+    var mine: array<Moments, STRIP>;
+    for (var j = 0u; j < STRIP; j += 1u) {
+        mine[j] = identity();
+        shift[j] = Stat(0.0);
+        if (at.index < tile.end) {
+            shift[j] = first_shift(at, words_of_chunk(at, tile, CHUNK_WORDS), j);
+        }
     }
-    var mine = identity();
     while (at.index < tile.end) {
-        var group = identity();
+        var group: array<Moments, STRIP>;
+        for (var j = 0u; j < STRIP; j += 1u) {
+            group[j] = identity();
+        }
         for (var chunk = 0u; chunk < GROUP_CHUNKS && at.index < tile.end; chunk += 1u) {
             let words = words_of_chunk(at, tile, CHUNK_WORDS);
-            let scaled_shift = spread(at, -shift * SCALE);
-            var sum = Word(0.0);
-            var squares = Word(0.0);
-            var counted = StatU(0u);
+            var sum: array<Word, STRIP>;
+            var squares: array<Word, STRIP>;
+            var counted: array<StatU, STRIP>;
+            for (var j = 0u; j < STRIP; j += 1u) {
+                sum[j] = Word(0.0);
+                squares[j] = Word(0.0);
+                counted[j] = StatU(0u);
+            }
             for (var i = 0u; i < words; i += 1u) {
-                let e = within(at, fma(x[params.x_offset + at.word], Word(SCALE), scaled_shift));
-                sum += e;
-                squares = fma(e, e, squares);
-                if (EDGES) {
-                    counted += values_in(inside(at));
+                for (var j = 0u; j < STRIP; j += 1u) {
+                    let here = strip_cursor(at, j);
+                    let scaled_shift = spread(here, -shift[j] * SCALE);
+                    let e = within(here, fma(x[params.x_offset + here.word], Word(SCALE), scaled_shift));
+                    sum[j] += e;
+                    squares[j] = fma(e, e, squares[j]);
+                    if (EDGES) {
+                        counted[j] += values_in(inside(here));
+                    }
                 }
                 at = cursor_next(at);
             }
-            let count = counted_values(words, counted);
-            group = merge(group, moments_of_sums(count, shift, gathered(sum), gathered(squares)));
-            shift = group.shift;
+            for (var j = 0u; j < STRIP; j += 1u) {
+                let count = counted_values(words, counted[j]);
+                let found = moments_of_sums(count, shift[j], gathered(sum[j]), gathered(squares[j]));
+                group[j] = merge(group[j], found);
+                shift[j] = group[j].shift;
+            }
         }
-        mine = merge(mine, group);
-        shift = mine.shift;
+        for (var j = 0u; j < STRIP; j += 1u) {
+            mine[j] = merge(mine[j], group[j]);
+            shift[j] = mine[j].shift;
+        }
     }
-    let merged = team_merge(tile, mine);
-    for (var k = 0u; k < STATS; k += 1u) {
-        if (owns(tile, k)) {
-            partials_out[tile.split * params.records + record_of(tile, k)] = record_of_component(merged, k);
+    for (var j = 0u; j < STRIP; j += 1u) {
+        let column = strip_tile(tile, j);
+        let merged = team_merge(column, mine[j]);
+        for (var k = 0u; k < STATS; k += 1u) {
+            if (owns(column, k)) {
+                partials_out[tile.split * params.records + record_of(column, k)] =
+                    record_of_component(merged, k);
+            }
         }
     }
 }

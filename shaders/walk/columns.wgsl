@@ -49,7 +49,7 @@ fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
     let split = flat / params.blocks;
     let member = lane / TEAMS;
     let team = lane - member * TEAMS;
-    let column = (flat - split * params.blocks) * TEAMS + team;
+    let column = (flat - split * params.blocks) * TEAMS * STRIP + team;
     if (column >= params.run_words || split >= params.splits) {
         return Tile(0u, 0u, 0u, 0u, team, member, false, zero);
     }
@@ -80,6 +80,17 @@ fn writes(tile: Tile, k: u32) -> bool {
 
 fn cursor_of(index: u32, at: u32) -> Cursor {
     return Cursor(index, at, select(at, min(at, params.last_word), EDGES));
+}
+
+// The j-th word of the strip.
+fn strip_tile(tile: Tile, j: u32) -> Tile {
+    var moved = tile;
+    moved.column += j * TEAMS;
+    return moved;
+}
+
+fn strip_cursor(at: Cursor, j: u32) -> Cursor {
+    return cursor_of(at.index, at.at + j * TEAMS);
 }
 
 fn cursor_first(tile: Tile) -> Cursor {

@@ -70,6 +70,14 @@ fn team_of_slice(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile
     return tile_of_slices(workgroup.y * workgroups.x + workgroup.x, 0u, lane, workgroups.z - 1u);
 }
 
+fn strip_tile(tile: Tile, j: u32) -> Tile {
+    return tile;
+}
+
+fn strip_cursor(at: Cursor, j: u32) -> Cursor {
+    return at;
+}
+
 // The slice of a component, and the place of its partial result. The second of a pair is the next
 // slice, after the last one the first: that is how runs follow each other in memory.
 fn slice_of(tile: Tile, k: u32) -> u32 {

@@ -193,6 +193,7 @@ impl<'c> Build<'c> {
                 walk: plan.walk,
                 width: plan.width,
                 edges: plan.edges,
+                strip: plan.strip,
                 workgroup_size: plan.workgroup_size,
                 team_size: plan.team_size,
                 chunk_words: plan.chunk_words,

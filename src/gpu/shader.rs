@@ -38,6 +38,10 @@ sources! {
     PER_PAIR = "walk/per_pair.wgsl";
     PER_COMPONENT = "walk/per_component.wgsl";
     EDGES = "walk/edges.wgsl";
+    STRIP_1 = "walk/strip_1.wgsl";
+    STRIP_2 = "walk/strip_2.wgsl";
+    STRIP_4 = "walk/strip_4.wgsl";
+    STRIP_8 = "walk/strip_8.wgsl";
     MOMENTS = "lib/moments.wgsl";
     ACCUMULATE = "lib/accumulate.wgsl";
     GRADIENT_SUMS = "lib/gradient_sums.wgsl";
@@ -225,6 +229,8 @@ pub(crate) struct Variant {
     pub width: u32,
     /// Slices, or the tensor, begin or end inside of words.
     pub edges: bool,
+    /// Words that an invocation walks at once: 1, 2, 4 or 8.
+    pub strip: u32,
     pub workgroup_size: u32,
     pub team_size: u32,
     pub chunk_words: u32,
@@ -247,6 +253,9 @@ impl Variant {
         key += &format!(" {} f32x{}", self.walk.name(), self.width);
         if self.edges {
             key += " edges";
+        }
+        if self.strip > 1 {
+            key += &format!(" strip{}", self.strip);
         }
         key += &format!(" wg{} team{}", self.workgroup_size, self.team_size);
         if self.kernel.chunked() {
@@ -271,6 +280,12 @@ impl Variant {
             (WalkKind::Columns, _) => [&STAT_F32X4, &COLUMNS, &PER_COMPONENT],
         });
         sources.push(&EDGES);
+        sources.push(match self.strip {
+            1 => &STRIP_1,
+            2 => &STRIP_2,
+            4 => &STRIP_4,
+            _ => &STRIP_8,
+        });
         if let Some(output) = self.kernel.output() {
             sources.extend([output, if self.width == 4 { &STORE_F32X4 } else { &STORE_F32X1 }]);
         }
@@ -350,7 +365,12 @@ mod tests {
                     if words || flat && walk == WalkKind::Columns {
                         continue;
                     }
-                    for (workgroup_size, team_size) in [(8, 1), (64, 64), (256, 32), (1024, 256)] {
+                    for (workgroup_size, team_size, strip) in
+                        [(8, 1, 1), (8, 1, 4), (64, 64, 1), (256, 32, 1), (256, 32, 2), (1024, 256, 1)]
+                    {
+                        if strip > 1 && walk == WalkKind::Segments {
+                            continue;
+                        }
                         for shared in [false, true] {
                             let chunk_words = 64 / width;
                             variants.push(Variant {
@@ -358,6 +378,7 @@ mod tests {
                                 walk,
                                 width,
                                 edges,
+                                strip,
                                 workgroup_size,
                                 team_size,
                                 chunk_words,
@@ -448,6 +469,7 @@ mod tests {
             walk: WalkKind::Columns,
             width: 4,
             edges: true,
+            strip: 2,
             workgroup_size: 64,
             team_size: 8,
             chunk_words: 16,

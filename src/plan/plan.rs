@@ -18,6 +18,8 @@ pub struct Tuning {
     pub splits: Option<u32>,
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
+    /// Channels last: words of a row that an invocation walks at once, 1, 2, 4 or 8, as far as they divide the row.
+    pub strip: Option<u32>,
 }
 
 impl Tuning {
@@ -28,6 +30,9 @@ impl Tuning {
             |what, needed: u32, got| Err(Error::MissingCapability { what, needed: needed.into(), got });
         if let Some(width) = self.width.filter(|width| ![1, 4].contains(width)) {
             return refused("words of another width than 1 or 4", width, 4);
+        }
+        if let Some(strip) = self.strip.filter(|strip| ![1, 2, 4, 8].contains(strip)) {
+            return refused("strips of other than 1, 2, 4 or 8 words", strip, 8);
         }
         for (what, forced) in [
             ("invocations per workgroup", self.workgroup_size),
@@ -75,6 +80,8 @@ pub struct Plan {
     pub width: u32,
     /// Whether slices, or the tensor, begin or end inside of words.
     pub edges: bool,
+    /// Words of a row that an invocation walks at once.
+    pub strip: u32,
     /// Invocations per workgroup.
     pub workgroup_size: u32,
     /// Invocations that walk a slice, or a column of words, together.
@@ -127,6 +134,9 @@ impl fmt::Display for Plan {
         write!(f, "{} f32x{width}", self.walk.name())?;
         if self.edges {
             write!(f, " edges")?;
+        }
+        if self.strip > 1 {
+            write!(f, " strip{}", self.strip)?;
         }
         write!(f, " wg{workgroup_size} team{team_size} slices {slices}")?;
         if self.records > self.slices {

@@ -29,7 +29,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let geometry = Geometry::new(walk, &words, workgroup_size, capabilities, tuning, &mut reasons)?;
     let team_size = geometry.team_size;
     let lanes = u64::from(team_size);
-    let blocks = geometry.columns.div_ceil(u64::from(workgroup_size / team_size));
+    let blocks = geometry.columns.div_ceil(u64::from(workgroup_size / team_size * geometry.strip));
     let slice_words = geometry.slice_words;
     let repeat = geometry.records / geometry.slices;
     let chunk_words = if walk.pattern.is_columns() { CHUNK_VALUES } else { CHUNK_VALUES / words.width };
@@ -74,6 +74,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         walk: if walk.pattern.is_columns() { WalkKind::Columns } else { WalkKind::Segments },
         width: words.width,
         edges: words.edges || geometry.incomplete,
+        strip: geometry.strip,
         workgroup_size,
         team_size,
         chunk_words,
@@ -116,6 +117,7 @@ pub(crate) fn plan_per_slice(
         walk: WalkKind::Segments,
         width: 1,
         edges: false,
+        strip: 1,
         workgroup_size,
         team_size,
         chunk_words: 1,
@@ -192,6 +194,7 @@ struct Geometry {
     inner: u64,
     elements: u64,
     team_size: u32,
+    strip: u32,
     /// Whether the last row of a matrix is not full.
     incomplete: bool,
 }
@@ -233,11 +236,12 @@ impl Geometry {
                         tuning,
                         reasons,
                     )?,
+                    strip: 1,
                     incomplete: false,
                 })
             }
             Pattern::Columns { slices, rows } => {
-                let (repeat, team_size) =
+                let (repeat, strip, team_size) =
                     column_team(slices, rows, words, workgroup_size, capabilities, tuning, reasons)?;
                 let elements = slices * rows;
                 let records = slices * repeat;
@@ -253,6 +257,7 @@ impl Geometry {
                     inner: 1,
                     elements,
                     team_size,
+                    strip,
                     incomplete: !elements.is_multiple_of(records),
                 })
             }
@@ -313,7 +318,7 @@ fn column_team(
     capabilities: &Capabilities,
     tuning: &Tuning,
     reasons: &mut Vec<String>,
-) -> Result<(u64, u32)> {
+) -> Result<(u64, u32, u32)> {
     let width = u64::from(words.width);
     // The fewest rows that are whole words.
     let whole = (1..=width).find(|&repeat| (slices * repeat).is_multiple_of(width)).unwrap_or(width);
@@ -322,31 +327,38 @@ fn column_team(
         Some(team_size) => workgroup_size / team_size,
         None => team(run_words.min(column_words(capabilities)), workgroup_size),
     };
+    let row = |repeat: u64| slices * repeat / width;
     let idle = |repeat: u64| {
-        let run_words = slices * repeat / width;
-        let lanes = run_words.next_multiple_of(teams(run_words).into());
-        (lanes - run_words) as f64 / lanes as f64
+        let lanes = row(repeat).next_multiple_of(teams(row(repeat)).into());
+        (lanes - row(repeat)) as f64 / lanes as f64
     };
-    let repeat = match tuning.rows {
-        Some(forced) => whole * u64::from(forced),
-        None => {
-            // More rows, where fewer would leave more than an eighth of the invocations without a column, but not so
-            // many that the fold has more to merge than the walk has steps.
-            let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
-            let candidates = (1..=8).map(|times| whole * times).filter(affordable);
-            let good = candidates.clone().find(|&repeat| idle(repeat) <= 0.125);
-            good.unwrap_or_else(|| candidates.min_by(|&a, &b| idle(a).total_cmp(&idle(b))).unwrap_or(whole))
-        }
+    // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
+    let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
+    let candidates: Vec<u64> = match tuning.rows {
+        Some(forced) => vec![whole * u64::from(forced)],
+        None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
     };
-    let run_words = slices * repeat / width;
+    // A row that strips divide, of as long strips as possible and as few rows as that takes.
+    let strips =
+        [8, 4, 2, 1].into_iter().filter(|&strip| strip <= tuning.strip.unwrap_or(most_strips(capabilities)));
+    let divided = strips.filter(|&strip| strip > 1).find_map(|strip| {
+        let divides = |&&repeat: &&u64| row(repeat).is_multiple_of(u64::from(teams(row(repeat)) * strip));
+        candidates.iter().find(divides).map(|&repeat| (repeat, strip))
+    });
+    let (repeat, strip) = divided.unwrap_or_else(|| {
+        let good = candidates.iter().find(|&&repeat| idle(repeat) <= 0.125);
+        let least = || candidates.iter().min_by(|&&a, &&b| idle(a).total_cmp(&idle(b)));
+        (good.or_else(least).copied().unwrap_or(whole), 1)
+    });
+    let run_words = row(repeat);
     let teams = teams(run_words);
     reasons.push(format!(
-        "team: {} rows at a time, {teams} of {run_words} columns per workgroup; {repeat} rows of {slices} values as \
-         one leave {:.0} % of the invocations without a column",
+        "team: {} rows at a time, {teams} x {strip} of {run_words} columns per workgroup; {repeat} rows of {slices} \
+         values as one leave {:.0} % of the invocations without a column",
         workgroup_size / teams,
         100.0 * idle(repeat)
     ));
-    Ok((repeat, workgroup_size / teams))
+    Ok((repeat, strip, workgroup_size / teams))
 }
 
 /// Workgroups per slice, or per block of columns.
@@ -426,6 +438,11 @@ fn team_rounds(capabilities: &Capabilities) -> u64 {
     if capabilities.cpu { 1024 } else { 4 }
 }
 
+/// Words of a row that an invocation walks at once.
+fn most_strips(capabilities: &Capabilities) -> u32 {
+    if capabilities.cpu { 8 } else { 1 }
+}
+
 /// Neighbouring words of a row that a workgroup walks.
 fn column_words(capabilities: &Capabilities) -> u64 {
     if capabilities.cpu { 8 } else { 32 }
@@ -473,7 +490,7 @@ mod tests {
     use crate::shape::{Layout, Shape};
 
     const FREE: Tuning =
-        Tuning { width: None, workgroup_size: None, team_size: None, splits: None, rows: None };
+        Tuning { width: None, workgroup_size: None, team_size: None, splits: None, rows: None, strip: None };
 
     fn walk(dims: &[usize], layout: Layout) -> Walk {
         Walk::channels(Shape::new(dims).unwrap().channels(layout).unwrap(), Alignment::Same(0))

@@ -34,6 +34,7 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         ("teams of 1", Tuning { workgroup_size: Some(32), team_size: Some(1), splits: Some(2), ..free }),
         ("teams of 8", Tuning { workgroup_size: Some(64), team_size: Some(8), splits: Some(5), ..free }),
         ("3 rows", Tuning { rows: Some(3), ..free }),
+        ("strips of 2", Tuning { strip: Some(2), workgroup_size: Some(16), team_size: Some(8), ..free }),
     ]
 }
 

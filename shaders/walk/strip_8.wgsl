@@ -1,0 +1,3 @@
+// Words of a row that an invocation walks at once, TEAMS words apart: 8.
+
+const STRIP: u32 = 8u;
