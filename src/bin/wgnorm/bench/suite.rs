@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use crate::Refusal;
 
 /// An operation of the benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum BenchOp {
     TrainForward,
@@ -28,6 +28,15 @@ impl BenchOp {
             Self::FrozenBackward => "frozen_backward",
         }
     }
+
+    /// Whether it uses running statistics instead of the batch's.
+    pub const fn is_frozen(self) -> bool {
+        matches!(self, Self::Inference | Self::FrozenBackward)
+    }
+
+    pub const fn is_forward(self) -> bool {
+        matches!(self, Self::TrainForward | Self::Inference)
+    }
 }
 
 /// A shape and how often the network has it.
@@ -41,11 +50,14 @@ pub struct Layer {
 #[derive(Clone, Debug)]
 pub struct Dims(pub Vec<usize>);
 
-/// Channels, edge of the square map, and number of the 53 batch-norm layers of ResNet-50 at 224 × 224.
+/// Channels, edge of the square map, and number of such layers.
+type Square = (usize, usize, u32);
+
+/// The 53 batch-norm layers of ResNet-50 at 224 × 224.
 ///
 /// He et al., "Deep Residual Learning for Image Recognition", 2015, table 1, with the stride on the 3 × 3 convolution
 /// (torchvision's ResNet-50).
-const RESNET50: [(usize, usize, u32); 12] = [
+const RESNET50: [Square; 12] = [
     (64, 112, 1),
     (64, 56, 6),
     (256, 56, 4),
@@ -60,15 +72,33 @@ const RESNET50: [(usize, usize, u32); 12] = [
     (2048, 7, 4),
 ];
 
+/// A sweep over tensor sizes, each twice the one before: 64 KiB to 64 MiB at batch 8.
+const SIZES: [Square; 11] = [
+    (32, 8, 1),
+    (64, 8, 1),
+    (32, 16, 1),
+    (64, 16, 1),
+    (32, 32, 1),
+    (64, 32, 1),
+    (32, 64, 1),
+    (64, 64, 1),
+    (32, 128, 1),
+    (64, 128, 1),
+    (32, 256, 1),
+];
+
+/// The built-in suites.
+const SUITES: [(&str, &[Square]); 2] = [("resnet50", &RESNET50), ("sizes", &SIZES)];
+
 /// The layers of a named suite or of a file.
 pub fn load(suite: &str, batch: usize) -> Result<Vec<Layer>, Refusal> {
-    if suite == "resnet50" {
-        let layer =
-            |&(c, edge, times): &(usize, usize, u32)| Layer { dims: vec![batch, c, edge, edge], times };
-        return Ok(RESNET50.iter().map(layer).collect());
+    if let Some((_, layers)) = SUITES.iter().find(|(name, _)| *name == suite) {
+        let layer = |&(c, edge, times): &Square| Layer { dims: vec![batch, c, edge, edge], times };
+        return Ok(layers.iter().map(layer).collect());
     }
+    let names = SUITES.map(|(name, _)| name).join(", ");
     let text = std::fs::read_to_string(suite)
-        .map_err(|error| format!("suite {suite:?} is neither resnet50 nor a file: {error}"))?;
+        .map_err(|error| format!("suite {suite:?} is none of {names}, nor a file: {error}"))?;
     let layers = text
         .lines()
         .enumerate()
@@ -122,6 +152,14 @@ mod tests {
     #[test]
     fn resnet50_has_53_layers() {
         assert_eq!(load("resnet50", 8).unwrap().iter().map(|layer| layer.times).sum::<u32>(), 53);
+    }
+
+    #[test]
+    fn sizes_double_from_64_kib_to_64_mib() {
+        let bytes = |layer: &Layer| 4 * layer.dims.iter().product::<usize>();
+        let sizes: Vec<_> = load("sizes", 8).unwrap().iter().map(bytes).collect();
+        assert_eq!((sizes[0], *sizes.last().unwrap()), (64 << 10, 64 << 20));
+        assert!(sizes.windows(2).all(|pair| pair[1] == 2 * pair[0]));
     }
 
     #[test]
