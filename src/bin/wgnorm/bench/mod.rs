@@ -6,6 +6,7 @@ mod data;
 mod layout;
 mod measure;
 mod naive;
+mod plot;
 mod report;
 mod suite;
 mod table;
@@ -67,6 +68,9 @@ pub struct Args {
     /// Writes the results as CSV, a row per case
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Draws the results: bandwidth over tensor size, and every layer as a fraction of a copy
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -188,6 +192,9 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
     if let Some(path) = &args.csv {
         report::write_csv(path, &report)?;
+    }
+    if let Some(path) = &args.plot {
+        plot::write(path, &report)?;
     }
     Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
 }

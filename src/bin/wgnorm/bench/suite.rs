@@ -1,5 +1,6 @@
 //! What is benchmarked: the batch-norm layers of a network, or shapes from a file or the command line.
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -118,7 +119,8 @@ fn parse_line(line: &str, batch: usize) -> Result<Layer, String> {
     let (shape, times) = match line.split_once(char::is_whitespace) {
         Some((shape, times)) => {
             let digits = times.trim().strip_prefix('x').ok_or("expected xTIMES after the shape")?;
-            (shape, digits.parse().map_err(|error| format!("{digits:?}: {error}"))?)
+            let times: NonZeroU32 = digits.parse().map_err(|error| format!("{digits:?}: {error}"))?;
+            (shape, times.get())
         }
         None => (line, 1),
     };
@@ -166,7 +168,7 @@ mod tests {
     fn lines_are_parsed_and_mistakes_told() {
         assert_eq!(parse_line("64,7,7 x3", 2), Ok(Layer { dims: vec![2, 64, 7, 7], times: 3 }));
         assert_eq!(parse_line("64", 2), Ok(Layer { dims: vec![2, 64], times: 1 }));
-        for wrong in ["64,7,7 3", "64,x", "64,7,7 xx", "1,2,3,4,5,6"] {
+        for wrong in ["64,7,7 3", "64,x", "64,7,7 xx", "64,7,7 x0", "1,2,3,4,5,6"] {
             assert!(parse_line(wrong, 2).is_err(), "{wrong}");
         }
         assert!(parse_shape("1,5").is_err() && parse_shape("5").is_err());
