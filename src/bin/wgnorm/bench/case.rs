@@ -226,7 +226,7 @@ impl Case<'_, '_> {
     /// As [`Self::check`] for the baseline, if there is one.
     pub fn check_naive(&self, kernels: &mut Kernels) -> Result<(), String> {
         let Cases { context, data, sets, naive, .. } = &*self.cases;
-        match naive {
+        match naive.as_ref().filter(|naive| naive.covers(self.op)) {
             Some(naive) => naive.check(context, kernels, self.op, sets, data).map(|_| ()),
             None => Ok(()),
         }
@@ -279,8 +279,10 @@ impl Case<'_, '_> {
         let bytes = self.traffic().plan_bytes;
         let Self { cases, op, operations } = self;
         let Cases { context, layer, sets, copies, naive, .. } = &mut **cases;
-        let naive: Option<naive::Bound> =
-            naive.as_ref().map(|naive| naive.bind(context, kernels, *op, sets)).transpose()?;
+        let naive: Option<naive::Bound> = match naive.as_ref().filter(|naive| naive.covers(*op)) {
+            Some(naive) => Some(naive.bind(context, kernels, *op, sets)?),
+            None => None,
+        };
         let mut works = vec![
             Work { record: Box::new(|pass, set| operations[set].record_in(layer, pass)), bytes },
             Work {
