@@ -112,6 +112,7 @@ fn exit_codes_tell_failure_from_misuse() {
     assert_eq!(code(&["bench", "--layout", "diagonal"]), 2);
     assert_eq!(code(&["bench", "--cache", "lukewarm"]), 2);
     assert_eq!(code(&["bench", "--cold-bytes", "0"]), 2);
+    assert_eq!(code(&["bench", "--plot", "no such directory/out.svg"]), 2);
     assert_eq!(code(&["compare", "no such file", "nor this"]), 2);
     assert_eq!(code(&["no such command"]), 2);
     assert_eq!(code(&["info"]), 0);
@@ -119,8 +120,9 @@ fn exit_codes_tell_failure_from_misuse() {
 
 #[test]
 fn the_benchmark_reports_what_scripts_rely_on() {
-    let (code, report) =
-        report("bench", &["bench", "--shape", "2,8,14,14", "--shape", "2,6,7,7", "--samples", "3"]);
+    let shapes = ["--shape", "2,8,14,14", "--shape", "2,6,7,7"];
+    let args = ["bench", "--layout", "channels_first", "--samples", "3"];
+    let (code, report) = report("bench", &[&args[..], &shapes].concat());
     assert_eq!(code, 0);
     assert!(report["date"].is_string());
     let cases = report["cases"].as_array().unwrap();

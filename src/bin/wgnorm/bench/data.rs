@@ -163,3 +163,37 @@ fn values(seed: u64, len: usize, shift: f64, scale: f64) -> Vec<f32> {
 fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn narrow(values: &[f64]) -> Vec<f32> {
+        values.iter().map(|&value| value as f32).collect()
+    }
+
+    #[test]
+    fn the_reference_passes_and_what_is_off_does_not() {
+        let data = Data::new(&[2, 3, 5, 7]).unwrap();
+        for op in BenchOp::ALL {
+            let right = |moved: f32| match op.is_forward() {
+                true => {
+                    let mut y = narrow(data.forward(op));
+                    y[17] += moved;
+                    Results::Forward { y, saved_inv_std: None }
+                }
+                false => {
+                    let Backward { dx, sums, .. } = data.backward(op);
+                    let part =
+                        |value: &dyn Fn(&GradientSums) -> f64| sums.iter().map(|s| value(s) as f32).collect();
+                    let mut dgamma: Vec<f32> = part(&|sums| sums.dy_xhat);
+                    dgamma[1] += moved;
+                    Results::Backward { dx: narrow(dx), dgamma, dbeta: part(&|sums| sums.dy) }
+                }
+            };
+            assert!(data.check(op, &right(0.0), 1.0).is_ok(), "{op:?}");
+            assert!(data.check(op, &right(1e-3), 1.0).is_err(), "{op:?}");
+            assert!(data.check(op, &right(f32::NAN), 1e6).is_err(), "{op:?}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ mod report;
 mod suite;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -123,6 +123,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         true => suite::load(&args.suite, args.batch as usize)?,
         false => args.shape.iter().map(|dims| suite::Layer { dims: dims.0.clone(), times: 1 }).collect(),
     };
+    [&args.json, &args.csv, &args.plot].into_iter().flatten().try_for_each(|path| check_directory(path))?;
     let ops = distinct(if args.op.is_empty() { &BenchOp::ALL } else { &args.op });
     let layouts = distinct(if args.layout.is_empty() { &layout::ALL } else { &args.layout });
     let caches: Vec<Cache> = distinct(&args.cache)
@@ -285,6 +286,16 @@ fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
         }
     }
     distinct
+}
+
+/// Tells before a long run, not after it, that a file has nowhere to go.
+fn check_directory(file: &Path) -> Result<(), Refusal> {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() && !directory.is_dir() => {
+            Err(format!("cannot write {}: no such directory", file.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn commit() -> Option<String> {

@@ -11,9 +11,6 @@ use super::case::{Set, poison};
 use super::data::{Data, OPTIONS, Results};
 use super::measure::scoped;
 
-/// Plain f32 sums are less accurate than the crate's trees of short ones: the baseline is allowed this many times the
-/// crate's bounds. A wrong kernel is off by thousands of them.
-const FACTOR: f64 = 16.0;
 /// Invocations of a workgroup: `SIZE` of naive.wgsl.
 const SIZE: u64 = 64;
 
@@ -275,7 +272,7 @@ impl Naive {
                 dbeta: part(&gradients, 1),
             }
         };
-        data.check(op, &results, FACTOR)
+        data.check(op, &results, factor(self.view))
     }
 }
 
@@ -300,6 +297,13 @@ fn iterations(view: ChannelsFirst, op: BenchOp) -> u64 {
     let tree = 7;
     let samples = view.samples.div_ceil(SIZE / lanes(view));
     passes * (samples * (words(view).div_ceil(lanes(view)) + 2) + 1) + tree
+}
+
+/// How many times the crate's bounds the baseline may be off. Plain f32 sums are less accurate than trees of short ones,
+/// by about the root of their length: with the longest loops of lavapipe the worst was 1.0 of the bounds (Mesa 22.3.6,
+/// 2026-11-21).
+fn factor(view: ChannelsFirst) -> f64 {
+    4.0 * (iterations(view, BenchOp::Inference) as f64 / 16384.0).max(1.0).sqrt()
 }
 
 fn weight_of_new(options: &BatchNormOptions) -> f32 {
