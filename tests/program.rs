@@ -109,14 +109,20 @@ fn exit_codes_tell_failure_from_misuse() {
     assert_eq!(code(&["bench", "--shape", "8"]), 2);
     assert_eq!(code(&["bench", "--suite", "no such file"]), 2);
     assert_eq!(code(&["bench", "--dtype", "float8"]), 2);
+    assert_eq!(code(&["bench", "--layout", "diagonal"]), 2);
+    assert_eq!(code(&["bench", "--cache", "lukewarm"]), 2);
+    assert_eq!(code(&["bench", "--cold-bytes", "0"]), 2);
+    assert_eq!(code(&["bench", "--plot", "no such directory/out.svg"]), 2);
+    assert_eq!(code(&["compare", "no such file", "nor this"]), 2);
     assert_eq!(code(&["no such command"]), 2);
     assert_eq!(code(&["info"]), 0);
 }
 
 #[test]
 fn the_benchmark_reports_what_scripts_rely_on() {
-    let (code, report) =
-        report("bench", &["bench", "--shape", "2,8,14,14", "--shape", "2,6,7,7", "--samples", "3"]);
+    let shapes = ["--shape", "2,8,14,14", "--shape", "2,6,7,7"];
+    let args = ["bench", "--layout", "channels_first", "--samples", "3"];
+    let (code, report) = report("bench", &[&args[..], &shapes].concat());
     assert_eq!(code, 0);
     assert!(report["date"].is_string());
     let cases = report["cases"].as_array().unwrap();
@@ -147,6 +153,155 @@ fn the_benchmark_reports_what_scripts_rely_on() {
         let ns = case["device_ns"]["median"].as_f64().or(case["wall_ns"]["median"].as_f64()).unwrap();
         let fraction = (plan * bytes) as f64 / ns / case["copy_gbps"].as_f64().unwrap();
         assert!((case["plan_fraction"].as_f64().unwrap() / fraction - 1.0).abs() < 1e-9);
+        // The baseline by the same clock.
+        assert_eq!((&case["cache"], &case["sets"]), (&"warm".into(), &1.into()));
+        let speedup = case["naive_ns"]["median"].as_f64().unwrap() / ns;
+        assert!((case["speedup"].as_f64().unwrap() / speedup - 1.0).abs() < 1e-9);
     }
-    assert_eq!(report["total"].as_array().unwrap().len(), 4);
+    let totals = report["total"].as_array().unwrap();
+    assert_eq!(totals.len(), 4);
+    for total in totals {
+        assert_eq!((&total["layout"], &total["cache"]), (&"channels_first".into(), &"warm".into()));
+        let ns = total["device_ns"].as_f64().or(total["wall_ns"].as_f64()).unwrap();
+        let speedup = total["naive_ns"].as_f64().unwrap() / ns;
+        assert!((total["speedup"].as_f64().unwrap() / speedup - 1.0).abs() < 1e-9);
+    }
+}
+
+/// One shape, few samples.
+const QUICK: [&str; 7] = ["bench", "--shape", "2,8,14,14", "--samples", "2", "--layout", "channels_first"];
+
+#[test]
+fn a_cold_cache_rotates_over_sets_of_tensors() {
+    let states = ["--cache", "cold", "--cache", "warm", "--cold-bytes", "100KiB"];
+    let (code, report) = report("cold", &[&QUICK[..], &states].concat());
+    assert_eq!(code, 0, "{report}");
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 8);
+    for case in cases {
+        // Two tensors of 12544 bytes in each of the others: five of them are more than 100 KiB.
+        let cold = case["cache"] == "cold";
+        assert_eq!(case["sets"], if cold { 6 } else { 1 }, "{case}");
+        assert!(case["naive_ns"].is_object() && case["checked"] == true, "{case}");
+    }
+    let totals: Vec<_> = report["total"].as_array().unwrap().iter().map(|total| &total["cache"]).collect();
+    assert_eq!(totals, ["cold", "cold", "cold", "cold", "warm", "warm", "warm", "warm"]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_cold_fails_with_the_reason() {
+    let (code, report) =
+        report("cold_fails", &[&QUICK[..], &["--cache", "cold", "--op", "inference"]].concat());
+    assert_eq!(code, 1);
+    let case = &report["cases"][0];
+    assert_eq!((&case["checked"], &case["wall_ns"]), (&false.into(), &Value::Null));
+    assert!(case["error"].as_str().unwrap().contains("--cold-bytes"), "{case}");
+    assert!(report["total"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_case_too_long_for_the_baseline_has_none() {
+    // 60000 runs of nine values: 64 invocations take 15000 turns, with two passes too many for lavapipe.
+    let shapes = ["--shape", "2,1,9,9", "--shape", "60000,1,3,3"];
+    let args = ["bench", "--samples", "1", "--op", "train_forward", "--op", "inference"];
+    let (code, report) = report("long", &[&args[..], &shapes, &["--layout", "channels_first"]].concat());
+    assert_eq!(code, 0, "{report}");
+    let cpu = report["adapter"]["device_type"] == "Cpu";
+    for (case, has_none) in report["cases"].as_array().unwrap().iter().zip([false, false, cpu, false]) {
+        assert_eq!((case["naive_ns"].is_null(), case["speedup"].is_null()), (has_none, has_none), "{case}");
+    }
+    for (total, has_none) in report["total"].as_array().unwrap().iter().zip([cpu, false]) {
+        assert_eq!(
+            (total["naive_ns"].is_null(), total["speedup"].is_null()),
+            (has_none, has_none),
+            "{total}"
+        );
+    }
+}
+
+#[test]
+fn results_are_written_as_csv_and_drawn() {
+    let (csv, svg) = (scratch("files").join("out.csv"), scratch("files").join("out.svg"));
+    for file in [&csv, &svg] {
+        let _ = std::fs::remove_file(file);
+    }
+    let files = ["--csv", csv.to_str().unwrap(), "--plot", svg.to_str().unwrap()];
+    // A second shape that fails: it has a row, and does not keep the first from being drawn.
+    let (code, report) = report("files", &[&QUICK[..], &["--shape", "1,1,99999,99999"], &files].concat());
+    assert_eq!(code, 1);
+
+    let text = std::fs::read_to_string(csv).unwrap();
+    let header: Vec<_> = text.lines().next().unwrap().split(',').collect();
+    let (case, scalars) = (report["cases"][0].as_object().unwrap(), ["shape", "kernels"]);
+    for (name, value) in case {
+        match value {
+            Value::Object(spread) => {
+                for part in spread.keys() {
+                    assert!(header.contains(&format!("{name}_{part}").as_str()), "{name}_{part}");
+                }
+            }
+            Value::Array(_) => assert!(scalars.contains(&name.as_str()), "{name}"),
+            _ => assert!(header.contains(&name.as_str()), "{name}"),
+        }
+    }
+    assert_eq!(text.lines().count(), 1 + report["cases"].as_array().unwrap().len());
+
+    let svg = std::fs::read_to_string(svg).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    for part in
+        [report["adapter"]["name"].as_str().unwrap(), "channels first, warm cache", "14×14", "GB/s", "failed"]
+    {
+        assert!(svg.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn runs_are_compared() {
+    let (_, report) =
+        report("compare", &[&QUICK[..], &["--op", "train_forward", "--op", "inference"]].concat());
+    let path = |name: &str| scratch("compare").join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, report: &Value| std::fs::write(path(name), report.to_string()).unwrap();
+    let compare = |new: &str, args: &[&str]| {
+        let output = wgnorm(&[&["compare", &path("report.json"), &path(new)], args].concat());
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+
+    let (code, text) = compare("report.json", &["--fail-above", "0"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(text.matches(" 1.000 ").count(), 2 * 2 + 2 * 3, "{text}");
+    assert!(!text.contains("only in"), "{text}");
+
+    // Another machine, of half the speed; and one operation whose kernel became slower by half.
+    let mut slower = report.clone();
+    slower["adapter"]["name"] = "another".into();
+    for case in slower["cases"].as_array_mut().unwrap() {
+        let factor = if case["op"] == "inference" { 3.0 } else { 2.0 };
+        case["copy_gbps"] = (case["copy_gbps"].as_f64().unwrap() / 2.0).into();
+        for clock in ["device_ns", "wall_ns"] {
+            if let Some(median) = case[clock]["median"].as_f64() {
+                case[clock]["median"] = (factor * median).into();
+            }
+        }
+    }
+    write("slower.json", &slower);
+    let (code, text) = compare("slower.json", &["--fail-above", "49"]);
+    assert_eq!(code, 1, "{text}");
+    for part in ["ADAPTERS DIFFER", " 2.000 ", " 3.000 ", " 1.500 ", "SLOWER by 50.0 %"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(compare("slower.json", &["--fail-above", "51"]).0, 0);
+    assert_eq!(compare("slower.json", &[]).0, 0);
+
+    // Half of the cases; nothing in common; no report at all; no sensible limit.
+    let mut other = report.clone();
+    other["cases"].as_array_mut().unwrap().remove(0);
+    write("half.json", &other);
+    let (code, text) = compare("half.json", &[]);
+    assert!(code == 0 && text.contains("only in the old file: train_forward.2x8x14x14"), "{text}");
+    other["cases"][0]["cache"] = "cold".into();
+    write("other.json", &other);
+    assert_eq!(compare("other.json", &[]).0, 2);
+    std::fs::write(path("broken.json"), "{").unwrap();
+    assert_eq!(compare("broken.json", &[]).0, 2);
+    assert_eq!(compare("report.json", &["--fail-above", "-1"]).0, 2);
 }

@@ -572,7 +572,7 @@ mod tests {
                             assert!(splits * tile >= p.slice_words.into(), "values left out: {p}");
                             let groups = u64::from(p.grid[0]) * u64::from(p.grid[1]);
                             assert!(groups >= u64::from(p.blocks) * splits, "{p}");
-                            let teams = p.blocks * (p.workgroup_size / p.team_size);
+                            let teams = p.blocks * (p.workgroup_size / p.team_size) * p.strip;
                             let covered = if p.walk == WalkKind::Columns { p.run_words } else { p.slices };
                             assert!(teams >= covered, "{p}");
                             let values = u64::from(p.slice_words)

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod compare;
 mod info;
 mod random;
 mod report;
@@ -28,6 +29,8 @@ enum Command {
     Check(check::Args),
     /// Times the kernels beside a plain copy, each result checked before it is timed
     Bench(bench::Args),
+    /// Compares two JSON files of `bench`
+    Compare(compare::Args),
 }
 
 /// How a command ended, if it could run at all.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -1,263 +1,332 @@
-//! The four operations on one shape: data, reference, prepared operations, check and timing.
+//! The four operations on one shape in one layout and cache state: tensors, prepared operations, check and timing.
 
-use wgnorm::reference::{self, Statistics, WhereNan, Worst, batch, bounds, compare};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Channels, Context, FrozenBatchNorm, GradientTargets, Layout, Prepared,
-    Result, RunningStatistics, RunningValues, Saved, Shape, Tensor, Traffic, TrainForward, prepare_copy,
+    BatchNorm, Context, FrozenBatchNorm, GradientTargets, Layout, Plan, Prepared, Result, RunningStatistics,
+    Saved, Tensor, Traffic, TrainForward, prepare_copy,
 };
 
-use super::BenchOp;
-use super::measure::{Meter, Times, Work};
-use crate::{Refusal, random};
+use super::data::{Data, OPTIONS, Results};
+use super::measure::{Meter, Times, Work, scoped};
+use super::naive::{self, Kernels, Naive};
+use super::{BenchOp, Cache, layout};
+use crate::Refusal;
 
-/// Everything that one shape needs. Operations share inputs; each has its outputs.
+/// Most sets of tensors to rotate over. Smaller tensors would need more of them, and the costs of so many bind groups
+/// would no longer be those of the kernel.
+const MOST_SETS: u64 = 4096;
+
+/// Everything that one shape needs. Operations share inputs and outputs.
 pub struct Cases<'c> {
     context: &'c Context,
-    data: Data,
+    data: &'c Data,
     layer: BatchNorm,
+    frozen: FrozenBatchNorm,
     saved: Saved,
-    outputs: Outputs,
-    train_forward: TrainForward,
-    train_backward: Prepared,
-    inference: Prepared,
-    frozen_backward: Prepared,
-    copy: Prepared,
-}
-
-/// Inputs on the host, as f32 values widened to f64.
-struct Data {
-    view: Channels,
-    x: Vec<f64>,
-    dy: Vec<f64>,
-    gamma: Vec<f64>,
-    beta: Vec<f64>,
-    running: Vec<Statistics>,
-}
-
-struct Outputs {
-    y: Tensor,
-    dx: Tensor,
     dgamma: Tensor,
     dbeta: Tensor,
+    /// One where the cache is warm.
+    sets: Vec<Set>,
+    copies: Vec<Prepared>,
+    naive: Option<Naive>,
 }
 
-const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
+/// Tensors of the shape.
+pub struct Set {
+    pub x: Tensor,
+    pub dy: Tensor,
+    pub y: Tensor,
+    pub dx: Tensor,
+}
+
+/// One operation, prepared for every set.
+pub struct Case<'a, 'c> {
+    cases: &'a mut Cases<'c>,
+    op: BenchOp,
+    operations: Vec<Operation>,
+}
+
+enum Operation {
+    Train(TrainForward),
+    Other(Prepared),
+}
+
+/// Times of an operation, a copy of the same size, and the baseline.
+pub struct Measured {
+    pub work: Times,
+    pub copy: Times,
+    pub naive: Option<Times>,
+}
+
+impl Operation {
+    fn record_in(&self, layer: &mut BatchNorm, pass: &mut wgpu::ComputePass<'_>) {
+        match self {
+            Self::Train(forward) => {
+                forward.record_in(layer, pass).expect("the pass was prepared for this layer");
+            }
+            Self::Other(prepared) => prepared.record_in(pass),
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        match self {
+            Self::Train(forward) => forward.traffic(),
+            Self::Other(prepared) => prepared.traffic(),
+        }
+    }
+
+    fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::Train(forward) => forward.plan(),
+            Self::Other(prepared) => prepared.plan(),
+        }
+    }
+
+    fn kernels(&self) -> Vec<String> {
+        match self {
+            Self::Train(forward) => forward.kernels().map(str::to_owned).collect(),
+            Self::Other(prepared) => prepared.kernels().map(str::to_owned).collect(),
+        }
+    }
+}
 
 impl<'c> Cases<'c> {
-    pub fn new(context: &'c Context, dims: &[usize]) -> Result<Self> {
-        let view = Shape::new(dims)?.channels(Layout::ChannelsFirst)?;
-        let len = view.elements() as usize;
-        let c = view.channels as usize;
-        let x = values(1, len, 0.5, 2.0);
-        let dy = values(2, len, 0.0, 1.0);
-        let gamma = values(3, c, 1.0, 0.5);
-        let beta = values(4, c, 0.0, 0.5);
-        let running = RunningValues { mean: values(5, c, 0.5, 0.1), var: values(6, c, 1.3, 0.2), batches: 0 };
-        let data = Data {
-            view,
-            x: widen(&x),
-            dy: widen(&dy),
-            gamma: widen(&gamma),
-            beta: widen(&beta),
-            running: widen(&running.mean)
-                .into_iter()
-                .zip(widen(&running.var))
-                .map(|(mean, var)| Statistics::new(mean, var, OPTIONS.eps))
-                .collect(),
+    pub fn new(context: &'c Context, data: &'c Data, layout: Layout, cache: Cache) -> Result<Self, String> {
+        let count = sets_for(cache, 4 * data.view.elements())?;
+        let (mut cases, gamma, beta) =
+            context.block_on(Self::with_one_set(context, data, layout)).map_err(|error| error.to_string())?;
+        cases.naive = Naive::new(context, layout, data, &gamma, &beta)?;
+        cases.rotate(layout, count).map_err(|error| format!("{count} sets of tensors: {error}"))?;
+        Ok(cases)
+    }
+
+    async fn with_one_set(
+        context: &'c Context,
+        data: &'c Data,
+        layout: Layout,
+    ) -> Result<(Self, Tensor, Tensor)> {
+        let c = data.gamma.len();
+        let gamma = context.upload(&[c], &data.gamma).await?;
+        let beta = context.upload(&[c], &data.beta).await?;
+        let parts = async || -> Result<_> {
+            let running = RunningStatistics::upload(context, &data.running).await?;
+            Ok((Some(gamma.clone()), Some(beta.clone()), running))
         };
+        let set = Set {
+            x: layout::upload(context, layout, &data.dims, &data.x).await?,
+            dy: layout::upload(context, layout, &data.dims, &data.dy).await?,
+            y: layout::zeros(context, layout, &data.dims).await?,
+            dx: layout::zeros(context, layout, &data.dims).await?,
+        };
+        let saved = Saved::new(context, &set.x).await?;
+        let (g, b, r) = parts().await?;
+        let layer = BatchNorm::from_parts(context, OPTIONS, g, b, r)?;
+        let (g, b, r) = parts().await?;
+        let frozen = FrozenBatchNorm::from_parts(context, OPTIONS, g, b, r)?;
+        let cases = Self {
+            context,
+            data,
+            layer,
+            frozen,
+            saved,
+            dgamma: context.zeros(&[c]).await?,
+            dbeta: context.zeros(&[c]).await?,
+            sets: vec![set],
+            copies: Vec::new(),
+            naive: None,
+        };
+        Ok((cases, gamma, beta))
+    }
+
+    /// Makes sets with the contents of the first, up to `count`, and a copy operation for each.
+    fn rotate(&mut self, layout: Layout, count: u64) -> Result<(), String> {
+        let (context, dims) = (self.context, &self.data.dims);
+        let mut made = async || -> Result<()> {
+            while (self.sets.len() as u64) < count {
+                self.sets.push(Set {
+                    x: layout::zeros(context, layout, dims).await?,
+                    dy: layout::zeros(context, layout, dims).await?,
+                    y: layout::zeros(context, layout, dims).await?,
+                    dx: layout::zeros(context, layout, dims).await?,
+                });
+            }
+            for set in &self.sets {
+                self.copies.push(prepare_copy(context, &set.x, &set.y).await?);
+            }
+            Ok(())
+        };
+        context.block_on(made()).map_err(|error| error.to_string())?;
+        let [first, others @ ..] = self.sets.as_slice() else { return Ok(()) };
+        scoped(context, || {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            for other in others {
+                for (from, to) in [(&first.x, &other.x), (&first.dy, &other.dy)] {
+                    encoder.copy_buffer_to_buffer(from.buffer(), 0, to.buffer(), 0, from.buffer().size());
+                }
+            }
+            context.queue().submit([encoder.finish()]);
+        })
+    }
+
+    /// Sets of tensors that are rotated over.
+    pub fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Prepares an operation.
+    pub fn case(&mut self, op: BenchOp) -> Result<Case<'_, 'c>, String> {
+        let operations = (0..self.sets.len()).map(|set| self.prepare(op, set)).collect::<Result<_>>();
+        Ok(Case { operations: operations.map_err(|error| error.to_string())?, op, cases: self })
+    }
+
+    fn prepare(&mut self, op: BenchOp, set: usize) -> Result<Operation> {
+        let set = &self.sets[set];
+        let targets = GradientTargets {
+            dx: Some(&set.dx),
+            dgamma: Some(&self.dgamma),
+            dbeta: Some(&self.dbeta),
+            ..Default::default()
+        };
+        self.context.block_on(async {
+            Ok(match op {
+                BenchOp::TrainForward => Operation::Train(
+                    self.layer.prepare_train_forward(&set.x, &set.y, Some(&self.saved)).await?,
+                ),
+                BenchOp::TrainBackward => Operation::Other(
+                    self.layer.prepare_backward(&set.x, &set.dy, &self.saved, &targets).await?,
+                ),
+                BenchOp::Inference => Operation::Other(self.frozen.prepare_forward(&set.x, &set.y).await?),
+                BenchOp::FrozenBackward => {
+                    Operation::Other(self.frozen.prepare_backward(&set.x, &set.dy, &targets).await?)
+                }
+            })
+        })
+    }
+}
+
+impl Case<'_, '_> {
+    pub fn traffic(&self) -> Traffic {
+        self.operations[0].traffic()
+    }
+
+    pub fn plan(&self) -> String {
+        self.operations[0].plan().map(ToString::to_string).unwrap_or_default()
+    }
+
+    pub fn kernels(&self) -> Vec<String> {
+        self.operations[0].kernels()
+    }
+
+    /// Runs the operation once and compares every output with the reference. Returns the worst error as a fraction of
+    /// its bound, or what is wrong.
+    pub fn check(&mut self) -> Result<f64, String> {
+        let results = self.run_poisoned().map_err(|error| error.to_string())?;
+        self.cases.data.check(self.op, &results, 1.0)
+    }
+
+    /// As [`Self::check`] for the baseline, if there is one.
+    pub fn check_naive(&self, kernels: &mut Kernels) -> Result<(), String> {
+        let Cases { context, data, sets, naive, .. } = &*self.cases;
+        match naive.as_ref().filter(|naive| naive.covers(self.op)) {
+            Some(naive) => naive.check(context, kernels, self.op, sets, data).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills the outputs with NaN and runs the operation, after the forward pass whose statistics it needs.
+    fn run_poisoned(&mut self) -> Result<Results> {
+        let forward = match self.op {
+            BenchOp::TrainBackward => Some(self.cases.prepare(BenchOp::TrainForward, 0)?),
+            _ => None,
+        };
+        let Cases { context, data, layer, saved, dgamma, dbeta, sets, .. } = &mut *self.cases;
+        let set = &sets[0];
+        for tensor in [&set.y, &set.dx, dgamma, dbeta] {
+            poison(context, tensor);
+        }
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for operation in forward.iter().chain(&self.operations[..1]) {
+                operation.record_in(layer, &mut pass);
+            }
+        }
+        context.queue().submit([encoder.finish()]);
         context.block_on(async {
-            let x = context.upload(dims, &x).await?;
-            let dy = context.upload(dims, &dy).await?;
-            let gamma = context.upload(&[c], &gamma).await?;
-            let beta = context.upload(&[c], &beta).await?;
-            let outputs = Outputs {
-                y: context.zeros(dims).await?,
-                dx: context.zeros(dims).await?,
-                dgamma: context.zeros(&[c]).await?,
-                dbeta: context.zeros(&[c]).await?,
-            };
-            let targets = GradientTargets {
-                dx: Some(&outputs.dx),
-                dgamma: Some(&outputs.dgamma),
-                dbeta: Some(&outputs.dbeta),
-                ..Default::default()
-            };
-            let parts = async || -> Result<_> {
-                Ok((
-                    Some(gamma.clone()),
-                    Some(beta.clone()),
-                    RunningStatistics::upload(context, &running).await?,
-                ))
-            };
-            let saved = Saved::new(context, &x).await?;
-            let (g, b, r) = parts().await?;
-            let mut layer = BatchNorm::from_parts(context, OPTIONS, g, b, r)?;
-            let (g, b, r) = parts().await?;
-            let frozen = FrozenBatchNorm::from_parts(context, OPTIONS, g, b, r)?;
-            let train_forward = layer.prepare_train_forward(&x, &outputs.y, Some(&saved)).await?;
-            let train_backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
-            let inference = frozen.prepare_forward(&x, &outputs.y).await?;
-            let frozen_backward = frozen.prepare_backward(&x, &dy, &targets).await?;
-            let copy = prepare_copy(context, &x, &outputs.y).await?;
-            Ok(Self {
-                context,
-                data,
-                layer,
-                saved,
-                outputs,
-                train_forward,
-                train_backward,
-                inference,
-                frozen_backward,
-                copy,
+            if self.op.is_forward() {
+                let y = layout::download(context, &data.dims, &set.y).await?;
+                let saved_inv_std = match self.op {
+                    BenchOp::TrainForward => {
+                        Some(saved.download(context).await?.iter().map(|saved| saved.inv_std).collect())
+                    }
+                    _ => None,
+                };
+                return Ok(Results::Forward { y, saved_inv_std });
+            }
+            Ok(Results::Backward {
+                dx: layout::download(context, &data.dims, &set.dx).await?,
+                dgamma: context.download(dgamma).await?,
+                dbeta: context.download(dbeta).await?,
             })
         })
     }
 
-    /// Runs an operation once and compares every output with the reference. Returns the worst error as a fraction of
-    /// its bound, or what is wrong.
-    pub fn check(&mut self, op: BenchOp) -> std::result::Result<f64, String> {
-        self.run_poisoned(op).map_err(|error| error.to_string())?;
-        let d = &self.data;
-        let (view, gamma, beta) = (d.view, Some(d.gamma.as_slice()), Some(d.beta.as_slice()));
-        let channel = |i: usize| view.channel_of(i as u64) as usize;
-        let s = match op {
-            BenchOp::TrainForward | BenchOp::TrainBackward => {
-                let moments = reference::reduce::moments(&d.x, view);
-                moments.iter().map(|m| Statistics::new(m.mean, m.var, OPTIONS.eps)).collect()
-            }
-            BenchOp::Inference | BenchOp::FrozenBackward => d.running.clone(),
-        };
-        let y_bound = |i: usize| bounds::y(&s[channel(i)], d.x[i], d.gamma[channel(i)], d.beta[channel(i)]);
-        let mut worst = 0.0_f64;
-        let mut hold = |what: &str, tensor: &Tensor, expected: &[f64], bound: &dyn Fn(usize) -> f64| {
-            let got = self.context.block_on(self.context.download(tensor)).map_err(|e| e.to_string())?;
-            let found: Worst =
-                compare(&got, expected, WhereNan::Nan, bound).map_err(|e| format!("{what}: {e}"))?;
-            worst = worst.max(found.ratio);
-            if found.passes() { Ok(()) } else { Err(format!("{what}: {found}")) }
-        };
-        match op {
-            BenchOp::TrainForward | BenchOp::Inference => {
-                let y = batch::inference(&d.x, view, &s, gamma, beta);
-                hold("y", &self.outputs.y, &y, &y_bound)?;
-                if op == BenchOp::TrainForward {
-                    let saved = self.context.block_on(self.saved.download(self.context));
-                    let saved = saved.map_err(|error| error.to_string())?;
-                    let got: Vec<_> = saved.iter().map(|saved| saved.inv_std).collect();
-                    let expected: Vec<_> = s.iter().map(|s: &Statistics| s.inv_std).collect();
-                    let found = compare(&got, &expected, WhereNan::Nan, |c| bounds::inv_std(&s[c]));
-                    let found = found.map_err(|error| error.to_string())?;
-                    if !found.passes() {
-                        return Err(format!("inv_std: {found}"));
-                    }
-                }
-            }
-            BenchOp::TrainBackward | BenchOp::FrozenBackward => {
-                let m = bounds::magnitudes(&d.x, &d.dy, view, &s);
-                let expected = if op == BenchOp::TrainBackward {
-                    let sums = reference::reduce::gradient_sums(&d.x, &d.dy, view, &s);
-                    let expected = batch::backward(&d.x, &d.dy, view, &s, gamma);
-                    hold("dx", &self.outputs.dx, &expected.dx, &|i| {
-                        let c = channel(i);
-                        bounds::dx(&s[c], &m[c], &sums[c], view, d.x[i], d.dy[i], d.gamma[c])
-                    })?;
-                    expected
-                } else {
-                    let expected = batch::frozen_backward(&d.x, &d.dy, view, &s, gamma);
-                    hold("dx", &self.outputs.dx, &expected.dx, &|i| {
-                        bounds::frozen_dx(&s[channel(i)], d.dy[i], d.gamma[channel(i)])
-                    })?;
-                    expected
-                };
-                hold("dgamma", &self.outputs.dgamma, &expected.dgamma, &|c| bounds::dgamma(&m[c]))?;
-                hold("dbeta", &self.outputs.dbeta, &expected.dbeta, &|c| bounds::dbeta(&m[c]))?;
-            }
-        }
-        Ok(worst)
-    }
-
-    /// Fills the outputs with NaN and runs an operation, after the forward pass whose statistics it needs.
-    fn run_poisoned(&mut self, op: BenchOp) -> Result<()> {
-        let Self { context, outputs, layer, .. } = self;
-        for tensor in [&outputs.y, &outputs.dx, &outputs.dgamma, &outputs.dbeta] {
-            let poison = vec![f32::NAN.to_bits(); tensor.shape().len() as usize];
-            context.queue().write_buffer(tensor.buffer(), 0, bytemuck::cast_slice(&poison));
-        }
-        let mut encoder = context.device().create_command_encoder(&Default::default());
-        match op {
-            BenchOp::TrainForward => self.train_forward.record(layer, &mut encoder)?,
-            BenchOp::TrainBackward => {
-                self.train_forward.record(layer, &mut encoder)?;
-                self.train_backward.record(&mut encoder);
-            }
-            BenchOp::Inference => self.inference.record(&mut encoder),
-            BenchOp::FrozenBackward => self.frozen_backward.record(&mut encoder),
-        }
-        context.queue().submit([encoder.finish()]);
-        Ok(())
-    }
-
-    /// Times an operation and a copy of the same size.
+    /// Times the operation, a copy of the same size, and the baseline if there is one.
     pub fn time(
         &mut self,
-        op: BenchOp,
+        kernels: &mut Kernels,
         meter: &mut Meter<'_>,
-    ) -> std::result::Result<(Times, Times), Refusal> {
-        let bytes = self.traffic(op).plan_bytes;
-        let Self { layer, copy, train_forward, .. } = self;
-        let record: Box<dyn FnMut(&mut wgpu::ComputePass<'_>) + '_> = match op {
-            BenchOp::TrainForward => Box::new(|pass: &mut wgpu::ComputePass<'_>| {
-                train_forward.record_in(layer, pass).expect("the pass was prepared for this layer");
-            }),
-            BenchOp::TrainBackward => Box::new(|pass| self.train_backward.record_in(pass)),
-            BenchOp::Inference => Box::new(|pass| self.inference.record_in(pass)),
-            BenchOp::FrozenBackward => Box::new(|pass| self.frozen_backward.record_in(pass)),
+    ) -> std::result::Result<Measured, Refusal> {
+        let bytes = self.traffic().plan_bytes;
+        let Self { cases, op, operations } = self;
+        let Cases { context, layer, sets, copies, naive, .. } = &mut **cases;
+        let naive: Option<naive::Bound> = match naive.as_ref().filter(|naive| naive.covers(*op)) {
+            Some(naive) => Some(naive.bind(context, kernels, *op, sets)?),
+            None => None,
         };
-        let work = Work { record, bytes };
-        let yardstick =
-            Work { record: Box::new(|pass| copy.record_in(pass)), bytes: copy.traffic().plan_bytes };
-        let [work, copy] = meter.time([work, yardstick])?;
-        Ok((work, copy))
-    }
-
-    pub fn traffic(&self, op: BenchOp) -> Traffic {
-        match op {
-            BenchOp::TrainForward => self.train_forward.traffic(),
-            _ => self.prepared(op).map(Prepared::traffic).unwrap_or_default(),
+        let mut works = vec![
+            Work { record: Box::new(|pass, set| operations[set].record_in(layer, pass)), bytes },
+            Work {
+                record: Box::new(|pass, set| copies[set].record_in(pass)),
+                bytes: copies[0].traffic().plan_bytes,
+            },
+        ];
+        if let Some(naive) = &naive {
+            works.push(Work { record: Box::new(|pass, set| naive.record_in(pass, set)), bytes });
         }
-    }
-
-    pub fn plan(&self, op: BenchOp) -> String {
-        let plan = match op {
-            BenchOp::TrainForward => self.train_forward.plan(),
-            _ => self.prepared(op).and_then(Prepared::plan),
-        };
-        plan.map(ToString::to_string).unwrap_or_default()
-    }
-
-    pub fn kernels(&self, op: BenchOp) -> Vec<String> {
-        match self.prepared(op) {
-            Some(prepared) => prepared.kernels().map(str::to_owned).collect(),
-            None => self.train_forward.kernels().map(str::to_owned).collect(),
-        }
-    }
-
-    fn prepared(&self, op: BenchOp) -> Option<&Prepared> {
-        match op {
-            BenchOp::TrainForward => None,
-            BenchOp::TrainBackward => Some(&self.train_backward),
-            BenchOp::Inference => Some(&self.inference),
-            BenchOp::FrozenBackward => Some(&self.frozen_backward),
-        }
+        let times = meter.time(&mut works, sets.len())?;
+        Ok(Measured { work: times[0], copy: times[1], naive: times.get(2).copied() })
     }
 }
 
-/// Uniform pseudo-random numbers in `shift ± scale`.
-fn values(seed: u64, len: usize, shift: f64, scale: f64) -> Vec<f32> {
-    random::uniform(seed).take(len).map(|u| (u * scale + shift) as f32).collect()
+/// How many sets of tensors of `bytes` it takes: no operation touches less than two tensors of a set, so between two
+/// uses of one at least two of every other go through the cache.
+fn sets_for(cache: Cache, bytes: u64) -> Result<u64, String> {
+    let Cache::Cold { bytes: cold } = cache else { return Ok(1) };
+    let sets = 1 + cold.div_ceil(2 * bytes.max(1));
+    if sets > MOST_SETS {
+        return Err(format!(
+            "a cold cache of {cold} bytes would take {sets} sets of tensors this small, more than {MOST_SETS}; lower \
+             --cold-bytes"
+        ));
+    }
+    Ok(sets)
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
+/// Fills a tensor with NaN.
+pub fn poison(context: &Context, tensor: &Tensor) {
+    let nan = vec![f32::NAN.to_bits(); tensor.shape().len() as usize];
+    context.queue().write_buffer(tensor.buffer(), 0, bytemuck::cast_slice(&nan));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_sets_fill_the_cache() {
+        assert_eq!(sets_for(Cache::Warm, 100), Ok(1));
+        assert_eq!(sets_for(Cache::Cold { bytes: 1000 }, 100), Ok(6));
+        assert_eq!(sets_for(Cache::Cold { bytes: 1 }, 100), Ok(2));
+        assert!(sets_for(Cache::Cold { bytes: 1 << 30 }, 100).unwrap_err().contains("--cold-bytes"));
+    }
 }

@@ -38,9 +38,12 @@ impl Times {
     }
 }
 
-/// Work that can be recorded into a pass again and again, and the bytes that one recording moves.
+/// Records work on the set of tensors with the given number.
+type Record<'a> = Box<dyn FnMut(&mut wgpu::ComputePass<'_>, usize) + 'a>;
+
+/// Work that can be recorded into a pass again and again, on any set of tensors, and the bytes that one recording moves.
 pub struct Work<'a> {
-    pub record: Box<dyn FnMut(&mut wgpu::ComputePass<'_>) + 'a>,
+    pub record: Record<'a>,
     pub bytes: u64,
 }
 
@@ -50,6 +53,9 @@ pub struct Meter<'c> {
     samples: u32,
     timestamps: Option<Timestamps>,
 }
+
+/// Nanoseconds of one recording, by the device's clock and by the wall's.
+type Sample = (Option<f64>, f64);
 
 struct Timestamps {
     queries: wgpu::QuerySet,
@@ -89,34 +95,45 @@ impl<'c> Meter<'c> {
     }
 
     /// Times several kinds of work, their samples interleaved, so that a machine whose speed drifts slows all alike.
-    pub fn time<const N: usize>(&mut self, mut works: [Work<'_>; N]) -> Result<[Times; N], Refusal> {
-        let mut repeats = [1; N];
-        let mut samples: [Vec<(Option<f64>, f64)>; N] = std::array::from_fn(|_| Vec::new());
-        for (work, repeats) in works.iter_mut().zip(&mut repeats) {
+    ///
+    /// All take turns on the same `sets` of tensors: with several, none finds in the cache what another left there.
+    pub fn time(&mut self, works: &mut [Work<'_>], sets: usize) -> Result<Vec<Times>, Refusal> {
+        let mut next = 0;
+        let mut turn = || {
+            next = (next + 1) % sets;
+            next
+        };
+        let mut repeats = Vec::new();
+        for work in works.iter_mut() {
             // The first use compiles and clears; the second tells how long one takes.
-            self.sample(work, 1)?;
-            let (_, wall) = self.sample(work, 1)?;
-            *repeats = ((SAMPLE_NS / wall) as u32).clamp(1, MOST_REPEATS);
+            self.sample(work, sets as u32, &mut turn)?;
+            let (_, wall) = self.sample(work, 1, &mut turn)?;
+            repeats.push(((SAMPLE_NS / wall) as u32).clamp(1, MOST_REPEATS));
         }
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); works.len()];
         for _ in 0..self.samples {
             for ((work, &repeats), samples) in works.iter_mut().zip(&repeats).zip(&mut samples) {
-                samples.push(self.sample(work, repeats)?);
+                samples.push(self.sample(work, repeats, &mut turn)?);
             }
         }
-        let mut samples = samples.into_iter();
-        Ok(works.map(|work| {
-            let samples = samples.next().expect("as many samples as works");
+        let times = |(work, samples): (&mut Work<'_>, &Vec<Sample>)| {
             let device: Option<Vec<f64>> = samples.iter().map(|(device, _)| *device).collect();
             Times {
                 device: device.map(Spread::of),
                 wall: Spread::of(samples.iter().map(|(_, wall)| *wall).collect()),
                 bytes: work.bytes,
             }
-        }))
+        };
+        Ok(works.iter_mut().zip(&samples).map(times).collect())
     }
 
-    /// One submission of `repeats` recordings: nanoseconds per recording by the device and by the wall clock.
-    fn sample(&self, work: &mut Work<'_>, repeats: u32) -> Result<(Option<f64>, f64), Refusal> {
+    /// One submission of `repeats` recordings.
+    fn sample(
+        &self,
+        work: &mut Work<'_>,
+        repeats: u32,
+        turn: &mut impl FnMut() -> usize,
+    ) -> Result<Sample, Refusal> {
         let (device, queue) = (self.context.device(), self.context.queue());
         let mut encoder = device.create_command_encoder(&Default::default());
         {
@@ -129,7 +146,7 @@ impl<'c> Meter<'c> {
                 }),
             });
             for _ in 0..repeats {
-                (work.record)(&mut pass);
+                (work.record)(&mut pass, turn());
             }
         }
         if let Some(t) = &self.timestamps {
@@ -150,4 +167,18 @@ impl<'c> Meter<'c> {
         let tick = |i: usize| u64::from(words[i].to_bits()) | u64::from(words[i + 1].to_bits()) << 32;
         Ok(tick(2).saturating_sub(tick(0)) as f64 * timestamps.period_ns)
     }
+}
+
+/// Runs wgpu calls inside error scopes; what they catch is the error.
+pub fn scoped<T>(context: &Context, calls: impl FnOnce() -> T) -> Result<T, String> {
+    let device = context.device();
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let value = calls();
+    for scope in [validation.pop(), memory.pop()] {
+        if let Some(error) = context.block_on(scope) {
+            return Err(error.to_string());
+        }
+    }
+    Ok(value)
 }

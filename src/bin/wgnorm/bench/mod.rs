@@ -1,23 +1,31 @@
-//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size.
+//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size and beside the
+//! plain kernel that it has to beat.
 
 mod case;
+mod data;
+mod layout;
 mod measure;
+mod naive;
+mod plot;
+mod report;
 mod suite;
+mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use wgnorm::Tuning;
+use wgnorm::{Context, Layout, Tuning, prepare_copy};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
-use measure::Spread;
+use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `resnet50`, or a file with lines `C,H,W [xTIMES]` (any number of spatial axes, # for comments)
+    /// `resnet50` (its 53 layers), `sizes` (a sweep from 64 KiB to 64 MiB per tensor), or a file with lines
+    /// `C,H,W [xTIMES]` (any number of spatial axes, # for comments)
     #[arg(long, value_name = "NAME|FILE", default_value = "resnet50")]
     suite: String,
     /// Samples per batch for the suite
@@ -32,9 +40,16 @@ pub struct Args {
     /// Element type
     #[arg(long, value_name = "D", default_value = "float32", value_parser = ["float32"])]
     dtype: String,
-    /// Order of the axes
-    #[arg(long, value_name = "L", default_value = "channels_first", value_parser = ["channels_first"])]
-    layout: String,
+    /// Order of the axes in memory, shapes are N,C,.. all the same; may be given several times [default: all]
+    #[arg(long, value_name = "L", value_parser = layout::parser())]
+    layout: Vec<Layout>,
+    /// What is in the cache: what the last repetition left there, or nothing of use; may be given several times
+    #[arg(long, value_enum, default_value = "warm")]
+    cache: Vec<CacheState>,
+    /// For a cold cache: other data that goes through it before a tensor is used again, at most 4GiB. Should be twice
+    /// the last-level cache or more
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_cold_bytes)]
+    cold_bytes: u64,
     /// Fused activation
     #[arg(long, value_name = "A", default_value = "none", value_parser = ["none"])]
     activation: String,
@@ -50,61 +65,57 @@ pub struct Args {
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the results as CSV, a row per case
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Draws the results: bandwidth over tensor size, and every layer as a fraction of a copy
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Report {
-    adapter: Adapter,
-    /// Commit of the working directory, if it is a git checkout.
-    git: Option<String>,
-    date: String,
-    cases: Vec<CaseReport>,
-    total: Vec<TotalReport>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CacheState {
+    Warm,
+    Cold,
 }
 
-#[derive(Serialize)]
-struct CaseReport {
-    name: String,
-    op: &'static str,
-    shape: Vec<usize>,
-    layout: String,
-    dtype: String,
-    activation: String,
-    residual: bool,
-    multiplicity: u32,
-    plan: String,
-    kernels: Vec<String>,
-    floor_bytes: u64,
-    plan_bytes: u64,
-    /// Whether the result was within its bounds. What was not is not timed, and fails the run.
-    checked: bool,
-    /// What was wrong.
-    error: Option<String>,
-    /// Worst error as a fraction of its bound.
-    check_ratio: Option<f64>,
-    #[serde(flatten)]
-    timing: Option<Timing>,
+/// What is in the cache when an operation starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// What its last repetition left there, as far as it fits.
+    Warm,
+    /// Other tensors: at least this many bytes of them went through the cache since its own.
+    Cold { bytes: u64 },
 }
 
-#[derive(Clone, Copy, Serialize)]
-struct Timing {
-    device_ns: Option<Spread>,
-    wall_ns: Spread,
-    copy_gbps: f64,
-    floor_fraction: f64,
-    plan_fraction: f64,
+impl Cache {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold { .. } => "cold",
+        }
+    }
 }
 
-/// Sums over all layers, each counted as often as the network has it.
-#[derive(Serialize)]
-struct TotalReport {
-    op: &'static str,
-    layout: String,
-    dtype: String,
-    device_ns: Option<f64>,
-    wall_ns: f64,
-    floor_fraction: f64,
-    plan_fraction: f64,
+/// More than any cache holds, and not yet more than most machines have.
+const MOST_COLD_BYTES: u64 = 4 << 30;
+
+/// Bytes, with one of the units KiB, MiB, GiB or none.
+fn parse_cold_bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (digits, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
+    let number: u64 = digits.trim().parse().map_err(|error| format!("{digits:?}: {error}"))?;
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| (1..=MOST_COLD_BYTES).contains(bytes));
+    bytes.ok_or_else(|| format!("must be between 1 and {MOST_COLD_BYTES} bytes"))
+}
+
+/// What all cases of a run share.
+struct Bench<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    meter: measure::Meter<'a>,
+    kernels: naive::Kernels,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
@@ -112,174 +123,197 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         true => suite::load(&args.suite, args.batch as usize)?,
         false => args.shape.iter().map(|dims| suite::Layer { dims: dims.0.clone(), times: 1 }).collect(),
     };
-    let ops = if args.op.is_empty() { BenchOp::ALL.to_vec() } else { args.op.clone() };
+    [&args.json, &args.csv, &args.plot].into_iter().flatten().try_for_each(|path| check_directory(path))?;
+    let ops = distinct(if args.op.is_empty() { &BenchOp::ALL } else { &args.op });
+    let layouts = distinct(if args.layout.is_empty() { &layout::ALL } else { &args.layout });
+    let caches: Vec<Cache> = distinct(&args.cache)
+        .iter()
+        .map(|state| match state {
+            CacheState::Warm => Cache::Warm,
+            CacheState::Cold => Cache::Cold { bytes: args.cold_bytes },
+        })
+        .collect();
 
     let tuning = Tuning { workgroup_size: args.workgroup_size, ..Tuning::default() };
     let context = crate::open(args.adapter.as_deref())?.with_tuning(tuning);
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
-    println!("{count} layers in {} shapes on {adapter}", layers.len());
-    let mut meter = measure::Meter::new(&context, args.samples)?;
+    println!("layers: {count}, shapes: {}, on {adapter}", layers.len());
+    let meter = measure::Meter::new(&context, args.samples)?;
     println!("times are of the {}, medians of {} samples", meter.clock(), args.samples);
-    println!(
-        "{:<24} {:>5} {:<15} {:>10} {:>10} {:>7} {:>7}",
-        "shape", "times", "op", "ms", "GB/s", "floor", "plan"
-    );
+    if let Some(Cache::Cold { bytes }) = caches.iter().find(|cache| **cache != Cache::Warm) {
+        println!(
+            "cold: {} MiB of other data between two uses of a tensor",
+            *bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    table::header();
 
-    let progress = ProgressBar::new((layers.len() * ops.len()) as u64)
+    let steps = layers.len() * layouts.len() * caches.len() * ops.len();
+    let progress = ProgressBar::new(steps as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
-    let mut reports: Vec<CaseReport> = Vec::new();
+    let mut bench = Bench { args, context: &context, meter, kernels: naive::Kernels::default() };
+    let mut cases: Vec<CaseReport> = Vec::new();
     for layer in &layers {
         progress.set_message(format!("{:?}", layer.dims));
-        let mut cases = case::Cases::new(&context, &layer.dims).map_err(|error| error.to_string());
-        for &op in &ops {
-            progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
-            let report = run_case(args, layer, op, &mut cases, &mut meter)?;
-            progress.suspend(|| print_case(&report));
-            reports.push(report);
-            progress.inc(1);
+        let data = bench.data(&layer.dims);
+        for (&layout, &cache) in layouts.iter().flat_map(|layout| caches.iter().map(move |c| (layout, c))) {
+            let mut tensors = match &data {
+                Ok(data) => case::Cases::new(&context, data, layout, cache),
+                Err(error) => Err(error.clone()),
+            };
+            for &op in &ops {
+                progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
+                let mut report = bench.blank(layer, layout, cache, op);
+                bench.fill(&mut report, op, &mut tensors)?;
+                progress.suspend(|| table::case(&report));
+                cases.push(report);
+                progress.inc(1);
+            }
         }
     }
     progress.finish_and_clear();
 
-    let wrong = reports.iter().filter(|report| !report.checked).count();
-    let total = totals(&ops, args, &reports);
-    println!("\nall {count} layers                            ms (device)  ms (wall)   floor    plan");
-    for total in &total {
-        println!(
-            "{:<40} {:>14} {:>10.2} {:>6.0}% {:>6.0}%",
-            total.op,
-            total.device_ns.map_or("-".to_owned(), |ns| format!("{:.2}", ns / 1e6)),
-            total.wall_ns / 1e6,
-            100.0 * total.floor_fraction,
-            100.0 * total.plan_fraction
-        );
-    }
+    let failed = cases.iter().filter(|case| case.error.is_some()).count();
+    let total = report::totals(&cases);
+    table::totals(count, &total);
     println!(
         "floor, plan: bytes that the operation must move and that its plan moves, as a fraction of what a copy"
     );
-    println!("of the same size moves in the same time. {} results checked, {wrong} wrong.", reports.len());
-    if wrong > 0 {
-        println!("Operations with a wrong result have no total.");
+    println!("of the same size moves in the same time. x naive: the plain kernel's time over this one's.");
+    println!("{} cases, every result checked before it is timed; {failed} failed.", cases.len());
+    if failed > 0 {
+        println!("Operations with a failed case have no total.");
     }
 
+    let date = jiff::Timestamp::now().to_string();
+    let report = Report { adapter, git: commit(), date, cases, total };
     if let Some(path) = &args.json {
-        let date = jiff::Timestamp::now().to_string();
-        write_json(path, &Report { adapter, git: commit(), date, cases: reports, total })?;
+        write_json(path, &report)?;
     }
-    Ok(if wrong > 0 { Outcome::Failed } else { Outcome::Passed })
-}
-
-/// Checks an operation, and times it if it is right.
-fn run_case(
-    args: &Args,
-    layer: &suite::Layer,
-    op: BenchOp,
-    cases: &mut Result<case::Cases<'_>, String>,
-    meter: &mut measure::Meter<'_>,
-) -> Result<CaseReport, Refusal> {
-    let mut report = CaseReport {
-        name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
-        op: op.name(),
-        shape: layer.dims.clone(),
-        layout: args.layout.clone(),
-        dtype: args.dtype.clone(),
-        activation: args.activation.clone(),
-        residual: false,
-        multiplicity: layer.times,
-        plan: String::new(),
-        kernels: Vec::new(),
-        floor_bytes: 0,
-        plan_bytes: 0,
-        checked: false,
-        error: None,
-        check_ratio: None,
-        timing: None,
-    };
-    let cases = match cases {
-        Ok(cases) => cases,
-        Err(error) => {
-            report.error = Some(error.clone());
-            return Ok(report);
-        }
-    };
-    let traffic = cases.traffic(op);
-    report.plan = cases.plan(op);
-    report.kernels = cases.kernels(op);
-    (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
-    match cases.check(op) {
-        Ok(ratio) => report.check_ratio = Some(ratio),
-        Err(wrong) => {
-            report.error = Some(wrong);
-            return Ok(report);
-        }
+    if let Some(path) = &args.csv {
+        report::write_csv(path, &report)?;
     }
-    report.checked = true;
-    let (work, copy) = cases.time(op, meter)?;
-    let copy_gbps = copy.bytes as f64 / copy.best().median;
-    let fraction = |bytes: u64| bytes as f64 / work.best().median / copy_gbps;
-    report.timing = Some(Timing {
-        device_ns: work.device,
-        wall_ns: work.wall,
-        copy_gbps,
-        floor_fraction: fraction(traffic.floor_bytes),
-        plan_fraction: fraction(traffic.plan_bytes),
-    });
-    Ok(report)
+    if let Some(path) = &args.plot {
+        plot::write(path, &report)?;
+    }
+    Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
 }
 
-fn print_case(report: &CaseReport) {
-    let shape = format!("{:?}", report.shape);
-    let Some(timing) = &report.timing else {
-        let error = report.error.as_deref().unwrap_or_default();
-        println!("{shape:<24} {:>5} {:<15} FAILED {error}", report.multiplicity, report.op);
-        return;
-    };
-    let ns = timing.device_ns.unwrap_or(timing.wall_ns).median;
-    println!(
-        "{shape:<24} {:>5} {:<15} {:>10.3} {:>10.1} {:>6.0}% {:>6.0}%",
-        report.multiplicity,
-        report.op,
-        ns / 1e6,
-        report.floor_bytes as f64 / ns,
-        100.0 * timing.floor_fraction,
-        100.0 * timing.plan_fraction
-    );
-}
-
-/// Sums per operation; an operation with a wrong result has none.
-fn totals(ops: &[BenchOp], args: &Args, reports: &[CaseReport]) -> Vec<TotalReport> {
-    let total = |op: &BenchOp| {
-        let cases: Vec<(&CaseReport, Timing)> = reports
-            .iter()
-            .filter(|report| report.op == op.name())
-            .map(|report| Some((report, report.timing?)))
-            .collect::<Option<_>>()?;
-        let sum = |value: &dyn Fn(&CaseReport, &Timing) -> f64| {
-            cases.iter().map(|(case, timing)| f64::from(case.multiplicity) * value(case, timing)).sum::<f64>()
+impl Bench<'_> {
+    /// Data of a shape, if the device can hold such tensors; the host should not be filled with what it cannot.
+    fn data(&self, dims: &[usize]) -> Result<data::Data, String> {
+        let copied = async || {
+            let (x, y) = (self.context.zeros(dims).await?, self.context.zeros(dims).await?);
+            prepare_copy(self.context, &x, &y).await
         };
-        let device: Option<f64> = cases
-            .iter()
-            .map(|(case, timing)| timing.device_ns.map(|ns| f64::from(case.multiplicity) * ns.median))
-            .sum();
-        let wall_ns = sum(&|_, timing| timing.wall_ns.median);
-        // Time that a copy would take for the same bytes, over the time it took.
-        let ns = device.unwrap_or(wall_ns);
-        Some(TotalReport {
+        self.context.block_on(copied()).and_then(|_| data::Data::new(dims)).map_err(|error| error.to_string())
+    }
+
+    /// The report of a case that has not run.
+    fn blank(&self, layer: &suite::Layer, layout: Layout, cache: Cache, op: BenchOp) -> CaseReport {
+        CaseReport {
+            name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
             op: op.name(),
-            layout: args.layout.clone(),
-            dtype: args.dtype.clone(),
-            device_ns: device,
-            wall_ns,
-            floor_fraction: sum(&|case, timing| case.floor_bytes as f64 / timing.copy_gbps) / ns,
-            plan_fraction: sum(&|case, timing| case.plan_bytes as f64 / timing.copy_gbps) / ns,
-        })
-    };
-    ops.iter().filter_map(total).collect()
+            shape: layer.dims.clone(),
+            layout: layout.name(),
+            dtype: self.args.dtype.clone(),
+            activation: self.args.activation.clone(),
+            residual: false,
+            cache: cache.name(),
+            multiplicity: layer.times,
+            plan: String::new(),
+            kernels: Vec::new(),
+            sets: 0,
+            floor_bytes: 0,
+            plan_bytes: 0,
+            checked: false,
+            error: None,
+            check_ratio: None,
+            timing: None,
+        }
+    }
+
+    /// Checks an operation and its baseline, and times them if they are right.
+    fn fill(
+        &mut self,
+        report: &mut CaseReport,
+        op: BenchOp,
+        tensors: &mut Result<case::Cases<'_>, String>,
+    ) -> Result<(), Refusal> {
+        let prepared = match tensors {
+            Ok(tensors) => {
+                report.sets = tensors.sets();
+                tensors.case(op)
+            }
+            Err(error) => Err(error.clone()),
+        };
+        let mut case = match prepared {
+            Ok(case) => case,
+            Err(error) => {
+                report.error = Some(error);
+                return Ok(());
+            }
+        };
+        let traffic = case.traffic();
+        report.plan = case.plan();
+        report.kernels = case.kernels();
+        (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
+        match case.check() {
+            Ok(ratio) => report.check_ratio = Some(ratio),
+            Err(wrong) => {
+                report.error = Some(wrong);
+                return Ok(());
+            }
+        }
+        report.checked = true;
+        if let Err(wrong) = case.check_naive(&mut self.kernels) {
+            report.error = Some(format!("the naive baseline is wrong: {wrong}"));
+            return Ok(());
+        }
+        let measured = case.time(&mut self.kernels, &mut self.meter)?;
+        report.timing = Some(Timing::new(&measured, traffic.floor_bytes, traffic.plan_bytes));
+        Ok(())
+    }
+}
+
+/// The values without repetitions.
+fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for &value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+/// Tells before a long run, not after it, that a file has nowhere to go.
+fn check_directory(file: &Path) -> Result<(), Refusal> {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() && !directory.is_dir() => {
+            Err(format!("cannot write {}: no such directory", file.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn commit() -> Option<String> {
     let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
     let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !commit.is_empty()).then_some(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units_and_limits() {
+        assert_eq!(parse_cold_bytes("64"), Ok(64));
+        assert_eq!(parse_cold_bytes("3MiB"), Ok(3 << 20));
+        for wrong in ["", "0", "-1", "5GiB", "MiB", "1MB", "99999999999999999999", "99999999999GiB"] {
+            assert!(parse_cold_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,0 +1,337 @@
+//! The baseline: the plain kernel of naive.wgsl, timed beside the crate's. It is held against the reference as they
+//! are, so it is a second oracle too.
+
+use std::collections::HashMap;
+
+use bytemuck::{Pod, Zeroable};
+use wgnorm::{BatchNormOptions, Channels, Context, Layout, Momentum, Tensor};
+
+use super::BenchOp;
+use super::case::{Set, poison};
+use super::data::{Data, OPTIONS, Results};
+use super::measure::scoped;
+
+/// Invocations of a workgroup: `SIZE` of naive.wgsl.
+const SIZE: u64 = 64;
+
+const SCALAR: &str = "
+alias Word = f32;
+fn total(w: Word) -> f32 { return w; }
+fn first(w: Word) -> f32 { return w; }
+";
+const VECTOR: &str = "
+alias Word = vec4<f32>;
+fn total(w: Word) -> f32 { return (w.x + w.y) + (w.z + w.w); }
+fn first(w: Word) -> f32 { return w.x; }
+";
+
+/// The compiled kernels, by operation and whether words are vectors.
+#[derive(Default)]
+pub struct Kernels {
+    compiled: HashMap<(BenchOp, bool), wgpu::ComputePipeline>,
+}
+
+/// The baseline of one shape.
+pub struct Naive {
+    view: Channels,
+    max_iterations: u64,
+    wide: bool,
+    params: wgpu::Buffer,
+    gamma: Tensor,
+    beta: Tensor,
+    saved: Tensor,
+    /// Updated by training, which the frozen operations must not see.
+    tracked: Tensor,
+    frozen: Tensor,
+    gradients: Tensor,
+}
+
+/// One operation, bound to every set of tensors.
+pub struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    groups: Vec<wgpu::BindGroup>,
+    channels: u32,
+}
+
+/// Rust twin of `Params` in naive.wgsl.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    samples: u32,
+    channels: u32,
+    words: u32,
+    lanes: u32,
+    count: f32,
+    eps: f32,
+    momentum: f32,
+    unused: u32,
+}
+
+impl Bound {
+    pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>, set: usize) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.groups[set], &[]);
+        pass.dispatch_workgroups(self.channels, 1, 1);
+    }
+}
+
+impl Kernels {
+    fn get(&mut self, context: &Context, op: BenchOp, wide: bool) -> Result<wgpu::ComputePipeline, String> {
+        if let Some(compiled) = self.compiled.get(&(op, wide)) {
+            return Ok(compiled.clone());
+        }
+        let source = [if wide { VECTOR } else { SCALAR }, include_str!("naive.wgsl")].concat();
+        let compiled = scoped(context, || {
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some("naive"),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            };
+            // SAFETY: every index is below samples · channels · words, the length of the tensors, or a channel; every
+            // loop ends, after as many iterations as `iterations` says. With checks it would be an unfair baseline.
+            let module = unsafe {
+                context
+                    .device()
+                    .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            };
+            context.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some("naive"),
+                layout: None,
+                module: &module,
+                entry_point: Some(op.name()),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            })
+        })?;
+        Ok(self.compiled.entry((op, wide)).or_insert(compiled).clone())
+    }
+}
+
+impl Naive {
+    /// The baseline for a shape; `None` where there is none.
+    pub fn new(
+        context: &Context,
+        layout: Layout,
+        data: &Data,
+        gamma: &Tensor,
+        beta: &Tensor,
+    ) -> Result<Option<Self>, String> {
+        let view = data.view;
+        let capabilities = context.capabilities();
+        // One workgroup per channel must be dispatched, and indices are of 32 bits.
+        let fits = view.channels <= u64::from(capabilities.max_workgroups_per_dimension)
+            && view.elements() <= u64::from(u32::MAX);
+        if layout != Layout::ChannelsFirst || !fits {
+            return Ok(None);
+        }
+        let wide = is_wide(view);
+        let params = Params {
+            samples: view.samples as u32,
+            channels: view.channels as u32,
+            words: words(view) as u32,
+            lanes: lanes(view) as u32,
+            count: view.count() as f32,
+            eps: OPTIONS.eps as f32,
+            momentum: weight_of_new(&OPTIONS),
+            unused: 0,
+        };
+        let params = scoped(context, || {
+            let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("naive"),
+                size: size_of::<Params>() as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            context.queue().write_buffer(&buffer, 0, bytemuck::bytes_of(&params));
+            buffer
+        })?;
+        let running: Vec<f32> =
+            data.running.mean.iter().zip(&data.running.var).flat_map(|(mean, var)| [*mean, *var]).collect();
+        let pairs = [running.len()];
+        context
+            .block_on(async {
+                Ok(Some(Self {
+                    view,
+                    max_iterations: capabilities.max_loop_iterations,
+                    wide,
+                    params,
+                    gamma: gamma.clone(),
+                    beta: beta.clone(),
+                    saved: context.zeros(&pairs).await?,
+                    tracked: context.upload(&pairs, &running).await?,
+                    frozen: context.upload(&pairs, &running).await?,
+                    gradients: context.zeros(&pairs).await?,
+                }))
+            })
+            .map_err(|error: wgnorm::Error| error.to_string())
+    }
+
+    /// Whether an operation walks to its end. lavapipe ends longer loops without a word, and the result is wrong.
+    pub fn covers(&self, op: BenchOp) -> bool {
+        iterations(self.view, op) <= self.max_iterations
+    }
+
+    /// Binds an operation to every set of tensors.
+    pub fn bind(
+        &self,
+        context: &Context,
+        kernels: &mut Kernels,
+        op: BenchOp,
+        sets: &[Set],
+    ) -> Result<Bound, String> {
+        let pipeline = kernels.get(context, op, self.wide)?;
+        let running = if op.is_frozen() { &self.frozen } else { &self.tracked };
+        let groups = scoped(context, || {
+            let layout = pipeline.get_bind_group_layout(0);
+            let group = |set: &Set| {
+                let result = if op.is_forward() { &set.y } else { &set.dx };
+                let tensors: &[(u32, &Tensor)] = match op {
+                    BenchOp::TrainForward => &[
+                        (1, &set.x),
+                        (3, result),
+                        (4, &self.gamma),
+                        (5, &self.beta),
+                        (6, &self.saved),
+                        (7, running),
+                    ],
+                    BenchOp::TrainBackward => &[
+                        (1, &set.x),
+                        (2, &set.dy),
+                        (3, result),
+                        (4, &self.gamma),
+                        (6, &self.saved),
+                        (8, &self.gradients),
+                    ],
+                    BenchOp::Inference => {
+                        &[(1, &set.x), (3, result), (4, &self.gamma), (5, &self.beta), (7, running)]
+                    }
+                    BenchOp::FrozenBackward => &[
+                        (1, &set.x),
+                        (2, &set.dy),
+                        (3, result),
+                        (4, &self.gamma),
+                        (7, running),
+                        (8, &self.gradients),
+                    ],
+                };
+                let params = wgpu::BindGroupEntry { binding: 0, resource: self.params.as_entire_binding() };
+                let tensors = tensors.iter().map(|&(binding, tensor)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: tensor.buffer().as_entire_binding(),
+                });
+                context.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some("naive"),
+                    layout: &layout,
+                    entries: &[params].into_iter().chain(tensors).collect::<Vec<_>>(),
+                })
+            };
+            sets.iter().map(group).collect()
+        })?;
+        Ok(Bound { pipeline, groups, channels: self.view.channels as u32 })
+    }
+
+    /// Runs an operation on the first set and compares its results with the reference.
+    pub fn check(
+        &self,
+        context: &Context,
+        kernels: &mut Kernels,
+        op: BenchOp,
+        sets: &[Set],
+        data: &Data,
+    ) -> Result<f64, String> {
+        let first = &sets[..1];
+        for tensor in [&first[0].y, &first[0].dx, &self.gradients, &self.saved] {
+            poison(context, tensor);
+        }
+        let mut steps = vec![self.bind(context, kernels, op, first)?];
+        if op == BenchOp::TrainBackward {
+            steps.insert(0, self.bind(context, kernels, BenchOp::TrainForward, first)?);
+        }
+        scoped(context, || {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                steps.iter().for_each(|step| step.record_in(&mut pass, 0));
+            }
+            context.queue().submit([encoder.finish()]);
+        })?;
+        let download =
+            |tensor: &Tensor| context.block_on(context.download(tensor)).map_err(|error| error.to_string());
+        // One of the two values per channel.
+        let part = |values: &[f32], part: usize| values.iter().skip(part).step_by(2).copied().collect();
+        let results = if op.is_forward() {
+            let saved = (op == BenchOp::TrainForward).then(|| download(&self.saved)).transpose()?;
+            Results::Forward { y: download(&first[0].y)?, saved_inv_std: saved.map(|saved| part(&saved, 1)) }
+        } else {
+            let gradients = download(&self.gradients)?;
+            Results::Backward {
+                dx: download(&first[0].dx)?,
+                dgamma: part(&gradients, 0),
+                dbeta: part(&gradients, 1),
+            }
+        };
+        data.check(op, &results, factor(self.view))
+    }
+}
+
+fn is_wide(view: Channels) -> bool {
+    view.inner.is_multiple_of(4)
+}
+
+/// Words of one run.
+fn words(view: Channels) -> u64 {
+    if is_wide(view) { view.inner / 4 } else { view.inner }
+}
+
+/// Invocations that share a run: as many as it keeps busy.
+fn lanes(view: Channels) -> u64 {
+    words(view).next_power_of_two().min(SIZE)
+}
+
+/// Loop iterations of one invocation at the most. As lavapipe counts them: a loop's last test is one too, and nested
+/// loops add up.
+fn iterations(view: Channels, op: BenchOp) -> u64 {
+    let passes = if op.is_frozen() { 1 } else { 2 };
+    let tree = 7;
+    let samples = view.samples.div_ceil(SIZE / lanes(view));
+    passes * (samples * (words(view).div_ceil(lanes(view)) + 2) + 1) + tree
+}
+
+/// How many times the crate's bounds the baseline may be off. Plain f32 sums are less accurate than trees of short ones,
+/// by about the root of their length: with the longest loops of lavapipe the worst was 1.0 of the bounds (Mesa 22.3.6,
+/// 2026-11-21).
+fn factor(view: Channels) -> f64 {
+    4.0 * (iterations(view, BenchOp::Inference) as f64 / 16384.0).max(1.0).sqrt()
+}
+
+fn weight_of_new(options: &BatchNormOptions) -> f32 {
+    match options.momentum {
+        Momentum::WeightOfNew(weight) => weight as f32,
+        Momentum::WeightOfOld(weight) => 1.0 - weight as f32,
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn view(samples: u64, channels: u64, inner: u64) -> Channels {
+        Channels { samples, channels, inner, layout: Layout::ChannelsFirst }
+    }
+
+    #[test]
+    fn short_runs_share_a_workgroup() {
+        assert_eq!((lanes(view(8, 3, 1)), lanes(view(8, 3, 12)), lanes(view(8, 3, 49))), (1, 4, 64));
+        assert_eq!(lanes(view(8, 3, 12544)), 64);
+    }
+
+    #[test]
+    fn a_walk_is_as_long_as_its_loops_add_up_to() {
+        // 8 samples, of 3136 words 49 per lane.
+        assert_eq!(iterations(view(8, 64, 12544), BenchOp::Inference), 8 * (49 + 2) + 1 + 7);
+        assert_eq!(iterations(view(8, 64, 12544), BenchOp::TrainForward), 2 * (8 * (49 + 2) + 1) + 7);
+    }
+}

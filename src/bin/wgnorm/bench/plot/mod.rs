@@ -1,0 +1,154 @@
+//! `--plot`: the results as an SVG, a column for each layout and cache state.
+
+mod bandwidth;
+mod canvas;
+mod layers;
+
+use std::path::Path;
+
+use plotters::style::RGBColor;
+
+use super::BenchOp;
+use super::report::{CaseReport, Report};
+use crate::Refusal;
+use canvas::{Anchor, Canvas, INK, MUTED, Marker, Point, text_width};
+
+const MARGIN: f64 = 28.0;
+/// Width of a column and the gap between two.
+const COLUMN: f64 = 820.0;
+const GAP: f64 = 40.0;
+const HEADER: f64 = 136.0;
+/// Height of a column's title.
+const TITLE: f64 = 36.0;
+
+const COPY: RGBColor = RGBColor(120, 120, 120);
+
+/// How an operation is drawn.
+struct Look {
+    op: BenchOp,
+    label: &'static str,
+    colour: RGBColor,
+    marker: Marker,
+}
+
+impl Look {
+    /// Colours of Okabe & Ito ("Color universal design", 2008), which the colour-blind can tell apart.
+    const ALL: [Self; 4] = [
+        Self {
+            op: BenchOp::TrainForward,
+            label: "training forward",
+            colour: RGBColor(0, 114, 178),
+            marker: Marker::Circle,
+        },
+        Self {
+            op: BenchOp::TrainBackward,
+            label: "training backward",
+            colour: RGBColor(213, 94, 0),
+            marker: Marker::Square,
+        },
+        Self {
+            op: BenchOp::Inference,
+            label: "inference",
+            colour: RGBColor(0, 158, 115),
+            marker: Marker::Triangle,
+        },
+        Self {
+            op: BenchOp::FrozenBackward,
+            label: "frozen backward",
+            colour: RGBColor(180, 90, 150),
+            marker: Marker::Diamond,
+        },
+    ];
+}
+
+/// Draws a report into a file.
+pub fn write(path: &Path, report: &Report) -> Result<(), Refusal> {
+    let svg = draw(report)?;
+    std::fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(())
+}
+
+fn draw(report: &Report) -> Result<String, Refusal> {
+    let mut columns: Vec<((&str, &str), Vec<&CaseReport>)> = Vec::new();
+    for case in &report.cases {
+        let key = (case.layout, case.cache);
+        match columns.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, cases)) => cases.push(case),
+            None => columns.push((key, vec![case])),
+        }
+    }
+    let looks = looks(report);
+    let fastest = columns.iter().map(|(_, cases)| bandwidth::fastest(cases)).fold(0.0, f64::max);
+    let count = columns.len().max(1) as f64;
+    let width = 2.0 * MARGIN + count * COLUMN + (count - 1.0) * GAP;
+    let height = HEADER + TITLE + bandwidth::HEIGHT + layers::height(looks.len()) + MARGIN;
+
+    let mut svg = String::new();
+    let canvas = Canvas::new(&mut svg, width, height)?;
+    header(&canvas, report, &looks)?;
+    for (number, ((layout, cache), cases)) in columns.iter().enumerate() {
+        let left = MARGIN + number as f64 * (COLUMN + GAP);
+        let title = format!("{}, {cache} cache", layout.replace('_', " "));
+        canvas.heading(&title, (left, HEADER + 12.0), 17.0)?;
+        bandwidth::draw(&canvas, cases, fastest, (left, HEADER + TITLE), COLUMN)?;
+        layers::draw(&canvas, cases, &report.cases, (left, HEADER + TITLE + bandwidth::HEIGHT), COLUMN)?;
+    }
+    canvas.finish()?;
+    Ok(svg)
+}
+
+/// The operations that a report has.
+fn looks(report: &Report) -> Vec<Look> {
+    Look::ALL.into_iter().filter(|look| report.cases.iter().any(|case| case.op == look.op.name())).collect()
+}
+
+/// Title, what was measured where and when, and the legend.
+fn header(canvas: &Canvas<'_>, report: &Report, looks: &[Look]) -> Result<(), Refusal> {
+    let adapter = &report.adapter;
+    canvas.heading(&format!("Batch normalization on {}", adapter.name), (MARGIN, 32.0), 22.0)?;
+    let mut facts = vec![format!("{}, {}", adapter.backend, adapter.driver)];
+    facts.extend(batch(&report.cases));
+    let timed = report.cases.iter().find_map(|case| case.timing);
+    facts.extend(timed.map(|timing| match timing.device_ns {
+        Some(_) => "device time, medians".to_owned(),
+        None => "wall time, medians".to_owned(),
+    }));
+    facts.extend(report.date.get(..10).map(str::to_owned));
+    facts.extend(report.git.as_ref().map(|commit| format!("commit {commit}")));
+    canvas.text(&facts.join("  ·  "), (MARGIN, 58.0), 12.5, MUTED, Anchor::Left)?;
+    legend(canvas, looks)
+}
+
+fn legend(canvas: &Canvas<'_>, looks: &[Look]) -> Result<(), Refusal> {
+    let (first, second) = (84.0, 108.0);
+    // Writes a label after a mark of some width; returns where the next entry starts.
+    let entry = |(x, y): Point, mark: f64, label: &str| -> Result<f64, Refusal> {
+        canvas.text(label, (x + mark + 8.0, y), 13.0, INK, Anchor::Left)?;
+        Ok(x + mark + 8.0 + text_width(label, 13.0) + 22.0)
+    };
+    let mut x = MARGIN;
+    for look in looks {
+        canvas.line(&[(x, first), (x + 30.0, first)], look.colour, 2)?;
+        canvas.marker(look.marker, (x + 15.0, first), look.colour)?;
+        x = entry((x, first), 30.0, look.label)?;
+    }
+    canvas.line(&[(x, first), (x + 30.0, first)], COPY, 2)?;
+    entry((x, first), 30.0, "copy kernel")?;
+
+    x = MARGIN;
+    for (alpha, label) in
+        [(1.0, "bytes that the operation must move (floor)"), (0.3, "bytes that its plan moves")]
+    {
+        canvas.bar([(x, second - 7.0), (x + 20.0, second + 7.0)], MUTED, alpha)?;
+        x = entry((x, second), 20.0, label)?;
+    }
+    layers::naive_mark(canvas, (x + 12.0, second), 12.0)?;
+    entry((x, second), 24.0, "the naive kernel (floor)")?;
+    Ok(())
+}
+
+/// The batch size, if all shapes have the same.
+fn batch(cases: &[CaseReport]) -> Option<String> {
+    let first = cases.first()?.shape.first()?;
+    cases.iter().all(|case| case.shape.first() == Some(first)).then(|| format!("batch {first}"))
+}

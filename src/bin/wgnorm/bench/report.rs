@@ -1,0 +1,245 @@
+//! What a run reports: the fields of the JSON file, one entry per case and a total per operation, layout and cache state.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::BenchOp;
+use super::case::Measured;
+use super::measure::Spread;
+use crate::Refusal;
+use crate::report::Adapter;
+
+#[derive(Serialize)]
+pub struct Report {
+    pub adapter: Adapter,
+    /// Commit of the working directory, if it is a git checkout.
+    pub git: Option<String>,
+    pub date: String,
+    pub cases: Vec<CaseReport>,
+    pub total: Vec<TotalReport>,
+}
+
+#[derive(Clone, Serialize)]
+pub struct CaseReport {
+    pub name: String,
+    pub op: &'static str,
+    pub shape: Vec<usize>,
+    pub layout: &'static str,
+    pub dtype: String,
+    pub activation: String,
+    pub residual: bool,
+    pub cache: &'static str,
+    pub multiplicity: u32,
+    pub plan: String,
+    pub kernels: Vec<String>,
+    /// Sets of tensors that the samples rotated over; 1 if the cache is warm.
+    pub sets: usize,
+    pub floor_bytes: u64,
+    pub plan_bytes: u64,
+    /// Whether the result was within its bounds. What was not is not timed, and fails the run.
+    pub checked: bool,
+    /// What was wrong.
+    pub error: Option<String>,
+    /// Worst error as a fraction of its bound.
+    pub check_ratio: Option<f64>,
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Timing {
+    pub device_ns: Option<Spread>,
+    pub wall_ns: Spread,
+    /// The baseline by the clock that decides: the device's if it has one.
+    pub naive_ns: Option<Spread>,
+    /// How many times as long as the operation the baseline takes.
+    pub speedup: Option<f64>,
+    pub copy_gbps: f64,
+    pub floor_fraction: f64,
+    pub plan_fraction: f64,
+}
+
+/// Sums over all layers, each counted as often as the network has it.
+#[derive(Serialize)]
+pub struct TotalReport {
+    pub op: &'static str,
+    pub layout: &'static str,
+    pub dtype: String,
+    pub cache: &'static str,
+    pub device_ns: Option<f64>,
+    pub wall_ns: f64,
+    /// `None` where a case has no baseline.
+    pub naive_ns: Option<f64>,
+    pub speedup: Option<f64>,
+    pub floor_fraction: f64,
+    pub plan_fraction: f64,
+}
+
+impl Timing {
+    pub fn new(measured: &Measured, floor_bytes: u64, plan_bytes: u64) -> Self {
+        let Measured { work, copy, naive } = measured;
+        let copy_gbps = copy.bytes as f64 / copy.best().median;
+        let fraction = |bytes: u64| bytes as f64 / work.best().median / copy_gbps;
+        let naive_ns = naive.map(|naive| naive.best());
+        Self {
+            device_ns: work.device,
+            wall_ns: work.wall,
+            naive_ns,
+            speedup: naive_ns.map(|naive| naive.median / work.best().median),
+            copy_gbps,
+            floor_fraction: fraction(floor_bytes),
+            plan_fraction: fraction(plan_bytes),
+        }
+    }
+
+    /// Median by the clock that decides.
+    pub fn ns(&self) -> f64 {
+        self.device_ns.unwrap_or(self.wall_ns).median
+    }
+}
+
+/// Sums per operation, layout and cache state; one with a failed case has none.
+pub fn totals(reports: &[CaseReport]) -> Vec<TotalReport> {
+    let mut keys: Vec<_> = reports.iter().map(|report| (report.layout, report.cache, report.op)).collect();
+    let place = |op: &str| BenchOp::ALL.iter().position(|known| known.name() == op);
+    // Layouts and cache states in the order they were run; both sorts keep it.
+    let order =
+        |value: &str| reports.iter().position(|report| report.layout == value || report.cache == value);
+    keys.sort_by_key(|(layout, cache, op)| (order(layout), order(cache), place(op)));
+    keys.dedup();
+    keys.into_iter()
+        .filter_map(|key| {
+            total(reports.iter().filter(|report| (report.layout, report.cache, report.op) == key))
+        })
+        .collect()
+}
+
+fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalReport> {
+    let cases: Vec<(&CaseReport, Timing)> =
+        reports.map(|report| Some((report, report.timing?))).collect::<Option<_>>()?;
+    let sum = |value: &dyn Fn(&CaseReport, &Timing) -> f64| {
+        cases.iter().map(|(case, timing)| f64::from(case.multiplicity) * value(case, timing)).sum::<f64>()
+    };
+    let sum_of = |spread: &dyn Fn(&Timing) -> Option<Spread>| -> Option<f64> {
+        let each = |(case, timing): &(&CaseReport, Timing)| {
+            spread(timing).map(|ns| f64::from(case.multiplicity) * ns.median)
+        };
+        cases.iter().map(each).sum()
+    };
+    let device_ns = sum_of(&|timing| timing.device_ns);
+    let wall_ns = sum(&|_, timing| timing.wall_ns.median);
+    let naive_ns = sum_of(&|timing| timing.naive_ns);
+    let ns = device_ns.unwrap_or(wall_ns);
+    let (first, _) = cases.first()?;
+    Some(TotalReport {
+        op: first.op,
+        layout: first.layout,
+        dtype: first.dtype.clone(),
+        cache: first.cache,
+        device_ns,
+        wall_ns,
+        naive_ns,
+        speedup: naive_ns.map(|naive| naive / ns),
+        // Time that a copy would take for the same bytes, over the time it took.
+        floor_fraction: sum(&|case, timing| case.floor_bytes as f64 / timing.copy_gbps) / ns,
+        plan_fraction: sum(&|case, timing| case.plan_bytes as f64 / timing.copy_gbps) / ns,
+    })
+}
+
+/// One line of the CSV file: the scalar fields of a case, and what was run where and when.
+#[derive(Serialize)]
+struct Row<'r> {
+    name: &'r str,
+    op: &'r str,
+    shape: String,
+    layout: &'r str,
+    dtype: &'r str,
+    activation: &'r str,
+    residual: bool,
+    cache: &'r str,
+    multiplicity: u32,
+    plan: &'r str,
+    kernels: String,
+    sets: usize,
+    floor_bytes: u64,
+    plan_bytes: u64,
+    checked: bool,
+    error: Option<&'r str>,
+    check_ratio: Option<f64>,
+    device_ns_median: Option<f64>,
+    device_ns_min: Option<f64>,
+    device_ns_p90: Option<f64>,
+    wall_ns_median: Option<f64>,
+    wall_ns_min: Option<f64>,
+    wall_ns_p90: Option<f64>,
+    naive_ns_median: Option<f64>,
+    naive_ns_min: Option<f64>,
+    naive_ns_p90: Option<f64>,
+    speedup: Option<f64>,
+    copy_gbps: Option<f64>,
+    floor_fraction: Option<f64>,
+    plan_fraction: Option<f64>,
+    adapter: &'r str,
+    backend: &'r str,
+    driver: &'r str,
+    device_type: &'r str,
+    git: Option<&'r str>,
+    date: &'r str,
+}
+
+/// Writes one row per case.
+pub fn write_csv(path: &Path, report: &Report) -> Result<(), Refusal> {
+    let failed = |error: csv::Error| format!("cannot write {}: {error}", path.display());
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+    for case in &report.cases {
+        writer.serialize(row(report, case)).map_err(failed)?;
+    }
+    writer.flush().map_err(|error| failed(error.into()))?;
+    Ok(())
+}
+
+fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
+    let timing = case.timing;
+    let device = timing.and_then(|timing| timing.device_ns);
+    let wall = timing.map(|timing| timing.wall_ns);
+    let naive = timing.and_then(|timing| timing.naive_ns);
+    Row {
+        name: &case.name,
+        op: case.op,
+        shape: super::suite::label(&case.shape),
+        layout: case.layout,
+        dtype: &case.dtype,
+        activation: &case.activation,
+        residual: case.residual,
+        cache: case.cache,
+        multiplicity: case.multiplicity,
+        plan: &case.plan,
+        kernels: case.kernels.join("; "),
+        sets: case.sets,
+        floor_bytes: case.floor_bytes,
+        plan_bytes: case.plan_bytes,
+        checked: case.checked,
+        error: case.error.as_deref(),
+        check_ratio: case.check_ratio,
+        device_ns_median: device.map(|ns| ns.median),
+        device_ns_min: device.map(|ns| ns.min),
+        device_ns_p90: device.map(|ns| ns.p90),
+        wall_ns_median: wall.map(|ns| ns.median),
+        wall_ns_min: wall.map(|ns| ns.min),
+        wall_ns_p90: wall.map(|ns| ns.p90),
+        naive_ns_median: naive.map(|ns| ns.median),
+        naive_ns_min: naive.map(|ns| ns.min),
+        naive_ns_p90: naive.map(|ns| ns.p90),
+        speedup: timing.and_then(|timing| timing.speedup),
+        copy_gbps: timing.map(|timing| timing.copy_gbps),
+        floor_fraction: timing.map(|timing| timing.floor_fraction),
+        plan_fraction: timing.map(|timing| timing.plan_fraction),
+        adapter: &report.adapter.name,
+        backend: &report.adapter.backend,
+        driver: &report.adapter.driver,
+        device_type: &report.adapter.device_type,
+        git: report.git.as_deref(),
+        date: &report.date,
+    }
+}
