@@ -12,16 +12,29 @@ override CHUNK_WORDS: u32 = 16u;
 // Chunks that are merged before the result is merged further: rounding errors grow with the number of merges in a row.
 const GROUP_CHUNKS: u32 = 16u;
 
+// Words of the first chunk: fewer, because its shift is a guess, and sums about a shift far from the mean grow, and their
+// rounding errors with them.
+const FIRST_WORDS: u32 = 8u;
+const F32_MAX: f32 = 0x1.fffffep+127f;
+
 @group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
 @group(0) @binding(10) var<storage, read_write> partials_out: array<MomentsRecord>;
 
-// A shift for the first chunk, when nothing is known of the mean: the median of values of the first
-// three words, so that one outlier is not taken.
+// A shift and where it may move after the first chunk.
+struct Guess {
+    shift: Stat,
+    low: Stat,
+    high: Stat,
+}
+
+// A shift for the first chunk, when nothing is known of the mean: the median of values of the first three words, so that
+// one outlier is not taken; for the second, the mean of the first, but no farther from the median than the nearer of the
+// other two values, so that an outlier in the first chunk is not taken either.
 //
 // Sums about a shift lose log2(1 + z²) bits of a chunk's variance, z its distance from the chunk's mean in standard
 // deviations. Where the shift is the mean of the chunks before, that is little more than 2 bits of the slice's variance,
 // because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
-fn first_shift(start: Cursor, words: u32, j: u32) -> Stat {
+fn first_guess(start: Cursor, words: u32, j: u32) -> Guess {
     let first = strip_cursor(start, j);
     var second = first;
     if (words >= 2u) {
@@ -34,7 +47,9 @@ fn first_shift(start: Cursor, words: u32, j: u32) -> Stat {
     let a = sampled(first, x[params.x_offset + first.word]);
     let b = sampled(second, x[params.x_offset + second.word]);
     let c = sampled(third, x[params.x_offset + third.word]);
-    return max(min(a, b), min(max(a, b), c));
+    let median = max(min(a, b), min(max(a, b), c));
+    let reach = min(median - min(min(a, b), c), max(max(a, b), c) - median);
+    return Guess(median, median - reach, median + reach);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -46,21 +61,28 @@ fn reduce_moments(
     let tile = tile_of(workgroup, workgroups, lane);
     var at = cursor_first(tile);
     var shift: array<Stat, STRIP>;
+    var low: array<Stat, STRIP>;
+    var high: array<Stat, STRIP>;
     var mine: array<Moments, STRIP>;
     for (var j = 0u; j < STRIP; j += 1u) {
         mine[j] = identity();
         shift[j] = Stat(0.0);
         if (at.index < tile.end) {
-            shift[j] = first_shift(at, words_of_chunk(at, tile, CHUNK_WORDS), j);
+            let guess = first_guess(at, words_of_chunk(at, tile, CHUNK_WORDS), j);
+            shift[j] = guess.shift;
+            low[j] = guess.low;
+            high[j] = guess.high;
         }
     }
+    var most = min(FIRST_WORDS, CHUNK_WORDS);
     while (at.index < tile.end) {
         var group: array<Moments, STRIP>;
         for (var j = 0u; j < STRIP; j += 1u) {
             group[j] = identity();
         }
         for (var chunk = 0u; chunk < GROUP_CHUNKS && at.index < tile.end; chunk += 1u) {
-            let words = words_of_chunk(at, tile, CHUNK_WORDS);
+            let words = words_of_chunk(at, tile, most);
+            most = CHUNK_WORDS;
             var sum: array<Word, STRIP>;
             var squares: array<Word, STRIP>;
             var counted: array<StatU, STRIP>;
@@ -86,7 +108,9 @@ fn reduce_moments(
                 let count = counted_values(words, counted[j]);
                 let found = moments_of_sums(count, shift[j], gathered(sum[j]), gathered(squares[j]));
                 group[j] = merge(group[j], found);
-                shift[j] = group[j].shift;
+                shift[j] = min(max(group[j].shift, low[j]), high[j]);
+                low[j] = Stat(-F32_MAX);
+                high[j] = Stat(F32_MAX);
             }
         }
         for (var j = 0u; j < STRIP; j += 1u) {

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod compare;
 mod info;
+mod layout;
 mod random;
 mod report;
 

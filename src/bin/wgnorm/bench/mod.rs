@@ -3,7 +3,6 @@
 
 mod case;
 mod data;
-mod layout;
 mod measure;
 mod naive;
 mod plot;
@@ -18,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use wgnorm::{Context, Layout, Tuning, prepare_copy};
 
 use crate::report::{Adapter, write_json};
-use crate::{Outcome, Refusal};
+use crate::{Outcome, Refusal, layout};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
 

@@ -8,7 +8,7 @@ use wgnorm::reference::{Statistics, batch, bounds, reduce};
 use wgnorm::{BatchNormOptions, Channels, Layout, Momentum, RunningValues, RunningVariance, Shape};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
-use crate::random;
+use crate::{layout, random};
 
 /// Distributions of x; each channel has its own mean and scale.
 #[derive(Clone, Copy)]
@@ -260,6 +260,9 @@ impl Layer {
             dtype: "float32".to_owned(),
             content: Content::Problem(Box::new(Problem {
                 dims: dims.to_vec(),
+                stored: Layout::ChannelsFirst,
+                // At rank 2 they are the same.
+                layouts: if dims.len() == 2 { vec![Layout::ChannelsFirst] } else { layout::ALL.to_vec() },
                 options,
                 gamma,
                 beta,

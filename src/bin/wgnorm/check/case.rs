@@ -1,7 +1,7 @@
 //! A case: a problem with expected results and bounds, wherever it comes from.
 
 use wgnorm::reference::WhereNan;
-use wgnorm::{BatchNormOptions, RunningValues};
+use wgnorm::{BatchNormOptions, Layout, RunningValues};
 
 pub struct Case {
     pub name: String,
@@ -19,7 +19,12 @@ pub enum Content {
 }
 
 pub struct Problem {
+    /// Shape of x in logical order: N, C, spatial.
     pub dims: Vec<usize>,
+    /// Order of the values of batches, here and in what is expected.
+    pub stored: Layout,
+    /// Layouts to run it in.
+    pub layouts: Vec<Layout>,
     pub options: BatchNormOptions,
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
@@ -39,6 +44,7 @@ pub enum Task {
 
 /// A tensor on the host.
 pub struct Batch {
+    /// In logical order.
     pub dims: Vec<usize>,
     pub values: Vec<f32>,
 }

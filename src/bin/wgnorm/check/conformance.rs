@@ -8,7 +8,7 @@ use serde::Deserialize;
 use wgnorm::{BatchNormOptions, Momentum, RunningValues, RunningVariance};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
-use crate::{Refusal, random};
+use crate::{Refusal, layout, random};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -39,6 +39,7 @@ struct Attributes {
     #[serde(default)]
     residual: Option<bool>,
     layout: Option<String>,
+    run_layouts: Option<Vec<String>>,
     steps: Option<usize>,
     initial_running_mean: Option<f32>,
     initial_running_var: Option<f32>,
@@ -125,10 +126,9 @@ fn skip_reason(entry: &Entry) -> Option<String> {
     if attrs.residual == Some(true) {
         return Some("residual is not implemented".to_owned());
     }
-    match attrs.layout.as_deref() {
-        None | Some("channels_first") => None,
-        Some(layout) => Some(format!("layout {layout} is not implemented")),
-    }
+    let mut layouts = attrs.layout.iter().chain(attrs.run_layouts.iter().flatten());
+    let unknown = layouts.find(|name| layout::named(name).is_none());
+    unknown.map(|name| format!("layout {name} is not implemented"))
 }
 
 fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal> {
@@ -139,11 +139,17 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
     let needed = |name: &str| -> Result<Vec<f32>, Refusal> {
         input(name)?.ok_or_else(|| format!("input {name} is missing").into())
     };
+    let stored = attrs.layout.as_deref().and_then(layout::named).unwrap_or_default();
     let batch = |name: &str| -> Result<Batch, Refusal> {
         let values = needed(name)?;
-        Ok(Batch { dims: entry.inputs[name].shape.clone(), values })
+        let dims = layout::logical_dims(stored, &entry.inputs[name].shape);
+        if dims.len() < 2 {
+            return Err(format!("{name} has no channels").into());
+        }
+        Ok(Batch { dims, values })
     };
-    let channels = *entry.shape.get(1).ok_or("the shape has no channels")?;
+    let dims = layout::logical_dims(stored, &entry.shape);
+    let channels = *dims.get(1).ok_or("the shape has no channels")?;
     let backward = entry.passes.iter().any(|pass| pass == "backward");
     let dy = if backward { Some(needed("dy")?) } else { None };
     let task = match entry.op.as_str() {
@@ -182,7 +188,12 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
         .collect::<Result<_, _>>()?;
     expected.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Problem {
-        dims: entry.shape.clone(),
+        dims,
+        stored,
+        layouts: match &attrs.run_layouts {
+            Some(names) => names.iter().filter_map(|name| layout::named(name)).collect(),
+            None => vec![stored],
+        },
         options,
         gamma: input("weight")?,
         beta: input("bias")?,

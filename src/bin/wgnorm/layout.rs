@@ -1,23 +1,46 @@
-//! Layouts of the benchmark: which there are, and the way between logical order (N, C, spatial) and memory.
+//! Layouts: which there are, and the way between logical order (N, C, spatial) and memory.
 //!
-//! Shapes on the command line and in reports, data and references are logical; only tensors are in memory order.
+//! Shapes on the command line and in reports are logical; only tensors are in memory order.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use wgnorm::{Context, Layout, Result, Tensor};
 
-/// The layouts that can be asked for. A new one is added here, and its tensors are told in [`laid_out`].
+/// The layouts that can be asked for.
 pub const ALL: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
+
+/// The layout of a name.
+pub fn named(name: &str) -> Option<Layout> {
+    ALL.into_iter().find(|layout| layout.name() == name)
+}
 
 /// Parses the name of a layout.
 pub fn parser() -> impl TypedValueParser<Value = Layout> {
-    PossibleValuesParser::new(ALL.map(Layout::name)).try_map(|name| {
-        ALL.into_iter().find(|layout| layout.name() == name).ok_or_else(|| format!("no layout {name:?}"))
-    })
+    PossibleValuesParser::new(ALL.map(Layout::name))
+        .try_map(|name| named(&name).ok_or_else(|| format!("no layout {name:?}")))
 }
 
 /// Whether memory is in logical order.
 fn is_logical(layout: Layout) -> bool {
     layout == Layout::ChannelsFirst
+}
+
+/// Axis lengths in logical order from those in memory.
+pub fn logical_dims(layout: Layout, memory: &[usize]) -> Vec<usize> {
+    let mut dims = memory.to_vec();
+    if !is_logical(layout) && dims.len() > 1 {
+        dims[1..].rotate_right(1);
+    }
+    dims
+}
+
+/// Values in the memory order of one layout, put into that of another; `dims` are logical.
+pub fn rearranged(values: &[f32], dims: &[usize], from: Layout, to: Layout) -> Vec<f32> {
+    let inner = dims[2..].iter().product();
+    match (is_logical(from), is_logical(to)) {
+        (true, false) => transposed(values, dims[0], dims[1]),
+        (false, true) => transposed(values, dims[0], inner),
+        _ => values.to_vec(),
+    }
 }
 
 /// Axis lengths in memory order: channels last has `[N, spatial.., C]`.
@@ -31,30 +54,19 @@ pub fn memory_dims(layout: Layout, dims: &[usize]) -> Vec<usize> {
 
 /// A tensor of zeros in a layout.
 pub async fn zeros(context: &Context, layout: Layout, dims: &[usize]) -> Result<Tensor> {
-    Ok(laid_out(context.zeros(&memory_dims(layout, dims)).await?, layout))
+    Ok(context.zeros(&memory_dims(layout, dims)).await?.with_layout(layout))
 }
 
 /// A tensor in a layout with values that are given in logical order.
 pub async fn upload(context: &Context, layout: Layout, dims: &[usize], values: &[f32]) -> Result<Tensor> {
-    let tensor = match is_logical(layout) {
-        true => context.upload(dims, values).await?,
-        false => context.upload(&memory_dims(layout, dims), &transposed(values, dims[0], dims[1])).await?,
-    };
-    Ok(laid_out(tensor, layout))
+    let values = rearranged(values, dims, Layout::ChannelsFirst, layout);
+    Ok(context.upload(&memory_dims(layout, dims), &values).await?.with_layout(layout))
 }
 
 /// The values of a tensor in logical order.
 pub async fn download(context: &Context, dims: &[usize], tensor: &Tensor) -> Result<Vec<f32>> {
     let values = context.download(tensor).await?;
-    Ok(match is_logical(tensor.layout()) {
-        true => values,
-        false => transposed(&values, dims[0], dims[2..].iter().product()),
-    })
-}
-
-/// A tensor with the dims of a layout, told so.
-fn laid_out(tensor: Tensor, layout: Layout) -> Tensor {
-    tensor.with_layout(layout)
+    Ok(rearranged(&values, dims, tensor.layout(), Layout::ChannelsFirst))
 }
 
 /// Each of `samples` matrices with `rows` rows, transposed.
@@ -89,5 +101,7 @@ mod tests {
     #[test]
     fn channels_first_is_logical() {
         assert_eq!(memory_dims(Layout::ChannelsFirst, &[2, 3, 4, 5]), [2, 3, 4, 5]);
+        assert_eq!(memory_dims(Layout::ChannelsLast, &[2, 3, 4, 5]), [2, 4, 5, 3]);
+        assert_eq!(logical_dims(Layout::ChannelsLast, &[2, 4, 5, 3]), [2, 3, 4, 5]);
     }
 }
