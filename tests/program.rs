@@ -32,6 +32,17 @@ fn report(test: &str, args: &[&str]) -> (i32, Value) {
     (code, serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())
 }
 
+/// The layouts that the manifest wants a case to be run in.
+fn layouts_of(name: &str) -> Vec<String> {
+    let manifest = std::fs::read(format!("{FIXTURES}/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let case = manifest["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+    match case["attrs"]["run_layouts"].as_array() {
+        Some(layouts) => layouts.iter().map(|layout| layout.as_str().unwrap().to_owned()).collect(),
+        None => vec![case["attrs"]["layout"].as_str().unwrap().to_owned()],
+    }
+}
+
 #[test]
 fn stored_pytorch_results_hold() {
     let (code, report) = report("fixtures", &["check", "--cases", FIXTURES]);
@@ -46,8 +57,13 @@ fn stored_pytorch_results_hold() {
             && !case["name"].as_str().unwrap().contains("relu");
         assert_eq!(case["status"], if covered { "passed" } else { "skipped" }, "{}", case["name"]);
         assert_eq!(case["reason"].is_string(), !covered);
+        let layouts = layouts_of(case["name"].as_str().unwrap());
+        for layout in &layouts {
+            let held = case["runs"].as_array().unwrap().iter().any(|run| run["layout"] == *layout);
+            assert_eq!(held, covered, "{} in {layout}", case["name"]);
+        }
         for run in case["runs"].as_array().unwrap() {
-            assert_eq!(run["layout"], "channels_first");
+            assert!(layouts.iter().any(|layout| run["layout"] == *layout), "{}: {run}", case["name"]);
             for output in run["outputs"].as_array().unwrap() {
                 assert!(output["gate_ratio"].as_f64().unwrap() <= 1.0, "{output}");
                 assert!(output["strict_ratio"].is_f64() && output["max_abs_err"].is_f64());
@@ -92,7 +108,7 @@ fn a_wrong_expectation_fails_and_says_where() {
     let output = wgnorm(&["check", "--cases", directory.to_str().unwrap(), "--filter", name]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for part in [name, "dx", "index 5:", "got", "expected", "bound", "map_backward f32x1"] {
+    for part in [name, "dx", "index 5:", "got", "expected", "bound", "map_backward segments"] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
 }
@@ -168,6 +184,33 @@ fn the_benchmark_reports_what_scripts_rely_on() {
     }
 }
 
+#[test]
+fn a_plan_explains_itself_and_can_be_forced() {
+    let forced = ["--workgroup-size", "32", "--team-size", "8", "--splits", "2", "--width", "1"];
+    let columns = ["--rows", "2", "--strip", "2", "--layout", "channels_last", "--explain"];
+    let args = ["bench", "--shape", "2,6,5,5", "--samples", "1", "--op", "train_forward"];
+    let output = wgnorm(&[&args[..], &forced, &columns].concat());
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "plan      columns f32x1",
+        "wg32 team8 slices 6 (2 rows as one) x splits 2",
+        "dispatch  reduce_moments columns f32x1",
+        "dispatch  map_forward<batch> columns f32x1",
+        "moves     0.00 MiB",
+        "because   workgroup: 32 forced",
+        "because   splits: 2 forced",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    for wrong in [["--team-size", "3"], ["--strip", "3"], ["--width", "2"], ["--splits", "0"]] {
+        let (code, report) =
+            report("forced_wrong", &[&args[..], &["--workgroup-size", "8"], &wrong].concat());
+        assert_eq!(code, 1, "{wrong:?}");
+        assert!(report["cases"][0]["error"].is_string(), "{report}");
+    }
+}
+
 /// One shape, few samples.
 const QUICK: [&str; 7] = ["bench", "--shape", "2,8,14,14", "--samples", "2", "--layout", "channels_first"];
 
@@ -232,7 +275,7 @@ fn results_are_written_as_csv_and_drawn() {
 
     let text = std::fs::read_to_string(csv).unwrap();
     let header: Vec<_> = text.lines().next().unwrap().split(',').collect();
-    let (case, scalars) = (report["cases"][0].as_object().unwrap(), ["shape", "kernels"]);
+    let (case, scalars) = (report["cases"][0].as_object().unwrap(), ["shape", "reasons", "kernels"]);
     for (name, value) in case {
         match value {
             Value::Object(spread) => {

@@ -323,9 +323,10 @@ fn column_team(
     // The fewest rows that are whole words.
     let whole = (1..=width).find(|&repeat| (slices * repeat).is_multiple_of(width)).unwrap_or(width);
     let forced = forced_team(tuning, workgroup_size, reasons)?;
+    let width_of_block = column_words(slices * rows / width, workgroup_size, capabilities);
     let teams = |run_words: u64| match forced {
         Some(team_size) => workgroup_size / team_size,
-        None => team(run_words.min(column_words(capabilities)), workgroup_size),
+        None => team(run_words.min(width_of_block), workgroup_size),
     };
     let row = |repeat: u64| slices * repeat / width;
     let idle = |repeat: u64| {
@@ -443,9 +444,14 @@ fn most_strips(capabilities: &Capabilities) -> u32 {
     if capabilities.cpu { 8 } else { 1 }
 }
 
-/// Neighbouring words of a row that a workgroup walks.
-fn column_words(capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu { 8 } else { 32 }
+/// Neighbouring words of a row that a workgroup walks: as many as a vector of a CPU has; on a GPU 512 bytes, where the
+/// tensor is large enough to fill the device with such blocks, down to 64 bytes, two sectors of memory, where it is not.
+fn column_words(words: u64, workgroup_size: u32, capabilities: &Capabilities) -> u64 {
+    if capabilities.cpu {
+        return 8;
+    }
+    let per_workgroup = words / target_workgroups(capabilities) / u64::from(workgroup_size);
+    if per_workgroup >= min_tile_rounds(capabilities) { 32 } else { 4 }
 }
 
 fn address(words: u64) -> Result<u32> {

@@ -29,7 +29,7 @@ enum Command {
     /// Proves the kernels on this adapter and driver against the f64 reference
     Check(check::Args),
     /// Times the kernels beside a plain copy, each result checked before it is timed
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Compares two JSON files of `bench`
     Compare(compare::Args),
 }

@@ -208,8 +208,8 @@ impl Case<'_, '_> {
         self.operations[0].traffic()
     }
 
-    pub fn plan(&self) -> String {
-        self.operations[0].plan().map(ToString::to_string).unwrap_or_default()
+    pub fn plan(&self) -> Option<&Plan> {
+        self.operations[0].plan()
     }
 
     pub fn kernels(&self) -> Vec<String> {

@@ -58,9 +58,11 @@ pub struct Args {
     /// Takes the first adapter whose name contains this text
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    /// Forces the workgroup size of every kernel instead of what the policy chooses
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    workgroup_size: Option<u32>,
+    /// Says with each case how it is planned and why: kernels, tiles, workgroups, bytes moved
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    forced: Forced,
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,6 +72,37 @@ pub struct Args {
     /// Draws the results: bandwidth over tensor size, and every layer as a fraction of a copy
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+}
+
+/// What is forced instead of left to the policy.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Forced plans")]
+struct Forced {
+    /// f32 per memory access: 1, or 4 where that is possible
+    #[arg(long, value_name = "N")]
+    width: Option<u32>,
+    /// Invocations per workgroup
+    #[arg(long, value_name = "N")]
+    workgroup_size: Option<u32>,
+    /// Invocations that walk a slice together: a divisor of the workgroup size
+    #[arg(long, value_name = "N")]
+    team_size: Option<u32>,
+    /// Workgroups per slice
+    #[arg(long, value_name = "N")]
+    splits: Option<u32>,
+    /// Channels last: times the fewest rows that are whole words are taken as one
+    #[arg(long, value_name = "N")]
+    rows: Option<u32>,
+    /// Channels last: words of a row that an invocation walks at once, 1, 2, 4 or 8
+    #[arg(long, value_name = "N")]
+    strip: Option<u32>,
+}
+
+impl Forced {
+    fn tuning(&self) -> Tuning {
+        let Self { width, workgroup_size, team_size, splits, rows, strip } = *self;
+        Tuning { width, workgroup_size, team_size, splits, rows, strip }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,8 +166,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         })
         .collect();
 
-    let tuning = Tuning { workgroup_size: args.workgroup_size, ..Tuning::default() };
-    let context = crate::open(args.adapter.as_deref())?.with_tuning(tuning);
+    let context = crate::open(args.adapter.as_deref())?.with_tuning(args.forced.tuning());
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
     println!("layers: {count}, shapes: {}, on {adapter}", layers.len());
@@ -165,7 +197,12 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
                 progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
                 let mut report = bench.blank(layer, layout, cache, op);
                 bench.fill(&mut report, op, &mut tensors)?;
-                progress.suspend(|| table::case(&report));
+                progress.suspend(|| {
+                    table::case(&report);
+                    if args.explain {
+                        table::explanation(&report);
+                    }
+                });
                 cases.push(report);
                 progress.inc(1);
             }
@@ -222,6 +259,7 @@ impl Bench<'_> {
             cache: cache.name(),
             multiplicity: layer.times,
             plan: String::new(),
+            reasons: Vec::new(),
             kernels: Vec::new(),
             sets: 0,
             floor_bytes: 0,
@@ -255,7 +293,10 @@ impl Bench<'_> {
             }
         };
         let traffic = case.traffic();
-        report.plan = case.plan();
+        if let Some(plan) = case.plan() {
+            report.plan = plan.to_string();
+            report.reasons.clone_from(&plan.reasons);
+        }
         report.kernels = case.kernels();
         (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
         match case.check() {

@@ -32,6 +32,8 @@ pub struct CaseReport {
     pub cache: &'static str,
     pub multiplicity: u32,
     pub plan: String,
+    /// Why the policy planned so, one decision each.
+    pub reasons: Vec<String>,
     pub kernels: Vec<String>,
     /// Sets of tensors that the samples rotated over; 1 if the cache is warm.
     pub sets: usize,
@@ -160,6 +162,7 @@ struct Row<'r> {
     cache: &'r str,
     multiplicity: u32,
     plan: &'r str,
+    reasons: String,
     kernels: String,
     sets: usize,
     floor_bytes: u64,
@@ -215,6 +218,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         cache: case.cache,
         multiplicity: case.multiplicity,
         plan: &case.plan,
+        reasons: case.reasons.join("; "),
         kernels: case.kernels.join("; "),
         sets: case.sets,
         floor_bytes: case.floor_bytes,

@@ -30,6 +30,19 @@ pub fn case(report: &CaseReport) {
     );
 }
 
+/// How a case is planned, and why.
+pub fn explanation(report: &CaseReport) {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!("    plan      {}", report.plan);
+    for kernel in &report.kernels {
+        println!("    dispatch  {kernel}");
+    }
+    println!("    moves     {:.2} MiB, at least {:.2}", mib(report.plan_bytes), mib(report.floor_bytes));
+    for reason in &report.reasons {
+        println!("    because   {reason}");
+    }
+}
+
 pub fn totals(layers: u32, totals: &[TotalReport]) {
     println!(
         "\n{:<15} {:<14} {:<5} {:>12} {:>10} {:>7} {:>7} {:>7}",
