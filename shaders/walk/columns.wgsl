@@ -41,6 +41,8 @@ struct Cursor {
     // and lie at the end of the buffer.
     at: u32,
     word: u32,
+    // Words from here to the end of the row.
+    left: u32,
 }
 
 fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
@@ -78,28 +80,31 @@ fn writes(tile: Tile, k: u32) -> bool {
     return owns(tile, k) && tile.split == 0u && record_of(tile, k) < params.slices;
 }
 
-fn cursor_of(index: u32, at: u32) -> Cursor {
-    return Cursor(index, at, select(at, min(at, params.last_word), EDGES));
-}
-
-// The j-th word of the strip.
+// The j-th word of the strip. The last strip of a row may be longer than what is left of the row: only
+// with EDGES, and its words are then past the end of the tensor.
 fn strip_tile(tile: Tile, j: u32) -> Tile {
     var moved = tile;
     moved.column += j * TEAMS;
+    moved.live = tile.live & (moved.column < params.run_words);
     return moved;
 }
 
 fn strip_cursor(at: Cursor, j: u32) -> Cursor {
-    return cursor_of(at.index, at.at + j * TEAMS);
+    let beyond = EDGES & (j * TEAMS >= at.left);
+    return cursor_of(at.index, select(at.at + j * TEAMS, 0x3fffffffu, beyond), at.left);
+}
+
+fn cursor_of(index: u32, at: u32, left: u32) -> Cursor {
+    return Cursor(index, at, select(at, min(at, params.last_word), EDGES), left);
 }
 
 fn cursor_first(tile: Tile) -> Cursor {
     let row = tile.begin + tile.member;
-    return cursor_of(row, row * params.run_words + tile.column);
+    return cursor_of(row, row * params.run_words + tile.column, params.run_words - tile.column);
 }
 
 fn cursor_next(cursor: Cursor) -> Cursor {
-    return cursor_of(cursor.index + TEAM_SIZE, cursor.at + params.step_stride);
+    return cursor_of(cursor.index + TEAM_SIZE, cursor.at + params.step_stride, cursor.left);
 }
 
 // The tensor's first word and last word if they belong to others in part, for the one invocation in
@@ -111,7 +116,7 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let row = at / params.run_words;
     let here = tile.live & (tile.member == 0u) & (tile.column == at - row * params.run_words)
         & (row >= tile.begin) & (row < tile.end);
-    return cursor_of(select(0xffffffffu, row, part & here), at);
+    return cursor_of(select(0xffffffffu, row, part & here), at, 1u);
 }
 
 // The components that hold values of the tensor.

@@ -11,7 +11,7 @@ const PARTIAL_BYTES: u32 = 20;
 /// Bytes of a partial result in memory (`MomentsRecord`).
 const RECORD_BYTES: u64 = 24;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
-const LOOP_MARGIN: u64 = 4096;
+const LOOP_MARGIN: u64 = 16384;
 /// Iterations of the tree and the edges at most.
 const TREE_ITERATIONS: u64 = 64;
 
@@ -21,6 +21,20 @@ const TREE_ITERATIONS: u64 = 64;
 /// [`Error::TooLarge`] if the walk cannot be addressed or dispatched, [`Error::MissingCapability`] if a forced
 /// workgroup size exceeds the device.
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
+    match plan_once(walk, capabilities, tuning) {
+        // Short walks of large teams instead: slower, and possible.
+        Err(Error::TooLarge { limit_name: LOOP_LIMIT, .. }) if tuning.team_size.is_none() => {
+            let workgroup = workgroup_size(4, capabilities, tuning, &mut Vec::new())?;
+            let most = Tuning { team_size: Some(workgroup), strip: Some(1), rows: None, ..*tuning };
+            plan_once(walk, capabilities, &most)
+        }
+        planned => planned,
+    }
+}
+
+const LOOP_LIMIT: &str = "loop limit";
+
+fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     tuning.check()?;
     let mut reasons = Vec::new();
     let words = Words::choose(walk, tuning, &mut reasons);
@@ -34,14 +48,19 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let repeat = geometry.records / geometry.slices;
     let chunk_words = if walk.pattern.is_columns() { CHUNK_VALUES } else { CHUNK_VALUES / words.width };
 
-    // An invocation runs one iteration per word and less than two per chunk; before that, for each of its share of the
-    // partial results, one and one per component.
+    // An invocation runs one iteration per word, or one and as many as a strip has per row, and a few per chunk; before
+    // that, for each word of its strip and each of its share of the partial results, one and one per component. Compilers
+    // unroll most of the short loops, but that is not promised.
+    let strip = u64::from(geometry.strip);
+    let per_word = if strip > 1 { 1 + strip } else { 1 };
+    let per_chunk = 2 * strip;
+    let chunk = u64::from(chunk_words);
     let iterations = |rounds: u64, splits: u64| {
-        rounds + 2 * rounds.div_ceil(u64::from(chunk_words)) + 5 * (splits * repeat).div_ceil(lanes)
+        rounds * per_word + per_chunk * rounds.div_ceil(chunk) + 5 * strip * (splits * repeat).div_ceil(lanes)
     };
-    let rounds_allowed = (capabilities.max_loop_iterations - LOOP_MARGIN) * u64::from(chunk_words)
-        / (u64::from(chunk_words) + 2);
-    let splits_allowed = (lanes * LOOP_MARGIN / 10 / repeat).max(1);
+    let rounds_allowed =
+        (capabilities.max_loop_iterations - LOOP_MARGIN) * chunk / (chunk * per_word + per_chunk);
+    let splits_allowed = (lanes * LOOP_MARGIN / 10 / repeat / strip).max(1);
     let splits_needed = slice_words.div_ceil(rounds_allowed * lanes);
     let splits = match tuning.splits {
         Some(forced) => {
@@ -65,7 +84,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
             what: "a channel of x",
             needed: longest_loop,
             unit: "loop iterations per invocation",
-            limit_name: "loop limit",
+            limit_name: LOOP_LIMIT,
             limit: capabilities.max_loop_iterations,
         });
     }
@@ -195,7 +214,7 @@ struct Geometry {
     elements: u64,
     team_size: u32,
     strip: u32,
-    /// Whether the last row of a matrix is not full.
+    /// Whether the last row of a matrix, or the last strip of a row, is not full.
     incomplete: bool,
 }
 
@@ -258,7 +277,9 @@ impl Geometry {
                     elements,
                     team_size,
                     strip,
-                    incomplete: !elements.is_multiple_of(records),
+                    incomplete: !elements.is_multiple_of(records)
+                        || strip > 1
+                            && !run_words.is_multiple_of(u64::from(workgroup_size / team_size * strip)),
                 })
             }
         }
@@ -329,8 +350,8 @@ fn column_team(
         None => team(run_words.min(width_of_block), workgroup_size),
     };
     let row = |repeat: u64| slices * repeat / width;
-    let idle = |repeat: u64| {
-        let lanes = row(repeat).next_multiple_of(teams(row(repeat)).into());
+    let idle = |repeat: u64, strip: u32| {
+        let lanes = row(repeat).next_multiple_of(u64::from(teams(row(repeat)) * strip));
         (lanes - row(repeat)) as f64 / lanes as f64
     };
     // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
@@ -339,17 +360,17 @@ fn column_team(
         Some(forced) => vec![whole * u64::from(forced)],
         None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
     };
-    // A row that strips divide, of as long strips as possible and as few rows as that takes.
-    let strips =
-        [8, 4, 2, 1].into_iter().filter(|&strip| strip <= tuning.strip.unwrap_or(most_strips(capabilities)));
-    let divided = strips.filter(|&strip| strip > 1).find_map(|strip| {
-        let divides = |&&repeat: &&u64| row(repeat).is_multiple_of(u64::from(teams(row(repeat)) * strip));
-        candidates.iter().find(divides).map(|&repeat| (repeat, strip))
+    // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
+    // none, which needs no masks.
+    let longest = tuning.strip.unwrap_or(most_strips(capabilities));
+    let strips = [8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
+    let chosen = strips.clone().find_map(|strip| {
+        let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
+        enough(0.0).or_else(|| enough(0.125)).map(|&repeat| (repeat, strip))
     });
-    let (repeat, strip) = divided.unwrap_or_else(|| {
-        let good = candidates.iter().find(|&&repeat| idle(repeat) <= 0.125);
-        let least = || candidates.iter().min_by(|&&a, &&b| idle(a).total_cmp(&idle(b)));
-        (good.or_else(least).copied().unwrap_or(whole), 1)
+    let (repeat, strip) = chosen.unwrap_or_else(|| {
+        let least = candidates.iter().min_by(|&&a, &&b| idle(a, 1).total_cmp(&idle(b, 1)));
+        (least.copied().unwrap_or(whole), 1)
     });
     let run_words = row(repeat);
     let teams = teams(run_words);
@@ -357,7 +378,7 @@ fn column_team(
         "team: {} rows at a time, {teams} x {strip} of {run_words} columns per workgroup; {repeat} rows of {slices} \
          values as one leave {:.0} % of the invocations without a column",
         workgroup_size / teams,
-        100.0 * idle(repeat)
+        100.0 * idle(repeat, strip)
     ));
     Ok((repeat, strip, workgroup_size / teams))
 }
@@ -598,11 +619,19 @@ mod tests {
     fn no_invocation_exceeds_the_loop_limit() {
         for elements in [1 << 22, (1 << 25) - 1, 1 << 25] {
             for width in [1, 4] {
-                for team_size in [None, Some(1)] {
-                    let tuning = Tuning { width: Some(width), splits: Some(1), team_size, ..FREE };
+                for splits in [None, Some(1)] {
+                    for dims in [
+                        &[1, 1, elements][..],
+                        &[elements / 4, 5],
+                        &[elements / 64, 64],
+                        &[elements / 999, 999],
+                    ] {
+                        let tuning = Tuning { width: Some(width), splits, ..FREE };
+                        let p = plan_walk(&first(dims), &table::LAVAPIPE, &tuning).unwrap();
+                        assert!(p.longest_loop + TREE_ITERATIONS < 65535, "{p}");
+                    }
+                    let tuning = Tuning { width: Some(width), splits, team_size: Some(1), ..FREE };
                     let p = plan_walk(&first(&[1, 1, elements]), &table::LAVAPIPE, &tuning).unwrap();
-                    assert!(p.longest_loop + TREE_ITERATIONS < 65535, "{p}");
-                    let p = plan_walk(&first(&[elements / 4, 5]), &table::LAVAPIPE, &tuning).unwrap();
                     assert!(p.longest_loop + TREE_ITERATIONS < 65535, "{p}");
                 }
             }
