@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wgnorm::{
-    BatchNormOptions, Context, ContextOptions, Error, Moments, Prepared, RunningStatistics, Saved,
-    ShaderChecks, Tensor,
-};
+use wgnorm::{BatchNormOptions, Context, Error, Moments, Prepared, RunningStatistics, Saved, Tensor};
 
 use crate::support::*;
 
@@ -116,7 +113,7 @@ fn callbacks_of_the_application_stay_in_place() {
 fn webgpu_limits_are_enough() {
     let context = own_context();
     assert_eq!(context.capabilities().max_workgroup_size, 256);
-    for dims in [&[2, 3, 64][..], &[3, 5, 7, 5], &[2, 2, 40_000], &[2, 66_000, 1]] {
+    for dims in [&[3, 5, 7, 5][..], &[2, 2, 40_000], &[2, 66_000, 1]] {
         let inputs = Inputs::new(2, dims);
         let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
         assert_train(&format!("{dims:?}"), &inputs, EPS, &got);
@@ -126,10 +123,9 @@ fn webgpu_limits_are_enough() {
 
 #[test]
 fn kernels_without_checks_give_the_same_bits() {
-    let options = ContextOptions { shader_checks: ShaderChecks::Trusted, ..ContextOptions::default() };
-    let trusted = pollster::block_on(Context::headless_with(&options)).unwrap();
-    for (name, checked) in contexts() {
-        let trusted = trusted.with_tuning(*checked.tuning());
+    let plans = contexts().into_iter().filter(|(name, _)| ["policy", "teams of 1"].contains(name));
+    for (name, checked) in plans {
+        let trusted = trusted_context().with_tuning(*checked.tuning());
         for dims in [&[2, 3, 64][..], &[3, 5, 7, 5], &[31, 19], &[2, 3, 65], &[1, 3, 40, 40], &[2, 2, 9001]] {
             let inputs = Inputs::new(3, dims);
             let what = format!("{dims:?} {name}");

@@ -2,7 +2,7 @@
 
 use wgnorm::{
     Affine, BatchNorm, BatchNormOptions, ChannelMoments, Context, ContextOptions, Error, GradientTargets,
-    Moments, Momentum, RunningStatistics, RunningValues, Saved, Shape, Tensor, Tuning, prepare_copy,
+    Layout, Moments, Momentum, RunningStatistics, RunningValues, Saved, Shape, Tensor, Tuning, prepare_copy,
 };
 
 use crate::support::*;
@@ -129,6 +129,100 @@ fn wrong_shapes() {
     let y = zeros(&context, &[2, 3, 5]);
     refused!(context.block_on(frozen.prepare_forward(&x, &y)), Error::Shape { what: "y", .. });
     refused!(context.block_on(frozen.backward(&x, &y)), Error::Shape { what: "dy", .. });
+}
+
+#[test]
+fn wrong_layouts() {
+    let context = context();
+    let (first, last) = (Layout::ChannelsFirst, Layout::ChannelsLast);
+    // A shape that has three channels either way.
+    for dims in [&[2, 3, 3][..], &[2, 3, 4, 3], &[2, 3, 1, 2, 3]] {
+        for (mine, theirs) in [(first, last), (last, first)] {
+            let inputs = Inputs::of(1, dims, mine);
+            let mut layer = inputs.layer(&context, OPTIONS);
+            let x = inputs.upload_x(&context);
+            let other = poisoned(&context, dims, 0).with_layout(theirs);
+            let c = poisoned(&context, &[3], 0);
+            let saved = context.block_on(Saved::new(&context, &x)).unwrap();
+            let (_, real_saved) = context.block_on(layer.train_forward_untracked(&x)).unwrap();
+            let moments = context.block_on(Moments::of(&context, &x)).unwrap();
+            let targets = GradientTargets { dx: Some(&other), dgamma: Some(&c), ..Default::default() };
+            let right = GradientTargets { dgamma: Some(&c), ..Default::default() };
+            let is = |error: &Error, name: &str| {
+                matches!(error, Error::Layout { what, expected, got }
+                    if *what == name && *expected == mine && *got == theirs)
+            };
+            context.block_on(async {
+                let errors = [
+                    ("y", layer.prepare_train_forward(&x, &other, Some(&saved)).await.err()),
+                    ("y", layer.prepare_train_forward_untracked(&x, &other, Some(&saved)).await.err()),
+                    ("y", layer.prepare_train_forward_from(&moments, &x, &other, None).await.err()),
+                    ("dy", layer.prepare_backward(&x, &other, &real_saved, &right).await.err()),
+                    ("dx", layer.prepare_backward(&x, &x, &real_saved, &targets).await.err()),
+                    ("dy", layer.backward(&x, &other, &real_saved).await.err()),
+                ];
+                for (i, (what, error)) in errors.into_iter().enumerate() {
+                    let error = error.unwrap_or_else(|| panic!("call {i}: no error"));
+                    assert!(is(&error, what), "call {i}: {error}");
+                }
+            });
+            assert_eq!(download_running(&context, layer.running()), inputs.running);
+            let frozen = layer.freeze();
+            context.block_on(async {
+                let errors = [
+                    ("y", frozen.prepare_forward(&x, &other).await.err()),
+                    ("dy", frozen.prepare_backward(&x, &other, &right).await.err()),
+                    ("dx", frozen.prepare_backward(&x, &x, &targets).await.err()),
+                    ("dy", frozen.backward(&x, &other).await.err()),
+                ];
+                for (i, (what, error)) in errors.into_iter().enumerate() {
+                    let error = error.unwrap_or_else(|| panic!("frozen call {i}: no error"));
+                    assert!(is(&error, what), "frozen call {i}: {error}");
+                }
+                // Nothing ran.
+                assert!(saved.download(&context).await.unwrap().iter().all(|s| s.inv_std.is_nan()));
+            });
+            assert_eq!(download_running(&context, frozen.running()), inputs.running);
+            for untouched in [&other, &c] {
+                assert!(download_guarded(&context, untouched).iter().all(|v| v.is_nan()));
+            }
+        }
+    }
+    let x = zeros(&context, &[2, 3, 3]).with_layout(last);
+    let layer = self::layer(&context);
+    let error =
+        context.block_on(layer.prepare_train_forward_untracked(&x, &zeros(&context, &[2, 3, 3]), None));
+    assert_eq!(error.unwrap_err().to_string(), "y must be channels_last as x is, got channels_first");
+}
+
+#[test]
+fn wrong_axes_of_channels_last() {
+    let context = context();
+    let last = |dims: &[usize]| zeros(&context, dims).with_layout(Layout::ChannelsLast);
+    let mut layer = layer(&context);
+    let flat = last(&[3]);
+    refused!(flat.channels(), Error::Rank { got: 1, .. });
+    refused!(context.block_on(layer.train_forward(&flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(Moments::of(&context, &flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(Saved::new(&context, &flat)), Error::Rank { got: 1, .. });
+    // Three channels, but channels first.
+    let x = last(&[2, 3, 4]);
+    assert_eq!(x.channels().unwrap().channels, 4);
+    refused!(context.block_on(layer.train_forward(&x)), Error::Channels { expected: 3, got: 4, .. });
+    refused!(
+        context.block_on(layer.train_forward(&zeros(&context, &[2, 4, 3]))),
+        Error::Channels { expected: 3, got: 4, .. }
+    );
+    refused!(context.block_on(layer.train_forward(&last(&[2, 0]))), Error::Channels { got: 0, .. });
+    // Saved statistics and moments go by channels, not by layout.
+    let saved = context.block_on(Saved::new(&context, &last(&[2, 3, 4]))).unwrap();
+    let x = last(&[2, 4, 3]);
+    refused!(context.block_on(layer.backward(&x, &x, &saved)), Error::Channels { expected: 3, got: 4, .. });
+    let start = RunningValues { batches: 7, ..download_running(&context, layer.running()) };
+    assert_eq!(download_running(&context, layer.running()), start);
+    let layer = layer.freeze();
+    refused!(context.block_on(layer.forward(&flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(layer.forward(&last(&[2, 3, 4]))), Error::Channels { expected: 3, got: 4, .. });
 }
 
 #[test]

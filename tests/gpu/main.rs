@@ -4,6 +4,7 @@ mod device;
 mod errors;
 mod fold;
 mod layer;
+mod layout;
 mod map;
 mod memory;
 mod numerics;

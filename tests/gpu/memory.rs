@@ -1,23 +1,45 @@
 //! Memory: inputs that stay, buffers that are shared, overlaps that are refused, scratch that is dirty, bits that repeat.
 
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Context, Error, FrozenBatchNorm, GradientTargets, Moments, Prepared, Result,
-    RunningStatistics, Saved, Tensor, prepare_copy,
+    BatchNorm, BatchNormOptions, Context, Error, FrozenBatchNorm, GradientTargets, Layout, Moments, Prepared,
+    Result, RunningStatistics, Saved, Tensor, prepare_copy,
 };
 
 use crate::support::*;
 
 const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
-/// Runs in and out of fours; the last has more elements than one workgroup walks at once.
-const SHAPES: [&[usize]; 3] = [&[2, 3, 4, 6], &[3, 5, 7], &[2, 3, 40, 40]];
+/// Runs in and out of fours, columns in and out of fours; a phase for each; the third has more elements than one
+/// workgroup walks at once.
+const CASES: [(Layout, &[usize], usize); 5] = [
+    (Layout::ChannelsFirst, &[2, 3, 4, 6], 0),
+    (Layout::ChannelsFirst, &[3, 5, 7], 3),
+    (Layout::ChannelsFirst, &[2, 3, 40, 40], 1),
+    (Layout::ChannelsLast, &[3, 4, 7], 1),
+    (Layout::ChannelsLast, &[5, 3, 2, 4], 2),
+];
+
+fn cases(seed: u64) -> impl Iterator<Item = Inputs> {
+    CASES.into_iter().map(move |(layout, dims, offset)| Inputs { offset, ..Inputs::of(seed, dims, layout) })
+}
 
 /// The tensors of a layer by name, wherever they lie.
 struct Tensors(Vec<(&'static str, Tensor)>);
 
+/// What lies between tensors of one buffer.
+const GAP: f32 = 1234.5;
+
 const NAMES: [&str; 8] = ["x", "dy", "gamma", "beta", "y", "dx", "dgamma", "dbeta"];
 
-fn shape_of<'a>(name: &str, dims: &'a [usize]) -> &'a [usize] {
-    if ["x", "dy", "y", "dx"].contains(&name) { dims } else { &dims[1..2] }
+fn is_per_channel(name: &str) -> bool {
+    !["x", "dy", "y", "dx"].contains(&name)
+}
+
+fn shape_of(name: &str, inputs: &Inputs) -> Vec<usize> {
+    if is_per_channel(name) { vec![inputs.channels()] } else { inputs.dims.clone() }
+}
+
+fn layout_of(name: &str, inputs: &Inputs) -> Layout {
+    if is_per_channel(name) { Layout::ChannelsFirst } else { inputs.layout }
 }
 
 /// Values of the inputs, NaN for the outputs.
@@ -27,32 +49,48 @@ fn initial(name: &str, inputs: &Inputs) -> Vec<f32> {
         "dy" => inputs.dy.clone(),
         "gamma" => inputs.gamma.clone().unwrap(),
         "beta" => inputs.beta.clone().unwrap(),
-        _ => vec![f32::NAN; shape_of(name, &inputs.dims).iter().product()],
+        _ => vec![f32::NAN; shape_of(name, inputs).iter().product()],
     }
 }
 
 impl Tensors {
     /// Each in a buffer of its own.
     fn apart(context: &Context, inputs: &Inputs) -> Self {
-        let dims = &inputs.dims;
-        let tensor = |name| upload(context, shape_of(name, dims), &initial(name, inputs));
+        let tensor = |name| {
+            let values = initial(name, inputs);
+            upload(context, &shape_of(name, inputs), &values).with_layout(layout_of(name, inputs))
+        };
         Self(NAMES.map(|name| (name, tensor(name))).into())
     }
 
-    /// All in one buffer, each on a multiple of 256 bytes.
-    fn together(context: &Context, inputs: &Inputs) -> Self {
+    /// All in one buffer, each `offset` elements after a multiple of 256 bytes, every second one `skew` more.
+    fn together(context: &Context, inputs: &Inputs, skew: usize) -> Self {
         let (mut content, mut offsets) = (Vec::new(), Vec::new());
-        for name in NAMES {
+        for (i, name) in NAMES.into_iter().enumerate() {
+            content.resize(content.len() + inputs.offset + i % 2 * skew, GAP);
             offsets.push(4 * content.len() as u64);
             content.extend(initial(name, inputs));
-            content.resize(content.len().next_multiple_of(64), 1234.5);
+            content.resize(content.len().next_multiple_of(64), GAP);
         }
-        let whole = upload(context, &[content.len()], &content);
+        let whole = exact_buffer(context, &content);
         let part = |(name, offset)| {
-            let shape = shape_of(name, &inputs.dims);
-            (name, Tensor::from_buffer(context, whole.buffer().clone(), offset, shape).unwrap())
+            let shape = shape_of(name, inputs);
+            let tensor = Tensor::from_buffer(context, whole.clone(), offset, &shape).unwrap();
+            (name, tensor.with_layout(layout_of(name, inputs)))
         };
         Self(NAMES.into_iter().zip(offsets).map(part).collect())
+    }
+
+    /// Fails unless everything between the tensors of one buffer is as it was.
+    fn assert_gaps(&self, context: &Context, what: &str) {
+        let all = download_buffer(context, self.0[0].1.buffer());
+        let mut at = 0;
+        let begins = self.0.iter().map(|(_, tensor)| tensor.byte_offset() as usize / 4);
+        let lens = self.0.iter().map(|(_, tensor)| tensor.shape().len() as usize);
+        for (begin, len) in begins.zip(lens).chain([(all.len(), 0)]) {
+            assert!(all[at..begin].iter().all(|&v| v == GAP), "{what}: values before {begin} changed");
+            at = begin + len;
+        }
     }
 
     fn get(&self, name: &str) -> &Tensor {
@@ -107,23 +145,16 @@ async fn prepare_frozen(
 
 const GRADIENTS: [&str; 3] = ["dx", "dgamma", "dbeta"];
 
-#[track_caller]
-fn assert_same(what: &str, got: &Outputs, expected: &Outputs) {
-    assert_eq!(bits(&got.y), bits(&expected.y), "{what}: y");
-    assert_eq!(bits(&got.dx), bits(&expected.dx), "{what}: dx");
-    let parameters = |o: &Outputs| [&o.dgamma, &o.dbeta].map(|g| bits(g.as_ref().unwrap()));
-    assert_eq!(parameters(got), parameters(expected), "{what}: dgamma, dbeta");
-}
-
 #[test]
 fn inputs_stay_as_they_are_in_buffers_shared_or_not() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
-            let inputs = Inputs::new(1, dims);
+    for (name, context) in few_contexts() {
+        for inputs in cases(1) {
             let expected = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
+            assert_train(name, &inputs, 1e-5, &expected);
             let expected_frozen = frozen(&context, &inputs, OPTIONS);
-            for tensors in [Tensors::apart(&context, &inputs), Tensors::together(&context, &inputs)] {
-                let what = format!("{dims:?} {name} x at {}", tensors.get("dx").byte_offset());
+            for skew in [0, 4] {
+                let tensors = Tensors::together(&context, &inputs, skew);
+                let what = format!("{} {:?} {name} skew {skew}", inputs.layout, inputs.dims);
                 let layer = layer_of(&context, &inputs, &tensors);
                 context.block_on(async {
                     let (forward, backward) =
@@ -138,6 +169,7 @@ fn inputs_stay_as_they_are_in_buffers_shared_or_not() {
                     Moments::of(&context, tensors.get("x")).await.unwrap();
                 });
                 assert_same(&what, &tensors.outputs(&context), &expected_frozen);
+                tensors.assert_gaps(&context, &what);
                 for input in ["x", "dy", "gamma", "beta"] {
                     let got = download(&context, tensors.get(input));
                     assert_eq!(bits(&got), bits(&initial(input, &inputs)), "{what}: {input}");
@@ -148,10 +180,35 @@ fn inputs_stay_as_they_are_in_buffers_shared_or_not() {
 }
 
 #[test]
+fn tensors_of_one_buffer_may_begin_at_different_elements() {
+    let context = context();
+    for inputs in cases(1) {
+        for skew in 1..4 {
+            let what = format!("{} {:?} skew {skew}", inputs.layout, inputs.dims);
+            let tensors = Tensors::together(&context, &inputs, skew);
+            let layer = layer_of(&context, &inputs, &tensors);
+            context.block_on(async {
+                let (forward, backward) =
+                    prepare_training(&context, &layer, &tensors, &GRADIENTS).await.unwrap();
+                context.submit(&[&forward, &backward]).await.unwrap();
+            });
+            assert_train(&what, &inputs, 1e-5, &tensors.outputs(&context));
+            let layer = layer.freeze();
+            context.block_on(async {
+                let (forward, backward) = prepare_frozen(&layer, &tensors, &GRADIENTS).await.unwrap();
+                context.submit(&[&forward, &backward]).await.unwrap();
+            });
+            assert_frozen(&what, &inputs, 1e-5, &tensors.outputs(&context));
+            tensors.assert_gaps(&context, &what);
+        }
+    }
+}
+
+#[test]
 fn shared_buffers_serve_layers_without_parameters() {
-    for (name, context) in contexts() {
+    for (name, context) in few_contexts() {
         let inputs = Inputs::new(2, &[3, 5, 4, 4]);
-        let tensors = Tensors::together(&context, &inputs);
+        let tensors = Tensors::together(&context, &inputs, 0);
         let bare = Inputs { gamma: None, beta: None, ..inputs };
         let layer = bare.layer(&context, OPTIONS);
         context.block_on(async {
@@ -206,8 +263,8 @@ fn prepare_pair(
     let words = 2 * begin + inputs.x.len();
     let whole = upload(context, &[words], &values(5, words, 0.0, 1.0));
     for (name, offset) in [(first, 0), (second, 4 * begin as u64)] {
-        let shape = shape_of(name, &inputs.dims);
-        tensors.set(name, Tensor::from_buffer(context, whole.buffer().clone(), offset, shape).unwrap());
+        let shape = shape_of(name, inputs);
+        tensors.set(name, Tensor::from_buffer(context, whole.buffer().clone(), offset, &shape).unwrap());
     }
     let layer = layer_of(context, inputs, &tensors);
     let (x, y, dy) = (tensors.get("x"), tensors.get("y"), tensors.get("dy"));
@@ -273,7 +330,7 @@ fn tensors_within_one_block_of_bindings_are_refused() {
             if ![first, second].iter().all(|name| reads.contains(name) || writes.contains(name)) {
                 continue;
             }
-            let words = shape_of(first, &inputs.dims).iter().product::<usize>();
+            let words = shape_of(first, &inputs).iter().product::<usize>();
             assert_ne!(4 * words % alignment, 0);
             let got = prepare_pair(&context, &inputs, (operation, writes), (first, second), words);
             match got {
@@ -292,9 +349,11 @@ fn tensors_within_one_block_of_bindings_are_refused() {
 
 #[test]
 fn an_operation_run_again_on_other_data_is_as_new() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
-            let first = Inputs::new(6, dims);
+    for (name, context) in few_contexts() {
+        for first in cases(6) {
+            // As uploaded.
+            let first = Inputs { offset: 0, ..first };
+            let dims = &first.dims;
             let tensors = Tensors::apart(&context, &first);
             let layer = layer_of(&context, &first, &tensors);
             let (forward, backward) =
@@ -332,7 +391,7 @@ fn an_operation_run_again_on_other_data_is_as_new() {
 
 #[test]
 fn an_operation_recorded_twice_in_one_encoder_is_right() {
-    for (name, context) in contexts() {
+    for (name, context) in few_contexts() {
         let inputs = Inputs::new(7, &[3, 5, 4, 6]);
         let tensors = Tensors::apart(&context, &inputs);
         let layer = layer_of(&context, &inputs, &tensors);
@@ -354,9 +413,9 @@ fn an_operation_recorded_twice_in_one_encoder_is_right() {
 
 #[test]
 fn the_same_inputs_give_the_same_bits() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
-            let inputs = Inputs::new(8, dims);
+    for (name, context) in few_contexts() {
+        for inputs in cases(8) {
+            let dims = &inputs.dims;
             let run = || {
                 let mut layer = inputs.layer(&context, OPTIONS);
                 let got = train(&context, &inputs, &mut layer);
@@ -378,19 +437,24 @@ fn the_same_inputs_give_the_same_bits() {
 #[test]
 fn a_copy_is_exact() {
     for (name, context) in contexts() {
-        for dims in [&[1][..], &[7], &[64], &[5, 3], &[100_001], &[2, 3, 40, 40]] {
-            for offset in [0, 1, 4] {
+        for dims in [&[1][..], &[2], &[3], &[4], &[7], &[64], &[5, 3], &[1001], &[100_001], &[2, 3, 40, 40]] {
+            for offset in 0..4 {
                 let mut x = values(9, dims.iter().product(), 0.0, 1e30);
                 x[0] = f32::NAN;
-                let y = poisoned(&context, dims, offset);
-                let tensor = placed(&context, dims, &x, offset);
-                let copy = context.block_on(prepare_copy(&context, &tensor, &y)).unwrap();
-                submit(&context, &[&copy]);
-                assert_eq!(
-                    bits(&download_guarded(&context, &y)),
-                    bits(&x),
-                    "{dims:?} {name} offset {offset}"
-                );
+                let what = format!("{dims:?} {name} offset {offset}");
+                // In the same phase, in another one, and up to the end of a buffer.
+                for (shift, tail) in [(0, GUARD), (1, GUARD), (0, 0), (0, 1)] {
+                    if tail < GUARD && x.len() > 1001 {
+                        continue;
+                    }
+                    let place = Place { tail, ..Place::at(offset) };
+                    let y = Place { offset: offset + shift, ..place }.poisoned(&context, dims);
+                    let tensor = place.placed(&context, dims, &x);
+                    let copy = context.block_on(prepare_copy(&context, &tensor, &y)).unwrap();
+                    submit(&context, &[&copy]);
+                    let got = download_guarded(&context, &y);
+                    assert_eq!(bits(&got), bits(&x), "{what} shift {shift} tail {tail}");
+                }
             }
         }
     }

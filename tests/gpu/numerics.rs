@@ -1,23 +1,71 @@
 //! Numbers that break naive kernels: means far above the deviation, outliers, overflow, NaN and infinities.
 
 use wgnorm::reference::{WhereNan, reduce};
-use wgnorm::{BatchNormOptions, Context, RunningValues};
+use wgnorm::{BatchNormOptions, Context, Layout, RunningValues};
 
 use crate::support::*;
 
 const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 const EPS: f64 = 1e-5;
-/// Inner sizes in and out of fours, runs of one, and long channels.
-const SHAPES: [&[usize]; 5] = [&[3, 5, 7, 5], &[4, 3, 16, 12], &[300, 7], &[1, 2, 60_001], &[2, 1, 256, 128]];
 
-fn plain(dims: &[usize], x: Vec<f32>) -> Inputs {
-    let c = dims[1];
-    Inputs { x, gamma: Some(vec![1.0; c]), beta: Some(vec![0.0; c]), ..Inputs::new(1, dims) }
+/// A shape, and the element of a word at which its tensors begin.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    layout: Layout,
+    dims: &'static [usize],
+    offset: usize,
 }
+
+impl Case {
+    const fn first(dims: &'static [usize], offset: usize) -> Self {
+        Self { layout: Layout::ChannelsFirst, dims, offset }
+    }
+
+    const fn last(dims: &'static [usize], offset: usize) -> Self {
+        Self { layout: Layout::ChannelsLast, dims, offset }
+    }
+
+    fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    fn inputs(&self, seed: u64) -> Inputs {
+        Inputs { offset: self.offset, ..Inputs::of(seed, self.dims, self.layout) }
+    }
+
+    /// y is x̂.
+    fn plain(&self, x: Vec<f32>) -> Inputs {
+        let inputs = self.inputs(1);
+        let c = inputs.channels();
+        Inputs { x, gamma: Some(vec![1.0; c]), beta: Some(vec![0.0; c]), ..inputs }
+    }
+}
+
+/// Inner sizes in and out of fours, runs of one, and long channels; several rows as one, and rows of whole words.
+const CASES: [Case; 8] = [
+    Case::first(&[3, 5, 7, 5], 0),
+    Case::first(&[4, 3, 16, 12], 0),
+    Case::first(&[2, 3, 9, 7], 3),
+    Case::first(&[300, 7], 0),
+    Case::first(&[1, 2, 30_001], 1),
+    Case::last(&[7, 5, 9, 5], 1),
+    Case::last(&[4, 75, 4], 2),
+    Case::last(&[3, 2000, 2], 0),
+];
+
+/// Fewer and smaller.
+const FEW_CASES: [Case; 6] = [
+    Case::first(&[3, 5, 7, 5], 1),
+    Case::first(&[2, 3, 16, 4], 0),
+    Case::first(&[40, 7], 0),
+    Case::first(&[2, 2, 1100], 0),
+    Case::last(&[4, 3, 5, 5], 3),
+    Case::last(&[3, 20, 7], 0),
+];
 
 /// Puts a value into the first place of every channel.
 fn first_in_channels(inputs: &mut Inputs, value: f32) {
-    for c in 0..inputs.dims[1] as u64 {
+    for c in 0..inputs.channels() as u64 {
         let first = reduce::channel(inputs.view(), c).next().unwrap();
         inputs.x[first] = value;
     }
@@ -34,11 +82,11 @@ fn assert_accurate(what: &str, context: &Context, inputs: &Inputs) {
 
 #[test]
 fn a_mean_far_above_the_deviation_costs_no_digits() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in CASES {
             for (mean, std) in [(1e4, 0.1), (-1e4, 0.1), (1e6, 1.0), (3e5, 100.0), (0.0, 1.0)] {
-                let mut inputs = plain(dims, normal(1, dims.iter().product(), mean, std));
-                let what = format!("{dims:?} {name} N({mean}, {std})");
+                let mut inputs = case.plain(normal(1, case.len(), mean, std));
+                let what = format!("{case:?} {name} N({mean}, {std})");
                 assert_accurate(&what, &context, &inputs);
                 first_in_channels(&mut inputs, 0.0);
                 assert_accurate(&format!("{what} after 0"), &context, &inputs);
@@ -49,14 +97,14 @@ fn a_mean_far_above_the_deviation_costs_no_digits() {
 
 #[test]
 fn large_and_small_scales_are_right() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in CASES {
             // Squares overflow, variances do not, even those of two values eight deviations apart.
             for (mean, std) in
                 [(1e20, 1e14), (-3e37, 1e18), (0.0, 1e18), (1e19, 1e18), (0.0, 4e18), (0.0, 1e-15)]
             {
-                let inputs = plain(dims, normal(2, dims.iter().product(), mean, std));
-                let what = format!("{dims:?} {name} N({mean}, {std})");
+                let inputs = case.plain(normal(2, case.len(), mean, std));
+                let what = format!("{case:?} {name} N({mean}, {std})");
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
                 assert!(got.y.iter().chain(&got.dx).all(|v| v.is_finite()), "{what}");
                 assert_train(&what, &inputs, EPS, &got);
@@ -67,13 +115,13 @@ fn large_and_small_scales_are_right() {
 
 #[test]
 fn a_variance_far_below_one_is_right() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in CASES {
             for (mean, std, eps) in
                 [(1.0, 1e-6, 1e-30), (0.0, 1e-15, 1e-30), (1e-3, 1e-9, 1e-20), (0.0, 1e-14, 1e-37)]
             {
-                let inputs = plain(dims, normal(3, dims.iter().product(), mean, std));
-                let what = format!("{dims:?} {name} N({mean}, {std}) eps {eps}");
+                let inputs = case.plain(normal(3, case.len(), mean, std));
+                let what = format!("{case:?} {name} N({mean}, {std}) eps {eps}");
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS.eps(eps)));
                 assert_train(&what, &inputs, eps, &got);
             }
@@ -83,14 +131,14 @@ fn a_variance_far_below_one_is_right() {
 
 #[test]
 fn the_smallest_variances_and_eps_are_right() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in FEW_CASES {
             // Below, squares are subnormal, and devices may take those for zero.
             for std in [1e-15, 1e-16] {
-                let inputs = plain(dims, normal(3, dims.iter().product(), 0.0, std));
+                let inputs = case.plain(normal(3, case.len(), 0.0, std));
                 let eps = f64::from(f32::MIN_POSITIVE);
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS.eps(eps)));
-                assert_train(&format!("{dims:?} {name} N(0, {std})"), &inputs, eps, &got);
+                assert_train(&format!("{case:?} {name} N(0, {std})"), &inputs, eps, &got);
             }
         }
     }
@@ -98,12 +146,12 @@ fn the_smallest_variances_and_eps_are_right() {
 
 #[test]
 fn constant_channels_give_beta() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in CASES {
             for value in [0.0, 1.0, 0.1, -1e4 / 3.0, 3.3e38, 1e-40] {
-                let inputs = Inputs { x: vec![value; dims.iter().product()], ..Inputs::new(4, dims) };
+                let inputs = Inputs { x: vec![value; case.len()], ..case.inputs(4) };
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
-                let (what, channel) = (format!("{dims:?} {name} {value}"), channel_of(inputs.view()));
+                let (what, channel) = (format!("{case:?} {name} {value}"), channel_of(inputs.view()));
                 let beta = inputs.beta.as_ref().unwrap();
                 assert!(got.y.iter().enumerate().all(|(i, y)| *y == beta[channel(i)]), "{what}");
                 assert!(got.dgamma.as_ref().unwrap().iter().all(|&dgamma| dgamma == 0.0), "{what}");
@@ -115,11 +163,11 @@ fn constant_channels_give_beta() {
 
 #[test]
 fn subnormal_inputs_stay_harmless() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
+    for (name, context) in few_contexts() {
+        for case in FEW_CASES {
             for eps in [EPS, f32::MIN_POSITIVE.into()] {
-                let inputs = plain(dims, values(5, dims.iter().product(), 0.0, 1e-39));
-                let what = format!("{dims:?} {name} eps {eps}");
+                let inputs = case.plain(values(5, case.len(), 0.0, 1e-39));
+                let what = format!("{case:?} {name} eps {eps}");
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS.eps(eps)));
                 assert_train(&what, &inputs, eps, &got);
                 assert_frozen(&what, &inputs, eps, &frozen(&context, &inputs, OPTIONS.eps(eps)));
@@ -168,12 +216,12 @@ fn what_has_no_finite_variance_makes_its_channel_nan() {
         ("one 3e38", &[3e38]),
         ("all inf", &[INF; 40]),
     ];
-    for (name, context) in contexts() {
-        for dims in [&[3, 5, 7, 5][..], &[2, 3, 16, 4], &[40, 7], &[2, 2, 1100]] {
-            let inputs = Inputs::new(6, dims);
+    for (name, context) in few_contexts() {
+        for case in FEW_CASES {
+            let inputs = case.inputs(6);
             let clean = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
             for (poison, values) in poisons {
-                for (c, last) in [(0, false), (dims[1] - 1, true)] {
+                for (c, last) in [(0, false), (inputs.channels() - 1, true)] {
                     // The overflow has to survive a division by the number of values.
                     if poison == "1e20" && inputs.view().count() > 50 {
                         continue;
@@ -183,7 +231,7 @@ fn what_has_no_finite_variance_makes_its_channel_nan() {
                     for (i, value) in values.iter().enumerate() {
                         poisoned.x[if last { places[places.len() - 1 - i] } else { places[i] }] = *value;
                     }
-                    let what = format!("{dims:?} {name} {poison} in channel {c}");
+                    let what = format!("{case:?} {name} {poison} in channel {c}");
                     let mut layer = poisoned.layer(&context, OPTIONS);
                     let got = train(&context, &poisoned, &mut layer);
                     assert!(of_channel(&inputs, &got.y, c).all(f32::is_nan), "{what}: y is not NaN");
@@ -200,11 +248,11 @@ fn what_has_no_finite_variance_makes_its_channel_nan() {
 
 #[test]
 fn an_outlier_in_a_long_channel_is_right_or_nan_but_never_finite_and_wrong() {
-    for (name, context) in contexts() {
-        let dims = [1, 2, 100_000];
+    for (name, context) in few_contexts() {
+        let case = Case::first(&[1, 2, 100_000], 0);
         for outlier in [1e10, 1e18, 1e20, 1.4e20, 1e21] {
             for at in [0, 37, 199_999] {
-                let mut inputs = plain(&dims, normal(7, 200_000, 1.0, 1.0));
+                let mut inputs = case.plain(normal(7, 200_000, 1.0, 1.0));
                 inputs.x[at] = outlier;
                 let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
                 let c = at / 100_000;
@@ -222,17 +270,17 @@ fn an_outlier_in_a_long_channel_is_right_or_nan_but_never_finite_and_wrong() {
 
 #[test]
 fn nan_in_dy_stays_in_its_channel() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
-            let inputs = Inputs::new(8, dims);
+    for (name, context) in few_contexts() {
+        for case in FEW_CASES {
+            let inputs = case.inputs(8);
             let clean = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
             let clean_frozen = frozen(&context, &inputs, OPTIONS);
-            let c = dims[1] / 2;
+            let c = inputs.channels() / 2;
             let at = reduce::channel(inputs.view(), c as u64).last().unwrap();
             for value in [NAN, INF, -INF] {
                 let mut poisoned = inputs.clone();
                 poisoned.dy[at] = value;
-                let what = format!("{dims:?} {name} {value}");
+                let what = format!("{case:?} {name} {value}");
                 let got = train(&context, &poisoned, &mut poisoned.layer(&context, OPTIONS));
                 assert_eq!(bits(&got.y), bits(&clean.y), "{what}");
                 assert!(!of_channel(&inputs, &got.dx, c).any(f32::is_finite), "{what}: a finite dx");
@@ -256,16 +304,16 @@ fn nan_in_dy_stays_in_its_channel() {
 
 #[test]
 fn nan_in_x_at_inference_stays_in_its_place() {
-    for (name, context) in contexts() {
-        for dims in SHAPES {
-            let inputs = Inputs::new(9, dims);
+    for (name, context) in few_contexts() {
+        for case in FEW_CASES {
+            let inputs = case.inputs(9);
             let clean = frozen(&context, &inputs, OPTIONS);
             let at = reduce::channel(inputs.view(), 0).last().unwrap();
             for value in [NAN, INF, -INF] {
                 let mut poisoned = inputs.clone();
                 poisoned.x[at] = value;
                 let got = frozen(&context, &poisoned, OPTIONS);
-                let what = format!("{dims:?} {name} {value}");
+                let what = format!("{case:?} {name} {value}");
                 assert!(!got.y[at].is_finite(), "{what}");
                 assert_eq!(got.y[at].is_nan(), value.is_nan(), "{what}");
                 assert_eq!(bits(&got.y)[..at], bits(&clean.y)[..at], "{what}");
@@ -281,15 +329,20 @@ fn nan_in_x_at_inference_stays_in_its_place() {
 
 #[test]
 fn a_running_variance_without_a_root_makes_its_channel_nan() {
-    for (name, context) in contexts() {
-        for dims in [&[3, 5, 7, 5][..], &[2, 5, 16, 4], &[40, 5]] {
-            let inputs = Inputs::new(10, dims);
+    for (name, context) in few_contexts() {
+        for case in [
+            Case::first(&[3, 5, 7, 5], 2),
+            Case::first(&[2, 5, 16, 4], 0),
+            Case::first(&[40, 5], 0),
+            Case::last(&[3, 4, 5], 1),
+        ] {
+            let inputs = case.inputs(10);
             let clean = frozen(&context, &inputs, OPTIONS);
             for var in [NAN, INF, -INF, -1.0, -1.1e-5] {
                 let mut poisoned = inputs.clone();
                 poisoned.running.var[2] = var;
                 let got = frozen(&context, &poisoned, OPTIONS);
-                let what = format!("{dims:?} {name} running_var {var}");
+                let what = format!("{case:?} {name} running_var {var}");
                 assert!(of_channel(&inputs, &got.y, 2).all(f32::is_nan), "{what}: y is not NaN");
                 assert!(of_channel(&inputs, &got.dx, 2).all(f32::is_nan), "{what}: dx is not NaN");
                 assert!(got.dgamma.as_ref().unwrap()[2].is_nan(), "{what}");
@@ -301,11 +354,11 @@ fn a_running_variance_without_a_root_makes_its_channel_nan() {
                 running.var[2] = var;
                 let inputs = Inputs { running, ..inputs.clone() };
                 let got = frozen(&context, &inputs, OPTIONS);
-                assert_frozen(&format!("{dims:?} {name} running_var {var}"), &inputs, EPS, &got);
+                assert_frozen(&format!("{case:?} {name} running_var {var}"), &inputs, EPS, &got);
             }
             let running = RunningValues { mean: vec![1.0, NAN, 1.0, 1.0, 1.0], ..inputs.running.clone() };
             let got = frozen(&context, &Inputs { running, ..inputs.clone() }, OPTIONS);
-            assert!(of_channel(&inputs, &got.y, 1).all(f32::is_nan), "{dims:?} {name} running_mean NaN");
+            assert!(of_channel(&inputs, &got.y, 1).all(f32::is_nan), "{case:?} {name} running_mean NaN");
         }
     }
 }

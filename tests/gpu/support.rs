@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Channels, Context, ContextOptions, GradientTargets, Layout, Prepared,
-    RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
+    BatchNorm, BatchNormOptions, ChannelMoments, Channels, Context, ContextOptions, GradientTargets, Layout,
+    Prepared, RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
 };
 
 /// The device of all tests, with bounds checks in shaders.
@@ -21,31 +21,58 @@ pub fn context() -> Context {
         .clone()
 }
 
-/// Plans that together use both word widths, whole and split slices, and small and large workgroups.
-pub fn tunings() -> Vec<(&'static str, Tuning)> {
-    let free = Tuning::default();
-    vec![
-        ("policy", free),
-        ("scalar", Tuning { width: Some(1), ..free }),
-        ("split 3", Tuning { splits: Some(3), ..free }),
-        ("split 300", Tuning { splits: Some(300), workgroup_size: Some(32), ..free }),
-        ("wg 256", Tuning { workgroup_size: Some(256), ..free }),
-        ("team of all", Tuning { workgroup_size: Some(32), team_size: Some(32), ..free }),
-        ("teams of 1", Tuning { workgroup_size: Some(32), team_size: Some(1), splits: Some(2), ..free }),
-        ("teams of 8", Tuning { workgroup_size: Some(64), team_size: Some(8), splits: Some(5), ..free }),
-        ("3 rows", Tuning { rows: Some(3), ..free }),
-        ("strips of 2", Tuning { strip: Some(2), workgroup_size: Some(16), team_size: Some(8), ..free }),
-    ]
+fn teams(workgroup_size: u32, team_size: u32) -> Tuning {
+    Tuning {
+        workgroup_size: Some(workgroup_size),
+        team_size: Some(team_size),
+        strip: Some(1),
+        ..Tuning::default()
+    }
 }
 
-/// The shared device with each of these plans, and one whose kernels are trusted, as users run them: compilers treat the
-/// two differently.
+fn tuned(tunings: &[(&'static str, Tuning)]) -> Vec<(&'static str, Context)> {
+    tunings.iter().map(|&(name, tuning)| (name, context().with_tuning(tuning))).collect()
+}
+
+/// The shared device with plans that together use both word widths, whole and split slices, teams of one, of some and of
+/// all invocations, and one whose kernels are trusted, as users run them: compilers treat the two differently.
+///
+/// A software adapter spends most of the time of these tests on compiling, and does so anew for each size of workgroups
+/// and teams (and strips, up to ten times as long): so there are few of them, which plans share.
 pub fn contexts() -> Vec<(&'static str, Context)> {
-    let checked = tunings().into_iter().map(|(name, tuning)| (name, context().with_tuning(tuning)));
-    let split = Tuning { splits: Some(3), ..Tuning::default() };
-    checked
-        .chain([("trusted", trusted_context()), ("trusted, split", trusted_context().with_tuning(split))])
-        .collect()
+    let mut contexts = tuned(&[
+        ("policy", Tuning::default()),
+        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
+        ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
+        ("split 300", Tuning { splits: Some(300), ..teams(32, 16) }),
+        ("teams of 1", Tuning { splits: Some(2), ..teams(8, 1) }),
+    ]);
+    let split = Tuning { splits: Some(3), ..teams(8, 1) };
+    contexts
+        .extend([("trusted", trusted_context()), ("trusted, split", trusted_context().with_tuning(split))]);
+    contexts
+}
+
+/// As [`contexts`], for walks of columns.
+pub fn column_contexts() -> Vec<(&'static str, Context)> {
+    // A number of rows as one that strips of 2 divide, whatever the number of channels.
+    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(8, 4) };
+    let mut contexts = tuned(&[
+        ("columns", teams(8, 1)),
+        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
+        ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
+        ("3 rows", Tuning { rows: Some(3), ..teams(8, 8) }),
+        ("split 2", Tuning { splits: Some(2), ..teams(8, 1) }),
+        ("strips of 2", strips),
+    ]);
+    contexts.push(("trusted", trusted_context().with_tuning(teams(8, 1))));
+    contexts
+}
+
+/// A few of [`contexts`], for tests of what hardly depends on how a walk is cut.
+pub fn few_contexts() -> Vec<(&'static str, Context)> {
+    let wanted = ["policy", "teams of 1", "trusted, split"];
+    contexts().into_iter().filter(|(name, _)| wanted.contains(name)).collect()
 }
 
 /// The device of all tests without bounds checks in shaders.
@@ -106,34 +133,80 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 pub const GUARD: usize = 4;
 const GUARD_VALUE: f32 = 1234.5;
 
-/// A tensor inside a larger buffer, starting `offset` elements after its guard; its own values are NaN.
-pub fn poisoned(context: &Context, shape: &[usize], offset: usize) -> Tensor {
-    let len = Shape::new(shape).unwrap().len() as usize;
-    let mut content = vec![GUARD_VALUE; GUARD + offset];
-    content.resize(GUARD + offset + len, f32::NAN);
-    content.resize(2 * GUARD + offset + len, GUARD_VALUE);
-    let whole = context.block_on(context.upload(&[content.len()], &content)).unwrap();
-    Tensor::from_buffer(context, whole.buffer().clone(), 4 * (GUARD + offset) as u64, shape).unwrap()
+/// A buffer of exactly these values.
+pub fn exact_buffer(context: &Context, content: &[f32]) -> wgpu::Buffer {
+    use wgpu::BufferUsages as Usage;
+    let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4 * content.len().max(1) as u64,
+        usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+        mapped_at_creation: false,
+    });
+    context.queue().write_buffer(&buffer, 0, &bytes(content));
+    buffer
 }
 
-/// A tensor with values, starting `offset` elements into a larger buffer.
+/// Where a tensor lies in its buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Elements before it, and a guard of whole words.
+    pub offset: usize,
+    /// Elements after it.
+    pub tail: usize,
+    pub layout: Layout,
+}
+
+impl Place {
+    pub fn at(offset: usize) -> Self {
+        Self { offset, tail: GUARD, layout: Layout::ChannelsFirst }
+    }
+
+    /// A tensor with these values among others.
+    fn tensor(self, context: &Context, shape: &[usize], values: &[f32], around: f32) -> Tensor {
+        let mut content = vec![around; GUARD + self.offset];
+        content.extend(values);
+        content.resize(content.len() + self.tail, around);
+        let begin = 4 * (GUARD + self.offset) as u64;
+        let tensor = Tensor::from_buffer(context, exact_buffer(context, &content), begin, shape).unwrap();
+        tensor.with_layout(self.layout)
+    }
+
+    /// A tensor of NaN whose surroundings are guards.
+    pub fn poisoned(self, context: &Context, shape: &[usize]) -> Tensor {
+        let len = Shape::new(shape).unwrap().len() as usize;
+        self.tensor(context, shape, &vec![f32::NAN; len], GUARD_VALUE)
+    }
+
+    /// A tensor with values amid NaN.
+    pub fn placed(self, context: &Context, shape: &[usize], values: &[f32]) -> Tensor {
+        self.tensor(context, shape, values, f32::NAN)
+    }
+}
+
+/// A tensor inside a larger buffer, starting `offset` elements after its guard; its own values are NaN.
+pub fn poisoned(context: &Context, shape: &[usize], offset: usize) -> Tensor {
+    Place::at(offset).poisoned(context, shape)
+}
+
+/// A tensor with values amid NaN, starting `offset` elements after a whole number of words.
 pub fn placed(context: &Context, shape: &[usize], values: &[f32], offset: usize) -> Tensor {
-    let mut content = vec![f32::NAN; offset];
-    content.extend(values);
-    content.resize(content.len().max(1), 0.0);
-    let whole = context.block_on(context.upload(&[content.len()], &content)).unwrap();
-    Tensor::from_buffer(context, whole.buffer().clone(), 4 * offset as u64, shape).unwrap()
+    Place::at(offset).placed(context, shape, values)
+}
+
+/// All that a buffer holds.
+pub fn download_buffer(context: &Context, buffer: &wgpu::Buffer) -> Vec<f32> {
+    let words = (buffer.size() / 4) as usize;
+    download(context, &Tensor::from_buffer(context, buffer.clone(), 0, &[words]).unwrap())
 }
 
 /// Downloads a tensor and checks the guards around a [`poisoned`] one.
 pub fn download_guarded(context: &Context, tensor: &Tensor) -> Vec<f32> {
-    let words = tensor.buffer().size() / 4;
-    let whole = Tensor::from_buffer(context, tensor.buffer().clone(), 0, &[words as usize]).unwrap();
-    let all = download(context, &whole);
+    let all = download_buffer(context, tensor.buffer());
     let first = tensor.byte_offset() as usize / 4;
     let last = first + tensor.shape().len() as usize;
-    assert!(all[..first].iter().all(|&v| v == GUARD_VALUE), "words before the tensor changed");
-    assert!(all[last..last + GUARD].iter().all(|&v| v == GUARD_VALUE), "words after the tensor changed");
+    let guards = |words: &[f32]| words.iter().all(|v| v.to_bits() == GUARD_VALUE.to_bits());
+    assert!(guards(&all[..first]), "words before the tensor changed");
+    assert!(guards(&all[last..]), "words after the tensor changed");
     all[first..last].to_vec()
 }
 
@@ -183,7 +256,7 @@ macro_rules! refused {
 }
 pub(crate) use refused;
 
-/// Inputs of a layer.
+/// Inputs of a layer. The default is channels first, at whole words.
 #[derive(Clone)]
 pub struct Inputs {
     pub dims: Vec<usize>,
@@ -192,14 +265,24 @@ pub struct Inputs {
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
     pub running: RunningValues,
-    /// Elements by which tensors are moved from the start of their buffers.
+    /// Elements by which tensors are moved from whole words.
     pub offset: usize,
+    /// Elements by which x, dy, y and dx are moved beyond that.
+    pub skew: [usize; 4],
+    /// Elements between the end of a tensor and that of its buffer.
+    pub tail: usize,
+    pub layout: Layout,
 }
 
 impl Inputs {
     pub fn new(seed: u64, dims: &[usize]) -> Self {
-        let len = Shape::new(dims).unwrap().len() as usize;
-        let c = dims[1];
+        Self::of(seed, dims, Layout::ChannelsFirst)
+    }
+
+    /// With axes in memory order.
+    pub fn of(seed: u64, dims: &[usize], layout: Layout) -> Self {
+        let view = Shape::new(dims).unwrap().channels(layout).unwrap();
+        let (len, c) = (view.elements() as usize, view.channels as usize);
         Self {
             dims: dims.to_vec(),
             x: values(seed, len, 0.5, 2.0),
@@ -212,16 +295,51 @@ impl Inputs {
                 batches: 7,
             },
             offset: 0,
+            skew: [0; 4],
+            tail: GUARD,
+            layout,
         }
     }
 
     pub fn view(&self) -> Channels {
-        Shape::new(&self.dims).unwrap().channels(Layout::ChannelsFirst).unwrap()
+        Shape::new(&self.dims).unwrap().channels(self.layout).unwrap()
+    }
+
+    pub fn channels(&self) -> usize {
+        self.view().channels as usize
+    }
+
+    /// Where x, dy, y and dx lie.
+    pub fn places(&self) -> [Place; 4] {
+        self.skew.map(|skew| Place { offset: self.offset + skew, tail: self.tail, layout: self.layout })
+    }
+
+    /// Where a value per channel lies.
+    pub fn place_per_channel(&self) -> Place {
+        Place { tail: self.tail, ..Place::at(self.offset) }
+    }
+
+    pub fn place_x(&self, context: &Context) -> Tensor {
+        self.places()[0].placed(context, &self.dims, &self.x)
+    }
+
+    pub fn place_dy(&self, context: &Context) -> Tensor {
+        self.places()[1].placed(context, &self.dims, &self.dy)
+    }
+
+    /// x in a buffer of its own.
+    pub fn upload_x(&self, context: &Context) -> Tensor {
+        upload(context, &self.dims, &self.x).with_layout(self.layout)
+    }
+
+    pub fn upload_dy(&self, context: &Context) -> Tensor {
+        upload(context, &self.dims, &self.dy).with_layout(self.layout)
     }
 
     pub fn layer(&self, context: &Context, options: BatchNormOptions) -> BatchNorm {
-        let c = self.dims[1];
-        let place = |v: &Option<Vec<f32>>| v.as_ref().map(|v| placed(context, &[c], v, self.offset));
+        let c = self.channels();
+        let place =
+            |v: &Option<Vec<f32>>| v.as_ref().map(|v| self.place_per_channel().placed(context, &[c], v));
         let running = context.block_on(RunningStatistics::upload(context, &self.running)).unwrap();
         BatchNorm::from_parts(context, options, place(&self.gamma), place(&self.beta), running).unwrap()
     }
@@ -243,19 +361,18 @@ pub struct Outputs {
 
 /// Poisoned tensors for all gradients that a layer has.
 fn gradient_tensors(context: &Context, inputs: &Inputs) -> (Tensor, Option<Tensor>, Option<Tensor>) {
-    let c = inputs.dims[1];
+    let per_channel = || inputs.place_per_channel().poisoned(context, &[inputs.channels()]);
     (
-        poisoned(context, &inputs.dims, inputs.offset),
-        inputs.gamma.is_some().then(|| poisoned(context, &[c], inputs.offset)),
-        inputs.beta.is_some().then(|| poisoned(context, &[c], inputs.offset)),
+        inputs.places()[3].poisoned(context, &inputs.dims),
+        inputs.gamma.is_some().then(per_channel),
+        inputs.beta.is_some().then(per_channel),
     )
 }
 
 /// Training forward and backward.
 pub fn train(context: &Context, inputs: &Inputs, layer: &mut BatchNorm) -> Outputs {
-    let x = placed(context, &inputs.dims, &inputs.x, inputs.offset);
-    let dy = placed(context, &inputs.dims, &inputs.dy, inputs.offset);
-    let y = poisoned(context, &inputs.dims, inputs.offset);
+    let (x, dy) = (inputs.place_x(context), inputs.place_dy(context));
+    let y = inputs.places()[2].poisoned(context, &inputs.dims);
     let (dx, dgamma, dbeta) = gradient_tensors(context, inputs);
     context.block_on(async {
         let saved = Saved::new(context, &x).await.unwrap();
@@ -278,9 +395,8 @@ pub fn train(context: &Context, inputs: &Inputs, layer: &mut BatchNorm) -> Outpu
 /// Inference and backward through running statistics.
 pub fn frozen(context: &Context, inputs: &Inputs, options: BatchNormOptions) -> Outputs {
     let layer = inputs.layer(context, options).freeze();
-    let x = placed(context, &inputs.dims, &inputs.x, inputs.offset);
-    let dy = placed(context, &inputs.dims, &inputs.dy, inputs.offset);
-    let y = poisoned(context, &inputs.dims, inputs.offset);
+    let (x, dy) = (inputs.place_x(context), inputs.place_dy(context));
+    let y = inputs.places()[2].poisoned(context, &inputs.dims);
     let (dx, dgamma, dbeta) = gradient_tensors(context, inputs);
     context.block_on(async {
         let forward = layer.prepare_forward(&x, &y).await.unwrap();
@@ -398,6 +514,64 @@ fn assert_parameter_gradients(
             bounds::dbeta(&m[c])
         });
     }
+}
+
+/// Moments agree with the reference, the mean far below f32's resolution of the mean itself.
+#[track_caller]
+pub fn assert_moments(what: &str, view: Channels, x: &[f32], got: &[ChannelMoments]) {
+    let expected = reference::reduce::moments(&wide(x), view);
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (c, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        let s = Statistics::new(expected.mean, expected.var, 1e-5);
+        assert_eq!(got.count, expected.count, "{what} channel {c}");
+        assert_eq!(got.shift + got.delta, got.shift, "{what} channel {c}: the shift is not the nearest f32");
+        let bound = bounds::MEAN * bounds::U * expected.var.sqrt();
+        let error = (got.mean() - expected.mean).abs();
+        assert!(error <= bound, "{what} channel {c}: mean off by {error:e}, allowed {bound:e}");
+        // TINY of the bound covers flushed results.
+        let error = (f64::from(got.var) - expected.var).abs();
+        let bound = bounds::var(&s);
+        assert!(error <= bound, "{what} channel {c}: variance off by {error:e}, allowed {bound:e}");
+    }
+}
+
+/// Running statistics after one batch of PyTorch's options.
+#[track_caller]
+pub fn assert_running(what: &str, inputs: &Inputs, got: &RunningValues) {
+    use wgnorm::{Momentum::WeightOfNew, RunningVariance::Unbiased};
+    let start = inputs.running.mean.iter().zip(&inputs.running.var);
+    let batches = inputs.running.batches.into();
+    let expected: Vec<_> = start
+        .zip(reference::reduce::moments(&wide(&inputs.x), inputs.view()))
+        .map(|((&mean, &var), batch)| {
+            let before = reference::fold::Running { mean: mean.into(), var: var.into(), batches };
+            before.update(batch, WeightOfNew(0.1), Unbiased)
+        })
+        .collect();
+    assert_eq!(got.batches, inputs.running.batches + 1, "{what}");
+    let mean: Vec<_> = expected.iter().map(|r| r.mean).collect();
+    let var: Vec<_> = expected.iter().map(|r| r.var).collect();
+    let bound = |value: f64| 16.0 * bounds::U * value.abs().max(1.0);
+    assert_within(&format!("{what}: running mean"), &got.mean, &mean, WhereNan::Nan, |c| bound(mean[c]));
+    assert_within(&format!("{what}: running var"), &got.var, &var, WhereNan::Nan, |c| bound(var[c]));
+}
+
+/// Values are the same, bit by bit.
+#[track_caller]
+pub fn assert_bits(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!(got.to_bits() == expected.to_bits(), "{what}: [{i}] is {got:e}, expected {expected:e}");
+    }
+}
+
+/// The results of two runs are the same, bit by bit.
+#[track_caller]
+pub fn assert_same(what: &str, got: &Outputs, expected: &Outputs) {
+    assert_bits(&format!("{what}: y"), &got.y, &expected.y);
+    assert_bits(&format!("{what}: dx"), &got.dx, &expected.dx);
+    let parameters = |o: &Outputs| [&o.dgamma, &o.dbeta].map(|g| g.as_deref().map(bits));
+    assert_eq!(parameters(got), parameters(expected), "{what}: dgamma, dbeta");
 }
 
 /// Channel of a flat index.
