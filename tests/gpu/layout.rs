@@ -118,6 +118,18 @@ fn long_strips() {
 }
 
 #[test]
+fn strips_may_be_longer_than_what_is_left_of_a_row() {
+    for (rows, channels) in [(70, 1000), (256, 100), (300, 36), (40, 252)] {
+        let inputs = Inputs::new(channels as u64, &[rows, channels]);
+        let plan = plan_of(&context(), &inputs);
+        let lanes = plan.workgroup_size / plan.team_size * plan.strip;
+        // Only adapters whose policy takes strips have any.
+        assert!(plan.strip == 1 || plan.edges || plan.run_words.is_multiple_of(lanes), "{plan}");
+        assert_layer(&format!("{rows} x {channels}"), &context(), &inputs);
+    }
+}
+
+#[test]
 fn every_rank_has_both_layouts() {
     let (_, context) = column_contexts().swap_remove(0);
     for rank in 2..=5 {

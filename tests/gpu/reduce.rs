@@ -134,6 +134,28 @@ fn moments_of_walks_around_the_loop_limit() {
 }
 
 #[test]
+fn columns_and_their_strips_stay_below_the_loop_limit() {
+    // As few workgroups as the limit allows, each of one vector of a CPU; rows beyond what an invocation may walk.
+    for strip in [1, 8] {
+        let tuning = Tuning {
+            workgroup_size: Some(8),
+            team_size: Some(1),
+            splits: Some(1),
+            strip: Some(strip),
+            ..Tuning::default()
+        };
+        let context = context().with_tuning(tuning);
+        for (rows, channels) in [(140_000, 32), (70_001, 64)] {
+            let (dims, values) = ([rows, channels], heavy_tail(rows * channels));
+            let x = upload(&context, &dims, &values);
+            let (_, prepared) = context.block_on(Moments::prepare(&context, &x)).unwrap();
+            assert_loops(&context, prepared.plan());
+            assert_moments(&format!("{dims:?}"), &dims, &values, &moments_of(&context, &dims, &values, 0));
+        }
+    }
+}
+
+#[test]
 fn gradients_of_walks_around_the_loop_limit() {
     let context = narrow();
     for len in [LENGTHS[1], LENGTHS[3]] {
