@@ -125,12 +125,13 @@ impl Channels {
         self.count() * self.channels
     }
 
-    /// The channel of an element, by its index in memory.
+    /// The channel of an element, by its index in memory; 0 for a tensor without elements.
     pub fn channel_of(&self, element: u64) -> u64 {
-        match self.layout {
-            Layout::ChannelsFirst => element / self.inner % self.channels,
-            Layout::ChannelsLast => element % self.channels,
-        }
+        let position = match self.layout {
+            Layout::ChannelsFirst => element / self.inner.max(1),
+            Layout::ChannelsLast => element,
+        };
+        position % self.channels.max(1)
     }
 }
 
@@ -198,6 +199,7 @@ mod tests {
             let read = |dims: &[usize]| Shape::new(dims).unwrap().channels(layout);
             assert!(matches!(read(&[5]), Err(Error::Rank { got: 1, .. })));
             assert!(matches!(read(&[5, 0]), Err(Error::Channels { got: 0, .. })));
+            assert_eq!(read(&[2, 3, 0, 4]).unwrap().channel_of(0), 0);
         }
     }
 

@@ -12,22 +12,22 @@
 @group(0) @binding(8) var<storage, read_write> running: array<u32>;
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
-fn slice_statistics(tile: Tile) -> Statistics {
-    let m = fold_moments_of(tile);
+fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
+    let m = fold_moments_of(tile, zero);
     // Moments that were never computed: NaN, not a plausible number.
     let inv_std = select(inv_std_of(m.variance), Stat(params.nan), count_of(m) == Stat(0.0));
     var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0));
     for (var k = 0u; k < STATS; k += 1u) {
         let slice = slice_of(tile, k);
-        if (flag(tile, FLAG_GAMMA)) {
+        if (flag(zero, FLAG_GAMMA)) {
             s.gamma = with_component(s.gamma, k, gamma[params.gamma_offset + slice]);
         }
-        if (flag(tile, FLAG_BETA)) {
+        if (flag(zero, FLAG_BETA)) {
             s.beta = with_component(s.beta, k, beta[params.beta_offset + slice]);
         }
         if (writes(tile, k)) {
             let batch = record_of_component(m, k);
-            if (flag(tile, FLAG_SAVE)) {
+            if (flag(zero, FLAG_SAVE)) {
                 saved[slice] = StatisticsRecord(
                     batch.shift,
                     batch.delta,
@@ -39,8 +39,8 @@ fn slice_statistics(tile: Tile) -> Statistics {
                     0u,
                 );
             }
-            if (flag(tile, FLAG_TRACK) && any(batch.count != vec2<u32>(0u))) {
-                update_running(tile, slice, batch);
+            if (flag(zero, FLAG_TRACK) && any(batch.count != vec2<u32>(0u))) {
+                update_running(zero, slice, batch);
             }
         }
     }
@@ -49,7 +49,7 @@ fn slice_statistics(tile: Tile) -> Statistics {
 
 // running = old_weight·running + new_weight·batch. A weight of zero excludes its value instead of
 // multiplying it, so that a NaN which counts for nothing does not spread.
-fn update_running(tile: Tile, slice: u32, batch: MomentsRecord) {
+fn update_running(zero: u32, slice: u32, batch: MomentsRecord) {
     let var_at = params.slices + slice;
     let batches_at = var_at + params.slices;
     let before = running[batches_at];
@@ -57,12 +57,12 @@ fn update_running(tile: Tile, slice: u32, batch: MomentsRecord) {
 
     var old_weight = params.old_weight;
     var new_weight = params.new_weight;
-    if (flag(tile, FLAG_CUMULATIVE)) {
+    if (flag(zero, FLAG_CUMULATIVE)) {
         new_weight = 1.0 / f32(batches);
         old_weight = f32(batches - 1u) / f32(batches);
     }
     var variance = batch.variance;
-    if (flag(tile, FLAG_UNBIASED)) {
+    if (flag(zero, FLAG_UNBIASED)) {
         // n / max(n − 1, 1), with n − 1 taken before it is rounded to f32.
         let n = count_f32(batch.count);
         let borrow = select(0u, 1u, batch.count.x == 0u);

@@ -22,8 +22,8 @@ fn partial_sums(tile: Tile, i: u32) -> GradientSums {
     return sums;
 }
 
-fn fold_gradients_of(tile: Tile) -> GradientSums {
-    let partials_of_slice = deciding(tile, params.partials);
+fn fold_gradients_of(tile: Tile, zero: u32) -> GradientSums {
+    let partials_of_slice = deciding(zero, params.partials);
     var sums: GradientSums;
     if (partials_of_slice == 1u) {
         sums = partial_sums(tile, 0u);
@@ -37,18 +37,18 @@ fn fold_gradients_of(tile: Tile) -> GradientSums {
     for (var k = 0u; k < STATS; k += 1u) {
         if (writes(tile, k)) {
             let slice = slice_of(tile, k);
-            if (flag(tile, FLAG_DGAMMA)) {
+            if (flag(zero, FLAG_DGAMMA)) {
                 let at = params.dgamma_offset + slice;
                 var old = 0.0;
-                if (flag(tile, FLAG_ACCUMULATE)) {
+                if (flag(zero, FLAG_ACCUMULATE)) {
                     old = dgamma[at];
                 }
                 dgamma[at] = old + component(sums.dy_xhat, k);
             }
-            if (flag(tile, FLAG_DBETA)) {
+            if (flag(zero, FLAG_DBETA)) {
                 let at = params.dbeta_offset + slice;
                 var old = 0.0;
-                if (flag(tile, FLAG_ACCUMULATE)) {
+                if (flag(zero, FLAG_ACCUMULATE)) {
                     old = dbeta[at];
                 }
                 dbeta[at] = old + component(sums.dy, k);

@@ -10,5 +10,5 @@ fn fold_gradients(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    fold_gradients_of(team_of_slice(workgroup, workgroups, lane));
+    fold_gradients_of(team_of_slice(workgroup, workgroups, lane), workgroups.z - 1u);
 }

@@ -1,7 +1,7 @@
 // Merges two moments values slice by slice: moments[slice] = moments[slice] ⊕ partials[slice].
 //
-// Grid: a team of one per slice. Bindings: partials:
-// [slices], the right side; moments: [slices], the left side and the result.
+// Grid: a team of one per slice. Bindings: partials: [slices], the right side; moments: [slices], the left
+// side and the result.
 // Overrides: WORKGROUP_SIZE. Features: none.
 
 @group(0) @binding(9) var<storage, read> partials: array<MomentsRecord>;

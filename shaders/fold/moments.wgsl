@@ -20,8 +20,8 @@ fn partial_moments(tile: Tile, i: u32) -> Moments {
     return m;
 }
 
-fn fold_moments_of(tile: Tile) -> Moments {
-    let partials_of_slice = deciding(tile, params.partials);
+fn fold_moments_of(tile: Tile, zero: u32) -> Moments {
+    let partials_of_slice = deciding(zero, params.partials);
     if (partials_of_slice == 1u) {
         return partial_moments(tile, 0u);
     }

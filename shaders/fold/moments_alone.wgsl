@@ -12,7 +12,7 @@ fn fold_moments(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = team_of_slice(workgroup, workgroups, lane);
-    let folded = fold_moments_of(tile);
+    let folded = fold_moments_of(tile, workgroups.z - 1u);
     if (writes(tile, 0u)) {
         moments[tile.slice] = record_of_component(folded, 0u);
     }

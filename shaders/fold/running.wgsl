@@ -7,7 +7,7 @@
 @group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
 @group(0) @binding(7) var<storage, read> running: array<f32>;
 
-fn slice_statistics(tile: Tile) -> Statistics {
+fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     var mean = Stat(0.0);
     var variance = Stat(0.0);
     var gammas = Stat(1.0);
@@ -16,10 +16,10 @@ fn slice_statistics(tile: Tile) -> Statistics {
         let slice = slice_of(tile, k);
         mean = with_component(mean, k, running[slice]);
         variance = with_component(variance, k, running[params.slices + slice]);
-        if (flag(tile, FLAG_GAMMA)) {
+        if (flag(zero, FLAG_GAMMA)) {
             gammas = with_component(gammas, k, gamma[params.gamma_offset + slice]);
         }
-        if (flag(tile, FLAG_BETA)) {
+        if (flag(zero, FLAG_BETA)) {
             betas = with_component(betas, k, beta[params.beta_offset + slice]);
         }
     }

@@ -5,7 +5,7 @@
 
 @group(0) @binding(13) var<storage, read> saved: array<StatisticsRecord>;
 
-fn slice_statistics(tile: Tile) -> Statistics {
+fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     var s = Statistics(Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0));
     for (var k = 0u; k < STATS; k += 1u) {
         let record = saved[slice_of(tile, k)];

@@ -66,7 +66,7 @@ const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for th
 override WORKGROUP_SIZE: u32 = 256u;
 override TEAM_SIZE: u32 = 256u;
 override TEAMS: u32 = WORKGROUP_SIZE / TEAM_SIZE;
-// Whether slices, or the tensor, begin or end inside of words. Costs a comparison per word.
+// Whether slices, or the tensor, begin or end inside of words, rows or strips. Costs a comparison per word.
 override EDGES: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Params;

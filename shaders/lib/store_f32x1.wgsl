@@ -1,5 +1,5 @@
 // Writing the words of a map to `out`. A word of one value belongs to one slice, but the last of several
-// rows that are taken as one may lie past the end of the tensor.
+// rows that are taken as one, or the end of a strip, may lie past the end of the tensor.
 
 fn store(at: Cursor, word: Word) {
     if (EDGES) {

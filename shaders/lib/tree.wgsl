@@ -1,6 +1,6 @@
 // Reduction over a team of whatever monoid the kernel includes (`Partial`, `merge`).
 //
-// A tree of radix 8: two or three levels and as many barriers instead of log2(TEAM_SIZE). The shape
+// A tree of radix 8: at most four levels and as many barriers instead of log2(TEAM_SIZE). The shape
 // depends on TEAM_SIZE alone, so the bits do not change from run to run. A team of one has no tree.
 
 const TREE_RADIX: u32 = 8u;

@@ -23,12 +23,13 @@ fn map_backward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
     var s: array<Statistics, STRIP>;
     var mean: array<GradientSums, STRIP>;
     for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j));
-        let sums = fold_gradients_of(strip_tile(tile, j));
+        s[j] = slice_statistics(strip_tile(tile, j), zero);
+        let sums = fold_gradients_of(strip_tile(tile, j), zero);
         mean[j] = GradientSums(sums.dy / params.count, sums.dy_xhat / params.count);
     }
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {

@@ -20,10 +20,11 @@ fn map_forward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
     var s: array<Statistics, STRIP>;
     for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j));
+        s[j] = slice_statistics(strip_tile(tile, j), zero);
     }
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
         for (var j = 0u; j < STRIP; j += 1u) {

@@ -22,11 +22,12 @@ fn reduce_gradients(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
     var s: array<Statistics, STRIP>;
     var mine: array<GradientSums, STRIP>;
     for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j));
+        s[j] = slice_statistics(strip_tile(tile, j), zero);
         mine[j] = identity();
     }
     var at = cursor_first(tile);

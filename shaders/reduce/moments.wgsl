@@ -35,18 +35,24 @@ struct Guess {
 // deviations. Where the shift is the mean of the chunks before, that is little more than 2 bits of the slice's variance,
 // because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
 fn first_guess(start: Cursor, words: u32, j: u32) -> Guess {
-    let first = strip_cursor(start, j);
-    var second = first;
+    var next = start;
+    let first = sample_cursor(strip_cursor(next, j));
     if (words >= 2u) {
-        second = cursor_next(first);
+        next = cursor_next(next);
     }
-    var third = second;
+    let second = sample_cursor(strip_cursor(next, j));
     if (words >= 3u) {
-        third = cursor_next(second);
+        next = cursor_next(next);
     }
-    let a = sampled(first, x[params.x_offset + first.word]);
-    let b = sampled(second, x[params.x_offset + second.word]);
-    let c = sampled(third, x[params.x_offset + third.word]);
+    let third = sample_cursor(strip_cursor(next, j));
+    let word_a = x[params.x_offset + first.word];
+    let word_b = x[params.x_offset + second.word];
+    let word_c = x[params.x_offset + third.word];
+    // Where a word holds none, a value of its neighbour: there and back, so that one is enough.
+    let last = sampled(third, word_c, Stat(0.0));
+    let a = sampled(first, word_a, sampled(second, word_b, last));
+    let b = sampled(second, word_b, a);
+    let c = sampled(third, word_c, b);
     let median = max(min(a, b), min(max(a, b), c));
     let reach = min(median - min(min(a, b), c), max(max(a, b), c) - median);
     return Guess(median, median - reach, median + reach);

@@ -1,8 +1,8 @@
 // Walking slices that are the columns of a row-major matrix (channels-last batch norm: a row per
 // sample and position; rank 2).
 //
-// An invocation stays in one column of words and walks down the rows. So each component of its words
-// belongs to one slice all along (walk/per_component.wgsl); neighbouring invocations take
+// An invocation stays in a strip of columns, STRIP words that are TEAMS apart, and walks down the rows. So
+// each component of its words belongs to one slice all along (walk/per_component.wgsl); neighbouring invocations take
 // neighbouring columns, so loads coalesce, and no transposition is ever needed.
 //
 // Where the number of channels is no multiple of the word, several rows are taken as one: 4 rows of
@@ -12,13 +12,14 @@
 //   slices              channels
 //   records             values of a row: a multiple of slices
 //   run_words           words of a row: records / WORD_WIDTH
-//   blocks              workgroups that a row is divided into: ceil(run_words / TEAMS)
+//   blocks              workgroups that a row is divided into: ceil(run_words / (TEAMS·STRIP))
 //   slice_words         rows
 //   tile_words          rows of one split
 //   step_stride         words that TEAM_SIZE rows have
 //
 // Grid: splits × blocks workgroups, row-major, folded to two dimensions where it exceeds one.
-// Invocations past the last column have an empty range and `live = false`.
+// Invocations past the last column have an empty range and `live = false`. A strip may reach past the end
+// of the row, with EDGES only: `strip_tile` says which of its words are live.
 
 struct Tile {
     column: u32,
@@ -30,8 +31,6 @@ struct Tile {
     team: u32,
     member: u32,
     live: bool,
-    // Zero, but no compiler knows: see `deciding` in walk/edges.wgsl.
-    zero: u32,
 }
 
 struct Cursor {
@@ -46,18 +45,17 @@ struct Cursor {
 }
 
 fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
-    let zero = workgroups.z - 1u;
     let flat = workgroup.y * workgroups.x + workgroup.x;
     let split = flat / params.blocks;
     let member = lane / TEAMS;
     let team = lane - member * TEAMS;
     let column = (flat - split * params.blocks) * TEAMS * STRIP + team;
     if (column >= params.run_words || split >= params.splits) {
-        return Tile(0u, 0u, 0u, 0u, team, member, false, zero);
+        return Tile(0u, 0u, 0u, 0u, team, member, false);
     }
     let begin = split * params.tile_words;
     let end = min(begin + params.tile_words, params.slice_words);
-    return Tile(column, split, begin, end, team, member, true, zero);
+    return Tile(column, split, begin, end, team, member, true);
 }
 
 // The place of a component's partial result, and its slice.
@@ -117,6 +115,10 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let here = tile.live & (tile.member == 0u) & (tile.column == at - row * params.run_words)
         & (row >= tile.begin) & (row < tile.end);
     return cursor_of(select(0xffffffffu, row, part & here), at, 1u);
+}
+
+fn sample_cursor(at: Cursor) -> Cursor {
+    return at;
 }
 
 // The components that hold values of the tensor.

@@ -9,9 +9,12 @@ fn gathered(word: Word) -> Stat {
     return word;
 }
 
-// Values of the slices at the cursor, 0 where there are none.
-fn sampled(at: Cursor, word: Word) -> Stat {
-    return within(at, word);
+// Values of the slices from the word at the cursor, something else where there are none.
+fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
+    if (!EDGES) {
+        return word;
+    }
+    return select(otherwise, word, inside(at));
 }
 
 // Values of `words` words, of which `counted` were counted where there are edges.

@@ -8,14 +8,14 @@ fn gathered(word: Word) -> Stat {
     return word_sum(word);
 }
 
-// A value of the slice at the cursor, 0 if there is none.
-fn sampled(at: Cursor, word: Word) -> Stat {
+// A value of the slice from the word at the cursor, something else if there is none.
+fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
     if (!EDGES) {
         return word_at(word, 0u);
     }
     // Where the run begins inside of the word, `first` has wrapped below zero.
     let k = select(0u - at.first, 0u, at.first < params.inner);
-    return select(0.0, word_at(word, min(k, WORD_WIDTH - 1u)), k < WORD_WIDTH);
+    return select(otherwise, word_at(word, min(k, WORD_WIDTH - 1u)), k < WORD_WIDTH);
 }
 
 // Values of `words` words, of which `counted` were counted where there are edges.

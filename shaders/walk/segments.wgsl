@@ -30,8 +30,6 @@ struct Tile {
     team: u32,
     member: u32,
     live: bool,
-    // Zero, but no compiler knows: see `deciding` in walk/edges.wgsl.
-    zero: u32,
 }
 
 struct Cursor {
@@ -47,27 +45,27 @@ struct Cursor {
     first: u32,
 }
 
-fn tile_of_slices(block: u32, split: u32, lane: u32, zero: u32) -> Tile {
+fn tile_of_slices(block: u32, split: u32, lane: u32) -> Tile {
     let team = lane / TEAM_SIZE;
     let member = lane - team * TEAM_SIZE;
     let slice = block * TEAMS + team;
     if (slice >= params.slices) {
-        return Tile(0u, 0u, 0u, 0u, team, member, false, zero);
+        return Tile(0u, 0u, 0u, 0u, team, member, false);
     }
     let begin = split * params.tile_words;
     let end = min(begin + params.tile_words, params.slice_words);
-    return Tile(slice, split, begin, end, team, member, true, zero);
+    return Tile(slice, split, begin, end, team, member, true);
 }
 
 fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
     let flat = workgroup.y * workgroups.x + workgroup.x;
     let block = flat / params.splits;
-    return tile_of_slices(block, flat - block * params.splits, lane, workgroups.z - 1u);
+    return tile_of_slices(block, flat - block * params.splits, lane);
 }
 
 // For folds, which have one team per slice and no words to walk.
 fn team_of_slice(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
-    return tile_of_slices(workgroup.y * workgroups.x + workgroup.x, 0u, lane, workgroups.z - 1u);
+    return tile_of_slices(workgroup.y * workgroups.x + workgroup.x, 0u, lane);
 }
 
 fn strip_tile(tile: Tile, j: u32) -> Tile {
@@ -143,6 +141,12 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     var at = cursor_at(slice, index);
     at.index = select(0xffffffffu, at.index, part & here);
     return at;
+}
+
+// The word, or where the run ends before it the one before it, which holds a value of the slice.
+fn sample_cursor(at: Cursor) -> Cursor {
+    let before = EDGES & (at.first >= params.inner) & (0u - at.first >= WORD_WIDTH);
+    return cursor_of(at.index, at.at - select(0u, 1u, before), at.start);
 }
 
 fn places(at: Cursor) -> WordU {

@@ -9,7 +9,7 @@ use super::shader::{Kernel, Variant};
 use super::slot::Slot;
 use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
-use crate::plan::{Op, Plan, Traffic};
+use crate::plan::{Capabilities, Op, Plan, Traffic};
 use crate::tensor::Tensor;
 
 /// An operation that is ready to be recorded, any number of times.
@@ -115,16 +115,7 @@ impl<'c> Build<'c> {
         let capabilities = self.context.capabilities();
         let word = tensor.dtype().size() * if slot.walked() { u64::from(self.plan.width) } else { 1 };
         let bound = Bound::tensor(tensor, word, capabilities.storage_alignment);
-        let needed = bound.bytes();
-        if needed > capabilities.max_binding_bytes {
-            return Err(Error::TooLarge {
-                what,
-                needed,
-                unit: "bytes",
-                limit_name: "max_storage_buffer_binding_size",
-                limit: capabilities.max_binding_bytes,
-            });
-        }
+        check_binding(what, bound.bytes(), capabilities)?;
         // Of whole words; the rest of a word is the plan's phase.
         let offset = (bound.remainder() / word) as u32;
         match slot {
@@ -177,6 +168,10 @@ impl<'c> Build<'c> {
         let context = self.context;
         let alignment = context.capabilities().storage_alignment;
         check_overlap(&self.bound)?;
+        for (slot, bound) in &self.bound {
+            check_binding(slot.name(), bound.bytes(), context.capabilities())?;
+        }
+        check_binding(Slot::Partials.name(), self.scratch_bytes, context.capabilities())?;
         if self.scratch_bytes > 0 {
             let scratch =
                 context.create_buffer("partials", self.scratch_bytes, wgpu::BufferUsages::STORAGE).await?;
@@ -233,6 +228,12 @@ impl<'c> Build<'c> {
         .await?;
         Ok(Prepared { home: context.id(), op: self.op, plan: Some(self.plan), traffic, steps })
     }
+}
+
+fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -> Result<()> {
+    let limit = capabilities.max_binding_bytes;
+    let (unit, limit_name) = ("bytes", "max_storage_buffer_binding_size");
+    if needed > limit { Err(Error::TooLarge { what, needed, unit, limit_name, limit }) } else { Ok(()) }
 }
 
 fn create_params(context: &Context, params: &Params) -> wgpu::Buffer {

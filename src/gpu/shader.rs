@@ -38,6 +38,7 @@ sources! {
     PER_PAIR = "walk/per_pair.wgsl";
     PER_COMPONENT = "walk/per_component.wgsl";
     EDGES = "walk/edges.wgsl";
+    CONTROL = "lib/control.wgsl";
     STRIP_1 = "walk/strip_1.wgsl";
     STRIP_2 = "walk/strip_2.wgsl";
     STRIP_4 = "walk/strip_4.wgsl";
@@ -279,7 +280,7 @@ impl Variant {
             (WalkKind::Columns, 1) => [&STAT_F32X1, &COLUMNS, &PER_COMPONENT],
             (WalkKind::Columns, _) => [&STAT_F32X4, &COLUMNS, &PER_COMPONENT],
         });
-        sources.push(&EDGES);
+        sources.extend([&EDGES, &CONTROL]);
         sources.push(match self.strip {
             1 => &STRIP_1,
             2 => &STRIP_2,
@@ -359,16 +360,18 @@ mod tests {
         let mut variants = Vec::new();
         for kernel in all_kernels() {
             for walk in [WalkKind::Segments, WalkKind::Columns] {
-                for (width, edges) in [(1, false), (4, false), (4, true)] {
+                for (width, edges) in [(1, false), (1, true), (4, false), (4, true)] {
                     let flat = per_slice(kernel) || kernel == Kernel::MapCopy;
-                    let words = per_slice(kernel) && width == 4;
-                    if words || flat && walk == WalkKind::Columns {
+                    let columns = walk == WalkKind::Columns;
+                    let words = per_slice(kernel) && (width == 4 || edges);
+                    // Words of one value have edges in columns only, where rows and strips may not be full.
+                    if words || flat && columns || width == 1 && edges && !columns {
                         continue;
                     }
                     for (workgroup_size, team_size, strip) in
-                        [(8, 1, 1), (8, 1, 4), (64, 64, 1), (256, 32, 1), (256, 32, 2), (1024, 256, 1)]
+                        [(8, 1, 1), (8, 1, 8), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
                     {
-                        if strip > 1 && walk == WalkKind::Segments {
+                        if strip > 1 && !columns {
                             continue;
                         }
                         for shared in [false, true] {
@@ -454,7 +457,7 @@ mod tests {
         let variants = all_variants();
         let mut keys: Vec<_> = variants.iter().map(Variant::key).collect();
         assert!(keys.contains(
-            &"reduce_gradients<running,dx> segments f32x4 edges wg256 team32 chunk16 shared".to_owned()
+            &"reduce_gradients<running,dx> columns f32x4 edges strip2 wg256 team32 chunk16 shared".to_owned()
         ));
         keys.sort_unstable();
         keys.dedup();

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::error::{Error, Result};
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
-/// forces nothing.
+/// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
+/// ([`Plan::reasons`] says so).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// f32 per memory access: 1, or 4 where that is possible.
@@ -14,11 +15,12 @@ pub struct Tuning {
     pub workgroup_size: Option<u32>,
     /// Invocations that walk a slice together: a divisor of the workgroup size.
     pub team_size: Option<u32>,
-    /// Workgroups per slice, as far as the slice has that many words and the loop limit allows it.
+    /// Tiles per slice, or per strip of columns, as far as it has that many words and the loop limit allows it.
     pub splits: Option<u32>,
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
-    /// Channels last: words of a row that an invocation walks at once, 1, 2, 4 or 8, as far as they divide the row.
+    /// Channels last: words of a row that an invocation walks at once at most, 1, 2, 4 or 8; as many as leave no more than
+    /// an eighth of the invocations idle.
     pub strip: Option<u32>,
 }
 
@@ -78,7 +80,7 @@ pub struct Plan {
     pub walk: WalkKind,
     /// f32 per word.
     pub width: u32,
-    /// Whether slices, or the tensor, begin or end inside of words.
+    /// Whether slices, or the tensor, begin or end inside of words, rows or strips.
     pub edges: bool,
     /// Words of a row that an invocation walks at once.
     pub strip: u32,

@@ -12,7 +12,7 @@ const PARTIAL_BYTES: u32 = 20;
 const RECORD_BYTES: u64 = 24;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
 const LOOP_MARGIN: u64 = 16384;
-/// Iterations of the tree and the edges at most.
+/// Iterations of the tree and the edges at most, for each word of a strip.
 const TREE_ITERATIONS: u64 = 64;
 
 /// Plans a walk with at least one word per slice.
@@ -23,10 +23,14 @@ const TREE_ITERATIONS: u64 = 64;
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     match plan_once(walk, capabilities, tuning) {
         // Short walks of large teams instead: slower, and possible.
-        Err(Error::TooLarge { limit_name: LOOP_LIMIT, .. }) if tuning.team_size.is_none() => {
-            let workgroup = workgroup_size(4, capabilities, tuning, &mut Vec::new())?;
+        Err(error @ Error::TooLarge { limit_name: LOOP_LIMIT, .. }) if tuning.team_size.is_none() => {
+            let Ok(workgroup) = workgroup_size(4, capabilities, tuning, &mut Vec::new()) else {
+                return Err(error);
+            };
             let most = Tuning { team_size: Some(workgroup), strip: Some(1), rows: None, ..*tuning };
-            plan_once(walk, capabilities, &most)
+            let mut plan = plan_once(walk, capabilities, &most)?;
+            plan.reasons.push("team: all of the workgroup, else the loop limit would be exceeded".to_owned());
+            Ok(plan)
         }
         planned => planned,
     }
@@ -38,7 +42,11 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     tuning.check()?;
     let mut reasons = Vec::new();
     let words = Words::choose(walk, tuning, &mut reasons);
-    let stats = if walk.pattern.is_columns() { words.width } else { 1 };
+    // The most statistics that an invocation keeps: see walk/per_component.wgsl, per_pair.wgsl, per_slice.wgsl.
+    let stats = match walk.pattern.is_columns() {
+        true => words.width,
+        false => 1 + u32::from(words.edges),
+    };
     let workgroup_size = workgroup_size(stats, capabilities, tuning, &mut reasons)?;
     let geometry = Geometry::new(walk, &words, workgroup_size, capabilities, tuning, &mut reasons)?;
     let team_size = geometry.team_size;
@@ -79,7 +87,7 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     }
     let splits = slice_words.div_ceil(tile_words);
     let longest_loop = iterations(tile_words.div_ceil(lanes), splits);
-    if longest_loop + TREE_ITERATIONS >= capabilities.max_loop_iterations {
+    if longest_loop + strip * TREE_ITERATIONS >= capabilities.max_loop_iterations {
         return Err(Error::TooLarge {
             what: "a channel of x",
             needed: longest_loop,

@@ -2,7 +2,7 @@
 
 use wgnorm::{
     BatchNorm, Context, FrozenBatchNorm, GradientTargets, Layout, Plan, Prepared, Result, RunningStatistics,
-    Saved, Tensor, Traffic, TrainForward, prepare_copy,
+    Saved, Tensor, Traffic, TrainForward, Tuning, prepare_copy,
 };
 
 use super::data::{Data, OPTIONS, Results};
@@ -150,7 +150,9 @@ impl<'c> Cases<'c> {
                 });
             }
             for set in &self.sets {
-                self.copies.push(prepare_copy(context, &set.x, &set.y).await?);
+                // Forced plans are the operation's: the yardstick stays what it is.
+                let free = context.with_tuning(Tuning::default());
+                self.copies.push(prepare_copy(&free, &set.x, &set.y).await?);
             }
             Ok(())
         };

@@ -15,7 +15,7 @@ type Outputs = Vec<(String, Vec<f32>)>;
 
 /// Plans and placements that together reach both word widths, whole, split and shared workgroups, words that slices share,
 /// shifted and shared buffers; the first runs twice, for the bits.
-fn variants() -> [(&'static str, Tuning, Placement); 10] {
+fn variants() -> [(&'static str, Tuning, Placement); 11] {
     let free = Tuning::default();
     [
         ("policy", free, Placement::Apart),
@@ -26,6 +26,11 @@ fn variants() -> [(&'static str, Tuning, Placement); 10] {
         (
             "teams",
             Tuning { workgroup_size: Some(32), team_size: Some(8), rows: Some(2), strip: Some(2), ..free },
+            Placement::Apart,
+        ),
+        (
+            "large teams",
+            Tuning { workgroup_size: Some(8), team_size: Some(8), splits: Some(1), ..free },
             Placement::Apart,
         ),
         ("phase 1", free, Placement::Phase(1)),

@@ -1,0 +1,21 @@
+// Loops and branches that compilers take the wrong way.
+
+// Steps from the cursor to the end of its chunk: at most `most`, at most to the end of the tile. For
+// loops over a chunk that are counted and have no other exit: Mesa 22.3.6 miscompiles a chunk loop
+// that breaks on either condition once it unrolls it (lanes with fewer words than their neighbours
+// get wrong sums; only without wgpu's loop bounding).
+fn words_of_chunk(at: Cursor, tile: Tile, most: u32) -> u32 {
+    return min(most, (tile.end - at.index + TEAM_SIZE - 1u) / TEAM_SIZE);
+}
+
+// A uniform value that alone decides a branch, hidden by a zero that no compiler knows: `workgroups.z - 1u`,
+// because a grid has one layer. lavapipe (Mesa 22.3.6) specialises a kernel for the
+// values of such uniforms, and does so anew each time the pipeline is bound: 1 to 2 ms for every
+// dispatch. The zero is no part of `Tile`: a branch around a barrier must be uniform for those who analyse it.
+fn deciding(zero: u32, value: u32) -> u32 {
+    return value ^ zero;
+}
+
+fn flag(zero: u32, bit: u32) -> bool {
+    return (deciding(zero, params.flags) & bit) != 0u;
+}
