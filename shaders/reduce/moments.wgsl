@@ -36,19 +36,20 @@ struct Guess {
 // because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
 fn first_guess(start: Cursor, words: u32, j: u32) -> Guess {
     var next = start;
-    let first = sample_cursor(strip_cursor(next, j));
+    let first = strip_cursor(next, j);
     if (words >= 2u) {
         next = cursor_next(next);
     }
-    let second = sample_cursor(strip_cursor(next, j));
+    let second = strip_cursor(next, j);
     if (words >= 3u) {
         next = cursor_next(next);
     }
-    let third = sample_cursor(strip_cursor(next, j));
+    let third = strip_cursor(next, j);
     let word_a = x[params.x_offset + first.word];
     let word_b = x[params.x_offset + second.word];
     let word_c = x[params.x_offset + third.word];
-    // Where a word holds none, a value of its neighbour: there and back, so that one is enough.
+    // Where a word holds none, a value of its neighbour: there and back, so that one is enough. Of three steps in a row one
+    // does: with each step the place of a run within its words moves by the same amount, and so comes back after four.
     let last = sampled(third, word_c, Stat(0.0));
     let a = sampled(first, word_a, sampled(second, word_b, last));
     let b = sampled(second, word_b, a);

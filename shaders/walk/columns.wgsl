@@ -117,10 +117,6 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     return cursor_of(select(0xffffffffu, row, part & here), at, 1u);
 }
 
-fn sample_cursor(at: Cursor) -> Cursor {
-    return at;
-}
-
 // The components that hold values of the tensor.
 fn inside(at: Cursor) -> WordB {
     return WordU(at.at * WORD_WIDTH - params.phase) + WORD_PLACES < WordU(params.elements);

@@ -143,12 +143,6 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     return at;
 }
 
-// The word, or where the run ends before it the one before it, which holds a value of the slice.
-fn sample_cursor(at: Cursor) -> Cursor {
-    let before = EDGES & (at.first >= params.inner) & (0u - at.first >= WORD_WIDTH);
-    return cursor_of(at.index, at.at - select(0u, 1u, before), at.start);
-}
-
 fn places(at: Cursor) -> WordU {
     return WordU(at.first) + WORD_PLACES;
 }
