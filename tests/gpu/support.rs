@@ -56,10 +56,9 @@ pub fn contexts() -> Vec<(&'static str, Context)> {
 /// As [`contexts`], for walks of columns.
 pub fn column_contexts() -> Vec<(&'static str, Context)> {
     // A number of rows as one that strips of 2 divide, whatever the number of channels.
-    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(8, 4) };
+    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(16, 8) };
     let mut contexts = tuned(&[
         ("columns", teams(8, 1)),
-        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
         ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
         ("3 rows", Tuning { rows: Some(3), ..teams(8, 8) }),
         ("split 2", Tuning { splits: Some(2), ..teams(8, 1) }),
