@@ -59,6 +59,7 @@ pub fn column_contexts() -> Vec<(&'static str, Context)> {
     let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(16, 8) };
     let mut contexts = tuned(&[
         ("columns", teams(8, 1)),
+        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
         ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
         ("3 rows", Tuning { rows: Some(3), ..teams(8, 8) }),
         ("split 2", Tuning { splits: Some(2), ..teams(8, 1) }),
@@ -70,7 +71,7 @@ pub fn column_contexts() -> Vec<(&'static str, Context)> {
 
 /// A few of [`contexts`], for tests of what hardly depends on how a walk is cut.
 pub fn few_contexts() -> Vec<(&'static str, Context)> {
-    let wanted = ["policy", "teams of 1", "trusted, split"];
+    let wanted = ["policy", "split 3", "trusted, split"];
     contexts().into_iter().filter(|(name, _)| wanted.contains(name)).collect()
 }
 
