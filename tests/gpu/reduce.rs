@@ -215,3 +215,23 @@ fn any_workgroup_size_will_do() {
         assert_frozen(&what, &inputs, 1e-5, &frozen(&context, &inputs, options));
     }
 }
+
+#[test]
+fn words_without_values_are_no_shift() {
+    // Three values in the first word, none in the second that a run may touch.
+    let dims = [1, 2, 3];
+    let x = [1e4, 1e4 + 0.125, 1e4 + 0.25, 1e4, 1e4 + 0.125, 1e4 + 0.25];
+    assert_moments("policy", &dims, &x, &moments_of(&context(), &dims, &x, 0));
+    // Invocations with two words, the second without values.
+    let tuning = Tuning { workgroup_size: Some(8), team_size: Some(8), splits: Some(3), ..Tuning::default() };
+    let dims = [3, 5, 35];
+    let x = normal(1, 525, 1e4, 0.1);
+    let context = context().with_tuning(tuning);
+    assert_moments("teams of 8", &dims, &x, &moments_of(&context, &dims, &x, 0));
+}
+
+#[test]
+fn sums_of_columns_are_as_exact_as_those_of_runs() {
+    let (dims, x) = ([64, 256], values(142, 64 * 256, 0.5, 2.0));
+    assert_moments("64 rows", &dims, &x, &moments_of(&context(), &dims, &x, 0));
+}

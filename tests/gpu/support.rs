@@ -56,7 +56,7 @@ pub fn contexts() -> Vec<(&'static str, Context)> {
 /// As [`contexts`], for walks of columns.
 pub fn column_contexts() -> Vec<(&'static str, Context)> {
     // A number of rows as one that strips of 2 divide, whatever the number of channels.
-    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(8, 4) };
+    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(16, 8) };
     let mut contexts = tuned(&[
         ("columns", teams(8, 1)),
         ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
@@ -71,7 +71,7 @@ pub fn column_contexts() -> Vec<(&'static str, Context)> {
 
 /// A few of [`contexts`], for tests of what hardly depends on how a walk is cut.
 pub fn few_contexts() -> Vec<(&'static str, Context)> {
-    let wanted = ["policy", "teams of 1", "trusted, split"];
+    let wanted = ["policy", "split 3", "trusted, split"];
     contexts().into_iter().filter(|(name, _)| wanted.contains(name)).collect()
 }
 
