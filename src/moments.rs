@@ -133,7 +133,7 @@ impl Moments {
         })
     }
 
-    /// Moments of a tensor `[N, C, …]`, submitted at once.
+    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, submitted at once.
     ///
     /// # Errors
     /// As [`Moments::prepare`].
@@ -143,7 +143,7 @@ impl Moments {
         Ok(moments)
     }
 
-    /// Moments of a tensor `[N, C, …]`, together with the operation that computes them. Until that has run, the value
+    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until that has run, the value
     /// holds the moments of nothing, and a layer that normalizes with it gives NaN.
     ///
     /// # Errors

@@ -23,8 +23,8 @@ impl Tensor {
     ///
     /// The buffer must belong to the context's device and have the usage `STORAGE`. A buffer of another device of the same
     /// `wgpu::Instance` is found when an operation is prepared; one of another instance wgpu cannot tell apart. Any offset that is a multiple
-    /// of the element size will do; if those of the tensors of an operation differ by multiples of 16 bytes, it uses
-    /// 16-byte accesses. Contents are whatever the buffer holds when recorded work runs.
+    /// of the element size will do; if those of all tensors of an operation differ by multiples of 16 bytes, and the
+    /// buffers hold the 16-byte words in which they end, it uses 16-byte accesses. Contents are whatever the buffer holds when recorded work runs.
     ///
     /// # Errors
     /// [`Error::BufferUsage`], [`Error::Misaligned`], [`Error::BufferTooSmall`], and the errors of [`Shape::new`].
@@ -71,7 +71,8 @@ impl Tensor {
     }
 
     /// The same tensor with its axes read in another order: as channels last, shape `[8, 56, 56, 64]` has 64 channels.
-    /// Nothing is moved in memory.
+    /// Nothing is moved in memory. All batches of an operation must have the layout of its x
+    /// ([`Error::Layout`]); at rank 2 the two layouts are the same. Values per channel (gamma, dbeta) have none.
     ///
     /// ```
     /// # let context = wgnorm::Context::headless_blocking()?;

@@ -172,8 +172,8 @@ impl BatchNorm {
     /// Two dispatches; moves 3 tensors (x twice, y once).
     ///
     /// # Errors
-    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::EmptyBatch`], [`Error::SingleValue`], and what
-    /// binding the tensors can raise. Nothing changes on an error.
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::Layout`], [`Error::EmptyBatch`],
+    /// [`Error::SingleValue`], and what binding the tensors can raise. Nothing changes on an error.
     pub async fn prepare_train_forward(
         &mut self,
         x: &Tensor,
@@ -271,7 +271,7 @@ impl BatchNorm {
     ///
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
-    /// [`Error::EmptyBatch`], [`Error::Count`], and what binding the tensors can raise.
+    /// [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], and what binding the tensors can raise.
     pub async fn prepare_backward(
         &self,
         x: &Tensor,

@@ -8,7 +8,7 @@ use crate::shape::Shape;
 /// Running mean and variance of a layer, and the number of batches that entered them, on the GPU.
 ///
 /// One buffer of `3·C` words: running_mean `[C]` f32, running_var `[C]` f32, batches `[C]` u32. The counter exists once
-/// per channel, so that the workgroup that updates a channel is the only one that touches it.
+/// per channel, so that the invocation that updates a channel is the only one that touches it.
 ///
 /// Not `Clone`: two layers with the same statistics could update them behind each other's back. Not even a frozen layer's
 /// statistics can be made to change:

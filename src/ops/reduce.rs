@@ -1,5 +1,5 @@
 //! Reduce: per slice, the moments of x (shaders/reduce/moments.wgsl) or the gradient sums
-//! (shaders/reduce/gradients.wgsl), as one partial result per workgroup.
+//! (shaders/reduce/gradients.wgsl), as one partial result per team and tile.
 
 use crate::gpu::dispatch::Build;
 use crate::gpu::shader::{Kernel, StatisticsFrom};
@@ -9,7 +9,7 @@ use crate::moments::MomentsRecord;
 /// Bytes of `GradientSums` in shaders/lib/gradient_sums.wgsl.
 const GRADIENT_SUMS_BYTES: u64 = 8;
 
-/// Dispatches the moments of x into scratch, one record per workgroup.
+/// Dispatches the moments of x into scratch, one record per slice (or component) and tile.
 pub(crate) fn moments(build: &mut Build<'_>) {
     build.scratch(partials(build) * size_of::<MomentsRecord>() as u64);
     build.dispatch(Kernel::ReduceMoments);
