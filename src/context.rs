@@ -178,18 +178,26 @@ impl Context {
     /// # Errors
     /// [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
-        let bytes = Shape::new(shape)?.len() * 4;
-        // A multiple of 16 bytes, so that the last word of a wide walk is inside.
-        let buffer = self.create_buffer("a tensor", bytes.max(1).next_multiple_of(16), TENSOR_USAGE).await?;
-        Tensor::from_buffer(self, buffer, 0, shape)
+        self.zeros_at(0, shape).await
     }
 
-    /// A tensor of zeros with the shape and layout of another.
+    /// A tensor of zeros with the shape and layout of another. It begins at the same element of a 16-byte word, so that
+    /// operations on both have 16-byte accesses.
     ///
     /// # Errors
     /// As [`zeros`](Self::zeros).
     pub async fn zeros_like(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(self.zeros(tensor.shape().dims()).await?.with_layout(tensor.layout()))
+        let (dims, within) = (tensor.shape(), tensor.byte_offset() % 16);
+        let zeros = self.zeros_at(within, dims.dims()).await?;
+        Ok(zeros.with_layout(tensor.layout()))
+    }
+
+    /// A tensor of zeros that begins at this byte of its buffer.
+    async fn zeros_at(&self, offset: u64, shape: &[usize]) -> Result<Tensor> {
+        let bytes = offset + Shape::new(shape)?.len() * 4;
+        // A multiple of 16 bytes, so that the last word of a wide walk is inside.
+        let buffer = self.create_buffer("a tensor", bytes.max(1).next_multiple_of(16), TENSOR_USAGE).await?;
+        Tensor::from_buffer(self, buffer, offset, shape)
     }
 
     /// The values of a tensor, row-major, after everything that was submitted before.

@@ -6,7 +6,7 @@ use crate::gpu::shader::{Kernel, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::moments::MomentsRecord;
 
-/// Bytes of `GradientSums` in shaders/lib/gradient_sums.wgsl.
+/// Bytes of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
 const GRADIENT_SUMS_BYTES: u64 = 8;
 
 /// Dispatches the moments of x into scratch, one record per slice (or component) and tile.

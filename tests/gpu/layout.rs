@@ -2,7 +2,7 @@
 
 use wgnorm::{
     BatchNormOptions, Context, GradientTargets, Layout, Moments, Plan, Prepared, Saved, TrainForward, Tuning,
-    WalkKind,
+    WalkKind, prepare_copy,
 };
 
 use crate::support::*;
@@ -521,5 +521,19 @@ fn the_last_value_of_an_incomplete_row_has_its_own_channel() {
                 assert_frozen(&format!("{rows} x {channels} run {run}"), &inputs, EPS, &got);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_allocated_begins_where_its_model_does() {
+    let context = context();
+    for offset in 0..4 {
+        let x = placed(&context, &[3, 5, 7], &values(9, 105, 0.0, 1.0), offset);
+        let y = context.block_on(context.zeros_like(&x)).unwrap();
+        assert_eq!(y.byte_offset(), 4 * offset as u64);
+        assert_eq!(download(&context, &y), [0.0; 105]);
+        let (_, prepared) = context.block_on(Moments::prepare(&context, &x)).unwrap();
+        let copy = context.block_on(prepare_copy(&context, &x, &y)).unwrap();
+        assert_eq!(copy.plan().unwrap().width, prepared.plan().unwrap().width);
     }
 }
