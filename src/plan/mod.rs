@@ -2,10 +2,12 @@
 //! decision can be tested and printed without a GPU.
 
 mod capabilities;
+mod geometry;
 #[expect(clippy::module_inception, reason = "the plan of a plan module")]
 mod plan;
 mod policy;
 mod problem;
+mod tuned;
 
 pub use capabilities::Capabilities;
 pub use plan::{Plan, Tuning, WalkKind};

@@ -1,13 +1,12 @@
 //! How a problem is cut into workgroups: a pure function of the problem, the capabilities and what the caller forces.
 
-use super::problem::{Alignment, Pattern};
+use super::geometry::{Geometry, Words};
+use super::tuned::{min_tile_rounds, target_workgroups, workgroup_size};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
 use crate::error::{Error, Result};
 
 /// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wgsl allows for 64.
 const CHUNK_VALUES: u32 = 64;
-/// Bytes of one statistic of the largest value that a team reduces (`Moments`).
-const PARTIAL_BYTES: u32 = 20;
 /// Bytes of a partial result in memory (`MomentsRecord`).
 const RECORD_BYTES: u64 = 24;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
@@ -75,10 +74,14 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     let splits = match tuning.splits {
         Some(forced) => {
             reasons.push(format!("splits: {forced} forced"));
-            u64::from(forced).min(splits_allowed)
+            u64::from(forced)
         }
-        None => choose_splits(&geometry, blocks, repeat, capabilities, &mut reasons).min(splits_allowed),
+        None => choose_splits(&geometry, blocks, repeat, capabilities, &mut reasons),
     };
+    if splits > splits_allowed {
+        reasons.push(format!("splits: no more than {splits_allowed} for the loop limit"));
+    }
+    let splits = splits.min(splits_allowed);
     if splits < splits_needed {
         reasons.push(format!("splits: {splits_needed} for the loop limit"));
     }
@@ -168,231 +171,6 @@ pub(crate) fn plan_per_slice(
     })
 }
 
-/// How memory is accessed.
-struct Words {
-    width: u32,
-    /// Element of a word at which the tensors begin.
-    phase: u32,
-    /// Slices begin or end inside of words.
-    edges: bool,
-}
-
-impl Words {
-    fn choose(walk: &Walk, tuning: &Tuning, reasons: &mut Vec<String>) -> Self {
-        let scalar = |reasons: &mut Vec<String>, why: &str| {
-            reasons.push(format!("words: 4 bytes, {why}"));
-            Self { width: 1, phase: 0, edges: false }
-        };
-        if tuning.width == Some(1) {
-            return scalar(reasons, "forced");
-        }
-        let phase = match walk.alignment {
-            Alignment::Same(phase) => phase,
-            Alignment::Differs => {
-                return scalar(reasons, "because the tensors begin at different places of 16-byte words");
-            }
-            Alignment::Cut => {
-                return scalar(reasons, "because a buffer ends inside of its tensor's last 16-byte word");
-            }
-        };
-        let edges = match walk.pattern {
-            Pattern::Segments { inner, .. } if inner < 3 => {
-                return scalar(reasons, "because a 16-byte word could hold more than two runs");
-            }
-            Pattern::Segments { inner, .. } => phase != 0 || !inner.is_multiple_of(4),
-            Pattern::Columns { .. } => phase != 0,
-        };
-        reasons.push(match edges {
-            false => "words: 16 bytes".to_owned(),
-            true => format!("words: 16 bytes with masks; tensors begin at element {phase} of one"),
-        });
-        Self { width: 4, phase, edges }
-    }
-}
-
-/// A pattern in words.
-struct Geometry {
-    slices: u64,
-    records: u64,
-    /// What workgroups are divided among: slices, or the words of a row.
-    columns: u64,
-    slice_words: u64,
-    run_words: u64,
-    slice_stride: u64,
-    run_stride: u64,
-    inner: u64,
-    elements: u64,
-    team_size: u32,
-    strip: u32,
-    /// Whether the last row of a matrix, or the last strip of a row, is not full.
-    incomplete: bool,
-}
-
-impl Geometry {
-    fn new(
-        walk: &Walk,
-        words: &Words,
-        workgroup_size: u32,
-        capabilities: &Capabilities,
-        tuning: &Tuning,
-        reasons: &mut Vec<String>,
-    ) -> Result<Self> {
-        let width = u64::from(words.width);
-        match walk.pattern {
-            Pattern::Segments { slices, runs, inner, slice_stride, run_stride } => {
-                // With edges, the words that a run touches wherever it begins, and strides in values.
-                let (run_words, unit) = match words.edges {
-                    true if slices * runs == 1 => ((u64::from(words.phase) + inner).div_ceil(width), 1),
-                    true => ((inner + 2 * (width - 1)) / width, 1),
-                    false => (inner / width, width),
-                };
-                let slice_words = runs * run_words;
-                Ok(Self {
-                    slices,
-                    records: slices,
-                    columns: slices,
-                    slice_words,
-                    run_words,
-                    slice_stride: slice_stride / unit,
-                    run_stride: run_stride / unit,
-                    inner,
-                    elements: slices * runs * inner,
-                    team_size: segment_team(
-                        slices,
-                        slice_words,
-                        workgroup_size,
-                        capabilities,
-                        tuning,
-                        reasons,
-                    )?,
-                    strip: 1,
-                    incomplete: false,
-                })
-            }
-            Pattern::Columns { slices, rows } => {
-                let (repeat, strip, team_size) =
-                    column_team(slices, rows, words, workgroup_size, capabilities, tuning, reasons)?;
-                let elements = slices * rows;
-                let records = slices * repeat;
-                let run_words = records / width;
-                Ok(Self {
-                    slices,
-                    records,
-                    columns: run_words,
-                    slice_words: (u64::from(words.phase) + elements).div_ceil(records),
-                    run_words,
-                    slice_stride: 1,
-                    run_stride: run_words,
-                    inner: 1,
-                    elements,
-                    team_size,
-                    strip,
-                    incomplete: !elements.is_multiple_of(records)
-                        || strip > 1
-                            && !run_words.is_multiple_of(u64::from(workgroup_size / team_size * strip)),
-                })
-            }
-        }
-    }
-}
-
-/// The largest power of two that divides the workgroup and is not above the smallest that holds `wanted`; all of the
-/// workgroup if that is wanted.
-fn team(wanted: u64, workgroup_size: u32) -> u32 {
-    if wanted >= workgroup_size.into() {
-        return workgroup_size;
-    }
-    let divisor = 1 << workgroup_size.trailing_zeros();
-    (wanted as u32).next_power_of_two().min(divisor)
-}
-
-fn forced_team(tuning: &Tuning, workgroup_size: u32, reasons: &mut Vec<String>) -> Result<Option<u32>> {
-    let Some(team_size) = tuning.team_size else { return Ok(None) };
-    if !workgroup_size.is_multiple_of(team_size) {
-        return Err(Error::MissingCapability {
-            what: "workgroups that a team divides",
-            needed: team_size.into(),
-            got: workgroup_size.into(),
-        });
-    }
-    reasons.push(format!("team: {team_size} forced"));
-    Ok(Some(team_size))
-}
-
-/// Invocations that walk a slice of segments together.
-fn segment_team(
-    slices: u64,
-    slice_words: u64,
-    workgroup_size: u32,
-    capabilities: &Capabilities,
-    tuning: &Tuning,
-    reasons: &mut Vec<String>,
-) -> Result<u32> {
-    if let Some(forced) = forced_team(tuning, workgroup_size, reasons)? {
-        return Ok(forced);
-    }
-    let rounds = team_rounds(capabilities);
-    let team_size = team(slice_words.div_ceil(rounds), workgroup_size);
-    reasons.push(format!(
-        "team: {team_size} of {workgroup_size} invocations for {slice_words} words of each of {slices} slices, \
-         {rounds} or more for each"
-    ));
-    Ok(team_size)
-}
-
-/// Rows that are taken as one, and invocations that walk a column together.
-fn column_team(
-    slices: u64,
-    rows: u64,
-    words: &Words,
-    workgroup_size: u32,
-    capabilities: &Capabilities,
-    tuning: &Tuning,
-    reasons: &mut Vec<String>,
-) -> Result<(u64, u32, u32)> {
-    let width = u64::from(words.width);
-    // The fewest rows that are whole words.
-    let whole = (1..=width).find(|&repeat| (slices * repeat).is_multiple_of(width)).unwrap_or(width);
-    let forced = forced_team(tuning, workgroup_size, reasons)?;
-    let width_of_block = column_words(slices * rows / width, workgroup_size, capabilities);
-    let teams = |run_words: u64| match forced {
-        Some(team_size) => workgroup_size / team_size,
-        None => team(run_words.min(width_of_block), workgroup_size),
-    };
-    let row = |repeat: u64| slices * repeat / width;
-    let idle = |repeat: u64, strip: u32| {
-        let lanes = row(repeat).next_multiple_of(u64::from(teams(row(repeat)) * strip));
-        (lanes - row(repeat)) as f64 / lanes as f64
-    };
-    // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
-    let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
-    let candidates: Vec<u64> = match tuning.rows {
-        Some(forced) => vec![whole * u64::from(forced)],
-        None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
-    };
-    // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
-    // none, which needs no masks.
-    let longest = tuning.strip.unwrap_or(most_strips(capabilities));
-    let strips = [8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
-    let chosen = strips.clone().find_map(|strip| {
-        let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
-        enough(0.0).or_else(|| enough(0.125)).map(|&repeat| (repeat, strip))
-    });
-    let (repeat, strip) = chosen.unwrap_or_else(|| {
-        let least = candidates.iter().min_by(|&&a, &&b| idle(a, 1).total_cmp(&idle(b, 1)));
-        (least.copied().unwrap_or(whole), 1)
-    });
-    let run_words = row(repeat);
-    let teams = teams(run_words);
-    reasons.push(format!(
-        "team: {} rows at a time, {teams} x {strip} of {run_words} columns per workgroup; {repeat} rows of {slices} \
-         values as one leave {:.0} % of the invocations without a column",
-        workgroup_size / teams,
-        100.0 * idle(repeat, strip)
-    ));
-    Ok((repeat, strip, workgroup_size / teams))
-}
-
 /// Workgroups per slice, or per block of columns.
 fn choose_splits(
     geometry: &Geometry,
@@ -420,69 +198,6 @@ fn choose_splits(
     let (splits, why) = limits.into_iter().min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
     splits.max(1)
-}
-
-/// 256 on a GPU, which every WebGPU device allows. 8 on a CPU, one vector of its threads: more only adds barriers to the
-/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench --workgroup-size N`, two runs
-/// of each, interleaved), all layers in ms at 8, 32 and 64 invocations: training forward 210 to 266, 276 to 283, 343 to
-/// 354; training backward 288 to 315, 350 to 360, 401 to 419; inference 109 to 113, 116 to 125, 126 to 128.
-fn workgroup_size(
-    stats: u32,
-    capabilities: &Capabilities,
-    tuning: &Tuning,
-    reasons: &mut Vec<String>,
-) -> Result<u32> {
-    let fits = capabilities.max_workgroup_bytes / (PARTIAL_BYTES * stats);
-    let most = capabilities.max_workgroup_size.min(fits);
-    let size = match tuning.workgroup_size {
-        Some(forced) => forced,
-        None => (if capabilities.cpu { 8 } else { 256 }).min(1 << most.ilog2()),
-    };
-    if size == 0 || size > most {
-        return Err(Error::MissingCapability {
-            what: "invocations per workgroup",
-            needed: size.into(),
-            got: most.into(),
-        });
-    }
-    reasons.push(match tuning.workgroup_size {
-        Some(_) => format!("workgroup: {size} forced"),
-        None if capabilities.cpu => format!("workgroup: {size}, one vector of a CPU"),
-        None => format!("workgroup: {size} of at most {most}"),
-    });
-    Ok(size)
-}
-
-/// Workgroups that fill a device: a few per core of a CPU, eight of 256 invocations for each of the 256 or so
-/// compute units of a large GPU.
-fn target_workgroups(capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu { 64 } else { 2048 }
-}
-
-/// Words per invocation below which a slice is not split further: a workgroup must have more to walk than its tree
-/// costs; on a GPU idle compute units cost more.
-fn min_tile_rounds(capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu { 32 } else { 8 }
-}
-
-/// Words of a slice for each invocation of a team.
-fn team_rounds(capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu { 1024 } else { 4 }
-}
-
-/// Words of a row that an invocation walks at once.
-fn most_strips(capabilities: &Capabilities) -> u32 {
-    if capabilities.cpu { 8 } else { 1 }
-}
-
-/// Neighbouring words of a row that a workgroup walks: as many as a vector of a CPU has; on a GPU 512 bytes, where the
-/// tensor is large enough to fill the device with such blocks, down to 64 bytes, two sectors of memory, where it is not.
-fn column_words(words: u64, workgroup_size: u32, capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu {
-        return 8;
-    }
-    let per_workgroup = words / target_workgroups(capabilities) / u64::from(workgroup_size);
-    if per_workgroup >= min_tile_rounds(capabilities) { 32 } else { 4 }
 }
 
 fn address(words: u64) -> Result<u32> {
@@ -523,6 +238,7 @@ fn grid(groups: u64, capabilities: &Capabilities) -> Result<[u32; 2]> {
 #[cfg(test)]
 mod tests {
     use super::super::capabilities::table;
+    use super::super::problem::{Alignment, Pattern};
     use super::*;
     use crate::shape::{Layout, Shape};
 

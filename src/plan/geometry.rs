@@ -1,0 +1,231 @@
+//! A walk in words: how wide they are, how many, and which invocations walk what together.
+
+use super::problem::{Alignment, Pattern};
+use super::tuned::{column_words, most_strips, team_rounds};
+use super::{Capabilities, Tuning, Walk};
+use crate::error::{Error, Result};
+
+/// How memory is accessed.
+pub(super) struct Words {
+    pub width: u32,
+    /// Element of a word at which the tensors begin.
+    pub phase: u32,
+    /// Slices begin or end inside of words.
+    pub edges: bool,
+}
+
+impl Words {
+    pub fn choose(walk: &Walk, tuning: &Tuning, reasons: &mut Vec<String>) -> Self {
+        let scalar = |reasons: &mut Vec<String>, why: &str| {
+            reasons.push(format!("words: 4 bytes, {why}"));
+            Self { width: 1, phase: 0, edges: false }
+        };
+        if tuning.width == Some(1) {
+            return scalar(reasons, "forced");
+        }
+        let phase = match walk.alignment {
+            Alignment::Same(phase) => phase,
+            Alignment::Differs => {
+                return scalar(reasons, "because the tensors begin at different places of 16-byte words");
+            }
+            Alignment::Cut => {
+                return scalar(reasons, "because a buffer ends inside of its tensor's last 16-byte word");
+            }
+        };
+        let edges = match walk.pattern {
+            Pattern::Segments { inner, .. } if inner < 3 => {
+                return scalar(reasons, "because a 16-byte word could hold more than two runs");
+            }
+            Pattern::Segments { inner, .. } => phase != 0 || !inner.is_multiple_of(4),
+            Pattern::Columns { .. } => phase != 0,
+        };
+        reasons.push(match edges {
+            false => "words: 16 bytes".to_owned(),
+            true => format!("words: 16 bytes with masks; tensors begin at element {phase} of one"),
+        });
+        Self { width: 4, phase, edges }
+    }
+}
+
+/// A pattern in words.
+pub(super) struct Geometry {
+    pub slices: u64,
+    pub records: u64,
+    /// What workgroups are divided among: slices, or the words of a row.
+    pub columns: u64,
+    pub slice_words: u64,
+    pub run_words: u64,
+    pub slice_stride: u64,
+    pub run_stride: u64,
+    pub inner: u64,
+    pub elements: u64,
+    pub team_size: u32,
+    pub strip: u32,
+    /// Whether the last row of a matrix, or the last strip of a row, is not full.
+    pub incomplete: bool,
+}
+
+impl Geometry {
+    pub fn new(
+        walk: &Walk,
+        words: &Words,
+        workgroup_size: u32,
+        capabilities: &Capabilities,
+        tuning: &Tuning,
+        reasons: &mut Vec<String>,
+    ) -> Result<Self> {
+        let width = u64::from(words.width);
+        match walk.pattern {
+            Pattern::Segments { slices, runs, inner, slice_stride, run_stride } => {
+                // With edges, the words that a run touches wherever it begins, and strides in values.
+                let (run_words, unit) = match words.edges {
+                    true if slices * runs == 1 => ((u64::from(words.phase) + inner).div_ceil(width), 1),
+                    true => ((inner + 2 * (width - 1)) / width, 1),
+                    false => (inner / width, width),
+                };
+                let slice_words = runs * run_words;
+                Ok(Self {
+                    slices,
+                    records: slices,
+                    columns: slices,
+                    slice_words,
+                    run_words,
+                    slice_stride: slice_stride / unit,
+                    run_stride: run_stride / unit,
+                    inner,
+                    elements: slices * runs * inner,
+                    team_size: segment_team(
+                        slices,
+                        slice_words,
+                        workgroup_size,
+                        capabilities,
+                        tuning,
+                        reasons,
+                    )?,
+                    strip: 1,
+                    incomplete: false,
+                })
+            }
+            Pattern::Columns { slices, rows } => {
+                let (repeat, strip, team_size) =
+                    column_team(slices, rows, words, workgroup_size, capabilities, tuning, reasons)?;
+                let elements = slices * rows;
+                let records = slices * repeat;
+                let run_words = records / width;
+                Ok(Self {
+                    slices,
+                    records,
+                    columns: run_words,
+                    slice_words: (u64::from(words.phase) + elements).div_ceil(records),
+                    run_words,
+                    slice_stride: 1,
+                    run_stride: run_words,
+                    inner: 1,
+                    elements,
+                    team_size,
+                    strip,
+                    incomplete: !elements.is_multiple_of(records)
+                        || strip > 1
+                            && !run_words.is_multiple_of(u64::from(workgroup_size / team_size * strip)),
+                })
+            }
+        }
+    }
+}
+
+/// The largest power of two that divides the workgroup and is not above the smallest that holds `wanted`; all of the
+/// workgroup if that is wanted.
+fn team(wanted: u64, workgroup_size: u32) -> u32 {
+    if wanted >= workgroup_size.into() {
+        return workgroup_size;
+    }
+    let divisor = 1 << workgroup_size.trailing_zeros();
+    (wanted as u32).next_power_of_two().min(divisor)
+}
+
+fn forced_team(tuning: &Tuning, workgroup_size: u32, reasons: &mut Vec<String>) -> Result<Option<u32>> {
+    let Some(team_size) = tuning.team_size else { return Ok(None) };
+    if !workgroup_size.is_multiple_of(team_size) {
+        return Err(Error::MissingCapability {
+            what: "workgroups that a team divides",
+            needed: team_size.into(),
+            got: workgroup_size.into(),
+        });
+    }
+    reasons.push(format!("team: {team_size} forced"));
+    Ok(Some(team_size))
+}
+
+/// Invocations that walk a slice of segments together.
+fn segment_team(
+    slices: u64,
+    slice_words: u64,
+    workgroup_size: u32,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+    reasons: &mut Vec<String>,
+) -> Result<u32> {
+    if let Some(forced) = forced_team(tuning, workgroup_size, reasons)? {
+        return Ok(forced);
+    }
+    let rounds = team_rounds(capabilities);
+    let team_size = team(slice_words.div_ceil(rounds), workgroup_size);
+    reasons.push(format!(
+        "team: {team_size} of {workgroup_size} invocations for {slice_words} words of each of {slices} slices, \
+         {rounds} or more for each"
+    ));
+    Ok(team_size)
+}
+
+/// Rows that are taken as one, and invocations that walk a column together.
+fn column_team(
+    slices: u64,
+    rows: u64,
+    words: &Words,
+    workgroup_size: u32,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+    reasons: &mut Vec<String>,
+) -> Result<(u64, u32, u32)> {
+    let width = u64::from(words.width);
+    // The fewest rows that are whole words.
+    let whole = (1..=width).find(|&repeat| (slices * repeat).is_multiple_of(width)).unwrap_or(width);
+    let forced = forced_team(tuning, workgroup_size, reasons)?;
+    let width_of_block = column_words(slices * rows / width, workgroup_size, capabilities);
+    let teams = |run_words: u64| match forced {
+        Some(team_size) => workgroup_size / team_size,
+        None => team(run_words.min(width_of_block), workgroup_size),
+    };
+    let row = |repeat: u64| slices * repeat / width;
+    let idle = |repeat: u64, strip: u32| {
+        let lanes = row(repeat).next_multiple_of(u64::from(teams(row(repeat)) * strip));
+        (lanes - row(repeat)) as f64 / lanes as f64
+    };
+    // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
+    let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
+    let candidates: Vec<u64> = match tuning.rows {
+        Some(forced) => vec![whole * u64::from(forced)],
+        None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
+    };
+    // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
+    // none, which needs no masks.
+    let longest = tuning.strip.unwrap_or(most_strips(capabilities));
+    let strips = [8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
+    let chosen = strips.clone().find_map(|strip| {
+        let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
+        enough(0.0).or_else(|| enough(0.125)).map(|&repeat| (repeat, strip))
+    });
+    let (repeat, strip) = chosen.unwrap_or_else(|| {
+        let least = candidates.iter().min_by(|&&a, &&b| idle(a, 1).total_cmp(&idle(b, 1)));
+        (least.copied().unwrap_or(whole), 1)
+    });
+    let run_words = row(repeat);
+    let teams = teams(run_words);
+    reasons.push(format!(
+        "team: {} rows at a time, {teams} x {strip} of {run_words} columns per workgroup; {repeat} rows of {slices} \
+         values as one leave {:.0} % of the invocations without a column",
+        workgroup_size / teams,
+        100.0 * idle(repeat, strip)
+    ));
+    Ok((repeat, strip, workgroup_size / teams))
+}

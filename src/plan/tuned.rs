@@ -1,0 +1,75 @@
+//! The numbers that a device's speed depends on, each with what was measured.
+
+use super::{Capabilities, Tuning};
+use crate::error::{Error, Result};
+
+/// Bytes of one statistic of the largest value that a team reduces (`Moments`).
+const PARTIAL_BYTES: u32 = 20;
+
+/// 256 on a GPU, which every WebGPU device allows. 8 on a CPU, one vector of its threads: more only adds barriers to the
+/// tree. ResNet-50 at batch 8 on llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-20, `wgnorm bench --workgroup-size N`, two runs
+/// of each, interleaved), all layers in ms at 8, 32 and 64 invocations: training forward 210 to 266, 276 to 283, 343 to
+/// 354; training backward 288 to 315, 350 to 360, 401 to 419; inference 109 to 113, 116 to 125, 126 to 128.
+pub(super) fn workgroup_size(
+    stats: u32,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+    reasons: &mut Vec<String>,
+) -> Result<u32> {
+    let fits = capabilities.max_workgroup_bytes / (PARTIAL_BYTES * stats);
+    let most = capabilities.max_workgroup_size.min(fits);
+    let size = match tuning.workgroup_size {
+        Some(forced) => forced,
+        None => (if capabilities.cpu { 8 } else { 256 }).min(1 << most.ilog2()),
+    };
+    if size == 0 || size > most {
+        return Err(Error::MissingCapability {
+            what: "invocations per workgroup",
+            needed: size.into(),
+            got: most.into(),
+        });
+    }
+    reasons.push(match tuning.workgroup_size {
+        Some(_) => format!("workgroup: {size} forced"),
+        None if capabilities.cpu => format!("workgroup: {size}, one vector of a CPU"),
+        None => format!("workgroup: {size} of at most {most}"),
+    });
+    Ok(size)
+}
+
+/// Workgroups that fill a device: a few per core of a CPU, eight of 256 invocations for each of the 256 or so
+/// compute units of a large GPU.
+pub(super) fn target_workgroups(capabilities: &Capabilities) -> u64 {
+    if capabilities.cpu { 64 } else { 2048 }
+}
+
+/// Words per invocation below which a slice is not split further: a workgroup must have more to walk than its tree
+/// costs; on a GPU idle compute units cost more.
+pub(super) fn min_tile_rounds(capabilities: &Capabilities) -> u64 {
+    if capabilities.cpu { 32 } else { 8 }
+}
+
+/// Words of a slice for each invocation of a team. On a CPU smaller teams save trees and barriers, until their streams are too
+/// far apart. llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-21, `wgnorm bench --team-size T`), training forward at teams of 1, 2 and
+/// 8: (8,2048,7,7) with 104 words 2.5, 3.9 and 6.1 ms; (8,256,56,56) with 6272 words 15.9, 13.6 and 17.0 ms, its frozen
+/// backward 58, 65 and 86 % of the copy. On a GPU, to have enough invocations; not measured.
+pub(super) fn team_rounds(capabilities: &Capabilities) -> u64 {
+    if capabilities.cpu { 1024 } else { 4 }
+}
+
+/// Words of a row that an invocation walks at once, at most. A CPU's prefetcher wants memory without gaps: llvmpipe (as above,
+/// `wgnorm bench --layout channels_last --shape 8,256,56,56 --strip N`), inference at strips of 1, 2, 4 and 8: 19, 40, 51 and
+/// 99 % of the copy. Neighbouring invocations of a GPU read neighbouring words together as it is.
+pub(super) fn most_strips(capabilities: &Capabilities) -> u32 {
+    if capabilities.cpu { 8 } else { 1 }
+}
+
+/// Neighbouring words of a row that a workgroup walks: as many as a vector of a CPU has; on a GPU 512 bytes, where the
+/// tensor is large enough to fill the device with such blocks, down to 64 bytes, two sectors of memory, where it is not.
+pub(super) fn column_words(words: u64, workgroup_size: u32, capabilities: &Capabilities) -> u64 {
+    if capabilities.cpu {
+        return 8;
+    }
+    let per_workgroup = words / target_workgroups(capabilities) / u64::from(workgroup_size);
+    if per_workgroup >= min_tile_rounds(capabilities) { 32 } else { 4 }
+}
