@@ -143,8 +143,8 @@ impl Moments {
         Ok(moments)
     }
 
-    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until that has run, the value
-    /// holds the moments of nothing, and a layer that normalizes with it gives NaN.
+    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until
+    /// that has run, the value holds the moments of nothing, and a layer that normalizes with it gives NaN.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.

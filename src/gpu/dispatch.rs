@@ -112,10 +112,8 @@ impl<'c> Build<'c> {
     pub fn tensor(&mut self, slot: Slot, tensor: &Tensor) -> Result<()> {
         let what = slot.name();
         tensor.check_device(what, self.context)?;
-        let capabilities = self.context.capabilities();
         let word = tensor.dtype().size() * if slot.walked() { u64::from(self.plan.width) } else { 1 };
-        let bound = Bound::tensor(tensor, word, capabilities.storage_alignment);
-        check_binding(what, bound.bytes(), capabilities)?;
+        let bound = Bound::tensor(tensor, word, self.context.capabilities().storage_alignment);
         // Of whole words; the rest of a word is the plan's phase.
         let offset = (bound.remainder() / word) as u32;
         match slot {
@@ -167,10 +165,10 @@ impl<'c> Build<'c> {
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         let context = self.context;
         let alignment = context.capabilities().storage_alignment;
-        check_overlap(&self.bound)?;
         for (slot, bound) in &self.bound {
             check_binding(slot.name(), bound.bytes(), context.capabilities())?;
         }
+        check_overlap(&self.bound)?;
         check_binding(Slot::Partials.name(), self.scratch_bytes, context.capabilities())?;
         if self.scratch_bytes > 0 {
             let scratch =

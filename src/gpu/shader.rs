@@ -30,6 +30,7 @@ sources! {
     STAT_F32X1 = "lib/stat_f32x1.wgsl";
     STAT_F32X2 = "lib/stat_f32x2.wgsl";
     STAT_F32X4 = "lib/stat_f32x4.wgsl";
+    STAT_VECTOR = "lib/stat_vector.wgsl";
     STORE_F32X1 = "lib/store_f32x1.wgsl";
     STORE_F32X4 = "lib/store_f32x4.wgsl";
     SEGMENTS = "walk/segments.wgsl";
@@ -271,15 +272,19 @@ impl Variant {
     /// The WGSL module: the files of words, walk and kernel, each under its name.
     pub fn wgsl(&self) -> String {
         let mut sources = vec![&PARAMS, if self.width == 4 { &WORD_F32X4 } else { &WORD_F32X1 }];
-        sources.extend(match (self.walk, self.width) {
+        let (stat, walk, per) = match (self.walk, self.width) {
             // What is written where a run ends inside of a word needs the statistics of two slices.
             (WalkKind::Segments, _) if self.edges && self.kernel.output().is_some() => {
-                [&STAT_F32X2, &SEGMENTS, &PER_PAIR]
+                (&STAT_F32X2, &SEGMENTS, &PER_PAIR)
             }
-            (WalkKind::Segments, _) => [&STAT_F32X1, &SEGMENTS, &PER_SLICE],
-            (WalkKind::Columns, 1) => [&STAT_F32X1, &COLUMNS, &PER_COMPONENT],
-            (WalkKind::Columns, _) => [&STAT_F32X4, &COLUMNS, &PER_COMPONENT],
-        });
+            (WalkKind::Segments, _) => (&STAT_F32X1, &SEGMENTS, &PER_SLICE),
+            (WalkKind::Columns, 1) => (&STAT_F32X1, &COLUMNS, &PER_COMPONENT),
+            (WalkKind::Columns, _) => (&STAT_F32X4, &COLUMNS, &PER_COMPONENT),
+        };
+        sources.extend([stat, walk, per]);
+        if stat.name != STAT_F32X1.name {
+            sources.push(&STAT_VECTOR);
+        }
         sources.extend([&EDGES, &CONTROL]);
         sources.push(match self.strip {
             1 => &STRIP_1,

@@ -44,7 +44,8 @@ impl FrozenBatchNorm {
     ///
     /// # Errors
     /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels),
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can raise.
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can
+    /// raise.
     pub async fn prepare_forward(&self, x: &Tensor, y: &Tensor) -> Result<Prepared> {
         let view = self.parts.view(x)?;
         y.check_like("y", x)?;
@@ -82,7 +83,8 @@ impl FrozenBatchNorm {
     /// # Errors
     /// [`Error::NoGradient`](crate::Error::NoGradient), [`Error::NoParameter`](crate::Error::NoParameter),
     /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels),
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can raise. An empty batch is fine: its sums
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can
+    /// raise. An empty batch is fine: its sums
     /// are zero.
     pub async fn prepare_backward(
         &self,
