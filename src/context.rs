@@ -1,8 +1,9 @@
 //! The context: a wgpu device and queue with what the crate keeps for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
 use crate::gpu::dispatch::{Prepared, scoped};
@@ -41,6 +42,8 @@ struct Shared {
     capabilities: Capabilities,
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
+    /// Whether the device's own conversion of binary16 is exact, once that has been found out.
+    f16: OnceLock<bool>,
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -106,6 +109,7 @@ impl Context {
             capabilities,
             shader_checks,
             pipelines: PipelineCache::default(),
+            f16: OnceLock::new(),
             lost: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared), tuning: Tuning::default() })
@@ -150,15 +154,27 @@ impl Context {
         self.shared.shader_checks
     }
 
+    pub(crate) fn known_f16(&self) -> &OnceLock<bool> {
+        &self.shared.f16
+    }
+
     pub(crate) fn pipelines(&self) -> &PipelineCache {
         &self.shared.pipelines
     }
 
-    /// A tensor with the given values, row-major.
+    /// A tensor of f32 with the given values, row-major.
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn upload(&self, shape: &[usize], values: &[f32]) -> Result<Tensor> {
+        self.upload_as(shape, values, DType::F32).await
+    }
+
+    /// A tensor with the given values, row-major, rounded to the nearest that an element type has.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub async fn upload_as(&self, shape: &[usize], values: &[f32], dtype: DType) -> Result<Tensor> {
         let tensor_shape = Shape::new(shape)?;
         if tensor_shape.len() != values.len() as u64 {
             return Err(Error::Length {
@@ -168,39 +184,62 @@ impl Context {
                 got: values.len() as u64,
             });
         }
-        let tensor = self.zeros(shape).await?;
-        self.write(tensor.buffer(), bytemuck::cast_slice(values)).await?;
+        let tensor = self.zeros_as(shape, dtype).await?;
+        let mut bytes = dtype.encode(values);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        self.write(tensor.buffer(), &bytes).await?;
         Ok(tensor)
     }
 
-    /// A tensor of zeros.
+    /// A tensor of f32 zeros.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
-        self.zeros_at(0, shape).await
+        self.zeros_as(shape, DType::F32).await
     }
 
-    /// A tensor of zeros with the shape and layout of another. It begins at the same element of a 16-byte word, so that
-    /// operations on both have 16-byte accesses.
+    /// A tensor of zeros of an element type.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
+    pub async fn zeros_as(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        self.zeros_at(0, shape, dtype).await
+    }
+
+    /// A dense tensor of zeros with the shape, element type and layout of another. It begins at the same element of a 16-byte
+    /// word, so that operations on both have 16-byte accesses; where the other lies in several buffers, or needs more than one
+    /// buffer can hold, so does it.
     ///
     /// # Errors
     /// As [`zeros`](Self::zeros).
     pub async fn zeros_like(&self, tensor: &Tensor) -> Result<Tensor> {
         let (dims, within) = (tensor.shape(), tensor.byte_offset() % 16);
-        let zeros = self.zeros_at(within, dims.dims()).await?;
+        let samples: Vec<_> = tensor.part_samples().collect();
+        if let [_, _, ..] = samples.as_slice() {
+            let mut parts = Vec::new();
+            for samples in samples {
+                let mut dims = dims.dims().to_vec();
+                dims[0] = samples as usize;
+                parts.push(self.zeros_at(0, &dims, tensor.dtype()).await?.with_layout(tensor.layout()));
+            }
+            return Tensor::concat(&parts.iter().collect::<Vec<_>>());
+        }
+        let within = if tensor.is_dense() { within } else { 0 };
+        let zeros = self.zeros_at(within, dims.dims(), tensor.dtype()).await?;
         Ok(zeros.with_layout(tensor.layout()))
     }
 
     /// A tensor of zeros that begins at this byte of its buffer.
-    async fn zeros_at(&self, offset: u64, shape: &[usize]) -> Result<Tensor> {
-        let bytes = offset + Shape::new(shape)?.len() * 4;
+    async fn zeros_at(&self, offset: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let bytes = offset.saturating_add(Shape::new(shape)?.len().saturating_mul(dtype.size()));
+        self.check_size("a tensor", bytes, 1)?;
         // A multiple of 16 bytes, so that the last word of a wide walk is inside.
         let buffer = self.create_buffer("a tensor", bytes.max(1).next_multiple_of(16), TENSOR_USAGE).await?;
-        Tensor::from_buffer(self, buffer, offset, shape)
+        Tensor::from_buffer_as(self, buffer, offset, shape, dtype)
     }
 
-    /// The values of a tensor, row-major, after everything that was submitted before.
+    /// The values of a tensor, row-major, after everything that was submitted before; those of 16-bit types widened.
     ///
     /// # Errors
     /// [`Error::BufferUsage`] unless the buffer has the usage `COPY_SRC`; [`Error::ForeignDevice`],
@@ -208,11 +247,22 @@ impl Context {
     pub async fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let what = "the tensor to download";
         tensor.check_device(what, self)?;
-        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
-            return Err(Error::BufferUsage { what, missing: "COPY_SRC" });
+        let mut parts = Vec::new();
+        for location in tensor.locations() {
+            if !location.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+                return Err(Error::BufferUsage { what, missing: "COPY_SRC" });
+            }
+            // Copies are of whole multiples of 4 bytes.
+            let (begin, len) = (location.bytes.start, location.bytes.end - location.bytes.start);
+            let before = begin % 4;
+            let mut bytes =
+                readback::read(self, &location.buffer, begin - before, (before + len).next_multiple_of(4))
+                    .await?;
+            bytes.truncate((before + len) as usize);
+            bytes.drain(..before as usize);
+            parts.push(bytes);
         }
-        let bytes = readback::read(self, tensor.buffer(), tensor.byte_offset(), tensor.byte_len()).await?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        Ok(tensor.dtype().decode(&tensor.gather(&parts)))
     }
 
     /// Records operations in order and submits them.

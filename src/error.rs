@@ -1,5 +1,6 @@
 //! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
 
+use crate::dtype::DType;
 use crate::shape::{Layout, Shape};
 
 /// `Result` with [`Error`].
@@ -66,6 +67,52 @@ pub enum Error {
         /// The layout that was passed.
         got: Layout,
     },
+    /// A tensor has another element type than the operation needs.
+    #[error("{what} must be {expected}, got {got}")]
+    DType {
+        /// The tensor.
+        what: &'static str,
+        /// The needed type.
+        expected: DType,
+        /// The type that was passed.
+        got: DType,
+    },
+    /// Distances between samples or rows that the operation does not take.
+    #[error("{what}: {why}; expected a stride of {expected} elements, got {got}")]
+    Strides {
+        /// The tensor.
+        what: &'static str,
+        /// The needed stride, or the least.
+        expected: u64,
+        /// The stride that was passed.
+        got: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A view or a tensor of several parts where all values must follow each other in one buffer.
+    #[error("{what} must be contiguous, in one buffer")]
+    NotContiguous {
+        /// The tensor.
+        what: &'static str,
+    },
+    /// A range of channels or samples that a tensor does not have.
+    #[error("{what} {start}..{end} are not a range of the tensor's {len}")]
+    Range {
+        /// What was to be sliced.
+        what: &'static str,
+        /// First index.
+        start: u64,
+        /// Past the last index.
+        end: u64,
+        /// How many there are.
+        len: u64,
+    },
+    /// Nothing where at least one is needed.
+    #[error("{what} needs at least one tensor")]
+    Empty {
+        /// What was to be made.
+        what: &'static str,
+    },
     /// A number of channels that does not fit the layer.
     #[error("{what} must have {expected} channels, got {got}")]
     Channels {
@@ -113,6 +160,24 @@ pub enum Error {
     Momentum {
         /// The value that was passed.
         got: f64,
+    },
+    /// A slope of a leaky ReLU that is not finite.
+    #[error("the slope of a leaky ReLU must be finite, got {got}")]
+    Slope {
+        /// The value that was passed.
+        got: f32,
+    },
+    /// y cannot be written over x, or has been written over it.
+    #[error("in place: {why}")]
+    InPlace {
+        /// What is wrong, and what to do.
+        why: &'static str,
+    },
+    /// A residual in one of forward and backward and not in the other.
+    #[error("backward {} a residual, because forward {}", if *.expected { "needs" } else { "must not have" }, if *.expected { "had one" } else { "had none" })]
+    Residual {
+        /// Whether forward had one.
+        expected: bool,
     },
     /// Two tensors of one operation share bytes, and at least one of them is written.
     #[error(
@@ -192,10 +257,10 @@ pub enum Error {
         limit: u64,
     },
     /// A backward pass without a gradient to write.
-    #[error("no gradient was asked for: give at least one of dx, dgamma, dbeta")]
+    #[error("no gradient was asked for: give at least one of dx, d_residual, dgamma, dbeta")]
     NoGradient,
-    /// A gradient of a parameter that the layer does not have.
-    #[error("{gradient} was asked for, but the layer has no {parameter}")]
+    /// A gradient of something that the layer or the operation does not have.
+    #[error("{gradient} was asked for, but there is no {parameter}")]
     NoParameter {
         /// The gradient.
         gradient: &'static str,

@@ -27,6 +27,7 @@
 //! needs a feature that a browser lacks.
 #![deny(missing_docs)]
 
+mod activation;
 mod context;
 mod dtype;
 mod error;
@@ -39,6 +40,7 @@ pub mod reference;
 mod shape;
 mod tensor;
 
+pub use activation::Activation;
 pub use context::Context;
 pub use dtype::DType;
 pub use error::{Error, Result};
@@ -46,11 +48,11 @@ pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use gpu::dispatch::Prepared;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
-    Accumulation, Affine, BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Momentum,
-    RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, TrainForward,
+    Accumulation, Affine, BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input,
+    Momentum, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, TrainForward,
 };
 pub use ops::map::prepare_copy;
-pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind};
+pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
 pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
 

@@ -8,7 +8,7 @@ use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::readback;
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, reduce};
-use crate::plan::{Alignment, Op, Traffic, Walk, plan_walk};
+use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 
 /// Moments of one channel: count, mean and biased variance.
@@ -156,8 +156,9 @@ impl Moments {
         if view.count() == 0 {
             return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
-        let plan =
-            plan_walk(&Walk::channels(view, Alignment::of([x])), context.capabilities(), context.tuning())?;
+        let capabilities = context.capabilities();
+        let walk = Walk::channels(view, &[x], capabilities.storage_alignment);
+        let plan = plan_walk(&walk, capabilities, context.tuning())?;
         let split = plan.partials() > 1;
         let mut build = Build::new(context, Op::Moments, plan);
         build.tensor(Slot::X, x)?;

@@ -4,11 +4,9 @@
 // also writes what outlives the dispatch: the saved statistics for the backward pass and, if asked
 // for, the running statistics with their counter of batches, which nobody else reads or writes.
 //
-// Bindings: partials: [P × slices] (fold/moments.wgsl); gamma, beta: [slices]; running: running_mean
+// Bindings: partials: [P × slices] (fold/moments.wgsl); gamma, beta: tensor/parameter_*.wgsl; running: running_mean
 // [slices] and running_var [slices] as f32 bits, batches [slices]; saved: [slices].
 
-@group(0) @binding(5) var<storage, $INPUT> gamma: array<f32>;
-@group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> running: array<u32>;
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
@@ -20,10 +18,10 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     for (var k = 0u; k < STATS; k += 1u) {
         let slice = slice_of(tile, k);
         if (flag(zero, FLAG_GAMMA)) {
-            s.gamma = with_component(s.gamma, k, gamma[params.gamma_offset + slice]);
+            s.gamma = with_component(s.gamma, k, gamma_of(slice));
         }
         if (flag(zero, FLAG_BETA)) {
-            s.beta = with_component(s.beta, k, beta[params.beta_offset + slice]);
+            s.beta = with_component(s.beta, k, beta_of(slice));
         }
         if (writes(tile, k)) {
             let batch = record_of_component(m, k);
@@ -35,7 +33,7 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
                     batch.variance,
                     component(s.gamma, k),
                     component(s.beta, k),
-                    0u,
+                    status_of(zero, component(s.gamma, k)),
                     0u,
                 );
             }
@@ -45,6 +43,11 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
         }
     }
     return s;
+}
+
+fn status_of(zero: u32, gamma: f32) -> u32 {
+    let lost = flag(zero, FLAG_RECOVER) && !(abs(gamma) >= params.least_gamma);
+    return select(0u, STATUS_LOST, lost);
 }
 
 // running = old_weight·running + new_weight·batch. A weight of zero excludes its value instead of

@@ -3,21 +3,19 @@
 // `fold_gradients_of` is the prologue of map_backward, or a dispatch of its own
 // (fold/gradients_alone.wgsl).
 //
-//   dgamma[slice] (+)= Σ dy·x̂        dbeta[slice] (+)= Σ dy
+//   dgamma[slice] (+)= Σ dz·x̂        dbeta[slice] (+)= Σ dz
 //
-// Bindings: partials: [params.partials × slices]; dgamma, dbeta: [slices]. Every member of a team
+// Bindings: partials: [params.partials × slices]; dgamma, dbeta: tensor/parameter_gradient_*.wgsl. Every member of a team
 // holds the sums; member 0 of split 0 writes.
 
 @group(0) @binding(9) var<storage, read> partials: array<GradientSumsRecord>;
-@group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
-@group(0) @binding(15) var<storage, read_write> dbeta: array<f32>;
 
 fn partial_sums(tile: Tile, i: u32) -> GradientSums {
     var sums = identity();
     for (var k = 0u; k < STATS; k += 1u) {
         let record = partials[i * params.slices + slice_of(tile, k)];
-        sums.dy = with_component(sums.dy, k, record.dy);
-        sums.dy_xhat = with_component(sums.dy_xhat, k, record.dy_xhat);
+        sums.dz = with_component(sums.dz, k, record.dz);
+        sums.dz_xhat = with_component(sums.dz_xhat, k, record.dz_xhat);
     }
     return sums;
 }
@@ -38,20 +36,10 @@ fn fold_gradients_of(tile: Tile, zero: u32) -> GradientSums {
         if (writes(tile, k)) {
             let slice = slice_of(tile, k);
             if (flag(zero, FLAG_DGAMMA)) {
-                let at = params.dgamma_offset + slice;
-                var old = 0.0;
-                if (flag(zero, FLAG_ACCUMULATE)) {
-                    old = dgamma[at];
-                }
-                dgamma[at] = old + component(sums.dy_xhat, k);
+                put_dgamma(params.dgamma_offset + slice, component(sums.dz_xhat, k), flag(zero, FLAG_ACCUMULATE));
             }
             if (flag(zero, FLAG_DBETA)) {
-                let at = params.dbeta_offset + slice;
-                var old = 0.0;
-                if (flag(zero, FLAG_ACCUMULATE)) {
-                    old = dbeta[at];
-                }
-                dbeta[at] = old + component(sums.dy, k);
+                put_dbeta(params.dbeta_offset + slice, component(sums.dz, k), flag(zero, FLAG_ACCUMULATE));
             }
         }
     }

@@ -1,10 +1,8 @@
 // Statistics of a slice from running statistics: the prologue of inference and of the backward
 // pass through frozen statistics. Reads three to four values and writes nothing.
 //
-// Bindings: gamma, beta: [slices]; running: running_mean [slices], running_var [slices], batches.
+// Bindings: gamma, beta: tensor/parameter_*.wgsl; running: running_mean [slices], running_var [slices], batches.
 
-@group(0) @binding(5) var<storage, $INPUT> gamma: array<f32>;
-@group(0) @binding(6) var<storage, $INPUT> beta: array<f32>;
 @group(0) @binding(7) var<storage, read> running: array<f32>;
 
 fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
@@ -17,10 +15,10 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
         mean = with_component(mean, k, running[slice]);
         variance = with_component(variance, k, running[params.slices + slice]);
         if (flag(zero, FLAG_GAMMA)) {
-            gammas = with_component(gammas, k, gamma[params.gamma_offset + slice]);
+            gammas = with_component(gammas, k, gamma_of(slice));
         }
         if (flag(zero, FLAG_BETA)) {
-            betas = with_component(betas, k, beta[params.beta_offset + slice]);
+            betas = with_component(betas, k, beta_of(slice));
         }
     }
     return Statistics(mean, Stat(0.0), inv_std_of(variance), gammas, betas);

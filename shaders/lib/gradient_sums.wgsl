@@ -1,16 +1,16 @@
-// The two sums that the backward pass takes over a slice, as a monoid: Σ dy and Σ dy·x̂, for each of
-// the statistics that an invocation keeps. They are dbeta and dgamma, and divided by the count what
-// dx subtracts. Rust twin: `reference::GradientSums`.
+// The two sums that the backward pass takes over a slice, as a monoid: Σ dz and Σ dz·x̂, for each of
+// the statistics that an invocation keeps; dz is the gradient of z, what comes before the activation. They are dbeta and
+// dgamma, and divided by the count what dx subtracts. Rust twin: `reference::GradientSums`.
 
 struct GradientSums {
-    dy: Stat,
-    dy_xhat: Stat,
+    dz: Stat,
+    dz_xhat: Stat,
 }
 
 // Sums of one slice in memory.
 struct GradientSumsRecord {
-    dy: f32,
-    dy_xhat: f32,
+    dz: f32,
+    dz_xhat: f32,
 }
 
 // What `lib/tree.wgsl` reduces in kernels that include this file.
@@ -21,5 +21,5 @@ fn identity() -> GradientSums {
 }
 
 fn merge(a: GradientSums, b: GradientSums) -> GradientSums {
-    return GradientSums(a.dy + b.dy, a.dy_xhat + b.dy_xhat);
+    return GradientSums(a.dz + b.dz, a.dz_xhat + b.dz_xhat);
 }

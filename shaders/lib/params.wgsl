@@ -1,9 +1,12 @@
-// Parameters of one recorded operation, shared by all of its dispatches.
+// Parameters of the dispatches over one window of an operation.
 //
 // Written once by the host when the operation is prepared and never changed. The Rust twin is
-// `gpu::params::Params`; a unit test asserts that both have the same layout. A "word" is one
-// element of the arrays that a kernel walks: four f32 (`lib/word_f32x4.wgsl`) or one
-// (`lib/word_f32x1.wgsl`). Offsets of x, dy, y, dx count words, all others elements.
+// `gpu::params::Params`; a unit test asserts that both have the same layout. A "word" is what a walk
+// takes at once: four values (`lib/word_f32x4.wgsl`) or one (`lib/word_f32x1.wgsl`). Offsets and skips of
+// tensors that are walked count words, those of values per channel values.
+//
+// A tensor that is too large for a binding, or lies in several buffers, is walked in windows: ranges of its
+// values, each a dispatch with parameters of its own.
 
 struct Params {
     // Geometry; what a field means to a walk is said in walk/segments.wgsl and walk/columns.wgsl.
@@ -13,31 +16,57 @@ struct Params {
     splits: u32,
     slice_words: u32,
     tile_words: u32,
+    span_words: u32,
+    span_tiles: u32,
     run_words: u32,
     slice_stride: u32,
     run_stride: u32,
     step_words: u32,
     step_stride: u32,
-    // Values per run, and in the whole tensor.
+    step_runs: u32,
+    // Values per run (positions of a sample, in columns), and in the window.
     inner: u32,
     elements: u32,
-    // Values of the first word that lie before the tensor, and the last word that holds any of it.
+    // Place of the tensor's first value in a word.
     phase: u32,
+    // Values of the window's first word that lie before it, and the last word that holds any of it.
+    before: u32,
     last_word: u32,
+    // Slices in the window, and the first of its slices and splits among all.
+    window_slices: u32,
+    first_slice: u32,
+    first_split: u32,
+    // Row of a sample at which the window begins (columns).
+    first_row: u32,
     // Partial results per slice that a fold merges.
     partials: u32,
+    // Bits: see FLAG_* below.
+    flags: u32,
 
     x_offset: u32,
     dy_offset: u32,
+    residual_offset: u32,
     y_offset: u32,
     dx_offset: u32,
+    d_residual_offset: u32,
     gamma_offset: u32,
     beta_offset: u32,
     dgamma_offset: u32,
     dbeta_offset: u32,
+    // With STRIDED: words by which the rows (columns) and samples of a tensor are further apart than in a dense one.
+    x_row_skip: u32,
+    dy_row_skip: u32,
+    residual_row_skip: u32,
+    y_row_skip: u32,
+    dx_row_skip: u32,
+    d_residual_row_skip: u32,
+    x_sample_skip: u32,
+    dy_sample_skip: u32,
+    residual_sample_skip: u32,
+    y_sample_skip: u32,
+    dx_sample_skip: u32,
+    d_residual_sample_skip: u32,
 
-    // Bits: see FLAG_* below.
-    flags: u32,
     eps: f32,
     // Weights of the old and the new value in the running statistics (exponential average).
     old_weight: f32,
@@ -46,6 +75,10 @@ struct Params {
     count: f32,
     // A NaN, because WGSL refuses to write one and compilers may fold what would compute one.
     nan: f32,
+    // Slope of the leaky ReLU below 0.
+    slope: f32,
+    // Least |gamma| with which x̂ is recovered from y: see lib/from_y.wgsl.
+    least_gamma: f32,
     // Zero, but no compiler knows: see `opaque`.
     zero: u32,
     unused: u32,
@@ -60,6 +93,7 @@ const FLAG_DGAMMA: u32 = 32u;      // dgamma is bound and asked for
 const FLAG_DBETA: u32 = 64u;       // dbeta is bound and asked for
 const FLAG_ACCUMULATE: u32 = 128u; // add to dgamma and dbeta instead of writing them
 const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for the backward pass
+const FLAG_RECOVER: u32 = 512u;    // y is written over x: the backward pass recovers x̂ from y
 
 // Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
 // merges what a team has found; a workgroup of many small teams serves many small slices.
@@ -68,5 +102,7 @@ override TEAM_SIZE: u32 = 256u;
 override TEAMS: u32 = WORKGROUP_SIZE / TEAM_SIZE;
 // Whether slices, or the tensor, begin or end inside of words, rows or strips. Costs a comparison per word.
 override EDGES: bool = false;
+// Whether rows or samples of a tensor are further apart than those of a dense one.
+override STRIDED: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Params;

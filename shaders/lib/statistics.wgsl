@@ -20,9 +20,13 @@ struct StatisticsRecord {
     variance: f32,
     gamma: f32,
     beta: f32,
-    unused_0: u32,
-    unused_1: u32,
+    // Bits: see STATUS_* below.
+    status: u32,
+    unused: u32,
 }
+
+// y was written over x, and gamma is too small to recover x̂ from it: the backward pass gives NaN.
+const STATUS_LOST: u32 = 1u;
 
 // 1 / sqrt(var + eps), or NaN where the variance is NaN or has overflowed: inverseSqrt(inf) = 0
 // would turn such a slice into a finite constant.
@@ -33,8 +37,4 @@ fn inv_std_of(variance: Stat) -> Stat {
 
 fn centred(at: Cursor, x: Word, s: Statistics) -> Word {
     return (x - spread(at, s.shift)) - spread(at, s.delta);
-}
-
-fn normalized(at: Cursor, x: Word, s: Statistics) -> Word {
-    return centred(at, x, s) * spread(at, s.inv_std);
 }

@@ -1,9 +1,7 @@
 // y = x, the plainest map: the yardstick that the benchmark holds every kernel against.
 //
-// Grid: walk/segments.wgsl, the whole tensor as one slice of one run. Bindings: x: walked as words;
-// y: map/y.wgsl. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES. Features: none.
-
-@group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
+// Grid: walk/segments.wgsl, the window as one slice of one run. Bindings: x, y: tensor/. Overrides:
+// WORKGROUP_SIZE, TEAM_SIZE, EDGES. Features: none.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_copy(
@@ -13,18 +11,22 @@ fn map_copy(
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
     if (!EDGES) {
+        var at = cursor_first(tile);
         for (var i = tile.begin + tile.member; i < tile.end; i += TEAM_SIZE) {
-            out[params.y_offset + i] = x[params.x_offset + i];
+            at.word = i;
+            store_y(at, x_at(at));
         }
         return;
     }
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
-        store(at, x[params.x_offset + at.word]);
+        if (stores(at)) {
+            store_y(at, x_at(at));
+        }
     }
     for (var edge = 0u; edge < 2u; edge += 1u) {
         let at = cursor_of_edge(tile, edge);
         if (at.index < tile.end) {
-            store_part(at, x[params.x_offset + at.word]);
+            store_part_y(at, x_at(at));
         }
     }
 }

@@ -1,17 +1,13 @@
-// y = x̂·gamma + beta, x̂ = ((x − shift) − delta)·inv_std.
+// y = act(x̂·gamma + beta + residual), x̂ = ((x − shift) − delta)·inv_std.
 //
 // Training and inference differ in where `slice_statistics` comes from (fold/batch.wgsl,
 // fold/running.wgsl) and in nothing else.
 //
-// Grid: walk/. Bindings: x: any rank, walked as words; y: map/y.wgsl. Overrides: WORKGROUP_SIZE,
-// TEAM_SIZE, EDGES. Features: none.
-
-@group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
+// Grid: walk/. Bindings: x, residual, y: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
+// Features: none.
 
 fn y_of(at: Cursor, s: Statistics) -> Word {
-    // One rounding less than (centred·inv_std)·gamma.
-    let scale = spread(at, s.inv_std * s.gamma);
-    return fma(centred(at, x[params.x_offset + at.word], s), scale, spread(at, s.beta));
+    return activate(z_of(at, x_at(at), s));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -29,7 +25,9 @@ fn map_forward(
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
         for (var j = 0u; j < STRIP; j += 1u) {
             let here = strip_cursor(at, j);
-            store(here, y_of(here, s[j]));
+            if (stores(here)) {
+                store_y(here, y_of(here, s[j]));
+            }
         }
     }
     if (EDGES) {
@@ -37,7 +35,7 @@ fn map_forward(
             for (var edge = 0u; edge < 2u; edge += 1u) {
                 let at = cursor_of_edge(strip_tile(tile, j), edge);
                 if (at.index < tile.end) {
-                    store_part(at, y_of(at, s[j]));
+                    store_part_y(at, y_of(at, s[j]));
                 }
             }
         }

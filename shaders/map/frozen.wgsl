@@ -1,13 +1,13 @@
-// dx through frozen statistics: dx = dy·gamma·inv_std. Finite even where x is not.
+// dx through frozen statistics: dx = dz·gamma·inv_std. Without an activation finite even where x is not.
 //
-// Bindings: dy (of the including kernel); dx: map/dx.wgsl.
+// Bindings: dx: tensor/output.wgsl.
 
-fn dx_of(at: Cursor, upstream: Word, s: Statistics) -> Word {
-    return upstream * spread(at, s.gamma * s.inv_std);
+fn dx_of(at: Cursor, dz: Word, s: Statistics) -> Word {
+    return dz * spread(at, s.gamma * s.inv_std);
 }
 
-fn emit_dx(at: Cursor, upstream: Word, s: Statistics) {
-    store(at, dx_of(at, upstream, s));
+fn emit_dx(at: Cursor, dz: Word, s: Statistics) {
+    store_dx(at, dx_of(at, dz, s));
 }
 
 fn emit_dx_edges(tile: Tile, s: Statistics) {
@@ -15,7 +15,7 @@ fn emit_dx_edges(tile: Tile, s: Statistics) {
         for (var edge = 0u; edge < 2u; edge += 1u) {
             let at = cursor_of_edge(tile, edge);
             if (at.index < tile.end) {
-                store_part(at, dx_of(at, dy[params.dy_offset + at.word], s));
+                store_part_dx(at, dx_of(at, dz_of(at, operand_at(at), s), s));
             }
         }
     }

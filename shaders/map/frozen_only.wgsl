@@ -1,10 +1,7 @@
-// dx through frozen statistics alone, without the parameter gradients: reads dy, not x.
-// The formula is in map/frozen.wgsl.
+// dx and d_residual through frozen statistics alone, without the parameter gradients: reads x only where an activation
+// needs it. The formulas are in map/frozen.wgsl and map/d_residual.wgsl.
 //
-// Grid: walk/. Bindings: dy: any rank, walked as words; dx: map/dx.wgsl. Overrides: WORKGROUP_SIZE,
-// TEAM_SIZE, EDGES. Features: none.
-
-@group(0) @binding(2) var<storage, $INPUT> dy: array<Word>;
+// Grid: walk/. Bindings: x, dy, residual: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED. Features: none.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_frozen(
@@ -21,10 +18,15 @@ fn map_frozen(
     for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
         for (var j = 0u; j < STRIP; j += 1u) {
             let here = strip_cursor(at, j);
-            emit_dx(here, dy[params.dy_offset + here.word], s[j]);
+            if (stores(here)) {
+                let dz = dz_of(here, operand_at(here), s[j]);
+                emit_d_residual(here, dz);
+                emit_dx(here, dz, s[j]);
+            }
         }
     }
     for (var j = 0u; j < STRIP; j += 1u) {
+        emit_d_residual_edges(strip_tile(tile, j), s[j]);
         emit_dx_edges(strip_tile(tile, j), s[j]);
     }
 }

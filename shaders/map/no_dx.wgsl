@@ -1,6 +1,5 @@
-// For reduce_gradients where dx is not part of the walk: batch statistics, whose dx needs the sums
-// first, or a caller who asked for dgamma and dbeta alone.
+// Where dx is not part of the walk: batch statistics, whose dx needs the sums first, or a caller who did not ask for it.
 
-fn emit_dx(at: Cursor, upstream: Word, s: Statistics) {}
+fn emit_dx(at: Cursor, dz: Word, s: Statistics) {}
 
 fn emit_dx_edges(tile: Tile, s: Statistics) {}

@@ -1,19 +1,19 @@
-// Gradient sums of every tile of every slice, and on the way, where the statistics are frozen, dx.
+// Gradient sums of every tile of every slice, and on the way d_residual and, where the statistics are frozen, dx.
 //
-//   partials[split·records + record] = (Σ dy, Σ dy·x̂) over the tile
+//   partials[split·records + record] = (Σ dz, Σ dz·x̂) over the tile,        dz = dy·act'(z)
 //
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
-// `emit_dx` does with each word is decided by the included file (map/frozen.wgsl or map/no_dx.wgsl).
-// Where the statistics come from likewise (fold/saved.wgsl or fold/running.wgsl).
+// `emit_dx` does with each word is decided by the included file (map/frozen.wgsl or map/no_dx.wgsl), and so is what
+// `emit_d_residual` does (map/d_residual.wgsl or map/no_d_residual.wgsl), dz (lib/dz_of_activation.wgsl or
+// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl or lib/from_y.wgsl), and where the statistics come from (fold/saved.wgsl or
+// fold/running.wgsl).
 //
-// Grid: walk/. Bindings: x, dy: any rank, walked as words; partials: [splits × records].
+// Grid: walk/. Bindings: x, dy, residual: tensor/; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1.
 // Features: none. Member 0 of each team holds and writes the sums.
 
 override CHUNK_WORDS: u32 = 16u;
 
-@group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
-@group(0) @binding(2) var<storage, $INPUT> dy: array<Word>;
 @group(0) @binding(10) var<storage, read_write> partials_out: array<GradientSumsRecord>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -34,37 +34,42 @@ fn reduce_gradients(
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
         // length of a chunk plus the number of chunks, not with their product.
-        var sum_dy: array<Word, STRIP>;
-        var sum_dy_xhat: array<Word, STRIP>;
+        var sum_dz: array<Word, STRIP>;
+        var sum_dz_xhat: array<Word, STRIP>;
         for (var j = 0u; j < STRIP; j += 1u) {
-            sum_dy[j] = Word(0.0);
-            sum_dy_xhat[j] = Word(0.0);
+            sum_dz[j] = Word(0.0);
+            sum_dz_xhat[j] = Word(0.0);
         }
         let words = words_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < words; i += 1u) {
             for (var j = 0u; j < STRIP; j += 1u) {
                 let here = strip_cursor(at, j);
-                let upstream = dy[params.dy_offset + here.word];
-                let counted = within(here, upstream);
-                let xhat = within(here, normalized(here, x[params.x_offset + here.word], s[j]));
-                sum_dy[j] += counted;
-                sum_dy_xhat[j] = fma(counted, xhat, sum_dy_xhat[j]);
-                emit_dx(here, upstream, s[j]);
+                let x = x_at(here);
+                let dz = dz_of(here, x, s[j]);
+                let counted = within(here, dz);
+                let xhat = within(here, xhat_of(here, x, s[j]));
+                sum_dz[j] += counted;
+                sum_dz_xhat[j] = fma(counted, xhat, sum_dz_xhat[j]);
+                if (stores(here)) {
+                    emit_d_residual(here, dz);
+                    emit_dx(here, dz, s[j]);
+                }
             }
             at = cursor_next(at);
         }
         for (var j = 0u; j < STRIP; j += 1u) {
-            mine[j] = merge(mine[j], GradientSums(gathered(sum_dy[j]), gathered(sum_dy_xhat[j])));
+            mine[j] = merge(mine[j], GradientSums(gathered(sum_dz[j]), gathered(sum_dz_xhat[j])));
         }
     }
     for (var j = 0u; j < STRIP; j += 1u) {
         let column = strip_tile(tile, j);
+        emit_d_residual_edges(column, s[j]);
         emit_dx_edges(column, s[j]);
         let merged = team_merge(column, mine[j]);
         for (var k = 0u; k < STATS; k += 1u) {
             if (owns(column, k)) {
                 partials_out[tile.split * params.records + record_of(column, k)] =
-                    GradientSumsRecord(component(merged.dy, k), component(merged.dy_xhat, k));
+                    GradientSumsRecord(component(merged.dz, k), component(merged.dz_xhat, k));
             }
         }
     }

@@ -2,7 +2,7 @@
 //
 //   partials[split·records + record] = Moments of the tile's values
 //
-// Grid: walk/. Bindings: x: any rank, walked as words; partials: [splits × records].
+// Grid: walk/. Bindings: x: tensor/input.wgsl; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1 to 64
 // values (see SCALE in lib/accumulate.wgsl). Features: none. Member 0 of each team holds and writes
 // the result.
@@ -17,7 +17,6 @@ const GROUP_CHUNKS: u32 = 16u;
 const FIRST_WORDS: u32 = 8u;
 const F32_MAX: f32 = 0x1.fffffep+127f;
 
-@group(0) @binding(1) var<storage, $INPUT> x: array<Word>;
 @group(0) @binding(10) var<storage, read_write> partials_out: array<MomentsRecord>;
 
 // A shift and where it may move after the first chunk.
@@ -45,9 +44,9 @@ fn first_guess(start: Cursor, words: u32, j: u32) -> Guess {
         next = cursor_next(next);
     }
     let third = strip_cursor(next, j);
-    let word_a = x[params.x_offset + first.word];
-    let word_b = x[params.x_offset + second.word];
-    let word_c = x[params.x_offset + third.word];
+    let word_a = x_at(first);
+    let word_b = x_at(second);
+    let word_c = x_at(third);
     // Where a word holds none, a value of its neighbour: there and back, so that one is enough. Of three steps in a row one
     // does: with each step the place of a run within its words moves by the same amount, and so comes back after four.
     let last = sampled(third, word_c, Stat(0.0));
@@ -102,7 +101,7 @@ fn reduce_moments(
                 for (var j = 0u; j < STRIP; j += 1u) {
                     let here = strip_cursor(at, j);
                     let scaled_shift = spread(here, -shift[j] * SCALE);
-                    let e = within(here, fma(x[params.x_offset + here.word], Word(SCALE), scaled_shift));
+                    let e = within(here, fma(x_at(here), Word(SCALE), scaled_shift));
                     sum[j] += e;
                     squares[j] = fma(e, e, squares[j]);
                     if (EDGES) {

@@ -13,8 +13,9 @@
 //   records             values of a row: a multiple of slices
 //   run_words           words of a row: records / WORD_WIDTH
 //   blocks              workgroups that a row is divided into: ceil(run_words / (TEAMS·STRIP))
-//   slice_words         rows
+//   slice_words         rows of the window
 //   tile_words          rows of one split
+//   inner               rows of a sample
 //   step_stride         words that TEAM_SIZE rows have
 //
 // Grid: splits × blocks workgroups, row-major, folded to two dimensions where it exceeds one.
@@ -23,6 +24,7 @@
 
 struct Tile {
     column: u32,
+    // Among those of all windows.
     split: u32,
     // Rows [begin, end).
     begin: u32,
@@ -55,7 +57,7 @@ fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
     }
     let begin = split * params.tile_words;
     let end = min(begin + params.tile_words, params.slice_words);
-    return Tile(column, split, begin, end, team, member, true);
+    return Tile(column, params.first_split + split, begin, end, team, member, true);
 }
 
 // The place of a component's partial result, and its slice.
@@ -105,25 +107,29 @@ fn cursor_next(cursor: Cursor) -> Cursor {
     return cursor_of(cursor.index + TEAM_SIZE, cursor.at + params.step_stride, cursor.left);
 }
 
-// The tensor's first word and last word if they belong to others in part, for the one invocation in
-// whose tile they are: past the end for all others.
+fn skipped(at: Cursor, row_skip: u32, sample_skip: u32) -> u32 {
+    return at.index * row_skip + (params.first_row + at.index) / params.inner * sample_skip;
+}
+
+// The window's first word and last word if they belong to others in part, for the one invocation that
+// walks them: past the end for all others.
 fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let head = edge == 0u;
     let at = select(params.last_word, 0u, head);
-    let part = select(params.phase + params.elements, params.phase, head) % WORD_WIDTH != 0u;
+    let part = select(params.before + params.elements, params.before, head) % WORD_WIDTH != 0u;
     let row = at / params.run_words;
-    let here = tile.live & (tile.member == 0u) & (tile.column == at - row * params.run_words)
-        & (row >= tile.begin) & (row < tile.end);
+    let here = tile.live & (tile.column == at - row * params.run_words) & (row >= tile.begin) & (row < tile.end)
+        & (tile.member == (row - tile.begin) % TEAM_SIZE);
     return cursor_of(select(0xffffffffu, row, part & here), at, 1u);
 }
 
 // The components that hold values of the tensor.
 fn inside(at: Cursor) -> WordB {
-    return WordU(at.at * WORD_WIDTH - params.phase) + WORD_PLACES < WordU(params.elements);
+    return WordU(at.at * WORD_WIDTH - params.before) + WORD_PLACES < WordU(params.elements);
 }
 
-// Whether all of the word is the tensor's.
+// Whether all of the word is the window's.
 fn whole(at: Cursor) -> bool {
-    let first = at.at * WORD_WIDTH - params.phase;
+    let first = at.at * WORD_WIDTH - params.before;
     return first < params.elements && params.elements - first >= WORD_WIDTH;
 }

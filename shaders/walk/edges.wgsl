@@ -8,3 +8,16 @@ fn within(at: Cursor, word: Word) -> Word {
     }
     return select(Word(0.0), word, inside(at));
 }
+
+// Whether the invocation writes the word as a whole. What it does not write it need not read; in place, it must not.
+fn stores(at: Cursor) -> bool {
+    if (!EDGES) {
+        return true;
+    }
+    return whole(at);
+}
+
+// The components that are the window's, of a word that others share.
+fn inside_tensor(at: Cursor) -> WordB {
+    return WordU(at.word * WORD_WIDTH - params.before) + WORD_PLACES < WordU(params.elements);
+}

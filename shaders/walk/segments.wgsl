@@ -1,6 +1,6 @@
 // Walking slices that are made of contiguous runs (channels-first batch norm: one run per sample).
 //
-// A slice is cut into `splits` tiles of consecutive words; a team walks one tile, neighbouring
+// The window's part of a slice is cut into `splits` tiles of consecutive words; a team walks one tile, neighbouring
 // invocations neighbouring words, so loads coalesce. The place within a run is carried along: one
 // comparison per word instead of an integer division (which halves the speed of a map on lavapipe).
 //
@@ -10,20 +10,25 @@
 // (walk/per_pair.wgsl). Runs are at least three values long, so a word holds two of them at most.
 //
 //   slices, records     statistics, and partial results per split: one of each per slice
-//   slice_words         words of one slice: runs × run_words
+//   slice_words         words of one slice in the window: runs × run_words
+//   span_words,         a slice is cut into spans of span_words words (one run, or all of it), each of
+//   span_tiles          which into span_tiles tiles of tile_words words, the last of a span being shorter
 //   slice_stride,       distance between the starts of neighbouring slices and runs,
 //   run_stride          in words, with EDGES in values
-//   step_words,         one step is TEAM_SIZE words: some whole runs, whose strides are
-//   step_stride         step_stride, and step_words words
+//   step_runs,          one step is TEAM_SIZE words: step_runs whole runs, whose strides are
+//   step_stride,        step_stride, and step_words words
+//   step_words
 //
-// Grid: ceil(slices / TEAMS) × splits workgroups, slice-major, folded to two dimensions where it
+// Grid: ceil(window_slices / TEAMS) × splits workgroups, slice-major, folded to two dimensions where it
 // exceeds one. Invocations past the last slice have an empty range and `live = false`, so that
 // barriers stay in uniform control flow.
 
 struct Tile {
+    // Among those of the window.
     slice: u32,
+    // Among those of all windows.
     split: u32,
-    // Words [begin, end) of the slice.
+    // Words [begin, end) of the slice, as far as the window has it.
     begin: u32,
     end: u32,
     // The invocation's team within the workgroup, and its place in the team.
@@ -43,18 +48,23 @@ struct Cursor {
     word: u32,
     // With EDGES: the place within the run of the word's first value; wraps below zero.
     first: u32,
+    // With STRIDED: the run, which is a sample.
+    run: u32,
 }
 
 fn tile_of_slices(block: u32, split: u32, lane: u32) -> Tile {
     let team = lane / TEAM_SIZE;
     let member = lane - team * TEAM_SIZE;
     let slice = block * TEAMS + team;
-    if (slice >= params.slices) {
+    if (slice >= params.window_slices) {
         return Tile(0u, 0u, 0u, 0u, team, member, false);
     }
-    let begin = split * params.tile_words;
-    let end = min(begin + params.tile_words, params.slice_words);
-    return Tile(slice, split, begin, end, team, member, true);
+    let span = split / params.span_tiles;
+    let span_begin = span * params.span_words;
+    let begin = span_begin + (split - span * params.span_tiles) * params.tile_words;
+    let span_end = min(span_begin + params.span_words, params.slice_words);
+    let end = min(begin + params.tile_words, span_end);
+    return Tile(slice, params.first_split + split, begin, end, team, member, true);
 }
 
 fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
@@ -76,10 +86,10 @@ fn strip_cursor(at: Cursor, j: u32) -> Cursor {
     return at;
 }
 
-// The slice of a component, and the place of its partial result. The second of a pair is the next
+// The slice of a component among all, and the place of its partial result. The second of a pair is the next
 // slice, after the last one the first: that is how runs follow each other in memory.
 fn slice_of(tile: Tile, k: u32) -> u32 {
-    let slice = tile.slice + k;
+    let slice = params.first_slice + tile.slice + k;
     return select(slice, slice - params.slices, slice >= params.slices);
 }
 
@@ -97,19 +107,19 @@ fn writes(tile: Tile, k: u32) -> bool {
     return owns(tile, k) && tile.split == 0u;
 }
 
-fn cursor_of(index: u32, at: u32, start: u32) -> Cursor {
+fn cursor_of(index: u32, at: u32, start: u32, run: u32) -> Cursor {
     if (!EDGES) {
-        return Cursor(index, at, start, start + at, 0u);
+        return Cursor(index, at, start, start + at, 0u, run);
     }
     // A run that touches fewer than `run_words` words may lie at the end of the buffer.
     let word = min(start / WORD_WIDTH + at, params.last_word);
-    return Cursor(index, at, start, word, at * WORD_WIDTH - start % WORD_WIDTH);
+    return Cursor(index, at, start, word, at * WORD_WIDTH - start % WORD_WIDTH, run);
 }
 
 fn cursor_at(slice: u32, index: u32) -> Cursor {
     let run = index / params.run_words;
     let start = params.phase + slice * params.slice_stride + run * params.run_stride;
-    return cursor_of(index, index - run * params.run_words, start);
+    return cursor_of(index, index - run * params.run_words, start, run);
 }
 
 fn cursor_first(tile: Tile) -> Cursor {
@@ -123,21 +133,26 @@ fn cursor_next(cursor: Cursor) -> Cursor {
         cursor.index + TEAM_SIZE,
         at - select(0u, params.run_words, wraps),
         cursor.start + params.step_stride + select(0u, params.run_stride, wraps),
+        cursor.run + params.step_runs + select(0u, 1u, wraps),
     );
 }
 
-// The tensor's first word and last word if they belong to others in part, for the one invocation in
-// whose tile they are: past the end for all others.
+fn skipped(at: Cursor, row_skip: u32, sample_skip: u32) -> u32 {
+    return at.run * sample_skip;
+}
+
+// The window's first word and last word if they belong to others in part, for the one invocation that
+// walks them: past the end for all others.
 fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let end = params.phase + params.elements;
     let first_of_run = (end - params.inner) / WORD_WIDTH;
     let last_index = params.slice_words - params.run_words + params.last_word - first_of_run;
     let head = edge == 0u;
-    let slice = select(params.slices - 1u, 0u, head);
+    let slice = select(params.window_slices - 1u, 0u, head);
     let index = select(last_index, 0u, head);
     let part = select(end, params.phase, head) % WORD_WIDTH != 0u;
-    let here = tile.live & (tile.member == 0u) & (tile.slice == slice)
-        & (index >= tile.begin) & (index < tile.end);
+    let here = tile.live & (tile.slice == slice) & (index >= tile.begin) & (index < tile.end)
+        & (tile.member == (index - tile.begin) % TEAM_SIZE);
     var at = cursor_at(slice, index);
     at.index = select(0xffffffffu, at.index, part & here);
     return at;
@@ -157,8 +172,8 @@ fn past_run(at: Cursor) -> WordB {
     return places(at) >= WordU(params.inner);
 }
 
-// Whether the word is this invocation's to write, and all of it is the tensor's.
+// Whether the word is this invocation's to write, and all of it is the window's.
 fn whole(at: Cursor) -> bool {
-    let first = at.word * WORD_WIDTH - params.phase;
+    let first = at.word * WORD_WIDTH - params.before;
     return at.first < params.inner && first < params.elements && params.elements - first >= WORD_WIDTH;
 }

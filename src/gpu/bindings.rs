@@ -2,7 +2,7 @@
 
 use super::slot::Slot;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 
 /// A range of a buffer that one slot sees.
 #[derive(Clone, Debug)]
@@ -10,31 +10,25 @@ pub(crate) struct Bound {
     buffer: wgpu::Buffer,
     /// First byte that is bound: a multiple of the device's alignment, at or before `begin`.
     bound_begin: u64,
-    /// The bytes that belong to the value.
+    /// The first byte that belongs to the value.
     begin: u64,
-    end: u64,
     /// Past the last byte that is bound: all of the last word.
     bound_end: u64,
 }
 
 impl Bound {
-    /// Binds a tensor in whole words of `word_bytes`; the remainder of its offset goes into the parameters.
-    pub fn tensor(tensor: &Tensor, word_bytes: u64, alignment: u64) -> Self {
-        let begin = tensor.byte_offset();
-        let end = begin + tensor.byte_len();
-        Self {
-            buffer: tensor.buffer().clone(),
-            bound_begin: begin - begin % alignment,
-            begin,
-            end,
-            bound_end: end.next_multiple_of(word_bytes),
-        }
+    /// Binds elements in whole words of `word_bytes`; the remainder of their offset goes into the parameters.
+    pub fn range(location: Location, word_bytes: u64, alignment: u64) -> Self {
+        let Location { buffer, bytes } = location;
+        let (begin, end) = (bytes.start, bytes.end);
+        // Bindings are multiples of 4 bytes.
+        let bound_end = end.next_multiple_of(word_bytes.max(4));
+        Self { buffer, bound_begin: begin - begin % alignment, begin, bound_end }
     }
 
     /// Binds a whole buffer of the crate's own.
     pub fn whole(buffer: &wgpu::Buffer) -> Self {
-        let end = buffer.size();
-        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, end, bound_end: end }
+        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, bound_end: buffer.size() }
     }
 
     /// Bytes between the bound range's start and the value's.
@@ -57,21 +51,29 @@ impl Bound {
 }
 
 /// Checks that nothing that an operation writes shares bytes with anything else that it binds, in whichever of its
-/// dispatches: a later one would overwrite what an earlier one has read.
+/// dispatches: a later one would overwrite what an earlier one has read. A pair in `in_place` may be the same memory.
 ///
 /// # Errors
 /// [`Error::Overlap`].
-pub(crate) fn check_overlap(bound: &[(Slot, Bound)]) -> Result<()> {
-    for (i, (slot_a, a)) in bound.iter().enumerate() {
-        for (slot_b, b) in &bound[i + 1..] {
-            let written = slot_a.writes() || slot_b.writes();
-            if written && a.buffer == b.buffer && a.begin < b.end && b.begin < a.end {
-                return Err(Error::Overlap {
-                    first: slot_a.name(),
-                    second: slot_b.name(),
-                    first_range: (a.begin, a.end),
-                    second_range: (b.begin, b.end),
-                });
+pub(crate) fn check_overlap(tensors: &[(Slot, Tensor)], in_place: &[(Slot, Slot)]) -> Result<()> {
+    for (i, (slot_a, a)) in tensors.iter().enumerate() {
+        for (slot_b, b) in &tensors[i + 1..] {
+            let declared = in_place.contains(&(*slot_a, *slot_b)) || in_place.contains(&(*slot_b, *slot_a));
+            if !(slot_a.writes() || slot_b.writes()) || declared {
+                continue;
+            }
+            for first in a.locations() {
+                for second in b.locations() {
+                    let (x, y) = (&first.bytes, &second.bytes);
+                    if first.buffer == second.buffer && x.start < y.end && y.start < x.end {
+                        return Err(Error::Overlap {
+                            first: slot_a.name(),
+                            second: slot_b.name(),
+                            first_range: (x.start, x.end),
+                            second_range: (y.start, y.end),
+                        });
+                    }
+                }
             }
         }
     }

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
+
 use super::bindings::{Bound, check_overlap, check_sharing};
 use super::params::Params;
 use super::pipelines::Pipeline;
-use super::shader::{Kernel, Variant};
+use super::probe;
+use super::shader::{Kernel, Pointwise, Variant};
 use super::slot::Slot;
 use crate::context::{Context, ContextId};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::plan::{Capabilities, Op, Plan, Traffic};
 use crate::tensor::Tensor;
@@ -88,16 +92,46 @@ pub(crate) struct Build<'c> {
     context: &'c Context,
     op: Op,
     plan: Plan,
+    /// What the parameters of all dispatches have in common; geometry and offsets are those of a window.
     pub params: Params,
-    bound: Vec<(Slot, Bound)>,
+    /// What is applied to each element.
+    pub pointwise: Pointwise,
+    /// Tensors that are walked.
+    walked: Vec<(Slot, Tensor)>,
+    /// Values per channel.
+    values: Vec<(Slot, Tensor)>,
+    /// Buffers of the crate's own.
+    owned: Vec<(Slot, wgpu::Buffer)>,
+    in_place: Vec<(Slot, Slot)>,
     scratch_bytes: u64,
-    dispatches: Vec<(Kernel, Plan)>,
+    dispatches: Vec<Dispatch>,
+}
+
+struct Dispatch {
+    kernel: Kernel,
+    pointwise: Pointwise,
+    plan: Plan,
+    /// Reads the tensor of the second slot through the first.
+    instead: Option<(Slot, Slot)>,
 }
 
 impl<'c> Build<'c> {
     pub fn new(context: &'c Context, op: Op, plan: Plan) -> Self {
-        let params = Params::new(&plan);
-        Self { context, op, plan, params, bound: Vec::new(), scratch_bytes: 0, dispatches: Vec::new() }
+        let mut params = Params::zeroed();
+        params.partials = plan.partials();
+        Self {
+            context,
+            op,
+            plan,
+            params,
+            pointwise: Pointwise::default(),
+            walked: Vec::new(),
+            values: Vec::new(),
+            owned: Vec::new(),
+            in_place: Vec::new(),
+            scratch_bytes: 0,
+            dispatches: Vec::new(),
+        }
     }
 
     pub fn context(&self) -> &'c Context {
@@ -108,42 +142,31 @@ impl<'c> Build<'c> {
         &self.plan
     }
 
-    /// Binds a caller's tensor to a slot.
+    /// Binds a caller's tensor of the walk's shape to a slot.
     pub fn tensor(&mut self, slot: Slot, tensor: &Tensor) -> Result<()> {
-        let what = slot.name();
-        tensor.check_device(what, self.context)?;
-        let word = tensor.dtype().size() * if slot.walked() { u64::from(self.plan.width) } else { 1 };
-        let bound = Bound::tensor(tensor, word, self.context.capabilities().storage_alignment);
-        // Of whole words; the rest of a word is the plan's phase.
-        let offset = (bound.remainder() / word) as u32;
-        match slot {
-            Slot::X => self.params.x_offset = offset,
-            Slot::Dy => self.params.dy_offset = offset,
-            Slot::Y => self.params.y_offset = offset,
-            Slot::Dx => self.params.dx_offset = offset,
-            Slot::Gamma => self.params.gamma_offset = offset,
-            Slot::Beta => self.params.beta_offset = offset,
-            Slot::Dgamma => self.params.dgamma_offset = offset,
-            Slot::Dbeta => self.params.dbeta_offset = offset,
-            // Buffers of the crate's own start at their first element: `buffer`.
-            _ => debug_assert_eq!(offset, 0, "{slot:?} has no offset"),
-        }
-        self.bound.push((slot, bound));
+        tensor.check_device(slot.name(), self.context)?;
+        self.walked.push((slot, tensor.clone()));
         Ok(())
     }
 
-    /// Binds a tensor that may be absent, and sets the flag that tells the kernel it is there.
+    /// Binds a value per channel that may be absent, and sets the flag that tells the kernel it is there.
     pub fn optional(&mut self, slot: Slot, tensor: Option<&Tensor>, flag: u32) -> Result<()> {
         if let Some(tensor) = tensor {
             self.params.flags |= flag;
-            self.tensor(slot, tensor)?;
+            tensor.check_device(slot.name(), self.context)?;
+            self.values.push((slot, tensor.clone()));
         }
         Ok(())
     }
 
     /// Binds a buffer of the crate's own as a whole.
     pub fn buffer(&mut self, slot: Slot, buffer: &wgpu::Buffer) {
-        self.bound.push((slot, Bound::whole(buffer)));
+        self.owned.push((slot, buffer.clone()));
+    }
+
+    /// Declares that an output is written over an input, which is the same memory.
+    pub fn over(&mut self, input: Slot, output: Slot) {
+        self.in_place.push((input, output));
     }
 
     /// Asks for a scratch buffer that one dispatch writes as `PartialsOut` and a later one reads as `Partials`.
@@ -151,24 +174,27 @@ impl<'c> Build<'c> {
         self.scratch_bytes = bytes;
     }
 
-    /// Adds a dispatch over the plan of the operation.
+    /// Adds a dispatch over the plan of the operation, for each of its windows.
     pub fn dispatch(&mut self, kernel: Kernel) {
         self.dispatch_over(kernel, self.plan.clone());
     }
 
+    /// As [`dispatch`](Self::dispatch), for a kernel that does something else to each element.
+    pub fn dispatch_with(&mut self, kernel: Kernel, pointwise: Pointwise, instead: Option<(Slot, Slot)>) {
+        let plan = self.plan.clone();
+        self.dispatches.push(Dispatch { kernel, pointwise, plan, instead });
+    }
+
     /// Adds a dispatch over a plan of its own.
     pub fn dispatch_over(&mut self, kernel: Kernel, plan: Plan) {
-        self.dispatches.push((kernel, plan));
+        self.dispatches.push(Dispatch { kernel, pointwise: self.pointwise, plan, instead: None });
     }
 
     /// Compiles, allocates and binds.
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         let context = self.context;
-        let alignment = context.capabilities().storage_alignment;
-        for (slot, bound) in &self.bound {
-            check_binding(slot.name(), bound.bytes(), context.capabilities())?;
-        }
-        check_overlap(&self.bound)?;
+        let tensors: Vec<_> = self.walked.iter().chain(&self.values).cloned().collect();
+        check_overlap(&tensors, &self.in_place)?;
         check_binding(Slot::Partials.name(), self.scratch_bytes, context.capabilities())?;
         if self.scratch_bytes > 0 {
             let scratch =
@@ -177,56 +203,121 @@ impl<'c> Build<'c> {
             self.buffer(Slot::Partials, &scratch);
         }
 
-        let mut pipelines = Vec::with_capacity(self.dispatches.len());
-        for (kernel, plan) in &self.dispatches {
-            let slots = kernel.slots();
-            let used: Vec<_> = self.bound.iter().filter(|(slot, _)| slots.contains(slot)).cloned().collect();
-            let variant = Variant {
-                kernel: *kernel,
-                walk: plan.walk,
-                width: plan.width,
-                edges: plan.edges,
-                strip: plan.strip,
-                workgroup_size: plan.workgroup_size,
-                team_size: plan.team_size,
-                chunk_words: plan.chunk_words,
-                shared: check_sharing(&used, alignment)?,
-            };
-            pipelines.push(context.pipelines().get(context, &variant).await?);
+        let mut bound = Vec::new();
+        for dispatch in &self.dispatches {
+            bound.push(self.bind(dispatch).await?);
         }
-
         let steps = scoped(context, &format!("the bindings of {}", self.op.name()), || {
             let device = context.device();
-            let params = create_params(context, &self.params);
             let absent = Absent::new(device);
-            let bind = |(kernel, plan): &(Kernel, Plan), pipeline: Arc<Pipeline>| {
-                let slots = kernel.slots();
-                let resource = |slot| match self.bound.iter().find(|(bound, _)| *bound == slot) {
-                    _ if slot == Slot::Params => params.as_entire_binding(),
-                    Some((_, bound)) => bound.resource(),
-                    None => absent.resource(slot, pipeline.shared),
-                };
-                let entries: Vec<_> = slots
-                    .iter()
-                    .map(|&slot| wgpu::BindGroupEntry { binding: slot as u32, resource: resource(slot) })
-                    .collect();
-                let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(&pipeline.key),
-                    layout: &pipeline.layout,
-                    entries: &entries,
-                });
-                Step { bind_group, grid: plan.grid, pipeline }
-            };
-            self.dispatches
-                .iter()
-                .zip(pipelines)
-                .map(|(dispatch, pipeline)| bind(dispatch, pipeline))
-                .collect()
+            let mut uniforms: Vec<(Params, wgpu::Buffer)> = Vec::new();
+            let mut steps = Vec::new();
+            for (pipeline, slots, windows) in &bound {
+                for (params, grid, window) in windows {
+                    let known = uniforms.iter().position(|(known, _)| known.is_same(params));
+                    let uniform = known.unwrap_or_else(|| {
+                        uniforms.push((*params, create_params(context, params)));
+                        uniforms.len() - 1
+                    });
+                    let resource = |slot| match window.iter().find(|(bound, _)| *bound == slot) {
+                        _ if slot == Slot::Params => uniforms[uniform].1.as_entire_binding(),
+                        Some((_, bound)) => bound.resource(),
+                        None => absent.resource(slot, pipeline.shared),
+                    };
+                    let entries: Vec<_> = slots
+                        .iter()
+                        .map(|&slot| wgpu::BindGroupEntry { binding: slot as u32, resource: resource(slot) })
+                        .collect();
+                    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                        label: Some(&pipeline.key),
+                        layout: &pipeline.layout,
+                        entries: &entries,
+                    });
+                    steps.push(Step { bind_group, grid: *grid, pipeline: pipeline.clone() });
+                }
+            }
+            steps
         })
         .await?;
         Ok(Prepared { home: context.id(), op: self.op, plan: Some(self.plan), traffic, steps })
     }
+
+    /// The pipeline of a dispatch and what it binds in each window.
+    async fn bind(&self, dispatch: &Dispatch) -> Result<(Arc<Pipeline>, Vec<Slot>, Vec<BoundWindow>)> {
+        let Dispatch { kernel, pointwise, plan, instead } = dispatch;
+        let capabilities = self.context.capabilities();
+        let alignment = capabilities.storage_alignment;
+        let values = |slots: &[Slot]| self.values.iter().find(|(slot, _)| slots.contains(slot));
+        let mut variant = Variant {
+            kernel: *kernel,
+            pointwise: pointwise.of(*kernel),
+            dtype: plan.dtype,
+            parameters: values(&kernel.parameters()).map_or(DType::F32, |(_, tensor)| tensor.dtype()),
+            packed_f16: false,
+            walk: plan.walk,
+            width: plan.width,
+            edges: plan.edges,
+            strided: plan.strided,
+            strip: plan.strip,
+            workgroup_size: plan.workgroup_size,
+            team_size: plan.team_size,
+            chunk_words: if kernel.chunked() { plan.chunk_words } else { 0 },
+            shared: false,
+        };
+        let slots = variant.slots();
+        let word_bytes = plan.dtype.size() * u64::from(plan.width);
+        let mut windows = Vec::new();
+        for window in &plan.windows {
+            let mut params = Params::new(plan, window);
+            params.adopt(&self.params);
+            let mut bound = Vec::new();
+            for (slot, tensor) in &self.walked {
+                let slot = match *instead {
+                    Some((from, to)) if *slot == to => from,
+                    Some((from, _)) if *slot == from => continue,
+                    _ => *slot,
+                };
+                // What is read through an output's binding has an offset, too.
+                let over =
+                    self.in_place.iter().any(|&(input, output)| input == slot && slots.contains(&output));
+                if !slots.contains(&slot) && !over {
+                    continue;
+                }
+                let range = Bound::range(tensor.locate(window.elements.clone()), word_bytes, alignment);
+                params.set_offset(slot, (range.remainder() / word_bytes) as u32);
+                let (row, sample) = tensor.skips();
+                let words = |skip: u64| (skip / u64::from(plan.width)) as u32;
+                params.set_skips(slot, words(row), words(sample));
+                check_binding(slot.name(), range.bytes(), capabilities)?;
+                if slots.contains(&slot) {
+                    bound.push((slot, range));
+                }
+            }
+            for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
+                let size = tensor.dtype().size();
+                let location = tensor.locate(0..tensor.shape().len());
+                let range = Bound::range(location, size, alignment);
+                params.set_offset(*slot, (range.remainder() / size) as u32);
+                check_binding(slot.name(), range.bytes(), capabilities)?;
+                bound.push((*slot, range));
+            }
+            for (slot, buffer) in self.owned.iter().filter(|(slot, _)| slots.contains(slot)) {
+                let range = Bound::whole(buffer);
+                check_binding(slot.name(), range.bytes(), capabilities)?;
+                bound.push((*slot, range));
+            }
+            variant.shared |= check_sharing(&bound, alignment)?;
+            windows.push((params, window.grid, bound));
+        }
+        if variant.uses_f16() {
+            variant.packed_f16 = probe::packs_f16(self.context).await?;
+        }
+        Ok((self.context.pipelines().get(self.context, &variant).await?, slots, windows))
+    }
 }
+
+/// Parameters, grid and bindings of one window.
+type BoundWindow = (Params, [u32; 2], Vec<(Slot, Bound)>);
 
 fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -> Result<()> {
     let limit = capabilities.max_binding_bytes;
@@ -234,6 +325,7 @@ fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -
     if needed > limit { Err(Error::TooLarge { what, needed, unit, limit_name, limit }) } else { Ok(()) }
 }
 
+/// A uniform buffer with these parameters.
 fn create_params(context: &Context, params: &Params) -> wgpu::Buffer {
     let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
         label: Some("params"),

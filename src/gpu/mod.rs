@@ -5,6 +5,7 @@ pub(crate) mod bindings;
 pub(crate) mod dispatch;
 pub(crate) mod params;
 pub(crate) mod pipelines;
+pub(crate) mod probe;
 pub(crate) mod readback;
 pub(crate) mod shader;
 pub(crate) mod slot;

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::plan::{Plan, WalkKind};
+use super::slot::Slot;
+use crate::plan::{Plan, WalkKind, Window};
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -13,30 +14,54 @@ pub(crate) struct Params {
     pub splits: u32,
     pub slice_words: u32,
     pub tile_words: u32,
+    pub span_words: u32,
+    pub span_tiles: u32,
     pub run_words: u32,
     pub slice_stride: u32,
     pub run_stride: u32,
     pub step_words: u32,
     pub step_stride: u32,
+    pub step_runs: u32,
     pub inner: u32,
     pub elements: u32,
     pub phase: u32,
+    pub before: u32,
     pub last_word: u32,
+    pub window_slices: u32,
+    pub first_slice: u32,
+    pub first_split: u32,
+    pub first_row: u32,
     pub partials: u32,
+    pub flags: u32,
     pub x_offset: u32,
     pub dy_offset: u32,
+    pub residual_offset: u32,
     pub y_offset: u32,
     pub dx_offset: u32,
+    pub d_residual_offset: u32,
     pub gamma_offset: u32,
     pub beta_offset: u32,
     pub dgamma_offset: u32,
     pub dbeta_offset: u32,
-    pub flags: u32,
+    pub x_row_skip: u32,
+    pub dy_row_skip: u32,
+    pub residual_row_skip: u32,
+    pub y_row_skip: u32,
+    pub dx_row_skip: u32,
+    pub d_residual_row_skip: u32,
+    pub x_sample_skip: u32,
+    pub dy_sample_skip: u32,
+    pub residual_sample_skip: u32,
+    pub y_sample_skip: u32,
+    pub dx_sample_skip: u32,
+    pub d_residual_sample_skip: u32,
     pub eps: f32,
     pub old_weight: f32,
     pub new_weight: f32,
     pub count: f32,
     pub nan: f32,
+    pub slope: f32,
+    pub least_gamma: f32,
     pub zero: u32,
     pub unused: u32,
 }
@@ -52,41 +77,97 @@ pub(crate) mod flag {
     pub const DBETA: u32 = 64;
     pub const ACCUMULATE: u32 = 128;
     pub const SAVE: u32 = 256;
+    pub const RECOVER: u32 = 512;
 }
 
 impl Params {
-    /// Geometry of a plan; offsets, flags and weights are zero.
-    pub fn new(plan: &Plan) -> Self {
+    /// Geometry of a window of a plan; offsets, flags and weights are zero.
+    pub fn new(plan: &Plan, window: &Window) -> Self {
         // One step of the walk. Where a slice has one run, the walk never wraps and the product stays unused; it
         // wraps around like the shader's own arithmetic.
-        let (step_words, step_stride) = match plan.walk {
-            WalkKind::Segments => {
-                let runs = plan.team_size / plan.run_words;
-                (plan.team_size % plan.run_words, runs.wrapping_mul(plan.run_stride))
-            }
-            WalkKind::Columns => (0, plan.team_size.wrapping_mul(plan.run_stride)),
+        let (step_words, step_runs) = match plan.walk {
+            WalkKind::Segments => (plan.team_size % window.run_words, plan.team_size / window.run_words),
+            WalkKind::Columns => (0, plan.team_size),
         };
-        let end = u64::from(plan.phase) + u64::from(plan.elements);
+        let elements = window.elements.end - window.elements.start;
+        let end = u64::from(window.before) + elements;
         Self {
             slices: plan.slices,
             records: plan.records,
-            blocks: plan.blocks,
-            splits: plan.splits,
-            slice_words: plan.slice_words,
+            blocks: window.blocks,
+            splits: window.splits,
+            slice_words: window.slice_words,
             tile_words: plan.tile_words,
-            run_words: plan.run_words,
-            slice_stride: plan.slice_stride,
-            run_stride: plan.run_stride,
+            span_words: window.span_words,
+            span_tiles: window.span_tiles,
+            run_words: window.run_words,
+            slice_stride: window.slice_stride,
+            run_stride: window.run_stride,
             step_words,
-            step_stride,
-            inner: plan.inner,
-            elements: plan.elements,
-            phase: plan.phase,
+            step_stride: step_runs.wrapping_mul(window.run_stride),
+            step_runs,
+            inner: window.inner,
+            elements: elements as u32,
+            phase: window.phase,
+            before: window.before,
             last_word: (end.div_ceil(plan.width.into()) as u32).saturating_sub(1),
+            window_slices: window.slices,
+            first_slice: window.first_slice,
+            first_split: window.first_split,
+            first_row: window.first_row,
             partials: plan.partials(),
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
+    }
+
+    /// Takes what all dispatches of an operation have in common.
+    pub fn adopt(&mut self, common: &Params) {
+        self.partials = common.partials;
+        self.flags = common.flags;
+        self.eps = common.eps;
+        self.old_weight = common.old_weight;
+        self.new_weight = common.new_weight;
+        self.count = common.count;
+        self.slope = common.slope;
+        self.least_gamma = common.least_gamma;
+    }
+
+    /// Bit for bit.
+    pub fn is_same(&self, other: &Params) -> bool {
+        bytemuck::bytes_of(self) == bytemuck::bytes_of(other)
+    }
+
+    /// The offset of a tensor, in words where it is walked, else in values.
+    pub fn set_offset(&mut self, slot: Slot, offset: u32) {
+        *match slot {
+            Slot::X => &mut self.x_offset,
+            Slot::Dy => &mut self.dy_offset,
+            Slot::Residual => &mut self.residual_offset,
+            Slot::Y => &mut self.y_offset,
+            Slot::Dx => &mut self.dx_offset,
+            Slot::DResidual => &mut self.d_residual_offset,
+            Slot::Gamma => &mut self.gamma_offset,
+            Slot::Beta => &mut self.beta_offset,
+            Slot::Dgamma => &mut self.dgamma_offset,
+            Slot::Dbeta => &mut self.dbeta_offset,
+            // Buffers of the crate's own start at their first element.
+            _ => unreachable!("{slot:?} has no offset"),
+        } = offset;
+    }
+
+    /// Words by which rows and samples of a tensor are further apart than in a dense one.
+    pub fn set_skips(&mut self, slot: Slot, row: u32, sample: u32) {
+        let (row_skip, sample_skip) = match slot {
+            Slot::X => (&mut self.x_row_skip, &mut self.x_sample_skip),
+            Slot::Dy => (&mut self.dy_row_skip, &mut self.dy_sample_skip),
+            Slot::Residual => (&mut self.residual_row_skip, &mut self.residual_sample_skip),
+            Slot::Y => (&mut self.y_row_skip, &mut self.y_sample_skip),
+            Slot::Dx => (&mut self.dx_row_skip, &mut self.dx_sample_skip),
+            Slot::DResidual => (&mut self.d_residual_row_skip, &mut self.d_residual_sample_skip),
+            _ => unreachable!("{slot:?} is not walked"),
+        };
+        (*row_skip, *sample_skip) = (row, sample);
     }
 }
 
@@ -101,9 +182,12 @@ mod tests {
             ($($field:ident)*) => { vec![$((stringify!($field), std::mem::offset_of!(Params, $field))),*] };
         }
         offsets! {
-            slices records blocks splits slice_words tile_words run_words slice_stride run_stride step_words step_stride
-            inner elements phase last_word partials x_offset dy_offset y_offset dx_offset gamma_offset beta_offset
-            dgamma_offset dbeta_offset flags eps old_weight new_weight count nan zero unused
+            slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
+            step_stride step_runs inner elements phase before last_word window_slices first_slice first_split first_row
+            partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset gamma_offset beta_offset
+            dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
+            d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
+            d_residual_sample_skip eps old_weight new_weight count nan slope least_gamma zero unused
         }
     }
 
@@ -128,6 +212,7 @@ mod tests {
             ("FLAG_DBETA", flag::DBETA),
             ("FLAG_ACCUMULATE", flag::ACCUMULATE),
             ("FLAG_SAVE", flag::SAVE),
+            ("FLAG_RECOVER", flag::RECOVER),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

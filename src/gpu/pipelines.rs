@@ -57,7 +57,7 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
     scoped(context, &format!("the pipeline {key:?}"), || {
         let module = create_module(device, variant, &key, context.shader_checks());
         let entries: Vec<_> =
-            variant.kernel.slots().into_iter().map(|slot| layout_entry(slot, variant.shared)).collect();
+            variant.slots().into_iter().map(|slot| layout_entry(slot, variant.shared)).collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&key),
             entries: &entries,

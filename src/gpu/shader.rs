@@ -1,10 +1,13 @@
 //! Kernels as compositions of shader files, and the variants that each can be built in.
 //!
 //! A kernel is a list of files from `shaders/`, one entry point and the bindings that it uses. What differs between
-//! training and inference, or between saved and running statistics, is which fold file is in the list. Text is
-//! substituted for one thing only, the access mode of inputs (`$INPUT`); sizes are pipeline constants.
+//! training and inference, between activations or between storage types is which files are in the list. Files of
+//! `shaders/tensor/` are templates: one instance for each tensor that the kernel reads or writes, so their names are
+//! substituted (`$NAME`, `$SLOT`), as is the access mode of inputs (`$INPUT`). Sizes are pipeline constants.
 
 use super::slot::Slot;
+use crate::activation::Activation;
+use crate::dtype::DType;
 use crate::plan::WalkKind;
 
 /// One shader file.
@@ -27,12 +30,17 @@ sources! {
     PARAMS = "lib/params.wgsl";
     WORD_F32X1 = "lib/word_f32x1.wgsl";
     WORD_F32X4 = "lib/word_f32x4.wgsl";
+    STORAGE_F32X1 = "lib/storage_f32x1.wgsl";
+    STORAGE_F32X4 = "lib/storage_f32x4.wgsl";
+    STORAGE_HALF_X1 = "lib/storage_half_x1.wgsl";
+    STORAGE_HALF_X4 = "lib/storage_half_x4.wgsl";
+    F16 = "lib/f16.wgsl";
+    F16_PACKED = "lib/f16_packed.wgsl";
+    BF16 = "lib/bf16.wgsl";
     STAT_F32X1 = "lib/stat_f32x1.wgsl";
     STAT_F32X2 = "lib/stat_f32x2.wgsl";
     STAT_F32X4 = "lib/stat_f32x4.wgsl";
     STAT_VECTOR = "lib/stat_vector.wgsl";
-    STORE_F32X1 = "lib/store_f32x1.wgsl";
-    STORE_F32X4 = "lib/store_f32x4.wgsl";
     SEGMENTS = "walk/segments.wgsl";
     COLUMNS = "walk/columns.wgsl";
     PER_SLICE = "walk/per_slice.wgsl";
@@ -44,6 +52,32 @@ sources! {
     STRIP_2 = "walk/strip_2.wgsl";
     STRIP_4 = "walk/strip_4.wgsl";
     STRIP_8 = "walk/strip_8.wgsl";
+    TENSOR_ADDRESS = "tensor/address.wgsl";
+    TENSOR_INPUT = "tensor/input.wgsl";
+    TENSOR_OVER = "tensor/over.wgsl";
+    TENSOR_OUTPUT = "tensor/output.wgsl";
+    TENSOR_OUTPUT_HALF = "tensor/output_half.wgsl";
+    PARAMETER_F32 = "tensor/parameter_f32.wgsl";
+    PARAMETER_HALF = "tensor/parameter_half.wgsl";
+    PARAMETER_GRADIENT_F32 = "tensor/parameter_gradient_f32.wgsl";
+    PARAMETER_GRADIENT_HALF = "tensor/parameter_gradient_half.wgsl";
+    ACTIVATION_NONE = "activation/none.wgsl";
+    ACTIVATION_RELU = "activation/relu.wgsl";
+    ACTIVATION_RELU6 = "activation/relu6.wgsl";
+    ACTIVATION_LEAKY_RELU = "activation/leaky_relu.wgsl";
+    ACTIVATION_LOGISTIC = "activation/logistic.wgsl";
+    ACTIVATION_SILU = "activation/silu.wgsl";
+    ACTIVATION_GELU = "activation/gelu.wgsl";
+    ACTIVATION_GELU_TANH = "activation/gelu_tanh.wgsl";
+    ACTIVATION_SIGMOID = "activation/sigmoid.wgsl";
+    ACTIVATION_TANH = "activation/tanh.wgsl";
+    ACTIVATION_HARD_SWISH = "activation/hard_swish.wgsl";
+    RESIDUAL = "lib/residual.wgsl";
+    NO_RESIDUAL = "lib/no_residual.wgsl";
+    FROM_X = "lib/from_x.wgsl";
+    FROM_Y = "lib/from_y.wgsl";
+    DZ_OF_DY = "lib/dz_of_dy.wgsl";
+    DZ_OF_ACTIVATION = "lib/dz_of_activation.wgsl";
     MOMENTS = "lib/moments.wgsl";
     ACCUMULATE = "lib/accumulate.wgsl";
     GRADIENT_SUMS = "lib/gradient_sums.wgsl";
@@ -56,17 +90,19 @@ sources! {
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
     FOLD_RUNNING = "fold/running.wgsl";
+    FOLD_RUNNING_ALONE = "fold/running_alone.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
     FOLD_GRADIENTS = "fold/gradients.wgsl";
     FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
-    MAP_Y = "map/y.wgsl";
-    MAP_DX = "map/dx.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
     MAP_BACKWARD = "map/backward.wgsl";
     MAP_FROZEN = "map/frozen.wgsl";
     MAP_FROZEN_ONLY = "map/frozen_only.wgsl";
     MAP_NO_DX = "map/no_dx.wgsl";
+    MAP_D_RESIDUAL = "map/d_residual.wgsl";
+    MAP_NO_D_RESIDUAL = "map/no_d_residual.wgsl";
     MAP_COPY = "map/copy.wgsl";
+    PROBE_F16 = "probe/f16.wgsl";
 }
 
 /// Where a kernel takes the statistics of a slice from.
@@ -108,11 +144,104 @@ impl StatisticsFrom {
     }
 }
 
+/// An activation without its parameters, which are uniforms: what decides the files of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ActivationKind(&'static str);
+
+impl ActivationKind {
+    pub const NONE: Self = Self(Activation::None.name());
+
+    pub const fn of(activation: Activation) -> Self {
+        Self(activation.name())
+    }
+
+    fn sources(self) -> &'static [&'static Source] {
+        match self.0 {
+            "relu" => &[&ACTIVATION_RELU],
+            "relu6" => &[&ACTIVATION_RELU6],
+            "leaky_relu" => &[&ACTIVATION_LEAKY_RELU],
+            "silu" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_SILU],
+            "gelu" => &[&ACTIVATION_GELU],
+            "gelu_tanh" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_GELU_TANH],
+            "sigmoid" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_SIGMOID],
+            "tanh" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_TANH],
+            "hard_swish" => &[&ACTIVATION_HARD_SWISH],
+            _ => &[&ACTIVATION_NONE],
+        }
+    }
+}
+
+/// What a kernel does to each element beside the normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pointwise {
+    pub activation: ActivationKind,
+    /// A residual is added before the activation.
+    pub residual: bool,
+    /// The gradient of the residual is written.
+    pub d_residual: bool,
+    /// Slot `X` holds y, from which x̂ is recovered.
+    pub from_y: bool,
+    /// The output is written over an input: y over x, or dx over dy.
+    pub in_place: bool,
+}
+
+impl Default for Pointwise {
+    fn default() -> Self {
+        Self {
+            activation: ActivationKind::NONE,
+            residual: false,
+            d_residual: false,
+            from_y: false,
+            in_place: false,
+        }
+    }
+}
+
+impl Pointwise {
+    /// As far as it makes a difference to a kernel.
+    pub fn of(self, kernel: Kernel) -> Self {
+        let nothing = Self::default();
+        let activated = self.activation != ActivationKind::NONE;
+        // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
+        let residual = self.residual && (activated || self.from_y);
+        match kernel {
+            Kernel::MapForward(_) => Self { d_residual: false, from_y: false, ..self },
+            Kernel::ReduceGradients { dx, .. } => Self { residual, in_place: self.in_place && dx, ..self },
+            Kernel::MapBackward => Self { residual, d_residual: false, ..self },
+            Kernel::MapFrozen { dx } => Self {
+                residual: self.residual && activated,
+                from_y: false,
+                in_place: self.in_place && dx,
+                ..self
+            },
+            _ => nothing,
+        }
+    }
+
+    fn key(self) -> String {
+        let mut key = String::new();
+        if self.activation != ActivationKind::NONE {
+            key += &format!(" {}", self.activation.0);
+        }
+        for (is, name) in [
+            (self.residual, " residual"),
+            (self.d_residual, " d_residual"),
+            (self.from_y, " from_y"),
+            (self.in_place, " in_place"),
+        ] {
+            if is {
+                key += name;
+            }
+        }
+        key
+    }
+}
+
 /// An entry point together with the choices that decide its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     ReduceMoments,
-    /// Gradient sums, with dx on the way if `dx`, which needs `StatisticsFrom::Running`.
+    /// Gradient sums, with dx through frozen statistics on the way if `dx`.
     ReduceGradients {
         statistics: StatisticsFrom,
         dx: bool,
@@ -120,9 +249,13 @@ pub(crate) enum Kernel {
     FoldMoments,
     MergeMoments,
     FoldGradients,
+    FoldRunning,
     MapForward(StatisticsFrom),
     MapBackward,
-    MapFrozen,
+    /// dx, if asked for, and d_residual.
+    MapFrozen {
+        dx: bool,
+    },
     MapCopy,
 }
 
@@ -134,28 +267,34 @@ impl Kernel {
             Kernel::FoldMoments => "fold_moments",
             Kernel::MergeMoments => "merge_moments",
             Kernel::FoldGradients => "fold_gradients",
+            Kernel::FoldRunning => "fold_running",
             Kernel::MapForward(_) => "map_forward",
             Kernel::MapBackward => "map_backward",
-            Kernel::MapFrozen => "map_frozen",
+            Kernel::MapFrozen { .. } => "map_frozen",
             Kernel::MapCopy => "map_copy",
         }
     }
 
-    /// The files of the kernel itself; those of its walk and words are the variant's.
+    /// The files of the kernel itself; those of its walk, words, tensors and elements are the variant's.
     fn sources(self) -> Vec<&'static Source> {
         let mut sources = Vec::new();
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
+        let dx_of = |dx: bool| if dx { &MAP_FROZEN } else { &MAP_NO_DX };
         match self {
             Kernel::ReduceMoments => sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &REDUCE_MOMENTS]),
             Kernel::ReduceGradients { statistics: from, dx } => {
                 sources.extend([&GRADIENT_SUMS, &TREE]);
                 sources.extend(statistics(from));
-                sources.extend([if dx { &MAP_FROZEN } else { &MAP_NO_DX }, &REDUCE_GRADIENTS]);
+                sources.extend([dx_of(dx), &REDUCE_GRADIENTS]);
             }
             Kernel::FoldMoments => sources.extend([&MOMENTS, &TREE, &FOLD_MOMENTS, &FOLD_MOMENTS_ALONE]),
             Kernel::MergeMoments => sources.extend([&MOMENTS, &FOLD_MERGE]),
             Kernel::FoldGradients => {
                 sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_GRADIENTS, &FOLD_GRADIENTS_ALONE]);
+            }
+            Kernel::FoldRunning => {
+                sources.extend(statistics(StatisticsFrom::Running));
+                sources.push(&FOLD_RUNNING_ALONE);
             }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
@@ -166,58 +305,33 @@ impl Kernel {
                 sources.extend(statistics(StatisticsFrom::Saved));
                 sources.push(&MAP_BACKWARD);
             }
-            Kernel::MapFrozen => {
+            Kernel::MapFrozen { dx } => {
                 sources.extend(statistics(StatisticsFrom::Running));
-                sources.extend([&MAP_FROZEN, &MAP_FROZEN_ONLY]);
+                sources.extend([dx_of(dx), &MAP_FROZEN_ONLY]);
             }
             Kernel::MapCopy => sources.push(&MAP_COPY),
         }
         sources
     }
 
-    /// The file that declares the tensor which the kernel writes in words, if there is one.
-    const fn output(self) -> Option<&'static Source> {
+    /// Values per channel that the kernel reads, or writes.
+    pub const fn parameters(self) -> [Slot; 2] {
         match self {
-            Kernel::MapForward(_) | Kernel::MapCopy => Some(&MAP_Y),
-            Kernel::MapBackward | Kernel::MapFrozen | Kernel::ReduceGradients { dx: true, .. } => {
-                Some(&MAP_DX)
-            }
-            _ => None,
+            Kernel::FoldGradients | Kernel::MapBackward => [Slot::Dgamma, Slot::Dbeta],
+            _ => [Slot::Gamma, Slot::Beta],
         }
     }
 
-    /// The bindings that the entry point uses, in order of their numbers.
-    pub fn slots(self) -> Vec<Slot> {
-        let mut slots = vec![Slot::Params];
-        match self {
-            Kernel::ReduceMoments => slots.extend([Slot::X, Slot::PartialsOut]),
-            Kernel::ReduceGradients { statistics, dx } => {
-                slots.extend([Slot::X, Slot::Dy, Slot::PartialsOut]);
-                slots.extend(statistics.slots());
-                slots.extend(dx.then_some(Slot::Dx));
-            }
-            Kernel::FoldMoments | Kernel::MergeMoments => slots.extend([Slot::Partials, Slot::Moments]),
-            Kernel::FoldGradients => slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]),
-            Kernel::MapForward(statistics) => {
-                slots.extend([Slot::X, Slot::Y]);
-                slots.extend(statistics.slots());
-            }
-            Kernel::MapBackward => {
-                slots.extend([Slot::X, Slot::Dy, Slot::Dx, Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
-                slots.extend(StatisticsFrom::Saved.slots());
-            }
-            Kernel::MapFrozen => {
-                slots.extend([Slot::Dy, Slot::Dx]);
-                slots.extend(StatisticsFrom::Running.slots());
-            }
-            Kernel::MapCopy => slots.extend([Slot::X, Slot::Y]),
-        }
-        slots.sort_unstable();
-        slots
+    /// Whether the kernel writes words, so that it may need the statistics of two slices for one.
+    const fn writes_words(self) -> bool {
+        matches!(
+            self,
+            Kernel::MapForward(_) | Kernel::MapBackward | Kernel::MapFrozen { .. } | Kernel::MapCopy
+        )
     }
 
     /// Whether the entry point has the override CHUNK_WORDS.
-    const fn chunked(self) -> bool {
+    pub const fn chunked(self) -> bool {
         matches!(self, Kernel::ReduceMoments | Kernel::ReduceGradients { .. })
     }
 }
@@ -226,11 +340,20 @@ impl Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub kernel: Kernel,
+    pub pointwise: Pointwise,
+    /// How values are stored.
+    pub dtype: DType,
+    /// How gamma and beta, or their gradients, are stored.
+    pub parameters: DType,
+    /// Whether binary16 is converted by the built-in functions.
+    pub packed_f16: bool,
     pub walk: WalkKind,
-    /// f32 per word, 1 or 4.
+    /// Values per word, 1 or 4.
     pub width: u32,
     /// Slices, or the tensor, begin or end inside of words.
     pub edges: bool,
+    /// Rows or samples of a tensor are further apart than in a dense one.
+    pub strided: bool,
     /// Words that an invocation walks at once: 1, 2, 4 or 8.
     pub strip: u32,
     pub workgroup_size: u32,
@@ -242,6 +365,11 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
+    /// Whether values of binary16 are converted.
+    pub fn uses_f16(&self) -> bool {
+        self.dtype == DType::F16 || self.parameters == DType::F16
+    }
+
     /// Pipeline label and cache key, for people to read.
     pub fn key(&self) -> String {
         let mut key = self.kernel.entry().to_owned();
@@ -250,11 +378,21 @@ impl Variant {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
             Kernel::MapForward(statistics) => key += &format!("<{}>", statistics.name()),
+            Kernel::MapFrozen { dx: false } => key += "<no dx>",
             _ => {}
         }
-        key += &format!(" {} f32x{}", self.walk.name(), self.width);
-        if self.edges {
-            key += " edges";
+        key += &self.pointwise.key();
+        key += &format!(" {} {}x{}", self.walk.name(), self.dtype.short(), self.width);
+        if self.packed_f16 {
+            key += " packed";
+        }
+        if self.parameters != DType::F32 {
+            key += &format!(" parameters {}", self.parameters.short());
+        }
+        for (is, name) in [(self.edges, " edges"), (self.strided, " strided")] {
+            if is {
+                key += name;
+            }
         }
         if self.strip > 1 {
             key += &format!(" strip{}", self.strip);
@@ -269,14 +407,90 @@ impl Variant {
         key
     }
 
-    /// The WGSL module: the files of words, walk and kernel, each under its name.
-    pub fn wgsl(&self) -> String {
-        let mut sources = vec![&PARAMS, if self.width == 4 { &WORD_F32X4 } else { &WORD_F32X1 }];
+    /// Tensors that the kernel reads in words, with the output through whose binding it does so if it writes over them.
+    fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
+        let Pointwise { activation, residual, in_place, .. } = self.pointwise;
+        let over = |output| in_place.then_some(output);
+        let mut inputs = Vec::new();
+        match self.kernel {
+            Kernel::ReduceMoments | Kernel::MapCopy => inputs.push((Slot::X, None)),
+            Kernel::ReduceGradients { .. } | Kernel::MapBackward => {
+                inputs.extend([(Slot::X, None), (Slot::Dy, over(Slot::Dx))]);
+            }
+            Kernel::MapForward(_) => inputs.push((Slot::X, over(Slot::Y))),
+            Kernel::MapFrozen { .. } => {
+                inputs.extend((activation != ActivationKind::NONE).then_some((Slot::X, None)));
+                inputs.push((Slot::Dy, over(Slot::Dx)));
+            }
+            _ => {}
+        }
+        inputs.extend(residual.then_some((Slot::Residual, None)));
+        inputs
+    }
+
+    /// Tensors that the kernel writes in words.
+    fn outputs(&self) -> Vec<Slot> {
+        let mut outputs = match self.kernel {
+            Kernel::MapForward(_) | Kernel::MapCopy => vec![Slot::Y],
+            Kernel::MapBackward
+            | Kernel::MapFrozen { dx: true }
+            | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
+            _ => vec![],
+        };
+        outputs.extend(self.pointwise.d_residual.then_some(Slot::DResidual));
+        outputs
+    }
+
+    /// The bindings that the entry point uses, in order of their numbers.
+    pub fn slots(&self) -> Vec<Slot> {
+        let mut slots = vec![Slot::Params];
+        slots.extend(self.inputs().into_iter().filter(|(_, over)| over.is_none()).map(|(slot, _)| slot));
+        slots.extend(self.outputs());
+        match self.kernel {
+            Kernel::ReduceMoments => slots.push(Slot::PartialsOut),
+            Kernel::ReduceGradients { statistics, .. } => {
+                slots.push(Slot::PartialsOut);
+                slots.extend(statistics.slots());
+            }
+            Kernel::FoldMoments | Kernel::MergeMoments => slots.extend([Slot::Partials, Slot::Moments]),
+            Kernel::FoldGradients => slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]),
+            Kernel::FoldRunning => {
+                slots.push(Slot::SavedOut);
+                slots.extend(StatisticsFrom::Running.slots());
+            }
+            Kernel::MapForward(statistics) => slots.extend(statistics.slots()),
+            Kernel::MapBackward => {
+                slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
+                slots.extend(StatisticsFrom::Saved.slots());
+            }
+            Kernel::MapFrozen { .. } => slots.extend(StatisticsFrom::Running.slots()),
+            Kernel::MapCopy => {}
+        }
+        slots.sort_unstable();
+        slots
+    }
+
+    /// The files of words, storage and walk.
+    fn common(&self) -> Vec<&'static Source> {
+        let wide = self.width == 4;
+        let mut sources = vec![&PARAMS, if wide { &WORD_F32X4 } else { &WORD_F32X1 }];
+        sources.push(match (self.dtype, wide) {
+            (DType::F32, true) => &STORAGE_F32X4,
+            (DType::F32, false) => &STORAGE_F32X1,
+            (_, true) => &STORAGE_HALF_X4,
+            (_, false) => &STORAGE_HALF_X1,
+        });
+        let half = if self.parameters == DType::F32 { self.dtype } else { self.parameters };
+        sources.extend(match half {
+            DType::F32 => None,
+            DType::F16 if self.packed_f16 => Some(&F16_PACKED),
+            DType::F16 => Some(&F16),
+            DType::Bf16 => Some(&BF16),
+        });
+        let writes_words = self.kernel.writes_words() || !self.outputs().is_empty();
         let (stat, walk, per) = match (self.walk, self.width) {
             // What is written where a run ends inside of a word needs the statistics of two slices.
-            (WalkKind::Segments, _) if self.edges && self.kernel.output().is_some() => {
-                (&STAT_F32X2, &SEGMENTS, &PER_PAIR)
-            }
+            (WalkKind::Segments, _) if self.edges && writes_words => (&STAT_F32X2, &SEGMENTS, &PER_PAIR),
             (WalkKind::Segments, _) => (&STAT_F32X1, &SEGMENTS, &PER_SLICE),
             (WalkKind::Columns, 1) => (&STAT_F32X1, &COLUMNS, &PER_COMPONENT),
             (WalkKind::Columns, _) => (&STAT_F32X4, &COLUMNS, &PER_COMPONENT),
@@ -292,14 +506,84 @@ impl Variant {
             4 => &STRIP_4,
             _ => &STRIP_8,
         });
-        if let Some(output) = self.kernel.output() {
-            sources.extend([output, if self.width == 4 { &STORE_F32X4 } else { &STORE_F32X1 }]);
+        sources
+    }
+
+    /// The files of what is done to each element.
+    fn elements(&self) -> Vec<&'static Source> {
+        let Pointwise { activation, residual, d_residual, from_y, .. } = self.pointwise;
+        let forward = matches!(self.kernel, Kernel::MapForward(_));
+        let backward = matches!(
+            self.kernel,
+            Kernel::ReduceGradients { .. } | Kernel::MapBackward | Kernel::MapFrozen { .. }
+        );
+        if !forward && !backward {
+            return Vec::new();
         }
-        sources.extend(self.kernel.sources());
+        let mut sources = activation.sources().to_vec();
+        sources.push(if residual { &RESIDUAL } else { &NO_RESIDUAL });
+        sources.push(if from_y { &FROM_Y } else { &FROM_X });
+        if backward {
+            let activated = activation != ActivationKind::NONE;
+            sources.push(if activated { &DZ_OF_ACTIVATION } else { &DZ_OF_DY });
+            sources.push(if d_residual { &MAP_D_RESIDUAL } else { &MAP_NO_D_RESIDUAL });
+        }
+        sources
+    }
+
+    /// The instances of the tensors that the kernel reads or writes.
+    fn tensors(&self) -> String {
         let mut wgsl = String::new();
-        for source in sources {
-            wgsl += &format!("// ---- shaders/{}\n{}\n", source.name, source.text);
+        let atomic = self.dtype != DType::F32 && self.width == 1;
+        let mut instance = |source: &Source, slot: Slot, over: Option<Slot>| {
+            let over = over.map_or("", Slot::name);
+            let stored =
+                if atomic { format!("atomicLoad(&{over}[place(i)])") } else { format!("{over}[place(i)]") };
+            wgsl += &format!("// ---- shaders/{} for {}\n", source.name, slot.name());
+            wgsl += &source
+                .text
+                .replace("$STORED", &stored)
+                .replace("$OVER", over)
+                .replace("$NAME", slot.name())
+                .replace("$SLOT", &(slot as u32).to_string());
+            wgsl += "\n";
+        };
+        for (slot, over) in self.inputs() {
+            instance(&TENSOR_ADDRESS, slot, None);
+            instance(if over.is_some() { &TENSOR_OVER } else { &TENSOR_INPUT }, slot, over);
         }
+        for slot in self.outputs() {
+            instance(&TENSOR_ADDRESS, slot, None);
+            instance(if atomic { &TENSOR_OUTPUT_HALF } else { &TENSOR_OUTPUT }, slot, None);
+        }
+        let half = self.parameters != DType::F32;
+        for slot in self.slots() {
+            match slot {
+                Slot::Gamma | Slot::Beta => {
+                    instance(if half { &PARAMETER_HALF } else { &PARAMETER_F32 }, slot, None);
+                }
+                Slot::Dgamma | Slot::Dbeta => {
+                    let source = if half { &PARAMETER_GRADIENT_HALF } else { &PARAMETER_GRADIENT_F32 };
+                    instance(source, slot, None);
+                }
+                _ => {}
+            }
+        }
+        wgsl
+    }
+
+    /// The WGSL module: the files of words, walk, tensors, elements and kernel, each under its name.
+    pub fn wgsl(&self) -> String {
+        let mut wgsl = String::new();
+        let mut append = |sources: Vec<&Source>| {
+            for source in sources {
+                wgsl += &format!("// ---- shaders/{}\n{}\n", source.name, source.text);
+            }
+        };
+        append(self.common());
+        append(self.elements());
+        append(self.kernel.sources());
+        wgsl += &self.tensors();
         wgsl.replace("$INPUT", if self.shared { "read_write" } else { "read" })
     }
 
@@ -309,6 +593,7 @@ impl Variant {
             ("WORKGROUP_SIZE", f64::from(self.workgroup_size)),
             ("TEAM_SIZE", f64::from(self.team_size)),
             ("EDGES", f64::from(u8::from(self.edges))),
+            ("STRIDED", f64::from(u8::from(self.strided))),
         ];
         if self.kernel.chunked() {
             constants.push(("CHUNK_WORDS", f64::from(self.chunk_words)));
@@ -343,25 +628,32 @@ mod tests {
         vec![
             Kernel::ReduceMoments,
             Kernel::ReduceGradients { statistics: Saved, dx: false },
+            Kernel::ReduceGradients { statistics: Saved, dx: true },
             Kernel::ReduceGradients { statistics: Running, dx: false },
             Kernel::ReduceGradients { statistics: Running, dx: true },
             Kernel::FoldMoments,
             Kernel::MergeMoments,
             Kernel::FoldGradients,
+            Kernel::FoldRunning,
             Kernel::MapForward(Batch),
             Kernel::MapForward(Running),
             Kernel::MapBackward,
-            Kernel::MapFrozen,
+            Kernel::MapFrozen { dx: true },
+            Kernel::MapFrozen { dx: false },
             Kernel::MapCopy,
         ]
     }
 
     /// Whether the host dispatches the kernel over slices, as segments of single values.
     fn per_slice(kernel: Kernel) -> bool {
-        matches!(kernel, Kernel::FoldMoments | Kernel::MergeMoments | Kernel::FoldGradients)
+        matches!(
+            kernel,
+            Kernel::FoldMoments | Kernel::MergeMoments | Kernel::FoldGradients | Kernel::FoldRunning
+        )
     }
 
-    fn all_variants() -> Vec<Variant> {
+    /// Every walk, word, team and strip of every kernel, without pointwise operations, in f32.
+    fn plain_variants() -> Vec<Variant> {
         let mut variants = Vec::new();
         for kernel in all_kernels() {
             for walk in [WalkKind::Segments, WalkKind::Columns] {
@@ -373,23 +665,31 @@ mod tests {
                     if words || flat && columns || width == 1 && edges && !columns {
                         continue;
                     }
+                    // Nothing to do.
+                    if kernel == (Kernel::MapFrozen { dx: false }) {
+                        continue;
+                    }
                     for (workgroup_size, team_size, strip) in
                         [(8, 1, 1), (8, 1, 8), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
                     {
                         if strip > 1 && !columns {
                             continue;
                         }
-                        for shared in [false, true] {
-                            let chunk_words = 64 / width;
+                        for (shared, strided) in [(false, false), (true, true)] {
                             variants.push(Variant {
                                 kernel,
+                                pointwise: Pointwise::default(),
+                                dtype: DType::F32,
+                                parameters: DType::F32,
+                                packed_f16: false,
                                 walk,
                                 width,
                                 edges,
+                                strided: strided && !flat,
                                 strip,
                                 workgroup_size,
                                 team_size,
-                                chunk_words,
+                                chunk_words: if kernel.chunked() { 64 / width } else { 0 },
                                 shared,
                             });
                         }
@@ -400,6 +700,113 @@ mod tests {
         variants
     }
 
+    /// Every pointwise operation that a kernel can be asked for.
+    fn all_pointwise(kernel: Kernel) -> Vec<Pointwise> {
+        let mut all = Vec::new();
+        for activation in Activation::ALL {
+            for bits in 0..16_u32 {
+                let [residual, d_residual, from_y, in_place] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+                if from_y && !activation.is_invertible() {
+                    continue;
+                }
+                let activation = ActivationKind::of(activation);
+                let pointwise = Pointwise { activation, residual, d_residual, from_y, in_place };
+                let bindings = Variant { pointwise, ..example(kernel) }.slots().len();
+                // What the host asks for: see ops/.
+                let asked = match kernel {
+                    Kernel::MapFrozen { dx: false } => d_residual,
+                    Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
+                        bindings <= 9 && !from_y
+                    }
+                    Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+                    _ => true,
+                };
+                if pointwise.of(kernel) == pointwise && asked {
+                    all.push(pointwise);
+                }
+            }
+        }
+        all
+    }
+
+    /// A variant in the plainest walk.
+    fn example(kernel: Kernel) -> Variant {
+        Variant {
+            kernel,
+            pointwise: Pointwise::default(),
+            dtype: DType::F32,
+            parameters: DType::F32,
+            packed_f16: false,
+            walk: WalkKind::Segments,
+            width: if per_slice(kernel) { 1 } else { 4 },
+            edges: false,
+            strided: false,
+            strip: 1,
+            workgroup_size: 64,
+            team_size: if kernel == Kernel::MergeMoments || kernel == Kernel::FoldRunning { 1 } else { 64 },
+            chunk_words: if kernel.chunked() { 16 } else { 0 },
+            shared: false,
+        }
+    }
+
+    fn all_variants() -> Vec<Variant> {
+        let mut variants = plain_variants();
+        for kernel in all_kernels() {
+            for pointwise in all_pointwise(kernel) {
+                variants.push(Variant { pointwise, ..example(kernel) });
+                for (dtype, packed_f16) in [(DType::F16, false), (DType::F16, true), (DType::Bf16, false)] {
+                    // Activations do not know of the storage.
+                    let kind = pointwise.activation;
+                    if kind != ActivationKind::NONE && kind != ActivationKind::of(Activation::Relu) {
+                        continue;
+                    }
+                    for parameters in [DType::F32, dtype] {
+                        for width in [1, 4] {
+                            if per_slice(kernel)
+                                && (width == 4
+                                    || kernel == Kernel::MergeMoments
+                                    || kernel == Kernel::FoldMoments)
+                            {
+                                continue;
+                            }
+                            for walk in [WalkKind::Segments, WalkKind::Columns] {
+                                if walk == WalkKind::Columns
+                                    && (per_slice(kernel) || kernel == Kernel::MapCopy)
+                                {
+                                    continue;
+                                }
+                                let edges = width == 4;
+                                let example = example(kernel);
+                                variants.push(Variant {
+                                    pointwise,
+                                    dtype,
+                                    parameters,
+                                    packed_f16,
+                                    width,
+                                    walk,
+                                    edges,
+                                    ..example
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        variants.sort_by_key(Variant::key);
+        variants.dedup();
+        variants
+    }
+
+    /// No capability beyond WebGPU's core: every variant must run in a browser. (naga knows OpenGL devices, which cannot
+    /// convert binary16; the probe finds that out.)
+    fn capabilities(variant: &Variant) -> Capabilities {
+        match variant.packed_f16 {
+            true => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+            false => Capabilities::empty(),
+        }
+    }
+
     #[test]
     fn every_variant_is_valid() {
         for variant in all_variants() {
@@ -407,8 +814,7 @@ mod tests {
             let wgsl = variant.wgsl();
             let module = naga::front::wgsl::parse_str(&wgsl)
                 .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-            // No capability beyond WebGPU's core: every variant must run in a browser.
-            let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+            let info = Validator::new(ValidationFlags::all(), capabilities(&variant))
                 .validate(&module)
                 .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
 
@@ -430,7 +836,7 @@ mod tests {
             let key = variant.key();
             let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
             let info =
-                Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+                Validator::new(ValidationFlags::all(), capabilities(&variant)).validate(&module).unwrap();
             let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
             let mut used = Vec::new();
             for (handle, global) in module.global_variables.iter() {
@@ -447,7 +853,6 @@ mod tests {
             }
             used.sort_unstable();
             let declared: Vec<_> = variant
-                .kernel
                 .slots()
                 .into_iter()
                 .map(|slot| (slot as u32, slot.writes() || variant.shared && slot.is_input()))
@@ -462,7 +867,7 @@ mod tests {
         let variants = all_variants();
         let mut keys: Vec<_> = variants.iter().map(Variant::key).collect();
         assert!(keys.contains(
-            &"reduce_gradients<running,dx> columns f32x4 edges strip2 wg256 team32 chunk16 shared".to_owned()
+            &"reduce_gradients<running,dx> columns f32x4 edges strided strip2 wg256 team32 chunk16 shared".to_owned()
         ));
         keys.sort_unstable();
         keys.dedup();
@@ -473,15 +878,9 @@ mod tests {
     #[test]
     fn records_have_the_same_layout_in_rust_and_wgsl() {
         let variant = Variant {
-            kernel: Kernel::MapForward(StatisticsFrom::Batch),
             walk: WalkKind::Columns,
-            width: 4,
-            edges: true,
             strip: 2,
-            workgroup_size: 64,
-            team_size: 8,
-            chunk_words: 16,
-            shared: false,
+            ..example(Kernel::MapForward(StatisticsFrom::Batch))
         };
         let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
         let named = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {

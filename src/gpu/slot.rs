@@ -20,12 +20,14 @@ pub(crate) enum Slot {
     Saved = 13,
     Dgamma = 14,
     Dbeta = 15,
+    Residual = 16,
+    DResidual = 17,
 }
 
 impl Slot {
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 
-    /// The name in errors and, but for outputs that share their input's name, in the shaders.
+    /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
         match self {
             Slot::Params => "params",
@@ -41,6 +43,8 @@ impl Slot {
             Slot::SavedOut | Slot::Saved => "saved statistics",
             Slot::Dgamma => "dgamma",
             Slot::Dbeta => "dbeta",
+            Slot::Residual => "residual",
+            Slot::DResidual => "d_residual",
         }
     }
 
@@ -51,6 +55,7 @@ impl Slot {
             Slot::Params
                 | Slot::X
                 | Slot::Dy
+                | Slot::Residual
                 | Slot::Gamma
                 | Slot::Beta
                 | Slot::Running
@@ -61,11 +66,6 @@ impl Slot {
 
     /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
     pub const fn is_input(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Gamma | Slot::Beta)
-    }
-
-    /// Whether the array is walked in words, so that its offset counts words.
-    pub const fn walked(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Y | Slot::Dx)
+        matches!(self, Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta)
     }
 }

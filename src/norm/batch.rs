@@ -4,11 +4,13 @@
 //! Shift", 2015.
 
 use super::frozen::FrozenBatchNorm;
+use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance};
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::saved::Saved;
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::flag;
@@ -26,8 +28,11 @@ use crate::tensor::Tensor;
 /// ```text
 /// mean, var = moments of x            (biased variance)
 /// x̂ = (x − mean) / sqrt(var + eps)
-/// y = x̂·gamma + beta
+/// y = act(x̂·gamma + beta + residual)
 /// ```
+///
+/// The activation is one of the layer's options, by default none; the residual is given with x
+/// ([`Tensor::plus`]), and most often there is none.
 ///
 /// There is no mode flag. What updates running statistics takes `&mut self` and says train; inference is another type,
 /// [`FrozenBatchNorm`], to which [`freeze`](Self::freeze) turns this one.
@@ -169,18 +174,20 @@ impl BatchNorm {
     /// Prepares y from the statistics of the batch, with an update of the running statistics in the same recording.
     /// `saved` receives what the backward pass needs; without it there is none.
     ///
-    /// Two dispatches; moves 3 tensors (x twice, y once).
+    /// Two dispatches; moves 3 tensors (x twice, y once), and the residual if there is one.
+    ///
+    /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
     ///
     /// # Errors
-    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::Layout`], [`Error::EmptyBatch`],
-    /// [`Error::SingleValue`], and what binding the tensors can raise. Nothing changes on an error.
-    pub async fn prepare_train_forward(
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`],
+    /// [`Error::SingleValue`], [`Error::InPlace`], and what binding the tensors can raise. Nothing changes on an error.
+    pub async fn prepare_train_forward<'a>(
         &mut self,
-        x: &Tensor,
+        input: impl Into<Input<'a>>,
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_batch(x, y, saved, None, true).await?;
+        let prepared = self.prepare_batch(input.into(), y, saved, None, true).await?;
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
@@ -189,13 +196,13 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
-    pub async fn prepare_train_forward_untracked(
+    pub async fn prepare_train_forward_untracked<'a>(
         &self,
-        x: &Tensor,
+        input: impl Into<Input<'a>>,
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<Prepared> {
-        self.prepare_batch(x, y, saved, None, false).await
+        self.prepare_batch(input.into(), y, saved, None, false).await
     }
 
     /// As [`prepare_train_forward`](Self::prepare_train_forward), with moments that were computed before, of x or of
@@ -204,14 +211,14 @@ impl BatchNorm {
     /// # Errors
     /// Besides those, [`Error::Count`] if `saved` is given and the moments do not cover exactly as many values per
     /// channel as x holds: the gradient sums of x alone would then be wrong.
-    pub async fn prepare_train_forward_from(
+    pub async fn prepare_train_forward_from<'a>(
         &mut self,
         moments: &Moments,
-        x: &Tensor,
+        input: impl Into<Input<'a>>,
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_batch(x, y, saved, Some(moments), true).await?;
+        let prepared = self.prepare_batch(input.into(), y, saved, Some(moments), true).await?;
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
@@ -220,9 +227,10 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
-    pub async fn train_forward(&mut self, x: &Tensor) -> Result<(Tensor, Saved)> {
-        let (y, saved) = self.forward_outputs(x).await?;
-        let forward = self.prepare_train_forward(x, &y, Some(&saved)).await?;
+    pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
+        let input = input.into();
+        let (y, saved) = self.forward_outputs(input).await?;
+        let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
         self.submit(&forward).await?;
         Ok((y, saved))
     }
@@ -231,9 +239,10 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
-    pub async fn train_forward_untracked(&self, x: &Tensor) -> Result<(Tensor, Saved)> {
-        let (y, saved) = self.forward_outputs(x).await?;
-        let forward = self.prepare_train_forward_untracked(x, &y, Some(&saved)).await?;
+    pub async fn train_forward_untracked<'a>(&self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
+        let input = input.into();
+        let (y, saved) = self.forward_outputs(input).await?;
+        let forward = self.prepare_train_forward_untracked(input, &y, Some(&saved)).await?;
         self.parts.context.submit(&[&forward]).await?;
         Ok((y, saved))
     }
@@ -242,10 +251,15 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
-    pub async fn train_forward_from(&mut self, moments: &Moments, x: &Tensor) -> Result<Tensor> {
-        self.parts.view(x)?;
-        let y = self.parts.context.zeros_like(x).await?;
-        let forward = self.prepare_train_forward_from(moments, x, &y, None).await?;
+    pub async fn train_forward_from<'a>(
+        &mut self,
+        moments: &Moments,
+        input: impl Into<Input<'a>>,
+    ) -> Result<Tensor> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let y = self.parts.context.zeros_like(input.x).await?;
+        let forward = self.prepare_train_forward_from(moments, input, &y, None).await?;
         self.submit(&forward).await?;
         Ok(y)
     }
@@ -262,42 +276,72 @@ impl BatchNorm {
     /// Prepares the gradients through the batch statistics, as many as are asked for.
     ///
     /// ```text
-    /// dbeta = Σ dy        dgamma = Σ dy·x̂
-    /// dx = gamma / sqrt(var + eps)·(dy − dbeta/n − x̂·dgamma/n)
+    /// dz = dy·act'(z), z = x̂·gamma + beta + residual        d_residual = dz
+    /// dbeta = Σ dz        dgamma = Σ dz·x̂
+    /// dx = gamma / sqrt(var + eps)·(dz − dbeta/n − x̂·dgamma/n)
     /// ```
     ///
-    /// x must be what forward saw; gamma and beta are those that forward used, from `saved`. Two dispatches; moves
-    /// 5 tensors (x and dy twice, dx once), or 2 without dx.
+    /// x and the residual must be what forward saw, or x what forward left in its place if it was written over
+    /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches; moves 5 tensors (x and
+    /// dy twice, dx once), or 2 without dx; with an activation and a residual 2 more (the residual and d_residual once), or 3
+    /// more where d_residual has 16 bits and the derivative is not 0 or 1.
     ///
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
-    /// [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], and what binding the tensors can raise.
-    pub async fn prepare_backward(
+    /// [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], [`Error::Residual`], and what binding the
+    /// tensors can raise.
+    pub async fn prepare_backward<'a>(
         &self,
-        x: &Tensor,
+        input: impl Into<Input<'a>>,
         dy: &Tensor,
         saved: &Saved,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        let view = self.parts.view(x)?;
-        self.parts.check_targets(x, dy, targets)?;
+        let input = input.into();
+        let (x, view) = (input.x, self.parts.view_input(input)?);
+        self.parts.check_targets(input, dy, targets)?;
         if view.count() == 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
         saved.check(&self.parts.context, view.channels, view.count())?;
+        saved.check_residual(input.residual.is_some())?;
+        let from_y = saved.is_in_place();
+        self.parts.check_recoverable(from_y)?;
 
+        let residual = input.residual.filter(|_| self.parts.reads_residual(from_y));
+        let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         let mut tensors = vec![(Slot::X, x), (Slot::Dy, dy)];
+        tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
-        let mut build = self.parts.build(Op::TrainBackward, view, &tensors)?;
+        tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
+        let mut build = self.parts.build(Op::TrainBackward, view, residual.is_some(), &tensors)?;
+        build.pointwise.from_y = from_y;
+        build.pointwise.d_residual = targets.d_residual.is_some();
+        build.params.least_gamma = Saved::least_gamma(x.dtype());
+        if over_dy {
+            build.over(Slot::Dy, Slot::Dx);
+        }
         build.buffer(Slot::Saved, saved.buffer());
         Parts::bind_targets(&mut build, targets)?;
         reduce::gradients(&mut build, StatisticsFrom::Saved, false);
+        let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
+        let reduced = 2 + r + d;
         let traffic = if targets.dx.is_some() {
-            map::backward(&mut build);
-            Traffic::passes(x.byte_len(), 3, 5)
+            // What reduce has written as d_residual is dz, unless storing has rounded it.
+            let exact = x.dtype() == DType::F32 || self.parts.options.activation.is_mask();
+            if d == 1 && r == 1 && exact && !from_y {
+                map::backward_of_d_residual(&mut build);
+                Traffic::passes(x.byte_len(), reduced + 1, reduced + 3)
+            } else {
+                build.pointwise.in_place = over_dy;
+                map::backward(&mut build);
+                Traffic::passes(x.byte_len(), reduced + 1, reduced + 3 + r)
+            }
         } else {
-            fold::gradients(&mut build)?;
-            Traffic::passes(x.byte_len(), 2, 2)
+            if targets.dgamma.is_some() || targets.dbeta.is_some() {
+                fold::gradients(&mut build)?;
+            }
+            Traffic::passes(x.byte_len(), reduced, reduced)
         };
         build.finish(traffic).await
     }
@@ -306,10 +350,17 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`prepare_backward`](Self::prepare_backward).
-    pub async fn backward(&self, x: &Tensor, dy: &Tensor, saved: &Saved) -> Result<Gradients> {
-        self.parts.view(x)?;
-        let gradients = self.parts.allocate_gradients(x).await?;
-        let backward = self.prepare_backward(x, dy, saved, &gradients.targets()).await?;
+    pub async fn backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+    ) -> Result<Gradients> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let gradients = self.parts.allocate_gradients(input, dy).await?;
+        let targets = self.parts.computed(&gradients);
+        let backward = self.prepare_backward(input, dy, saved, &targets).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
     }
@@ -343,26 +394,28 @@ impl BatchNorm {
         Self { parts }
     }
 
-    async fn forward_outputs(&self, x: &Tensor) -> Result<(Tensor, Saved)> {
-        self.parts.view(x)?;
+    async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
+        self.parts.view_input(input)?;
         let context = &self.parts.context;
-        Ok((context.zeros_like(x).await?, Saved::new(context, x).await?))
+        Ok((context.zeros_like(input.x).await?, Saved::new(context, input.x).await?))
     }
 
     async fn prepare_batch(
         &self,
-        x: &Tensor,
+        input: Input<'_>,
         y: &Tensor,
         saved: Option<&Saved>,
         moments: Option<&Moments>,
         track: bool,
     ) -> Result<Prepared> {
         let context = &self.parts.context;
-        let view = self.parts.view(x)?;
+        let (x, view) = (input.x, self.parts.view_input(input)?);
         y.check_like("y", x)?;
         if view.count() == 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
+        let over_x = y.is_same_place(x);
+        self.parts.check_saved_in_place(over_x, saved)?;
         let count = moments.map_or(Some(view.count()), Moments::count);
         if count == Some(0) {
             let hint = "compute or merge them first";
@@ -383,29 +436,44 @@ impl BatchNorm {
             }
         }
 
-        let mut build = self.parts.build(Op::TrainForward, view, &[(Slot::X, x), (Slot::Y, y)])?;
+        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
+        tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
+        let mut build = self.parts.build(Op::TrainForward, view, input.residual.is_some(), &tensors)?;
+        if over_x {
+            build.over(Slot::X, Slot::Y);
+            build.pointwise.in_place = true;
+        }
         self.parts.bind_affine(&mut build)?;
         if let Some(saved) = saved {
             build.params.flags |= flag::SAVE;
+            if saved.is_in_place() {
+                build.params.flags |= flag::RECOVER;
+                build.params.least_gamma = Saved::least_gamma(x.dtype());
+            }
             build.buffer(Slot::SavedOut, saved.buffer());
         }
         if track {
             self.bind_running_update(&mut build);
         }
+        let mapped = 2 + u64::from(input.residual.is_some());
         let traffic = match moments {
             None => {
                 reduce::moments(&mut build);
-                Traffic::passes(x.byte_len(), 2, 3)
+                Traffic::passes(x.byte_len(), mapped, mapped + 1)
             }
             Some(moments) => {
                 moments.check(context, view.channels)?;
                 build.buffer(Slot::Partials, moments.buffer());
                 build.params.partials = 1;
-                Traffic::passes(x.byte_len(), 2, 2)
+                Traffic::passes(x.byte_len(), mapped, mapped)
             }
         };
         map::forward(&mut build, StatisticsFrom::Batch);
-        build.finish(traffic).await
+        let prepared = build.finish(traffic).await?;
+        if let Some(saved) = saved {
+            saved.note_residual(input.residual.is_some());
+        }
+        Ok(prepared)
     }
 
     fn bind_running_update(&self, build: &mut Build<'_>) {

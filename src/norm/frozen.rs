@@ -1,20 +1,23 @@
 //! Batch normalization with frozen statistics: inference, and gradients for fine-tuning.
 
 use super::batch::BatchNorm;
+use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningStatistics;
+use super::saved::SavedRecord;
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::Result;
-use crate::gpu::dispatch::Prepared;
-use crate::gpu::shader::StatisticsFrom;
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::shader::{Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce};
-use crate::plan::{Op, Traffic};
+use crate::plan::{Op, Traffic, WalkKind};
 use crate::tensor::Tensor;
 
-/// A batch-norm layer that normalizes with its running statistics: `y = (x − running_mean) /
-/// sqrt(running_var + eps)·gamma + beta`.
+/// A batch-norm layer that normalizes with its running statistics: `y = act((x − running_mean) /
+/// sqrt(running_var + eps)·gamma + beta + residual)`.
 ///
 /// It has no method that uses batch statistics or changes the running ones. Its backward pass is that of fine-tuning
 /// with frozen batch norm. [`unfreeze`](Self::unfreeze) turns it into a layer in training.
@@ -40,33 +43,43 @@ impl FrozenBatchNorm {
         Ok(Self { parts: Parts::from_existing(context, options, gamma, beta, running)? })
     }
 
-    /// Prepares y. An empty batch gives an empty result. One dispatch; moves 2 tensors.
+    /// Prepares y. An empty batch gives an empty result. One dispatch; moves 2 tensors, or 3 with a residual. y may be the
+    /// tensor x itself, which is then written over.
     ///
     /// # Errors
     /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels),
     /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can
     /// raise.
-    pub async fn prepare_forward(&self, x: &Tensor, y: &Tensor) -> Result<Prepared> {
-        let view = self.parts.view(x)?;
+    pub async fn prepare_forward<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+        let input = input.into();
+        let (x, view) = (input.x, self.parts.view_input(input)?);
         y.check_like("y", x)?;
         if view.count() == 0 {
             return Ok(Prepared::nothing(&self.parts.context, Op::Inference));
         }
-        let mut build = self.parts.build(Op::Inference, view, &[(Slot::X, x), (Slot::Y, y)])?;
+        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
+        tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
+        let mut build = self.parts.build(Op::Inference, view, input.residual.is_some(), &tensors)?;
+        if y.is_same_place(x) {
+            build.over(Slot::X, Slot::Y);
+            build.pointwise.in_place = true;
+        }
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);
-        build.finish(Traffic::passes(x.byte_len(), 2, 2)).await
+        let passes = tensors.len() as u64;
+        build.finish(Traffic::passes(x.byte_len(), passes, passes)).await
     }
 
     /// y. Submitted at once.
     ///
     /// # Errors
     /// As [`prepare_forward`](Self::prepare_forward).
-    pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.parts.view(x)?;
-        let y = self.parts.context.zeros_like(x).await?;
-        let forward = self.prepare_forward(x, &y).await?;
+    pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let y = self.parts.context.zeros_like(input.x).await?;
+        let forward = self.prepare_forward(input, &y).await?;
         self.parts.context.submit(&[&forward]).await?;
         Ok(y)
     }
@@ -74,11 +87,12 @@ impl FrozenBatchNorm {
     /// Prepares the gradients through the running statistics, as many as are asked for.
     ///
     /// ```text
-    /// dbeta = Σ dy        dgamma = Σ dy·x̂        dx = dy·gamma / sqrt(running_var + eps)
+    /// dz = dy·act'(z), z = x̂·gamma + beta + residual        d_residual = dz
+    /// dbeta = Σ dz        dgamma = Σ dz·x̂        dx = dz·gamma / sqrt(running_var + eps)
     /// ```
     ///
-    /// One pass over memory: moves 3 tensors, or 2 if dx or the parameter gradients are not asked for. gamma and
-    /// running statistics must be those of the forward pass.
+    /// One pass over memory: moves 3 tensors, or 2 if dx or the parameter gradients are not asked for, and the residual and
+    /// d_residual if there are. x, the residual, gamma, beta and running statistics must be those of the forward pass.
     ///
     /// # Errors
     /// [`Error::NoGradient`](crate::Error::NoGradient), [`Error::NoParameter`](crate::Error::NoParameter),
@@ -86,47 +100,79 @@ impl FrozenBatchNorm {
     /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can
     /// raise. An empty batch is fine: its sums
     /// are zero.
-    pub async fn prepare_backward(
+    pub async fn prepare_backward<'a>(
         &self,
-        x: &Tensor,
+        input: impl Into<Input<'a>>,
         dy: &Tensor,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        let view = self.parts.view(x)?;
-        self.parts.check_targets(x, dy, targets)?;
+        let input = input.into();
+        let (x, view) = (input.x, self.parts.view_input(input)?);
+        self.parts.check_targets(input, dy, targets)?;
         let sums = targets.dgamma.is_some() || targets.dbeta.is_some();
         if view.count() == 0 {
             return match sums {
-                true => self.prepare_empty_sums(targets).await,
+                true => self.prepare_empty_sums(x.dtype(), targets).await,
                 false => Ok(Prepared::nothing(&self.parts.context, Op::FrozenBackward)),
             };
         }
 
+        // Without an activation dz is dy.
+        let activated = self.parts.reads_residual(false);
+        let residual = input.residual.filter(|_| activated);
         let mut tensors = vec![(Slot::Dy, dy)];
-        tensors.extend(sums.then_some((Slot::X, x)));
+        tensors.extend((sums || activated).then_some((Slot::X, x)));
+        tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
-        let mut build = self.parts.build(Op::FrozenBackward, view, &tensors)?;
+        tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
+        let mut build = self.parts.build(Op::FrozenBackward, view, residual.is_some(), &tensors)?;
+        build.pointwise.d_residual = targets.d_residual.is_some();
+        let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
+        if over_dy {
+            build.over(Slot::Dy, Slot::Dx);
+            build.pointwise.in_place = true;
+        }
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
+        let passes = tensors.len() as u64;
+        let mut plan_passes = passes;
         if sums {
             Parts::bind_targets(&mut build, targets)?;
-            reduce::gradients(&mut build, StatisticsFrom::Running, targets.dx.is_some());
+            // Where neighbouring slices share words, one would write dx over a word whose dy the other has yet to sum.
+            let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
+            if in_two {
+                let pointwise = build.pointwise;
+                build.pointwise = Pointwise { in_place: false, d_residual: false, ..pointwise };
+                reduce::gradients(&mut build, StatisticsFrom::Running, false);
+                map::frozen(&mut build, pointwise, true);
+                plan_passes += 2 + u64::from(residual.is_some()) - u64::from(!activated);
+            } else {
+                let all =
+                    residual.is_some() && targets.dx.is_some() && targets.d_residual.is_some() && !over_dy;
+                let statistics = match all {
+                    // One binding more than there are: gamma, beta and running statistics become one.
+                    true => self.fold_running(&mut build).await?,
+                    false => StatisticsFrom::Running,
+                };
+                reduce::gradients(&mut build, statistics, targets.dx.is_some());
+            }
             fold::gradients(&mut build)?;
         } else {
-            map::frozen(&mut build);
+            let pointwise = build.pointwise;
+            map::frozen(&mut build, pointwise, targets.dx.is_some());
         }
-        let passes = tensors.len() as u64;
-        build.finish(Traffic::passes(x.byte_len(), passes, passes)).await
+        build.finish(Traffic::passes(x.byte_len(), passes, plan_passes)).await
     }
 
     /// All gradients that the layer has, through the running statistics. Submitted at once.
     ///
     /// # Errors
     /// As [`prepare_backward`](Self::prepare_backward).
-    pub async fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Gradients> {
-        self.parts.view(x)?;
-        let gradients = self.parts.allocate_gradients(x).await?;
-        let backward = self.prepare_backward(x, dy, &gradients.targets()).await?;
+    pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<Gradients> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let gradients = self.parts.allocate_gradients(input, dy).await?;
+        let backward = self.prepare_backward(input, dy, &self.parts.computed(&gradients)).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
     }
@@ -160,10 +206,19 @@ impl FrozenBatchNorm {
         Self { parts }
     }
 
+    /// The statistics and parameters of all channels in one buffer, by a dispatch over C values.
+    async fn fold_running(&self, build: &mut Build<'_>) -> Result<StatisticsFrom> {
+        let bytes = self.parts.running.channels() * size_of::<SavedRecord>() as u64;
+        let usage = wgpu::BufferUsages::STORAGE;
+        let folded = self.parts.context.create_buffer("folded statistics", bytes, usage).await?;
+        fold::running(build, &folded)?;
+        Ok(StatisticsFrom::Saved)
+    }
+
     /// The parameter gradients of an empty batch: zero, written or added like any other.
-    async fn prepare_empty_sums(&self, targets: &GradientTargets<'_>) -> Result<Prepared> {
+    async fn prepare_empty_sums(&self, dtype: DType, targets: &GradientTargets<'_>) -> Result<Prepared> {
         let channels = self.parts.running.channels();
-        let mut build = fold::empty_gradients(&self.parts.context, channels)?;
+        let mut build = fold::empty_gradients(&self.parts.context, channels, dtype)?;
         Parts::bind_targets(&mut build, targets)?;
         fold::gradients(&mut build)?;
         build.finish(Traffic::default()).await

@@ -2,6 +2,7 @@
 
 mod batch;
 mod frozen;
+mod input;
 mod options;
 mod parts;
 mod running;
@@ -9,6 +10,7 @@ mod saved;
 
 pub use batch::{BatchNorm, TrainForward};
 pub use frozen::FrozenBatchNorm;
+pub use input::Input;
 pub use options::{
     Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
 };

@@ -1,5 +1,6 @@
 //! What a layer is made with, and which gradients are asked of it.
 
+use crate::activation::Activation;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -89,13 +90,22 @@ pub struct BatchNormOptions {
     pub running_variance: RunningVariance,
     /// Which affine parameters the layer has.
     pub affine: Affine,
+    /// What is applied to the normalized values.
+    pub activation: Activation,
     /// Whether one value per channel is allowed in training.
     pub allow_single_value: bool,
 }
 
 impl BatchNormOptions {
     const fn new(eps: f64, momentum: Momentum, running_variance: RunningVariance) -> Self {
-        Self { eps, momentum, running_variance, affine: Affine::Both, allow_single_value: false }
+        Self {
+            eps,
+            momentum,
+            running_variance,
+            affine: Affine::Both,
+            activation: Activation::None,
+            allow_single_value: false,
+        }
     }
 
     /// `torch.nn.BatchNorm2d`: eps 1e-5, weight of the new value 0.1, unbiased running variance.
@@ -151,6 +161,13 @@ impl BatchNormOptions {
         self
     }
 
+    /// Sets what is applied to the normalized values, and a residual that is added to them, in the same pass over memory.
+    #[must_use]
+    pub const fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
     /// Allows one value per channel in training, as TensorFlow and Keras do: y is beta, dx is zero. PyTorch refuses
     /// it, because nothing can be learned from it, and so does the preset.
     #[must_use]
@@ -164,6 +181,7 @@ impl BatchNormOptions {
         if !(eps >= f32::MIN_POSITIVE && eps.is_finite()) {
             return Err(Error::Epsilon { got: self.eps });
         }
+        self.activation.check()?;
         self.momentum.check()
     }
 }
@@ -181,11 +199,13 @@ pub enum Accumulation {
 /// Where a backward pass puts its gradients; those that are `None` are not computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GradientTargets<'a> {
-    /// Gradient of x, shape of x.
+    /// Gradient of x, like x. May be the tensor dy itself, which is then written over.
     pub dx: Option<&'a Tensor>,
-    /// Gradient of gamma, `[C]`.
+    /// Gradient of the residual, like x. Without an activation it equals dy, which then saves the pass.
+    pub d_residual: Option<&'a Tensor>,
+    /// Gradient of gamma, `[C]`: f32, or of the type of x.
     pub dgamma: Option<&'a Tensor>,
-    /// Gradient of beta, `[C]`.
+    /// Gradient of beta, `[C]`, of the type of dgamma.
     pub dbeta: Option<&'a Tensor>,
     /// Whether `dgamma` and `dbeta` are written or added to.
     pub accumulation: Accumulation,
@@ -195,8 +215,10 @@ pub struct GradientTargets<'a> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Gradients {
-    /// Gradient of x, shape of x.
+    /// Gradient of x, like x.
     pub dx: Tensor,
+    /// Gradient of the residual, if there is one. Without an activation it is the tensor dy itself.
+    pub d_residual: Option<Tensor>,
     /// Gradient of gamma, `[C]`, if the layer has one.
     pub dgamma: Option<Tensor>,
     /// Gradient of beta, `[C]`, if the layer has one.
@@ -208,6 +230,7 @@ impl Gradients {
     pub fn targets(&self) -> GradientTargets<'_> {
         GradientTargets {
             dx: Some(&self.dx),
+            d_residual: self.d_residual.as_ref(),
             dgamma: self.dgamma.as_ref(),
             dbeta: self.dbeta.as_ref(),
             accumulation: Accumulation::Write,

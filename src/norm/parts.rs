@@ -2,15 +2,20 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::input::Input;
 use super::options::{Affine, BatchNormOptions, GradientTargets};
 use super::running::RunningStatistics;
+use super::saved::Saved;
+use crate::activation::Activation;
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::Build;
 use crate::gpu::params::flag;
+use crate::gpu::shader::{ActivationKind, Pointwise};
 use crate::gpu::slot::Slot;
 use crate::norm::Accumulation;
-use crate::plan::{Alignment, Op, Plan, Walk, plan_walk};
+use crate::plan::{Op, Walk, plan_walk};
 use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
 
@@ -67,7 +72,11 @@ impl Parts {
             if let Some(parameter) = parameter {
                 parameter.check_device(what, context)?;
                 parameter.check_shape(what, Shape::per_channel(channels))?;
+                parameter.check_contiguous(what)?;
             }
+        }
+        if let (Some(gamma), Some(beta)) = (&gamma, &beta) {
+            beta.check_dtype("beta", gamma.dtype())?;
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Self { context: context.clone(), options, gamma, beta, running, id })
@@ -79,24 +88,74 @@ impl Parts {
         if view.channels != self.running.channels() {
             return Err(Error::Channels { what: "x", expected: self.running.channels(), got: view.channels });
         }
+        // 16-bit parameters go with tensors of their type.
+        for (what, parameter) in [("gamma", &self.gamma), ("beta", &self.beta)] {
+            if let Some(parameter) = parameter.as_ref().filter(|parameter| parameter.dtype() != DType::F32) {
+                parameter.check_dtype(what, x.dtype())?;
+            }
+        }
+        Ok(view)
+    }
+
+    /// As [`view`](Self::view), with a residual that is like x.
+    pub fn view_input(&self, input: Input<'_>) -> Result<Channels> {
+        let view = self.view(input.x)?;
+        if let Some(residual) = input.residual {
+            residual.check_like("residual", input.x)?;
+        }
         Ok(view)
     }
 
     /// Starts an operation over x and the tensors of its shape.
-    pub fn build(&self, op: Op, view: Channels, tensors: &[(Slot, &Tensor)]) -> Result<Build<'_>> {
-        let alignment = Alignment::of(tensors.iter().map(|(_, tensor)| *tensor));
-        let plan = self.plan(view, alignment)?;
+    pub fn build(
+        &self,
+        op: Op,
+        view: Channels,
+        residual: bool,
+        tensors: &[(Slot, &Tensor)],
+    ) -> Result<Build<'_>> {
+        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
+        let capabilities = self.context.capabilities();
+        let walk = Walk::channels(view, &walked, capabilities.storage_alignment);
+        let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
         let mut build = Build::new(&self.context, op, plan);
         build.params.eps = self.options.eps as f32;
         build.params.count = view.count() as f32;
+        build.params.slope = self.options.activation.slope();
+        build.pointwise = Pointwise {
+            activation: ActivationKind::of(self.options.activation),
+            residual,
+            ..Default::default()
+        };
         for (slot, tensor) in tensors {
             build.tensor(*slot, tensor)?;
         }
         Ok(build)
     }
 
-    fn plan(&self, view: Channels, alignment: Alignment) -> Result<Plan> {
-        plan_walk(&Walk::channels(view, alignment), self.context.capabilities(), self.context.tuning())
+    /// Requires what backward needs to recover x̂ from y.
+    pub fn check_recoverable(&self, from_y: bool) -> Result<()> {
+        if from_y && !self.options.activation.is_invertible() {
+            let why = "the activation cannot be inverted, so x̂ cannot be recovered from y; keep x and use Saved::new";
+            return Err(Error::InPlace { why });
+        }
+        Ok(())
+    }
+
+    /// Requires that what is saved fits to where y is written.
+    pub fn check_saved_in_place(&self, over_x: bool, saved: Option<&Saved>) -> Result<()> {
+        let why = match (over_x, saved.map(Saved::is_in_place)) {
+            (true, Some(false)) => "y is written over x, which backward needs; use Saved::in_place",
+            (false, Some(true)) => "Saved::in_place is for a y that is written over x; use Saved::new",
+            (true, Some(true)) => return self.check_recoverable(true),
+            _ => return Ok(()),
+        };
+        Err(Error::InPlace { why })
+    }
+
+    /// Whether backward reads the residual, to compute the derivative of the activation or recover x̂.
+    pub fn reads_residual(&self, from_y: bool) -> bool {
+        self.options.activation != Activation::None || from_y
     }
 
     /// Binds gamma and beta, as far as the layer has them.
@@ -105,13 +164,20 @@ impl Parts {
         build.optional(Slot::Beta, self.beta.as_ref(), flag::BETA)
     }
 
-    /// Checks that the gradients asked for exist and have the right shapes.
-    pub fn check_targets(&self, x: &Tensor, dy: &Tensor, targets: &GradientTargets<'_>) -> Result<()> {
+    /// Checks that the gradients asked for exist and have the right shapes and types.
+    pub fn check_targets(&self, input: Input<'_>, dy: &Tensor, targets: &GradientTargets<'_>) -> Result<()> {
+        let x = input.x;
         dy.check_like("dy", x)?;
-        if let Some(dx) = targets.dx {
-            dx.check_like("dx", x)?;
+        for (what, tensor) in [("dx", targets.dx), ("d_residual", targets.d_residual)] {
+            if let Some(tensor) = tensor {
+                tensor.check_like(what, x)?;
+            }
+        }
+        if targets.d_residual.is_some() && input.residual.is_none() {
+            return Err(Error::NoParameter { gradient: "d_residual", parameter: "residual" });
         }
         let per_channel = Shape::per_channel(self.running.channels());
+        let mut dtype = None;
         for (gradient, tensor, parameter, exists) in [
             ("dgamma", targets.dgamma, "gamma", self.options.affine.has_gamma()),
             ("dbeta", targets.dbeta, "beta", self.options.affine.has_beta()),
@@ -121,9 +187,14 @@ impl Parts {
                     return Err(Error::NoParameter { gradient, parameter });
                 }
                 tensor.check_shape(gradient, per_channel)?;
+                tensor.check_contiguous(gradient)?;
+                if tensor.dtype() != DType::F32 {
+                    tensor.check_dtype(gradient, x.dtype())?;
+                }
+                tensor.check_dtype(gradient, *dtype.get_or_insert(tensor.dtype()))?;
             }
         }
-        if targets.dx.is_none() && targets.dgamma.is_none() && targets.dbeta.is_none() {
+        if [targets.dx, targets.d_residual, targets.dgamma, targets.dbeta].iter().all(Option::is_none) {
             return Err(Error::NoGradient);
         }
         Ok(())
@@ -140,17 +211,32 @@ impl Parts {
     }
 
     /// Tensors for all gradients that the layer has.
-    pub async fn allocate_gradients(&self, x: &Tensor) -> Result<super::Gradients> {
+    pub async fn allocate_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<super::Gradients> {
         let channels = self.running.channels() as usize;
-        let dx = self.context.zeros_like(x).await?;
-        let dgamma = match self.options.affine.has_gamma() {
-            true => Some(self.context.zeros(&[channels]).await?),
-            false => None,
+        let like = async |parameter: &Option<Tensor>| match parameter {
+            Some(parameter) => self.context.zeros_as(&[channels], parameter.dtype()).await.map(Some),
+            None => Ok(None),
         };
-        let dbeta = match self.options.affine.has_beta() {
-            true => Some(self.context.zeros(&[channels]).await?),
-            false => None,
+        let d_residual = match input.residual {
+            None => None,
+            // Nothing stands between the residual and y.
+            Some(_) if self.options.activation == Activation::None => Some(dy.clone()),
+            Some(_) => Some(self.context.zeros_like(input.x).await?),
         };
-        Ok(super::Gradients { dx, dgamma, dbeta })
+        Ok(super::Gradients {
+            dx: self.context.zeros_like(input.x).await?,
+            d_residual,
+            dgamma: like(&self.gamma).await?,
+            dbeta: like(&self.beta).await?,
+        })
+    }
+
+    /// What a convenience call computes of these gradients: not what is dy itself.
+    pub fn computed<'a>(&self, gradients: &'a super::Gradients) -> GradientTargets<'a> {
+        let mut targets = gradients.targets();
+        if self.options.activation == Activation::None {
+            targets.d_residual = None;
+        }
+        targets
     }
 }

@@ -1,8 +1,11 @@
 //! What a training forward pass leaves for its backward pass.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::{Context, ContextId};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback;
 use crate::tensor::Tensor;
@@ -18,7 +21,15 @@ pub struct Saved {
     home: ContextId,
     channels: u64,
     count: u64,
+    /// Whether forward writes y over x.
+    in_place: bool,
+    /// Whether the forward pass that was prepared last has a residual: `UNKNOWN`, `WITHOUT` or `WITH`.
+    residual: AtomicU8,
 }
+
+const UNKNOWN: u8 = 0;
+const WITHOUT: u8 = 1;
+const WITH: u8 = 2;
 
 /// Statistics of one channel as saved by a training forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +43,9 @@ pub struct SavedStatistics {
     pub var: f32,
     /// `1 / sqrt(var + eps)`.
     pub inv_std: f32,
+    /// Whether the backward pass can have x̂: not if y was written over x and |gamma| is below
+    /// [`Saved::least_gamma`]. Its gradients are NaN then.
+    pub recoverable: bool,
 }
 
 impl SavedStatistics {
@@ -51,8 +65,12 @@ pub(crate) struct SavedRecord {
     variance: f32,
     gamma: f32,
     beta: f32,
-    unused: [u32; 2],
+    status: u32,
+    unused: u32,
 }
+
+/// `STATUS_LOST` of the shader.
+const STATUS_LOST: u32 = 1;
 
 impl Saved {
     /// Room for the statistics of a tensor `[N, C, …]` of the shape of `x`. Until a forward pass has run, it holds
@@ -61,6 +79,32 @@ impl Saved {
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and those of an allocation.
     pub async fn new(context: &Context, x: &Tensor) -> Result<Self> {
+        Self::with(context, x, false).await
+    }
+
+    /// As [`new`](Self::new), for a forward pass that writes y over x, so that there is one tensor less to keep. The backward
+    /// pass is given y and recovers x̂ from it (InPlace-ABN, Rota Bulò, Porzi & Kontschieder 2018):
+    /// the activation must be invertible ([`Activation::is_invertible`](crate::Activation::is_invertible)).
+    ///
+    /// The rounding errors of y are divided by gamma. Where |gamma| is below [`least_gamma`](Self::least_gamma), the gradients
+    /// of the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn in_place(context: &Context, x: &Tensor) -> Result<Self> {
+        Self::with(context, x, true).await
+    }
+
+    /// The least |gamma| with which x̂ is recovered from values of a type: 2^-10 in f32, 2^-5 in f16, 2^-4 in bf16.
+    pub const fn least_gamma(dtype: DType) -> f32 {
+        match dtype {
+            DType::F32 => 1.0 / 1024.0,
+            DType::F16 => 1.0 / 32.0,
+            DType::Bf16 => 1.0 / 16.0,
+        }
+    }
+
+    async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
         let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
         let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
@@ -69,6 +113,8 @@ impl Saved {
             home: context.id(),
             channels: view.channels,
             count: view.count(),
+            in_place,
+            residual: UNKNOWN.into(),
         })
     }
 
@@ -83,8 +129,32 @@ impl Saved {
         let records: Vec<SavedRecord> = bytemuck::pod_collect_to_vec(&bytes);
         Ok(records
             .iter()
-            .map(|r| SavedStatistics { shift: r.shift, delta: r.delta, var: r.variance, inv_std: r.inv_std })
+            .map(|r| SavedStatistics {
+                shift: r.shift,
+                delta: r.delta,
+                var: r.variance,
+                inv_std: r.inv_std,
+                recoverable: r.status & STATUS_LOST == 0,
+            })
             .collect())
+    }
+
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.in_place
+    }
+
+    /// Remembers whether forward has a residual.
+    pub(crate) fn note_residual(&self, residual: bool) {
+        self.residual.store(if residual { WITH } else { WITHOUT }, Ordering::Relaxed);
+    }
+
+    /// Requires that backward has a residual if forward had one.
+    pub(crate) fn check_residual(&self, residual: bool) -> Result<()> {
+        match (self.residual.load(Ordering::Relaxed), residual) {
+            (WITH, false) => Err(Error::Residual { expected: true }),
+            (WITHOUT, true) => Err(Error::Residual { expected: false }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn buffer(&self) -> &wgpu::Buffer {

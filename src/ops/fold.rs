@@ -2,6 +2,7 @@
 //! dispatch of its own; these are the dispatches for where none follows.
 
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::Kernel;
@@ -20,8 +21,9 @@ pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
 }
 
 /// Starts a fold of gradient sums over no partial results.
-pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<'_>> {
-    let plan = plan_per_slice(channels, 0, 1, context.capabilities(), context.tuning())?;
+pub(crate) fn empty_gradients(context: &Context, channels: u64, dtype: DType) -> Result<Build<'_>> {
+    let (capabilities, tuning) = (context.capabilities(), context.tuning());
+    let plan = plan_per_slice(channels, 0, 1, dtype, capabilities, tuning)?;
     let mut build = Build::new(context, Op::FrozenBackward, plan);
     build.params.partials = 0;
     Ok(build)
@@ -29,15 +31,27 @@ pub(crate) fn empty_gradients(context: &Context, channels: u64) -> Result<Build<
 
 fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let context = build.context();
-    let Plan { slices, team_size, .. } = *build.plan();
+    let Plan { slices, team_size, dtype, .. } = *build.plan();
     let plan = plan_per_slice(
         slices.into(),
         build.params.partials,
         team_size,
+        dtype,
         context.capabilities(),
         context.tuning(),
     )?;
     build.dispatch_over(kernel, plan);
+    Ok(())
+}
+
+/// Dispatches the fold of running statistics into `saved`, and lets later dispatches read them from there.
+pub(crate) fn running(build: &mut Build<'_>, saved: &wgpu::Buffer) -> Result<()> {
+    let context = build.context();
+    let Plan { slices, dtype, .. } = *build.plan();
+    let plan = plan_per_slice(slices.into(), 1, 1, dtype, context.capabilities(), context.tuning())?;
+    build.buffer(Slot::SavedOut, saved);
+    build.buffer(Slot::Saved, saved);
+    build.dispatch_over(Kernel::FoldRunning, plan);
     Ok(())
 }
 
@@ -48,7 +62,8 @@ pub(crate) async fn merge(
     moments: &wgpu::Buffer,
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
-    let plan = plan_per_slice(channels, 1, 1, context.capabilities(), context.tuning())?;
+    let (capabilities, tuning) = (context.capabilities(), context.tuning());
+    let plan = plan_per_slice(channels, 1, 1, DType::F32, capabilities, tuning)?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.buffer(Slot::Moments, moments);
     build.buffer(Slot::Partials, other);

@@ -2,14 +2,15 @@
 //! (shaders/map/).
 
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::shader::{Kernel, StatisticsFrom};
+use crate::gpu::shader::{ActivationKind, Kernel, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::plan::{Alignment, Op, Traffic, Walk, plan_walk};
+use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 
-/// Dispatches y = x̂·gamma + beta.
+/// Dispatches y = act(x̂·gamma + beta + residual).
 pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {
     build.dispatch(Kernel::MapForward(statistics));
 }
@@ -19,26 +20,48 @@ pub(crate) fn backward(build: &mut Build<'_>) {
     build.dispatch(Kernel::MapBackward);
 }
 
-/// Dispatches dx through frozen statistics alone.
-pub(crate) fn frozen(build: &mut Build<'_>) {
-    build.dispatch(Kernel::MapFrozen);
+/// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
+/// again, nor the activation computed.
+pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
+    let plain = Pointwise { activation: ActivationKind::NONE, ..Pointwise::default() };
+    build.dispatch_with(Kernel::MapBackward, plain, Some((Slot::Dy, Slot::DResidual)));
+}
+
+/// Dispatches dx, if asked for, and d_residual through frozen statistics alone.
+pub(crate) fn frozen(build: &mut Build<'_>, pointwise: Pointwise, dx: bool) {
+    build.dispatch_with(Kernel::MapFrozen { dx }, pointwise, None);
 }
 
 /// Prepares y = x for two tensors of one shape: the plainest map, and the yardstick that the benchmark holds every
 /// kernel against.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the shapes differ, and what binding the tensors can raise.
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) if they differ,
+/// [`Error::NotContiguous`](crate::Error::NotContiguous), and what binding the tensors can raise.
 pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<Prepared> {
     y.check_shape("y", x.shape())?;
+    y.check_dtype("y", x.dtype())?;
     if x.shape().len() == 0 {
         return Ok(Prepared::nothing(context, Op::Copy));
     }
-    let walk = Walk::flat(x.shape().len(), Alignment::of([x, y]));
-    let plan = plan_walk(&walk, context.capabilities(), context.tuning())?;
+    // What the values are does not matter: as few words as possible.
+    let (x, y) = (as_words(x)?, as_words(y)?);
+    let capabilities = context.capabilities();
+    let walk = Walk::flat(&[&x, &y], capabilities.storage_alignment);
+    let plan = plan_walk(&walk, capabilities, context.tuning())?;
     let mut build = Build::new(context, Op::Copy, plan);
-    build.tensor(Slot::X, x)?;
-    build.tensor(Slot::Y, y)?;
+    build.tensor(Slot::X, &x)?;
+    build.tensor(Slot::Y, &y)?;
     build.dispatch(Kernel::MapCopy);
     build.finish(Traffic::passes(x.byte_len(), 2, 2)).await
+}
+
+/// A contiguous tensor as one of f32, if it begins and ends at multiples of 4 bytes.
+fn as_words(tensor: &Tensor) -> Result<Tensor> {
+    let what = "a tensor to copy";
+    tensor.check_contiguous(what)?;
+    if tensor.dtype() == DType::F32 || !(tensor.byte_offset() | tensor.byte_len()).is_multiple_of(4) {
+        return Ok(tensor.clone());
+    }
+    tensor.as_f32_words()
 }

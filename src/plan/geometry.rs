@@ -1,6 +1,6 @@
 //! A walk in words: how wide they are, how many, and which invocations walk what together.
 
-use super::problem::{Alignment, Pattern};
+use super::problem::{Alignment, Part, Pattern};
 use super::tuned::{column_words, most_strips, team_rounds};
 use super::{Capabilities, Tuning, Walk};
 use crate::error::{Error, Result};
@@ -8,42 +8,47 @@ use crate::error::{Error, Result};
 /// How memory is accessed.
 pub(super) struct Words {
     pub width: u32,
-    /// Element of a word at which the tensors begin.
-    pub phase: u32,
     /// Slices begin or end inside of words.
     pub edges: bool,
 }
 
 impl Words {
     pub fn choose(walk: &Walk, tuning: &Tuning, reasons: &mut Vec<String>) -> Self {
+        let (narrow, wide) = (walk.dtype.size(), 4 * walk.dtype.size());
         let scalar = |reasons: &mut Vec<String>, why: &str| {
-            reasons.push(format!("words: 4 bytes, {why}"));
-            Self { width: 1, phase: 0, edges: false }
+            reasons.push(format!("words: {narrow} bytes, {why}"));
+            Self { width: 1, edges: false }
         };
         if tuning.width == Some(1) {
             return scalar(reasons, "forced");
         }
-        let phase = match walk.alignment {
-            Alignment::Same(phase) => phase,
+        match walk.alignment {
+            Alignment::Same => {}
             Alignment::Differs => {
-                return scalar(reasons, "because the tensors begin at different places of 16-byte words");
+                let why = format!("because the tensors begin at different places of {wide}-byte words");
+                return scalar(reasons, &why);
             }
             Alignment::Cut => {
-                return scalar(reasons, "because a buffer ends inside of its tensor's last 16-byte word");
+                let why = format!("because a buffer ends inside of its tensor's last {wide}-byte word");
+                return scalar(reasons, &why);
             }
-        };
+        }
+        let phase = walk.parts.iter().map(|part| part.phase).max().unwrap_or(0);
         let edges = match walk.pattern {
-            Pattern::Segments { inner, .. } if inner < 3 => {
-                return scalar(reasons, "because a 16-byte word could hold more than two runs");
+            Pattern::Segments { inner, .. } | Pattern::Run { elements: inner } if inner < 3 => {
+                return scalar(reasons, &format!("because a {wide}-byte word could hold more than two runs"));
+            }
+            Pattern::Run { .. } => {
+                phase != 0 || walk.parts.iter().any(|part| !part.elements.is_multiple_of(4))
             }
             Pattern::Segments { inner, .. } => phase != 0 || !inner.is_multiple_of(4),
             Pattern::Columns { .. } => phase != 0,
         };
         reasons.push(match edges {
-            false => "words: 16 bytes".to_owned(),
-            true => format!("words: 16 bytes with masks; tensors begin at element {phase} of one"),
+            false => format!("words: {wide} bytes"),
+            true => format!("words: {wide} bytes with masks; tensors begin at element {phase} of one"),
         });
-        Self { width: 4, phase, edges }
+        Self { width: 4, edges }
     }
 }
 
@@ -55,9 +60,6 @@ pub(super) struct Geometry {
     pub columns: u64,
     pub slice_words: u64,
     pub run_words: u64,
-    pub slice_stride: u64,
-    pub run_stride: u64,
-    pub inner: u64,
     pub elements: u64,
     pub team_size: u32,
     pub strip: u32,
@@ -75,60 +77,66 @@ impl Geometry {
         reasons: &mut Vec<String>,
     ) -> Result<Self> {
         let width = u64::from(words.width);
+        let elements = walk.pattern.elements();
+        let segments = |slices: u64, runs: u64, run_words: u64, reasons: &mut Vec<String>| {
+            let slice_words = runs * run_words;
+            Ok(Self {
+                slices,
+                records: slices,
+                columns: slices,
+                slice_words,
+                run_words,
+                elements,
+                team_size: segment_team(slices, slice_words, workgroup_size, capabilities, tuning, reasons)?,
+                strip: 1,
+                incomplete: false,
+            })
+        };
         match walk.pattern {
-            Pattern::Segments { slices, runs, inner, slice_stride, run_stride } => {
-                // With edges, the words that a run touches wherever it begins, and strides in values.
-                let (run_words, unit) = match words.edges {
-                    true if slices * runs == 1 => ((u64::from(words.phase) + inner).div_ceil(width), 1),
-                    true => ((inner + 2 * (width - 1)) / width, 1),
-                    false => (inner / width, width),
-                };
-                let slice_words = runs * run_words;
-                Ok(Self {
-                    slices,
-                    records: slices,
-                    columns: slices,
-                    slice_words,
-                    run_words,
-                    slice_stride: slice_stride / unit,
-                    run_stride: run_stride / unit,
-                    inner,
-                    elements: slices * runs * inner,
-                    team_size: segment_team(
-                        slices,
-                        slice_words,
-                        workgroup_size,
-                        capabilities,
-                        tuning,
-                        reasons,
-                    )?,
-                    strip: 1,
-                    incomplete: false,
-                })
+            Pattern::Run { .. } => {
+                let words =
+                    walk.parts.iter().map(|part| (u64::from(part.phase) + part.elements).div_ceil(width));
+                segments(1, 1, words.sum(), reasons)
             }
-            Pattern::Columns { slices, rows } => {
+            // With edges, the words that a run touches wherever it begins.
+            Pattern::Segments { slices, samples, inner } => {
+                let run_words = if words.edges { (inner + 2 * (width - 1)) / width } else { inner / width };
+                segments(slices, samples, run_words, reasons)
+            }
+            Pattern::Columns { slices, samples, inner } => {
+                let rows = samples * inner;
                 let (repeat, strip, team_size) =
-                    column_team(slices, rows, words, workgroup_size, capabilities, tuning, reasons)?;
-                let elements = slices * rows;
+                    column_team(slices, rows, walk, words, workgroup_size, capabilities, tuning, reasons)?;
                 let records = slices * repeat;
                 let run_words = records / width;
+                let rows_of = |part: &Part| {
+                    let phase = if words.width == 1 { 0 } else { u64::from(part.phase) };
+                    (phase + part.elements).div_ceil(records)
+                };
+                let full = |part: &Part| part.elements.is_multiple_of(records);
                 Ok(Self {
                     slices,
                     records,
                     columns: run_words,
-                    slice_words: (u64::from(words.phase) + elements).div_ceil(records),
+                    slice_words: walk.parts.iter().map(rows_of).sum(),
                     run_words,
-                    slice_stride: 1,
-                    run_stride: run_words,
-                    inner: 1,
                     elements,
                     team_size,
                     strip,
-                    incomplete: !elements.is_multiple_of(records)
+                    incomplete: !walk.parts.iter().all(full)
                         || strip > 1
                             && !run_words.is_multiple_of(u64::from(workgroup_size / team_size * strip)),
                 })
             }
+        }
+    }
+
+    /// Bytes from a row of columns to the next, at most.
+    pub fn row_bytes(&self, walk: &Walk) -> u64 {
+        let dense = self.records * walk.dtype.size();
+        match walk.pattern {
+            Pattern::Columns { inner, .. } if walk.strided => dense.max(walk.sample_bytes.div_ceil(inner)),
+            _ => dense,
         }
     }
 }
@@ -178,9 +186,11 @@ fn segment_team(
 }
 
 /// Rows that are taken as one, and invocations that walk a column together.
+#[expect(clippy::too_many_arguments, reason = "one decision of the policy")]
 fn column_team(
     slices: u64,
     rows: u64,
+    walk: &Walk,
     words: &Words,
     workgroup_size: u32,
     capabilities: &Capabilities,
@@ -204,6 +214,8 @@ fn column_team(
     // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
     let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
     let candidates: Vec<u64> = match tuning.rows {
+        // Rows that are apart are no one row.
+        _ if walk.strided => vec![whole],
         Some(forced) => vec![whole * u64::from(forced)],
         None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
     };

@@ -8,9 +8,10 @@ mod plan;
 mod policy;
 mod problem;
 mod tuned;
+mod windows;
 
 pub use capabilities::Capabilities;
-pub use plan::{Plan, Tuning, WalkKind};
+pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
-pub(crate) use problem::{Alignment, Walk};
+pub(crate) use problem::Walk;
 pub use problem::{Op, Traffic};

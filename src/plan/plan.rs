@@ -1,7 +1,9 @@
 //! What the policy decides, and what a caller may force.
 
 use std::fmt;
+use std::ops::Range;
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
@@ -9,7 +11,7 @@ use crate::error::{Error, Result};
 /// ([`Plan::reasons`] says so).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
-    /// f32 per memory access: 1, or 4 where that is possible.
+    /// Values per memory access: 1, or 4 where that is possible.
     pub width: Option<u32>,
     /// Invocations per workgroup.
     pub workgroup_size: Option<u32>,
@@ -22,6 +24,13 @@ pub struct Tuning {
     /// Channels last: words of a row that an invocation walks at once at most, 1, 2, 4 or 8; as many as leave no more than
     /// an eighth of the invocations idle.
     pub strip: Option<u32>,
+    /// Words, or rows, per tile, as in [`Plan::tile_words`], instead of a number of splits: plans that share it, and all but
+    /// the windows besides, give the same bits.
+    pub tile: Option<u32>,
+    /// Bytes of a tensor that one dispatch binds at most, below the device's own limit.
+    pub window_bytes: Option<u64>,
+    /// Convert binary16 by integer arithmetic even where the device's own conversion is exact.
+    pub integer_f16: bool,
 }
 
 impl Tuning {
@@ -41,6 +50,8 @@ impl Tuning {
             ("teams of no invocations", self.team_size),
             ("slices of no workgroups", self.splits),
             ("rows of no rows", self.rows),
+            ("tiles of no words", self.tile),
+            ("windows of no bytes", self.window_bytes.map(|bytes| u32::from(bytes > 0))),
         ] {
             if forced == Some(0) {
                 return refused(what, 0, 1);
@@ -78,10 +89,14 @@ impl WalkKind {
 pub struct Plan {
     /// How the walk goes through memory.
     pub walk: WalkKind,
-    /// f32 per word.
+    /// How values are stored.
+    pub dtype: DType,
+    /// Values per word.
     pub width: u32,
     /// Whether slices, or the tensor, begin or end inside of words, rows or strips.
     pub edges: bool,
+    /// Whether rows or samples of a tensor are further apart than in a dense one.
+    pub strided: bool,
     /// Words of a row that an invocation walks at once.
     pub strip: u32,
     /// Invocations per workgroup.
@@ -94,32 +109,56 @@ pub struct Plan {
     pub slices: u32,
     /// Partial results per split: a multiple of the slices.
     pub records: u32,
-    /// Workgroups that the slices, or the columns, are divided among.
-    pub blocks: u32,
     /// Tiles per slice.
     pub splits: u32,
+    /// Words, or rows, per tile: the leaves of the reduction. Windows are cut between tiles.
+    pub tile_words: u32,
+    /// Iterations that one invocation runs at most, summed over its loops.
+    pub longest_loop: u64,
+    /// What is walked by one dispatch each: one window unless the tensors exceed a binding, or lie in several buffers.
+    pub windows: Vec<Window>,
+    /// Why the policy decided so, one decision each.
+    pub reasons: Vec<String>,
+}
+
+/// A part of a walk that one dispatch covers. Its values are consecutive in dense tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Window {
+    /// Its values, as indices into a dense tensor.
+    pub elements: Range<u64>,
+    /// The first of its slices, and how many it has.
+    pub first_slice: u32,
+    /// Slices in the window.
+    pub slices: u32,
+    /// The first of its tiles among those of a slice.
+    pub first_split: u32,
+    /// Tiles per slice in the window.
+    pub splits: u32,
+    /// Row of a sample at which it begins (columns).
+    pub first_row: u32,
+    /// Workgroups that the slices, or the columns, are divided among.
+    pub blocks: u32,
     /// Words per slice; rows of a matrix.
     pub slice_words: u32,
-    /// Words, or rows, per tile.
-    pub tile_words: u32,
+    /// Words of a span, which consists of whole tiles and a shorter one: a run, or all of a slice.
+    pub span_words: u32,
+    /// Tiles of a span.
+    pub span_tiles: u32,
     /// Words per contiguous run, or per row.
     pub run_words: u32,
     /// Distance between neighbouring slices, in words, with edges in values.
     pub slice_stride: u32,
     /// Distance between consecutive runs of a slice, in words, with edges in values; between rows, in words.
     pub run_stride: u32,
-    /// Values per run.
+    /// Values per run; rows of a sample (columns).
     pub inner: u32,
-    /// Values of the tensor.
-    pub elements: u32,
     /// Element of a word at which the tensors begin.
     pub phase: u32,
+    /// Values of the window's first word that lie before it.
+    pub before: u32,
     /// Workgroups in x and y.
     pub grid: [u32; 2],
-    /// Iterations that one invocation runs at most, summed over its loops.
-    pub longest_loop: u64,
-    /// Why the policy decided so, one decision each.
-    pub reasons: Vec<String>,
 }
 
 impl Plan {
@@ -131,11 +170,15 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { width, workgroup_size, team_size, slices, splits, tile_words, grid, longest_loop, .. } =
-            self;
-        write!(f, "{} f32x{width}", self.walk.name())?;
+        let Self {
+            dtype, width, workgroup_size, team_size, slices, splits, tile_words, longest_loop, ..
+        } = self;
+        write!(f, "{} {}x{width}", self.walk.name(), dtype.short())?;
         if self.edges {
             write!(f, " edges")?;
+        }
+        if self.strided {
+            write!(f, " strided")?;
         }
         if self.strip > 1 {
             write!(f, " strip{}", self.strip)?;
@@ -144,10 +187,11 @@ impl fmt::Display for Plan {
         if self.records > self.slices {
             write!(f, " ({} rows as one)", self.records / self.slices)?;
         }
-        write!(
-            f,
-            " x splits {splits} tile {tile_words} words grid {}x{} loop {longest_loop}",
-            grid[0], grid[1]
-        )
+        write!(f, " x splits {splits} tile {tile_words} words")?;
+        match self.windows.as_slice() {
+            [window] => write!(f, " grid {}x{}", window.grid[0], window.grid[1])?,
+            windows => write!(f, " windows {}", windows.len())?,
+        }
+        write!(f, " loop {longest_loop}")
     }
 }

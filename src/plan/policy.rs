@@ -1,8 +1,12 @@
 //! How a problem is cut into workgroups: a pure function of the problem, the capabilities and what the caller forces.
 
 use super::geometry::{Geometry, Words};
+use super::plan::Window;
+use super::problem::Pattern;
 use super::tuned::{min_tile_rounds, target_workgroups, workgroup_size};
+use super::windows::{Cutter, Tiles, grid, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wgsl allows for 64.
@@ -50,7 +54,8 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     let geometry = Geometry::new(walk, &words, workgroup_size, capabilities, tuning, &mut reasons)?;
     let team_size = geometry.team_size;
     let lanes = u64::from(team_size);
-    let blocks = geometry.columns.div_ceil(u64::from(workgroup_size / team_size * geometry.strip));
+    let teams = u64::from(workgroup_size / team_size * geometry.strip);
+    let blocks = geometry.columns.div_ceil(teams);
     let slice_words = geometry.slice_words;
     let repeat = geometry.records / geometry.slices;
     // A component of a column sums every value itself, one of a run every fourth: half as many in a row keep the variance
@@ -76,7 +81,7 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
             reasons.push(format!("splits: {forced} forced"));
             u64::from(forced)
         }
-        None => choose_splits(&geometry, blocks, repeat, capabilities, &mut reasons),
+        None => choose_splits(&geometry, walk.dtype.size(), blocks, repeat, capabilities, &mut reasons),
     };
     if splits > splits_allowed {
         reasons.push(format!("splits: no more than {splits_allowed} for the loop limit"));
@@ -86,12 +91,33 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
         reasons.push(format!("splits: {splits_needed} for the loop limit"));
     }
     let splits = splits.max(splits_needed).min(slice_words);
-    let mut tile_words = slice_words.div_ceil(splits);
-    if tile_words > lanes {
-        tile_words = tile_words.next_multiple_of(lanes);
+
+    // Room for what lies between the start of a binding and that of a window, and after its last word.
+    let limit = tuning.window_bytes.unwrap_or(u64::MAX).min(capabilities.max_binding_bytes);
+    let room = limit.saturating_sub(2 * capabilities.storage_alignment).max(1);
+    let fits = walk.parts.iter().all(|part| walk.fits(part, limit));
+    let most_words = rounds_allowed * lanes;
+    let window = if fits { None } else { Some(room) };
+    let tiles = match tuning.tile {
+        Some(forced) => forced_tiles(walk, &geometry, forced.into(), &mut reasons),
+        None => choose_tiles(walk, &words, &geometry, splits, lanes, most_words, window),
+    };
+    let cutter = Cutter { walk, words: &words, geometry: &geometry, tiles, teams, capabilities, limit, room };
+    let (windows, splits) = cutter.cut()?;
+    if windows.len() > 1 {
+        reasons.push(format!(
+            "windows: {} of {} buffers, each of at most {limit} bytes, cut between tiles",
+            windows.len(),
+            walk.parts.len()
+        ));
     }
-    let splits = slice_words.div_ceil(tile_words);
-    let longest_loop = iterations(tile_words.div_ceil(lanes), splits);
+    let tile_words = match tiles {
+        Tiles::Whole(samples) if matches!(walk.pattern, Pattern::Segments { .. }) => {
+            samples * geometry.run_words
+        }
+        Tiles::Whole(words) | Tiles::OfRuns { words, .. } => words,
+    };
+    let longest_loop = iterations(tile_words.min(slice_words).div_ceil(lanes), splits);
     if longest_loop + strip * TREE_ITERATIONS >= capabilities.max_loop_iterations {
         return Err(Error::TooLarge {
             what: "a channel of x",
@@ -104,30 +130,104 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
 
     Ok(Plan {
         walk: if walk.pattern.is_columns() { WalkKind::Columns } else { WalkKind::Segments },
+        dtype: walk.dtype,
         width: words.width,
         edges: words.edges || geometry.incomplete,
+        strided: walk.strided,
         strip: geometry.strip,
         workgroup_size,
         team_size,
         chunk_words,
-        slices: address(geometry.slices)?,
-        records: address(geometry.records)?,
-        blocks: address(blocks)?,
-        splits: address(splits)?,
-        slice_words: address(slice_words)?,
-        tile_words: address(tile_words)?,
-        run_words: address(geometry.run_words)?,
-        slice_stride: address(geometry.slice_stride)?,
-        run_stride: address(geometry.run_stride)?,
-        inner: address(geometry.inner)?,
-        elements: u32::try_from(u64::from(words.phase) + geometry.elements)
-            .map_err(|_| too_many(geometry.elements))?
-            - words.phase,
-        phase: words.phase,
-        grid: grid(blocks * splits, capabilities)?,
+        slices: narrow(geometry.slices)?,
+        records: narrow(geometry.records)?,
+        splits: narrow(splits)?,
+        tile_words: narrow(tile_words)?,
         longest_loop,
+        windows,
         reasons,
     })
+}
+
+/// Cuts each slice into about as many tiles as wanted: of whole samples where there are enough, else each run into
+/// several, so that windows can be cut between tiles. A tile has at most `most_words`, and `window` bytes if everything
+/// does not fit into one binding.
+fn choose_tiles(
+    walk: &Walk,
+    words: &Words,
+    geometry: &Geometry,
+    splits: u64,
+    lanes: u64,
+    most_words: u64,
+    window: Option<u64>,
+) -> Tiles {
+    let fits = window.is_none();
+    let room = window.unwrap_or(u64::MAX);
+    let word_bytes = u64::from(words.width) * walk.dtype.size();
+    let rounded = |tile: u64| if tile > lanes { tile.next_multiple_of(lanes) } else { tile };
+    let bounded = |tile: u64, most: u64| {
+        if tile > most { (most - most % lanes).max(most).clamp(1, tile) } else { tile }
+    };
+    let starts = || {
+        let ends = walk.parts.iter().scan(0, |sum, part| {
+            *sum += part.elements;
+            Some(*sum)
+        });
+        ends.take(walk.parts.len().saturating_sub(1))
+    };
+    // Tiles that the starts of all parts are multiples of, if that does not take many more of them: the tree is then that
+    // of a tensor in one part.
+    let shared = |tile: u64, unit: u64| {
+        let common =
+            starts().fold(0, |common, start| if start % unit == 0 { gcd(common, start / unit) } else { 1 });
+        if common == 0 {
+            return tile;
+        }
+        let fewest = common.div_ceil(tile);
+        (fewest..=8 * fewest).find(|&tiles| common % tiles == 0).map_or(tile, |tiles| common / tiles)
+    };
+    match walk.pattern {
+        Pattern::Run { .. } => {
+            let tile = rounded(geometry.slice_words.div_ceil(splits));
+            let tile = bounded(tile, room / word_bytes);
+            Tiles::Whole(shared(tile, words.width.into()))
+        }
+        Pattern::Columns { .. } => {
+            let tile = rounded(geometry.slice_words.div_ceil(splits));
+            let tile = bounded(tile, room / geometry.row_bytes(walk));
+            Tiles::Whole(shared(tile, geometry.records))
+        }
+        Pattern::Segments { slices, samples, inner } => {
+            let run_bytes = inner * walk.dtype.size();
+            let in_window = room / walk.sample_bytes.max(1);
+            let most_samples = (most_words / geometry.run_words).min(in_window.max(1));
+            if splits <= samples && most_samples > 0 && (fits || run_bytes <= room) {
+                let wanted = samples.div_ceil(splits);
+                return Tiles::Whole(shared(wanted.min(most_samples), slices * inner));
+            }
+            let tile = rounded(geometry.run_words.div_ceil(splits.div_ceil(samples)));
+            let tile = bounded(tile, (room / word_bytes).min(most_words));
+            Tiles::OfRuns { per_run: geometry.run_words.div_ceil(tile), words: tile }
+        }
+    }
+}
+
+/// Tiles of a forced number of words, or rows.
+fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<String>) -> Tiles {
+    reasons.push(format!("tiles: {words} words forced"));
+    match walk.pattern {
+        Pattern::Segments { .. } if words.is_multiple_of(geometry.run_words) => {
+            Tiles::Whole(words / geometry.run_words)
+        }
+        Pattern::Segments { .. } => {
+            let words = words.min(geometry.run_words);
+            Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words }
+        }
+        Pattern::Run { .. } | Pattern::Columns { .. } => Tiles::Whole(words),
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Plans one team per slice that folds `partials` records: in teams of `team_size`, so that it merges in the same order, to
@@ -136,6 +236,7 @@ pub(crate) fn plan_per_slice(
     slices: u64,
     partials: u32,
     team_size: u32,
+    dtype: DType,
     capabilities: &Capabilities,
     tuning: &Tuning,
 ) -> Result<Plan> {
@@ -145,28 +246,41 @@ pub(crate) fn plan_per_slice(
     let workgroup_size = workgroup_size(1, capabilities, tuning, &mut reasons)?.next_multiple_of(team_size);
     reasons.push(format!("team: {team_size}, as in the walk before, for {partials} partial results"));
     let blocks = slices.div_ceil(u64::from(workgroup_size / team_size));
-    Ok(Plan {
-        walk: WalkKind::Segments,
-        width: 1,
-        edges: false,
-        strip: 1,
-        workgroup_size,
-        team_size,
-        chunk_words: 1,
-        slices: address(slices)?,
-        records: address(slices)?,
-        blocks: address(blocks)?,
+    let window = Window {
+        elements: 0..slices,
+        first_slice: 0,
+        slices: narrow(slices)?,
+        first_split: 0,
         splits: 1,
+        first_row: 0,
+        blocks: narrow(blocks)?,
         slice_words: 1,
-        tile_words: 1,
+        span_words: 1,
+        span_tiles: 1,
         run_words: 1,
         slice_stride: 1,
         run_stride: 1,
         inner: 1,
-        elements: address(slices)?,
         phase: 0,
+        before: 0,
         grid: grid(blocks, capabilities)?,
+    };
+    Ok(Plan {
+        walk: WalkKind::Segments,
+        dtype,
+        width: 1,
+        edges: false,
+        strided: false,
+        strip: 1,
+        workgroup_size,
+        team_size,
+        chunk_words: 1,
+        slices: narrow(slices)?,
+        records: narrow(slices)?,
+        splits: 1,
+        tile_words: 1,
         longest_loop: partials.div_ceil(team_size).into(),
+        windows: vec![window],
         reasons,
     })
 }
@@ -174,6 +288,7 @@ pub(crate) fn plan_per_slice(
 /// Workgroups per slice, or per block of columns.
 fn choose_splits(
     geometry: &Geometry,
+    size: u64,
     blocks: u64,
     repeat: u64,
     capabilities: &Capabilities,
@@ -186,7 +301,7 @@ fn choose_splits(
     let worthwhile = geometry.slice_words / (rounds * lanes);
     // Every workgroup of a slice reads and merges the partial results of all: what they read should stay below a quarter
     // of the tensor, and each invocation's merges below an eighth of its words.
-    let bytes = geometry.elements * 4;
+    let bytes = geometry.elements * size;
     let readable = (bytes / (4 * RECORD_BYTES * geometry.records * repeat)).isqrt();
     let mergeable = (geometry.slice_words / (8 * repeat)).isqrt().max(lanes / repeat);
     let limits = [
@@ -200,53 +315,27 @@ fn choose_splits(
     splits.max(1)
 }
 
-fn address(words: u64) -> Result<u32> {
-    u32::try_from(words).map_err(|_| Error::TooLarge {
-        what: "x",
-        needed: words,
-        unit: "words",
-        limit_name: "address range",
-        limit: u32::MAX.into(),
-    })
-}
-
-fn too_many(elements: u64) -> Error {
-    Error::TooLarge {
-        what: "x",
-        needed: elements,
-        unit: "values",
-        limit_name: "address range",
-        limit: u32::MAX.into(),
-    }
-}
-
-fn grid(groups: u64, capabilities: &Capabilities) -> Result<[u32; 2]> {
-    let limit = u64::from(capabilities.max_workgroups_per_dimension);
-    let rows = groups.div_ceil(limit);
-    if rows > limit {
-        return Err(Error::TooLarge {
-            what: "x",
-            needed: groups,
-            unit: "workgroups",
-            limit_name: "max_compute_workgroups_per_dimension squared",
-            limit: limit * limit,
-        });
-    }
-    Ok([groups.div_ceil(rows) as u32, rows as u32])
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::capabilities::table;
-    use super::super::problem::{Alignment, Pattern};
+    use super::super::problem::{Alignment, Part, Pattern};
     use super::*;
     use crate::shape::{Layout, Shape};
 
-    const FREE: Tuning =
-        Tuning { width: None, workgroup_size: None, team_size: None, splits: None, rows: None, strip: None };
+    const FREE: Tuning = Tuning {
+        width: None,
+        workgroup_size: None,
+        team_size: None,
+        splits: None,
+        rows: None,
+        strip: None,
+        tile: None,
+        window_bytes: None,
+        integer_f16: false,
+    };
 
     fn walk(dims: &[usize], layout: Layout) -> Walk {
-        Walk::channels(Shape::new(dims).unwrap().channels(layout).unwrap(), Alignment::Same(0))
+        Walk::dense(Shape::new(dims).unwrap().channels(layout).unwrap(), 0)
     }
 
     fn first(dims: &[usize]) -> Walk {
@@ -300,6 +389,40 @@ mod tests {
         assert_eq!(lines, std::fs::read_to_string(path).unwrap());
     }
 
+    /// Every value of the walk is in one window, and every word of a window in one tile.
+    #[track_caller]
+    fn assert_covered(walk: &Walk, p: &Plan) {
+        let mut elements = 0;
+        let mut tiles = std::collections::BTreeMap::new();
+        for window in &p.windows {
+            assert_eq!(window.elements.start, elements, "{p}: {window:?}");
+            elements = window.elements.end;
+            let (span, tile) = (u64::from(window.span_words), u64::from(p.tile_words));
+            let spans = u64::from(window.slice_words).div_ceil(span);
+            assert_eq!(spans * u64::from(window.span_tiles), window.splits.into(), "{p}: {window:?}");
+            assert!(u64::from(window.span_tiles) * tile >= span, "values left out: {p}: {window:?}");
+            assert!((u64::from(window.span_tiles) - 1) * tile < span, "an empty tile: {p}: {window:?}");
+            let groups = u64::from(window.grid[0]) * u64::from(window.grid[1]);
+            assert!(groups >= u64::from(window.blocks) * u64::from(window.splits), "{p}");
+            let teams = window.blocks * (p.workgroup_size / p.team_size) * p.strip;
+            let covered = if p.walk == WalkKind::Columns { window.run_words } else { window.slices };
+            assert!(teams >= covered, "{p}");
+            let values = u64::from(window.slice_words)
+                * match p.walk {
+                    WalkKind::Columns => u64::from(p.records),
+                    WalkKind::Segments => u64::from(window.slices) * u64::from(p.width),
+                };
+            assert!(values >= window.elements.end - window.elements.start, "{p}: {window:?}");
+            for slice in window.first_slice..window.first_slice + window.slices {
+                for split in window.first_split..window.first_split + window.splits {
+                    assert_eq!(tiles.insert((slice, split), ()), None, "{p}: {window:?}");
+                }
+            }
+        }
+        assert_eq!(elements, walk.pattern.elements(), "{p}");
+        assert_eq!(tiles.len() as u64, u64::from(p.slices) * u64::from(p.splits), "{p}");
+    }
+
     #[test]
     fn tiles_cover_every_slice_exactly() {
         let shapes: [&[usize]; 6] = [
@@ -317,23 +440,11 @@ mod tests {
                     {
                         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                             let tuning = Tuning { splits, team_size, ..FREE };
-                            let alignment = Alignment::Same(phase);
-                            let walk = Walk { alignment, ..in_layout(dims, layout) };
+                            let mut walk = in_layout(dims, layout);
+                            walk.parts[0].phase = phase;
                             let p = plan_walk(&walk, &capabilities, &tuning).unwrap();
-                            let (splits, tile) = (u64::from(p.splits), u64::from(p.tile_words));
-                            assert!((splits - 1) * tile < p.slice_words.into(), "an empty tile: {p}");
-                            assert!(splits * tile >= p.slice_words.into(), "values left out: {p}");
-                            let groups = u64::from(p.grid[0]) * u64::from(p.grid[1]);
-                            assert!(groups >= u64::from(p.blocks) * splits, "{p}");
-                            let teams = p.blocks * (p.workgroup_size / p.team_size) * p.strip;
-                            let covered = if p.walk == WalkKind::Columns { p.run_words } else { p.slices };
-                            assert!(teams >= covered, "{p}");
-                            let values = u64::from(p.slice_words)
-                                * match p.walk {
-                                    WalkKind::Columns => u64::from(p.records),
-                                    WalkKind::Segments => u64::from(p.slices * p.width),
-                                };
-                            assert!(values >= u64::from(p.elements), "{p}");
+                            assert_eq!(p.windows.len(), 1, "{p}");
+                            assert_covered(&walk, &p);
                         }
                     }
                 }
@@ -366,9 +477,11 @@ mod tests {
 
     #[test]
     fn more_than_the_address_range_is_an_error() {
-        let walk = |elements| Walk::flat(elements, Alignment::Same(0));
+        let walk = |elements| Walk::plain(Pattern::Run { elements }, 1, 0);
         assert!(plan_walk(&walk(1 << 31), &table::H200, &FREE).is_ok());
-        let refused = plan_walk(&walk(1 << 33), &table::H200, &FREE);
+        // More slices than can be counted.
+        let pattern = Pattern::Columns { slices: 1 << 33, samples: 2, inner: 1 };
+        let refused = plan_walk(&Walk::plain(pattern, 2, 0), &table::H200, &FREE);
         assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
     }
 
@@ -376,30 +489,121 @@ mod tests {
     fn grids_fold_beyond_one_dimension() {
         let teams = Tuning { team_size: Some(256), ..FREE };
         let p = plan_walk(&first(&[1, 100_000, 1, 2]), &table::WEBGPU, &teams).unwrap();
-        assert_eq!(p.grid, [50_000, 2]);
-        let pattern = Pattern::Columns { slices: 1 << 31, rows: 1 };
-        let huge = Walk { pattern, alignment: Alignment::Same(0) };
+        assert_eq!(p.windows[0].grid, [50_000, 2]);
+        let huge = Walk::plain(Pattern::Columns { slices: 1 << 28, samples: 1, inner: 1 }, 1, 0);
         let narrow = Capabilities { max_workgroups_per_dimension: 1024, ..table::WEBGPU };
         assert!(matches!(plan_walk(&huge, &narrow, &FREE), Err(Error::TooLarge { .. })));
     }
 
     #[test]
     fn words_are_wide_wherever_they_can_be() {
-        let words = |dims: &[usize], alignment| {
-            let p = plan_walk(&Walk { alignment, ..first(dims) }, &table::RTX, &FREE).unwrap();
+        let words_at = |dims: &[usize], alignment, phase| {
+            let mut walk = Walk { alignment, ..first(dims) };
+            walk.parts[0].phase = phase;
+            let p = plan_walk(&walk, &table::RTX, &FREE).unwrap();
             (p.width, p.edges)
         };
-        assert_eq!(words(&[2, 3, 4, 4], Alignment::Same(0)), (4, false));
-        assert_eq!(words(&[2, 3, 4, 4], Alignment::Same(1)), (4, true));
+        let words = |dims: &[usize], alignment| words_at(dims, alignment, 0);
+        assert_eq!(words(&[2, 3, 4, 4], Alignment::Same), (4, false));
+        assert_eq!(words_at(&[2, 3, 4, 4], Alignment::Same, 1), (4, true));
         assert_eq!(words(&[2, 3, 4, 4], Alignment::Differs), (1, false));
         assert_eq!(words(&[2, 3, 4, 4], Alignment::Cut), (1, false));
-        assert_eq!(words(&[2, 3, 7, 7], Alignment::Same(0)), (4, true));
-        assert_eq!(words(&[2, 3, 3], Alignment::Same(0)), (4, true));
-        assert_eq!(words(&[2, 3, 2], Alignment::Same(0)), (1, false));
-        assert_eq!(words(&[8, 4], Alignment::Same(0)), (4, false));
-        assert_eq!(words(&[8, 5], Alignment::Same(0)), (4, false));
-        assert_eq!(words(&[7, 5], Alignment::Same(0)), (4, true));
-        assert_eq!(words(&[8, 4], Alignment::Same(3)), (4, true));
+        assert_eq!(words(&[2, 3, 7, 7], Alignment::Same), (4, true));
+        assert_eq!(words(&[2, 3, 3], Alignment::Same), (4, true));
+        assert_eq!(words(&[2, 3, 2], Alignment::Same), (1, false));
+        assert_eq!(words(&[8, 4], Alignment::Same), (4, false));
+        assert_eq!(words(&[8, 5], Alignment::Same), (4, false));
+        assert_eq!(words(&[7, 5], Alignment::Same), (4, true));
+        assert_eq!(words_at(&[8, 4], Alignment::Same, 3), (4, true));
+    }
+
+    #[test]
+    fn windows_are_cut_between_tiles() {
+        let shapes: [(&[usize], Layout); 9] = [
+            // Whole samples; samples that exceed a window; runs that do; one run; rows; rows as one.
+            (&[64, 16, 7, 9], Layout::ChannelsFirst),
+            (&[3, 40, 33, 33], Layout::ChannelsFirst),
+            (&[3, 2, 101, 101], Layout::ChannelsFirst),
+            (&[1, 1, 301, 301], Layout::ChannelsFirst),
+            (&[3, 1, 301, 31], Layout::ChannelsLast),
+            (&[9, 31, 30, 64], Layout::ChannelsLast),
+            (&[9, 31, 30, 5], Layout::ChannelsLast),
+            (&[9000, 5], Layout::ChannelsFirst),
+            (&[9000, 8], Layout::ChannelsFirst),
+        ];
+        for (_, capabilities) in table::ALL {
+            for (dims, layout) in shapes {
+                for phase in 0..4 {
+                    for (splits, width) in
+                        [(None, None), (Some(1), None), (Some(30), None), (Some(3), Some(1))]
+                    {
+                        let mut walk = walk(dims, layout);
+                        walk.parts[0].phase = phase;
+                        let window_bytes = Some(20_000);
+                        let tuning = Tuning { splits, width, window_bytes, ..FREE };
+                        let p = plan_walk(&walk, &capabilities, &tuning).unwrap();
+                        assert!(p.windows.len() > 1, "{p}");
+                        assert_covered(&walk, &p);
+                        let longest =
+                            p.windows.iter().map(|w| w.elements.end - w.elements.start).max().unwrap();
+                        assert!(4 * longest <= 20_000, "{p}: {longest} values");
+                        // The same tiles in one window.
+                        let whole = Tuning { tile: Some(p.tile_words), width, ..FREE };
+                        let whole = plan_walk(&walk, &capabilities, &whole).unwrap();
+                        assert_eq!(
+                            (whole.tile_words, whole.splits),
+                            (p.tile_words, p.splits),
+                            "{p} / {whole}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_share_the_tiles_of_the_whole() {
+        for (dims, layout, at) in [
+            (&[64, 16, 7, 9][..], Layout::ChannelsFirst, 24),
+            (&[64, 9, 16], Layout::ChannelsLast, 24),
+            (&[8, 1, 400], Layout::ChannelsFirst, 4),
+        ] {
+            let mut walk = walk(dims, layout);
+            let all = walk.parts[0].elements;
+            let first = all / dims[0] as u64 * at;
+            walk.parts = vec![Part { elements: first, phase: 0 }, Part { elements: all - first, phase: 0 }];
+            let p = plan_walk(&walk, &table::LAVAPIPE, &FREE).unwrap();
+            assert_eq!(p.windows.len(), 2, "{p}");
+            assert_covered(&walk, &p);
+            walk.parts = vec![Part { elements: all, phase: 0 }];
+            let whole =
+                plan_walk(&walk, &table::LAVAPIPE, &Tuning { tile: Some(p.tile_words), ..FREE }).unwrap();
+            assert_eq!((whole.tile_words, whole.splits), (p.tile_words, p.splits), "{p} / {whole}");
+        }
+    }
+
+    #[test]
+    fn more_than_32_bits_of_elements() {
+        for (dims, layout) in [
+            (&[1 << 13, 64, 112, 112][..], Layout::ChannelsFirst),
+            (&[1 << 13, 112, 112, 64], Layout::ChannelsLast),
+            (&[2, 3, 1 << 17, 1 << 17], Layout::ChannelsFirst),
+            (&[1, 1, 1 << 17, 1 << 16], Layout::ChannelsFirst),
+            (&[2, 100_000, 300, 300], Layout::ChannelsFirst),
+        ] {
+            for (name, capabilities) in table::ALL {
+                let walk = walk(dims, layout);
+                let p =
+                    plan_walk(&walk, &capabilities, &FREE).unwrap_or_else(|e| panic!("{name} {dims:?}: {e}"));
+                let end = p.windows.last().unwrap().elements.end;
+                assert_eq!(end, walk.pattern.elements(), "{name} {p}");
+                for window in &p.windows {
+                    assert!(
+                        4 * (window.elements.end - window.elements.start) <= capabilities.max_binding_bytes
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is to be done: the operation, its walk through memory, and the bytes that this must move.
 
+use crate::dtype::DType;
 use crate::shape::{Channels, Layout};
 use crate::tensor::Tensor;
 
@@ -51,94 +52,170 @@ impl Traffic {
     }
 }
 
-/// How the slices of a problem lie in memory, in elements.
+/// How the slices of a problem lie in memory, in elements of a dense tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// Each slice is `runs` contiguous runs of `inner` values (shaders/walk/segments.wgsl).
-    Segments {
-        slices: u64,
-        runs: u64,
-        inner: u64,
-        /// Distance between the first elements of neighbouring slices.
-        slice_stride: u64,
-        /// Distance between the starts of consecutive runs of a slice.
-        run_stride: u64,
-    },
-    /// Each slice is a column of a row-major matrix (shaders/walk/columns.wgsl).
-    Columns { slices: u64, rows: u64 },
+    /// One slice, which is one run (shaders/walk/segments.wgsl).
+    Run { elements: u64 },
+    /// Each slice is a run of `inner` values in each sample (shaders/walk/segments.wgsl).
+    Segments { slices: u64, samples: u64, inner: u64 },
+    /// Each slice is a column of a row-major matrix with `inner` rows per sample (shaders/walk/columns.wgsl).
+    Columns { slices: u64, samples: u64, inner: u64 },
 }
 
 impl Pattern {
     pub const fn is_columns(&self) -> bool {
         matches!(self, Pattern::Columns { .. })
     }
+
+    pub const fn elements(&self) -> u64 {
+        match *self {
+            Pattern::Run { elements } => elements,
+            Pattern::Segments { slices, samples, inner } | Pattern::Columns { slices, samples, inner } => {
+                slices * samples * inner
+            }
+        }
+    }
 }
 
 /// What is walked, and with which words that is possible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Walk {
     pub pattern: Pattern,
+    pub dtype: DType,
     pub alignment: Alignment,
+    /// The ranges of elements that lie in one buffer each, of all tensors, in order.
+    pub parts: Vec<Part>,
+    /// Whether samples or rows of a tensor are further apart than in a dense one.
+    pub strided: bool,
+    /// The longest distance between neighbouring samples of any of the tensors, in bytes.
+    pub sample_bytes: u64,
+    /// Bytes by which the longest binding of a whole tensor exceeds the tensor itself.
+    pub slack: u64,
 }
 
-/// Where the tensors of an operation begin within 16-byte words.
+/// A range of the elements of all tensors that lies in one buffer of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub elements: u64,
+    /// Element of a word at which it begins.
+    pub phase: u32,
+}
+
+/// How the tensors of an operation lie within words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alignment {
-    /// All at this element of a word, and their buffers hold all of their last words.
-    Same(u32),
-    /// At different elements.
+    /// All begin at the same element of a word, and their buffers hold all of their last words.
+    Same,
+    /// At different elements, or not at whole words where rows or samples are apart.
     Differs,
     /// A buffer ends inside of its tensor's last word.
     Cut,
 }
 
-impl Alignment {
-    pub fn of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Self {
-        let mut same: Option<u32> = None;
-        for tensor in tensors {
-            let Some(phase) = tensor.phase() else { return Self::Cut };
-            if same.is_some_and(|same| same != phase) {
-                return Self::Differs;
-            }
-            same = Some(phase);
-        }
-        Self::Same(same.unwrap_or(0))
-    }
-}
+/// Values of the widest word.
+const WORD: u64 = 4;
 
 impl Walk {
-    /// The channels of a tensor.
-    pub fn channels(view: Channels, alignment: Alignment) -> Self {
+    /// The channels of tensors that share a shape, a layout and a type.
+    pub fn channels(view: Channels, tensors: &[&Tensor], storage_alignment: u64) -> Self {
         let Channels { samples, channels: slices, inner, layout } = view;
+        let strided = tensors.iter().any(|tensor| !tensor.is_dense());
         let pattern = match layout {
             // One channel is one run, in whichever layout.
-            _ if slices == 1 => Self::run(samples * inner),
-            Layout::ChannelsFirst if inner > 1 => Pattern::Segments {
-                slices,
-                runs: samples,
-                inner,
-                slice_stride: inner,
-                run_stride: slices * inner,
-            },
-            Layout::ChannelsFirst | Layout::ChannelsLast => {
-                Pattern::Columns { slices, rows: samples * inner }
-            }
+            _ if slices == 1 && !strided => Pattern::Run { elements: samples * inner },
+            Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
+            Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
         };
-        Self { pattern, alignment }
+        Self::over(pattern, tensors, storage_alignment)
     }
 
-    /// The whole tensor as one run.
-    pub fn flat(elements: u64, alignment: Alignment) -> Self {
-        Self { pattern: Self::run(elements), alignment }
+    /// All values of dense tensors of the same shape and type as one run.
+    pub fn flat(tensors: &[&Tensor], storage_alignment: u64) -> Self {
+        let elements = tensors.iter().map(|tensor| tensor.shape().len()).max().unwrap_or(0);
+        Self::over(Pattern::Run { elements }, tensors, storage_alignment)
     }
 
-    const fn run(elements: u64) -> Pattern {
-        Pattern::Segments {
-            slices: 1,
-            runs: 1,
-            inner: elements,
-            slice_stride: elements,
-            run_stride: elements,
+    fn over(pattern: Pattern, tensors: &[&Tensor], storage_alignment: u64) -> Self {
+        let sample_len = tensors.iter().map(|tensor| tensor.sample_len()).max().unwrap_or(1).max(1);
+        let mut cuts: Vec<u64> = tensors.iter().flat_map(|tensor| tensor.part_starts()).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts.push(pattern.elements() / sample_len);
+        let mut alignment = Alignment::Same;
+        let strided = tensors.iter().any(|tensor| !tensor.is_dense());
+        let parts = cuts
+            .windows(2)
+            .map(|cut| {
+                let places: Vec<_> = tensors.iter().map(|tensor| tensor.word_place(cut[0], cut[1])).collect();
+                let phase = places.iter().flatten().next().copied().unwrap_or(0);
+                if places.iter().any(Option::is_none) {
+                    alignment = Alignment::Cut;
+                } else if places.iter().any(|&place| place != Some(phase)) && alignment == Alignment::Same {
+                    alignment = Alignment::Differs;
+                }
+                Part { elements: (cut[1] - cut[0]) * sample_len, phase }
+            })
+            .collect::<Vec<_>>();
+        // Where rows or samples are apart, words must be whole in each of them.
+        let whole_rows = match pattern {
+            Pattern::Columns { slices, .. } => slices.is_multiple_of(WORD),
+            _ => sample_len.is_multiple_of(WORD),
+        };
+        let whole_strides = tensors.iter().all(|tensor| tensor.strides_are_multiples_of(WORD));
+        if strided && !(whole_rows && whole_strides && parts.iter().all(|part| part.phase == 0)) {
+            alignment = Alignment::Differs;
+        }
+        let dtype = tensors.first().map_or(DType::F32, |tensor| tensor.dtype());
+        Self {
+            pattern,
+            dtype,
+            alignment,
+            parts,
+            strided,
+            sample_bytes: tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0)
+                * dtype.size(),
+            slack: tensors.iter().map(|tensor| tensor.byte_offset() % storage_alignment).max().unwrap_or(0),
+        }
+    }
+
+    /// Whether a part of every tensor can be bound as it is.
+    pub fn fits(&self, part: &Part, limit: u64) -> bool {
+        let bytes = match self.pattern {
+            Pattern::Segments { slices, inner, .. } | Pattern::Columns { slices, inner, .. }
+                if self.strided =>
+            {
+                part.elements / (slices * inner).max(1) * self.sample_bytes
+            }
+            _ => part.elements * self.dtype.size(),
+        };
+        let around = if self.slack > 0 { self.slack + 16 } else { 0 };
+        bytes.next_multiple_of(16).saturating_add(around) <= limit
+    }
+
+    /// A dense walk at one place of a word, without tensors.
+    #[cfg(test)]
+    pub fn dense(view: Channels, phase: u32) -> Self {
+        let Channels { samples, channels: slices, inner, layout } = view;
+        let pattern = match layout {
+            _ if slices == 1 => Pattern::Run { elements: samples * inner },
+            Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
+            Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
+        };
+        Self::plain(pattern, samples, phase)
+    }
+
+    /// A dense walk over one buffer, without tensors.
+    #[cfg(test)]
+    pub fn plain(pattern: Pattern, samples: u64, phase: u32) -> Self {
+        Self {
+            pattern,
+            dtype: DType::F32,
+            alignment: Alignment::Same,
+            parts: vec![Part { elements: pattern.elements(), phase }],
+            strided: false,
+            sample_bytes: 4 * pattern.elements() / samples.max(1),
+            slack: 0,
         }
     }
 }

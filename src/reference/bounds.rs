@@ -6,8 +6,11 @@
 //! docs/NUMERICS.md says where errors come from; the constants leave a factor of three or more to the worst that
 //! `wgnorm check` has seen.
 
+use super::activation::activate;
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
+use crate::activation::Activation;
+use crate::dtype::DType;
 use crate::shape::Channels;
 
 /// Unit roundoff of f32.
@@ -50,6 +53,49 @@ pub fn y(s: &Statistics, x: f64, gamma: f64, beta: f64) -> f64 {
     gamma.abs() * xhat_error(xhat) + 2.0 * U * (gamma.abs() * xhat + beta.abs()) + TINY
 }
 
+/// Bound of `z = x̂·gamma + beta + residual`.
+pub fn z(s: &Statistics, x: f64, gamma: f64, beta: f64, residual: f64) -> f64 {
+    let normalized = y(s, x, gamma, beta);
+    normalized + 2.0 * U * ((s.normalize(x) * gamma + beta).abs() + residual.abs())
+}
+
+/// Bound of `act(z)` for a z within its own bound.
+pub fn activated(activation: Activation, z: f64, z_bound: f64) -> f64 {
+    let value = activate(activation, z).abs();
+    // The steepest slope, and what evaluation errs by where the value itself is small.
+    let (slope, floor) = match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 => return z_bound,
+        Activation::LeakyRelu { slope } => (f64::from(slope).abs().max(1.0), 0.0),
+        Activation::Sigmoid => (0.25, 0.0),
+        Activation::Tanh => (1.0, 1.0),
+        _ => (1.5, z.abs().min(1.0)),
+    };
+    slope * z_bound + EVALUATION * U * (value + floor) + TINY
+}
+
+/// Bound of `dz = dy·act'(z)`, for a z within its own bound that is farther than that from where the derivative jumps.
+pub fn dz(activation: Activation, dy: f64, z_bound: f64) -> f64 {
+    let curvature = match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 => return 0.0,
+        Activation::LeakyRelu { slope } => return 2.0 * U * (f64::from(slope) * dy).abs() + TINY,
+        _ => 1.2,
+    };
+    dy.abs() * (curvature * z_bound + EVALUATION * U) + TINY
+}
+
+/// Error of evaluating an activation in units of [`U`] times its value (or 1): exp is as inexact as WGSL allows.
+pub const EVALUATION: f64 = 16.0;
+
+/// Bound of a result that is stored as `dtype`, from that of the f32 result.
+pub fn stored(dtype: DType, value: f64, bound: f64) -> f64 {
+    match dtype {
+        DType::F32 => bound,
+        // Half of the distance of subnormal numbers.
+        DType::F16 => bound + dtype.unit_roundoff() * (value.abs() + bound) + 0.5 / 16_777_216.0,
+        DType::Bf16 => bound + dtype.unit_roundoff() * (value.abs() + bound) + TINY,
+    }
+}
+
 /// Magnitudes of a channel's gradient sums, from which their bounds follow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Magnitudes {
@@ -57,6 +103,10 @@ pub struct Magnitudes {
     pub dy: f64,
     /// Σ |dy·x̂|.
     pub dy_xhat: f64,
+    /// Σ of the errors of dy, where it is computed ([`dz`]).
+    pub dy_error: f64,
+    /// Σ of the errors of dy·x̂ that do not come from statistics.
+    pub dy_xhat_error: f64,
 }
 
 /// Magnitudes per channel.
@@ -65,18 +115,19 @@ pub fn magnitudes(x: &[f64], dy: &[f64], view: Channels, statistics: &[Statistic
         .map(|c| Magnitudes {
             dy: channel(view, c).map(|i| dy[i].abs()).sum(),
             dy_xhat: channel(view, c).map(|i| (dy[i] * statistics[c as usize].normalize(x[i])).abs()).sum(),
+            ..Magnitudes::default()
         })
         .collect()
 }
 
 /// Bound of `dbeta = Σ dy`.
 pub fn dbeta(m: &Magnitudes) -> f64 {
-    SUM * U * m.dy + TINY
+    SUM * U * m.dy + m.dy_error + TINY
 }
 
 /// Bound of `dgamma = Σ dy·x̂`.
 pub fn dgamma(m: &Magnitudes) -> f64 {
-    MEAN * U * m.dy + (INV_STD + SUM) * U * m.dy_xhat + TINY
+    MEAN * U * m.dy + (INV_STD + SUM) * U * m.dy_xhat + m.dy_xhat_error + TINY
 }
 
 /// Bound of dx through batch statistics.
@@ -95,6 +146,35 @@ pub fn dx(
     let sums_err = dbeta(m) / n + xhat * dgamma(m) / n;
     let xhat_err = xhat_error(xhat) * sums.dy_xhat.abs() / n;
     gamma.abs() * s.inv_std * (sums_err + xhat_err + (INV_STD + 4.0) * U * terms) + TINY
+}
+
+/// What an error of dy, and one of x̂ beyond that of the statistics, add to [`dx`].
+pub fn dx_error(
+    s: &Statistics,
+    sums: &GradientSums,
+    view: Channels,
+    gamma: f64,
+    dy_error: f64,
+    xhat_error: f64,
+) -> f64 {
+    gamma.abs() * s.inv_std * (dy_error + xhat_error * sums.dy_xhat.abs() / view.count() as f64)
+}
+
+/// Error of an x̂ that is recovered from y: its rounding error and that of storing it, over gamma.
+pub fn recovered_xhat(
+    activation: Activation,
+    y: f64,
+    y_bound: f64,
+    gamma: f64,
+    beta: f64,
+    residual: f64,
+) -> f64 {
+    let slope = match activation {
+        Activation::LeakyRelu { slope } if y < 0.0 => f64::from(slope),
+        _ => 1.0,
+    };
+    let z = (y / slope).abs();
+    ((y_bound / slope) + 4.0 * U * (z + beta.abs() + residual.abs())) / gamma.abs()
 }
 
 /// Bound of dx through frozen statistics.

@@ -1,7 +1,9 @@
 //! Map: one pass over the elements with the statistics of each channel. Twin of shaders/map/.
 
+use super::activation::{activate, gradient};
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
+use crate::activation::Activation;
 use crate::shape::Channels;
 
 /// `y = x̂·gamma + beta`; gamma is 1 and beta 0 where they are absent.
@@ -15,6 +17,18 @@ pub fn forward(
     per_element(x.len(), view, |c, i| {
         statistics[c].normalize(x[i]) * gamma.map_or(1.0, |g| g[c]) + beta.map_or(0.0, |b| b[c])
     })
+}
+
+/// `act(z + residual)` of `z = x̂·gamma + beta`.
+pub fn activated(z: &[f64], residual: Option<&[f64]>, activation: Activation) -> Vec<f64> {
+    let added = |i: usize| z[i] + residual.map_or(0.0, |residual| residual[i]);
+    (0..z.len()).map(|i| activate(activation, added(i))).collect()
+}
+
+/// dz, the gradient before the activation, `dy·act'(z + residual)`: the dy of [`backward`] and [`frozen`], and d_residual.
+pub fn dz(z: &[f64], residual: Option<&[f64]>, dy: &[f64], activation: Activation) -> Vec<f64> {
+    let added = |i: usize| z[i] + residual.map_or(0.0, |residual| residual[i]);
+    (0..z.len()).map(|i| gradient(activation, added(i), dy[i])).collect()
 }
 
 /// dx through batch statistics: `gamma·inv_std·(dy − Σdy/n − x̂·Σdy·x̂/n)`.

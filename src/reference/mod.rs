@@ -1,7 +1,7 @@
 //! The CPU reference in f64: obvious, slow, and what every kernel is tested against.
 //!
 //! The same three steps as the kernels: [`reduce`], [`fold`], [`map`], and [`batch`], which composes them to the
-//! operations of a layer. [`compare`] holds a result against it and [`bounds`] says how far it may be off. Inputs are f64; widen f32 data exactly with `f64::from`. Lengths must fit the view; a
+//! operations of a layer; [`activation`] is applied in between. [`compare`] holds a result against it and [`bounds`] says how far it may be off. Inputs are f64; widen f32 data exactly with `f64::from`. Lengths must fit the view; a
 //! mismatch panics, as an index out of bounds does.
 //!
 //! ```
@@ -13,6 +13,7 @@
 //! assert_eq!(out.statistics[0].var, 1.25);
 //! ```
 
+pub mod activation;
 pub mod batch;
 pub mod bounds;
 mod compare;
@@ -20,6 +21,6 @@ pub mod fold;
 pub mod map;
 pub mod reduce;
 
-pub use compare::{LengthMismatch, WhereNan, Worst, compare};
+pub use compare::{LengthMismatch, WhereNan, Worst, compare, compare_as};
 pub use fold::Statistics;
 pub use reduce::{GradientSums, Moments};

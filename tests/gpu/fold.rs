@@ -324,6 +324,7 @@ fn gradients_are_written_or_added() {
                         dgamma: Some(&dgamma),
                         dbeta: Some(&dbeta),
                         accumulation,
+                        ..Default::default()
                     };
                     let backward = context.block_on(async {
                         match train {

@@ -420,6 +420,7 @@ fn an_empty_batch_passes_a_frozen_layer() {
                     dgamma: Some(&dgamma),
                     dbeta: Some(&dbeta),
                     accumulation,
+                    ..Default::default()
                 };
                 submit(&context, &[&context.block_on(layer.prepare_backward(&x, &x, &targets)).unwrap()]);
                 for gradient in [dgamma, dbeta] {

@@ -122,7 +122,7 @@ fn strips_may_be_longer_than_what_is_left_of_a_row() {
         let plan = plan_of(&context(), &inputs);
         let lanes = plan.workgroup_size / plan.team_size * plan.strip;
         // Only adapters whose policy takes strips have any.
-        assert!(plan.strip == 1 || plan.edges || plan.run_words.is_multiple_of(lanes), "{plan}");
+        assert!(plan.strip == 1 || plan.edges || plan.windows[0].run_words.is_multiple_of(lanes), "{plan}");
         assert_layer(&format!("{rows} x {channels}"), &context(), &inputs);
     }
 }
@@ -239,7 +239,10 @@ fn runs_begin_anywhere_in_a_word() {
         }
     }
     let edges = plan_of(&context(), &Inputs { offset: 1, ..Inputs::new(1, &[2, 3, 64]) });
-    assert_eq!((edges.walk, edges.width, edges.edges, edges.phase), (WalkKind::Segments, 4, true, 1));
+    assert_eq!(
+        (edges.walk, edges.width, edges.edges, edges.windows[0].phase),
+        (WalkKind::Segments, 4, true, 1)
+    );
 }
 
 #[test]
@@ -261,7 +264,10 @@ fn columns_begin_anywhere_in_a_word() {
         }
     }
     let edges = plan_of(&context(), &Inputs { offset: 3, ..Inputs::of(1, &[6, 2, 260], LAST) });
-    assert_eq!((edges.walk, edges.width, edges.edges, edges.phase), (WalkKind::Columns, 4, true, 3));
+    assert_eq!(
+        (edges.walk, edges.width, edges.edges, edges.windows[0].phase),
+        (WalkKind::Columns, 4, true, 3)
+    );
 }
 
 #[test]
@@ -401,7 +407,7 @@ fn more_workgroups_than_one_dimension_holds() {
     ] {
         let inputs = Inputs { offset, ..Inputs::of(16, dims, layout) };
         let plan = plan_of(&context, &inputs);
-        assert!(plan.grid[1] > 1, "{plan}");
+        assert!(plan.windows[0].grid[1] > 1, "{plan}");
         let what = format!("{layout} {dims:?}");
         let got = assert_layer(&what, &context, &inputs);
         assert_moments_serve(&what, &context, &inputs, &got);

@@ -304,11 +304,15 @@ fn overlaps_are_refused_if_one_is_written() {
         for (first, second, written) in pairs(reads, writes) {
             for begin in [0, 1] {
                 let got = prepare_pair(&context, &inputs, (operation, writes), (first, second), begin);
+                // The very same tensor is in place, where an operation can be.
+                let in_place = begin == 0
+                    && operation != "copy"
+                    && [("x", "y"), ("dy", "dx")].contains(&(first, second));
                 let right = match &got {
                     Err(Error::Overlap { first: a, second: b, .. }) => {
                         written && [(first, second), (second, first)].contains(&(a, b))
                     }
-                    Ok(()) => !written,
+                    Ok(()) => !written || in_place,
                     Err(_) => false,
                 };
                 if !right {

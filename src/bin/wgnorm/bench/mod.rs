@@ -78,7 +78,7 @@ pub struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Forced plans")]
 struct Forced {
-    /// f32 per memory access: 1, or 4 where that is possible
+    /// Values per memory access: 1, or 4 where that is possible
     #[arg(long, value_name = "N")]
     width: Option<u32>,
     /// Invocations per workgroup
@@ -96,12 +96,22 @@ struct Forced {
     /// Channels last: words of a row that an invocation walks at once, 1, 2, 4 or 8
     #[arg(long, value_name = "N")]
     strip: Option<u32>,
+    /// Words, or rows, per tile, instead of a number of workgroups per slice
+    #[arg(long, value_name = "N")]
+    tile: Option<u32>,
+    /// Bytes of a tensor that one dispatch binds at most
+    #[arg(long, value_name = "BYTES")]
+    window_bytes: Option<u64>,
+    /// Convert float16 by integer arithmetic even where the device's own conversion is exact
+    #[arg(long)]
+    integer_f16: bool,
 }
 
 impl Forced {
     fn tuning(&self) -> Tuning {
-        let Self { width, workgroup_size, team_size, splits, rows, strip } = *self;
-        Tuning { width, workgroup_size, team_size, splits, rows, strip }
+        let Self { width, workgroup_size, team_size, splits, rows, strip, tile, window_bytes, integer_f16 } =
+            *self;
+        Tuning { width, workgroup_size, team_size, splits, rows, strip, tile, window_bytes, integer_f16 }
     }
 }
 

@@ -1,0 +1,20 @@
+// The statistics of every slice from running statistics, as records like those that forward saves: for a backward pass
+// through frozen statistics whose tensors leave no binding for their parts.
+//
+// Grid: a team of one per slice. Bindings: those of fold/running.wgsl; saved: [slices]. Overrides: WORKGROUP_SIZE.
+// Features: none.
+
+@group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn fold_running(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tile = team_of_slice(workgroup, workgroups, lane);
+    if (tile.live) {
+        let s = slice_statistics(tile, workgroups.z - 1u);
+        saved[tile.slice] = StatisticsRecord(s.shift, s.delta, s.inv_std, 0.0, s.gamma, s.beta, 0u, 0u);
+    }
+}

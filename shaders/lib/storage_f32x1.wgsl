@@ -1,0 +1,19 @@
+// Values of 4 bytes, one per word, stored as they are.
+
+alias Stored = f32;
+
+fn place(i: u32) -> u32 {
+    return i;
+}
+
+fn widened(stored: Stored, i: u32) -> Word {
+    return stored;
+}
+
+fn narrowed(word: Word) -> Stored {
+    return word;
+}
+
+fn replaced(before: Stored, after: Stored, mask: WordB) -> Stored {
+    return bitcast<Stored>(select(bitcast<WordU>(before), bitcast<WordU>(after), mask));
+}
