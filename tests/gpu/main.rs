@@ -3,6 +3,9 @@
 mod device;
 mod errors;
 mod fold;
+mod fused;
+mod half;
+mod in_place;
 mod layer;
 mod layout;
 mod map;
@@ -10,3 +13,4 @@ mod memory;
 mod numerics;
 mod reduce;
 mod support;
+mod windows;

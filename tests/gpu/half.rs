@@ -1,0 +1,237 @@
+//! 16-bit storage: every shape class at every place of a word, both conversions, what is around the tensor, and the values
+//! that rounding is about.
+
+use wgnorm::{
+    Activation, BatchNorm, Context, DType, FrozenBatchNorm, Layout, RunningStatistics, RunningValues, Tuning,
+};
+
+use crate::fused::{OPTIONS, Place, Setup, assert_frozen, assert_same_bits, assert_train};
+use crate::support::{context, few_contexts, refused};
+
+const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
+const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
+
+/// The device's own conversion, if it is exact, and that by integer arithmetic.
+fn conversions(context: &Context) -> [Context; 2] {
+    let tuning = *context.tuning();
+    [context.clone(), context.with_tuning(Tuning { integer_f16: true, ..tuning })]
+}
+
+#[test]
+fn training_and_frozen_agree_with_the_reference() {
+    for (name, context) in few_contexts() {
+        for (dims, seed) in
+            [&[3, 5, 7, 3][..], &[2, 4, 8], &[9, 6], &[2, 3, 33], &[5, 3, 1, 1]].into_iter().zip(1..)
+        {
+            for dtype in HALVES {
+                for layout in LAYOUTS {
+                    let setup = Setup { layout, ..Setup::new(dims, dtype, Activation::None) };
+                    println!("{name} {setup:?}");
+                    assert_train(&context, &setup, seed);
+                    assert_frozen(&context, &setup, seed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn both_conversions_of_binary16_give_the_same_bits() {
+    let [own, integer] = conversions(&context());
+    let setup = Setup { residual: true, ..Setup::new(&[3, 5, 7, 3], DType::F16, Activation::Relu) };
+    let (a, b) = (assert_train(&own, &setup, 1), assert_train(&integer, &setup, 1));
+    assert_same_bits("integer conversion", &a, &b);
+    let key =
+        |context: &Context| context.compiled_kernels().iter().filter(|key| key.contains("f16x4")).count();
+    assert!(key(&own) > 0);
+}
+
+#[test]
+fn tensors_begin_anywhere_in_a_word() {
+    let context = context();
+    for dtype in HALVES {
+        for layout in LAYOUTS {
+            for at in 0..8 {
+                let places = [Place::At(at); 6];
+                let setup = Setup {
+                    layout,
+                    places,
+                    residual: true,
+                    ..Setup::new(&[2, 5, 3, 3], dtype, Activation::Relu)
+                };
+                assert_train(&context, &setup, 3);
+                assert_frozen(&context, &setup, 3);
+            }
+            // Each at another element: one value at a time, two of which share 4 bytes.
+            let places = [3, 1, 6, 5, 2, 7].map(Place::At);
+            let setup = Setup {
+                layout,
+                places,
+                residual: true,
+                ..Setup::new(&[2, 5, 3, 3], dtype, Activation::Silu)
+            };
+            assert_train(&context, &setup, 4);
+            assert_frozen(&context, &setup, 4);
+        }
+    }
+}
+
+#[test]
+fn a_few_elements() {
+    let context = context();
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        for elements in 2..8 {
+            for at in [0, 1, 2, 5] {
+                for dims in [[elements, 1, 1], [1, 1, elements], [2, 1, elements]] {
+                    let places = [Place::At(at); 6];
+                    let setup = Setup { places, ..Setup::new(&dims, dtype, Activation::None) };
+                    assert_train(&context, &setup, 5);
+                    assert_frozen(&context, &setup, 5);
+                }
+                let places = [Place::At(at); 6];
+                let setup = Setup { places, ..Setup::new(&[1, elements], dtype, Activation::None) };
+                assert_frozen(&context, &setup, 5);
+            }
+        }
+        let setup = Setup::new(&[1, 1], dtype, Activation::None);
+        assert_frozen(&context, &setup, 6);
+    }
+}
+
+#[test]
+fn parameters_of_16_bits() {
+    let context = context();
+    for dtype in HALVES {
+        for dims in [&[3, 5, 7, 3][..], &[2, 4, 8], &[9, 7]] {
+            for layout in LAYOUTS {
+                let setup = Setup { parameters: dtype, layout, ..Setup::new(dims, dtype, Activation::Relu) };
+                assert_train(&context, &setup, 7);
+                assert_frozen(&context, &setup, 7);
+            }
+        }
+    }
+}
+
+/// Inference that changes nothing: mean 0, variance 1 − eps, so that y is x rounded twice.
+fn identity(context: &Context, channels: usize) -> FrozenBatchNorm {
+    let values = RunningValues { mean: vec![0.0; channels], var: vec![1.0; channels], batches: 0 };
+    let running = context.block_on(RunningStatistics::upload(context, &values)).unwrap();
+    FrozenBatchNorm::from_parts(context, OPTIONS.eps(1e-12), None, None, running).unwrap()
+}
+
+#[test]
+fn every_value_survives_and_every_tie_goes_to_even() {
+    for context in conversions(&context()) {
+        for dtype in HALVES {
+            let layer = identity(&context, 1);
+            let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+            let all = dtype.decode(&all);
+            let forward = |values: &[f32]| {
+                context.block_on(async {
+                    let x = context.upload_as(&[values.len(), 1], values, dtype).await.unwrap();
+                    context.download(&layer.forward(&x).await.unwrap()).await.unwrap()
+                })
+            };
+            let y = forward(&all);
+            for (x, y) in all.iter().zip(&y) {
+                // Subnormal f32 numbers, which bf16 has too, may be flushed.
+                let flushed = x.abs() < f32::MIN_POSITIVE && *y == 0.0;
+                assert!(
+                    x.to_bits() == y.to_bits() || flushed || x.is_nan() && y.is_nan(),
+                    "{dtype}: {x:e} became {y:e}"
+                );
+            }
+        }
+    }
+}
+
+/// y = beta for any x: what is rounded is an f32 of our choice.
+#[test]
+fn results_are_rounded_to_the_nearest() {
+    for context in conversions(&context()) {
+        for dtype in HALVES {
+            // Midpoints of neighbouring values, and what is next to them, of all magnitudes.
+            let mut betas =
+                vec![65503.0, 65519.996, 65520.0, 65521.0, 3.39e38, 3.3953139e38, 3.4e38, f32::MAX];
+            for bits in (0..0x7f00_u16).step_by(37) {
+                let pair = dtype.decode(&[bits.to_le_bytes(), (bits + 1).to_le_bytes()].concat());
+                if pair[1].is_finite() {
+                    let middle = ((f64::from(pair[0]) + f64::from(pair[1])) / 2.0) as f32;
+                    let bits = middle.to_bits();
+                    betas.extend([bits - bits.min(1), bits, bits + 1].map(f32::from_bits));
+                }
+            }
+            betas.retain(|beta| *beta >= f32::MIN_POSITIVE);
+            betas.extend(betas.clone().iter().map(|beta| -beta));
+            let c = betas.len();
+            let values = RunningValues { mean: vec![0.0; c], var: vec![1.0; c], batches: 0 };
+            let y = context.block_on(async {
+                let running = RunningStatistics::upload(&context, &values).await.unwrap();
+                let beta = Some(context.upload(&[c], &betas).await.unwrap());
+                let layer = FrozenBatchNorm::from_parts(&context, OPTIONS, None, beta, running).unwrap();
+                let x = context.zeros_as(&[1, c], dtype).await.unwrap();
+                context.download(&layer.forward(&x).await.unwrap()).await.unwrap()
+            });
+            let expected = dtype.decode(&dtype.encode(&betas));
+            for ((beta, y), expected) in betas.iter().zip(&y).zip(&expected) {
+                let flushed = expected.abs() < f32::MIN_POSITIVE && *y == 0.0;
+                assert!(y == expected || flushed, "{dtype}: {beta:e} became {y:e}, not {expected:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn overflow_and_nan_stay_in_their_channel() {
+    let context = context();
+    context.block_on(async {
+        // Squares of the first channel's values overflow binary16, its y does not; the second holds a NaN.
+        let x = [60000.0, -60000.0, f32::NAN, 1.0, 0.5, -0.5, 60000.0, -60000.0, 2.0, 1.0, 0.25, 0.5];
+        let x = context.upload_as(&[2, 3, 2], &x, DType::F16).await.unwrap();
+        let mut layer = BatchNorm::new(&context, 3, OPTIONS).await.unwrap();
+        let (y, saved) = layer.train_forward(&x).await.unwrap();
+        let y = context.download(&y).await.unwrap();
+        assert_eq!(&y[..2], [1.0, -1.0]);
+        assert!(y[2].is_nan() && y[3].is_nan() && y[8].is_nan());
+        assert!(y[4..6].iter().chain(&y[10..]).all(|v| v.is_finite()), "{y:?}");
+        let statistics = saved.download(&context).await.unwrap();
+        assert_eq!(statistics[0].var, 3.6e9);
+    });
+}
+
+#[test]
+fn types_must_agree() {
+    use wgnorm::{Error, GradientTargets, Saved};
+    let context = context();
+    context.block_on(async {
+        let mut layer = BatchNorm::new(&context, 3, OPTIONS).await.unwrap();
+        let x = context.zeros_as(&[2, 3, 4], DType::F16).await.unwrap();
+        let other = context.zeros_as(&[2, 3, 4], DType::Bf16).await.unwrap();
+        let expected = DType::F16;
+        refused!(
+            layer.prepare_train_forward(&x, &other, None).await,
+            Error::DType { what: "y", expected: e, got: DType::Bf16 } if e == expected
+        );
+        refused!(
+            layer.prepare_train_forward(x.plus(&other), &x, None).await,
+            Error::DType { what: "residual", .. }
+        );
+        let saved = Saved::new(&context, &x).await.unwrap();
+        let targets = GradientTargets { dx: Some(&other), ..Default::default() };
+        refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dx", .. });
+        let dgamma = context.zeros_as(&[3], DType::Bf16).await.unwrap();
+        let targets = GradientTargets { dgamma: Some(&dgamma), ..Default::default() };
+        refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dgamma", .. });
+        let dbeta = context.zeros_as(&[3], DType::F16).await.unwrap();
+        let dgamma = context.zeros(&[3]).await.unwrap();
+        let targets = GradientTargets { dgamma: Some(&dgamma), dbeta: Some(&dbeta), ..Default::default() };
+        refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dbeta", .. });
+        // 16-bit parameters go with tensors of their type.
+        let gamma = context.zeros_as(&[3], DType::F16).await.unwrap();
+        let values = RunningValues { mean: vec![0.0; 3], var: vec![1.0; 3], batches: 0 };
+        let running = RunningStatistics::upload(&context, &values).await.unwrap();
+        let layer = FrozenBatchNorm::from_parts(&context, OPTIONS, Some(gamma), None, running).unwrap();
+        assert!(layer.forward(&x).await.is_ok());
+        refused!(layer.forward(&other).await, Error::DType { what: "gamma", .. });
+    });
+}

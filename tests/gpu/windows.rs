@@ -1,0 +1,218 @@
+//! Tensors larger than a binding, in several buffers, and views: the same bits as one dense tensor in one window.
+
+use wgnorm::{Activation, Context, DType, Error, Layout, Moments, Tensor, Tuning};
+
+use crate::fused::{Outputs, Place, Setup, assert_frozen, assert_same_bits, assert_train};
+use crate::support::{context, few_contexts, refused, values};
+
+/// Shapes that are cut in every way: whole samples, slices of a sample, tiles of a slice, rows, rows as one, one run.
+const SHAPES: [(&[usize], Layout); 9] = [
+    (&[6, 5, 7, 9], Layout::ChannelsFirst),
+    (&[2, 6, 33, 5], Layout::ChannelsFirst),
+    (&[2, 2, 51, 31], Layout::ChannelsFirst),
+    (&[2, 2, 60, 32], Layout::ChannelsFirst),
+    (&[6, 5, 7, 8], Layout::ChannelsLast),
+    (&[6, 31, 9, 5], Layout::ChannelsLast),
+    (&[700, 3], Layout::ChannelsFirst),
+    (&[700, 4], Layout::ChannelsFirst),
+    (&[3, 1, 45, 15], Layout::ChannelsFirst),
+];
+
+fn both(context: &Context, setup: &Setup) -> [Outputs; 2] {
+    [assert_train(context, setup, 1), assert_frozen(context, setup, 2)]
+}
+
+/// The plan of the moments of a tensor like the setup's.
+fn plan_of(context: &Context, setup: &Setup) -> wgnorm::Plan {
+    let x = context.block_on(context.zeros_as(&setup.dims, setup.dtype)).unwrap().with_layout(setup.layout);
+    context.block_on(Moments::prepare(context, &x)).unwrap().1.plan().unwrap().clone()
+}
+
+#[test]
+fn windows_give_the_bits_of_one() {
+    for (name, context) in few_contexts() {
+        for (dims, layout) in SHAPES {
+            for (dtype, residual) in [(DType::F32, true), (DType::F16, false)] {
+                let activation = if residual { Activation::Relu } else { Activation::None };
+                let setup = Setup { layout, residual, ..Setup::new(dims, dtype, activation) };
+                let tuning = *context.tuning();
+                let small = context.with_tuning(Tuning { window_bytes: Some(1200), splits: None, ..tuning });
+                let plan = plan_of(&small, &setup);
+                assert!(plan.windows.len() > 1, "{name}: {plan}");
+                let whole =
+                    context.with_tuning(Tuning { tile: Some(plan.tile_words), splits: None, ..tuning });
+                assert_eq!(plan_of(&whole, &setup).windows.len(), 1);
+                println!("{name} {setup:?}: {plan}");
+                for (windowed, whole) in both(&small, &setup).iter().zip(&both(&whole, &setup)) {
+                    assert_same_bits(&format!("{name} {setup:?}"), windowed, whole);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_give_the_bits_of_one_buffer() {
+    let context = context();
+    for (dims, layout) in SHAPES {
+        for dtype in [DType::F32, DType::Bf16] {
+            let cut = dims[0] / 2;
+            let setup = Setup { layout, residual: true, ..Setup::new(dims, dtype, Activation::Relu) };
+            // Not all tensors are cut.
+            let parts = [0, 0, 0, 0, 0, 0].map(|at| Place::Parts { cut, at });
+            let mixed = [parts[0], Place::At(0), parts[2], parts[3], Place::At(0), parts[5]];
+            let places = if dims[0] * dims[1..].iter().product::<usize>() % 8 == 0 { mixed } else { parts };
+            let split = Setup { places, ..setup.clone() };
+            let x = [&dims[..]; 1].map(|dims| {
+                let sizes = [cut, dims[0] - cut].map(|samples| [&[samples], &dims[1..]].concat());
+                let part = |dims: &[usize]| {
+                    context.block_on(context.zeros_as(dims, dtype)).unwrap().with_layout(layout)
+                };
+                Tensor::concat(&[&part(&sizes[0]), &part(&sizes[1])]).unwrap()
+            });
+            let plan = context.block_on(Moments::prepare(&context, &x[0])).unwrap().1.plan().unwrap().clone();
+            assert_eq!(plan.windows.len(), 2);
+            let whole = context.with_tuning(Tuning { tile: Some(plan.tile_words), ..Tuning::default() });
+            println!("{setup:?}: {plan}");
+            let aligned = (cut * dims[1..].iter().product::<usize>()) % 4 == 0 && plan.width == 4;
+            for (parts, whole) in both(&context, &split).iter().zip(&both(&whole, &setup)) {
+                // Parts that begin elsewhere in a word than they would in one buffer have other words.
+                if aligned {
+                    assert_same_bits(&format!("{setup:?}"), parts, whole);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_any_sizes_and_places() {
+    let context = context();
+    for (dims, layout) in SHAPES {
+        for (cut, at) in [(1, 0), (1, 3), (dims[0] - 1, 1)] {
+            let places = [at, at, at, at, at, at].map(|at| Place::Parts { cut, at });
+            let setup =
+                Setup { layout, places, residual: true, ..Setup::new(dims, DType::F32, Activation::Relu) };
+            both(&context, &setup);
+            // Cut at different samples.
+            let places = [
+                places[0],
+                Place::At(at),
+                Place::Parts { cut: dims[0] / 2, at },
+                places[3],
+                places[4],
+                Place::At(at),
+            ];
+            both(&context, &Setup { places, dtype: DType::F16, ..setup });
+        }
+    }
+}
+
+#[test]
+fn views_give_the_bits_of_a_dense_tensor() {
+    let context = context();
+    for (dims, layout) in SHAPES {
+        for dtype in [DType::F32, DType::F16] {
+            let dense = Setup { layout, residual: true, ..Setup::new(dims, dtype, Activation::Relu) };
+            let c = dense.view().channels as usize;
+            let channels = |first: usize, more: usize| Place::Channels { first, of: c + first + more };
+            for places in [
+                [channels(4, 4); 6],
+                [channels(1, 2); 6],
+                [
+                    channels(0, 5),
+                    Place::At(0),
+                    channels(3, 0),
+                    Place::Apart(8),
+                    Place::At(0),
+                    Place::Apart(1),
+                ],
+                [
+                    Place::Apart(4),
+                    Place::Apart(8),
+                    Place::At(0),
+                    Place::Apart(4),
+                    Place::Apart(12),
+                    Place::Apart(4),
+                ],
+                [Place::Apart(3); 6],
+            ] {
+                println!("{dense:?} {places:?}");
+                let viewed = Setup { places, ..dense.clone() };
+                both(&context, &viewed);
+                both(&context, &Setup { in_place: true, activation: Activation::None, ..viewed });
+            }
+        }
+    }
+}
+
+#[test]
+fn views_in_windows() {
+    let small = context().with_tuning(Tuning { window_bytes: Some(2400), ..Tuning::default() });
+    for (dims, layout) in SHAPES {
+        for place in [Place::Channels { first: 4, of: 16 }, Place::Apart(4), Place::Apart(1)] {
+            let setup =
+                Setup { layout, places: [place; 6], ..Setup::new(dims, DType::F32, Activation::None) };
+            println!("{setup:?}");
+            both(&small, &setup);
+        }
+    }
+}
+
+#[test]
+fn a_concatenation_of_channels_without_a_copy() {
+    // Two layers write next to each other, a third reads what both have written.
+    let context = context();
+    context.block_on(async {
+        let all = context.zeros(&[2, 12, 3, 3]).await.unwrap();
+        let (left, right) = (all.slice_channels(0..8).unwrap(), all.slice_channels(8..12).unwrap());
+        let a = context.upload(&[2, 8, 3, 3], &values(1, 144, 0.0, 1.0)).await.unwrap();
+        let b = context.upload(&[2, 4, 3, 3], &values(2, 72, 0.0, 1.0)).await.unwrap();
+        for (x, y, channels) in [(&a, &left, 8), (&b, &right, 4)] {
+            let layer = wgnorm::BatchNorm::new(&context, channels, crate::fused::OPTIONS).await.unwrap();
+            let forward = layer.prepare_train_forward_untracked(x, y, None).await.unwrap();
+            context.submit(&[&forward]).await.unwrap();
+            let dense = layer.train_forward_untracked(x).await.unwrap().0;
+            assert_eq!(context.download(y).await.unwrap(), context.download(&dense).await.unwrap());
+        }
+        let both = context.download(&all).await.unwrap();
+        let left = context.download(&left).await.unwrap();
+        assert_eq!(both[..72], left[..72]);
+        assert_eq!(both[108..180], left[72..]);
+    });
+}
+
+#[test]
+fn slices_that_do_not_exist() {
+    let context = context();
+    let x = context.block_on(context.zeros(&[2, 6, 4])).unwrap();
+    #[expect(clippy::reversed_empty_ranges, reason = "refused")]
+    for range in [0..7, 3..3, 4..2] {
+        refused!(x.slice_channels(range), Error::Range { what: "channels", len: 6, .. });
+    }
+    refused!(x.slice_samples(0..3), Error::Range { what: "samples", len: 2, .. });
+    assert_eq!(x.slice_samples(1..1).unwrap().shape().len(), 0);
+    assert_eq!(x.slice_samples(1..2).unwrap().byte_offset(), 96);
+    refused!(Tensor::concat(&[]), Error::Empty { .. });
+    let other = context.block_on(context.zeros(&[2, 5, 4])).unwrap();
+    refused!(Tensor::concat(&[&x, &other]), Error::Shape { .. });
+    let half = context.block_on(context.zeros_as(&[2, 6, 4], DType::F16)).unwrap();
+    refused!(Tensor::concat(&[&x, &half]), Error::DType { .. });
+    refused!(
+        Tensor::concat(&[&x, &x.slice_channels(0..6).unwrap().with_layout(Layout::ChannelsLast)]),
+        Error::Layout { .. }
+    );
+    // A view of channels-last channels is no channels-first tensor.
+    let last = context.block_on(context.zeros(&[2, 4, 6])).unwrap().with_layout(Layout::ChannelsLast);
+    let view = last.slice_channels(0..3).unwrap().with_layout(Layout::ChannelsFirst);
+    refused!(context.block_on(Moments::of(&context, &view)), Error::Strides { .. });
+    let buffer = x.buffer().clone();
+    refused!(
+        Tensor::from_strided_buffer(&context, buffer.clone(), 0, &[2, 6, 4], DType::F32, 23),
+        Error::Strides { expected: 24, got: 23, .. }
+    );
+    refused!(
+        Tensor::from_strided_buffer(&context, buffer, 0, &[2, 6, 4], DType::F32, 25),
+        Error::BufferTooSmall { needed: 196, .. }
+    );
+}
