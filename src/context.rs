@@ -208,8 +208,7 @@ impl Context {
     }
 
     /// A dense tensor of zeros with the shape, element type and layout of another. It begins at the same element of a 16-byte
-    /// word, so that operations on both have 16-byte accesses; where the other lies in several buffers, or needs more than one
-    /// buffer can hold, so does it.
+    /// word, so that operations on both have 16-byte accesses; where the other lies in several buffers, so does it.
     ///
     /// # Errors
     /// As [`zeros`](Self::zeros).

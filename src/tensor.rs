@@ -423,6 +423,51 @@ impl Tensor {
         gathered
     }
 
+    /// Ranges of bytes of one buffer that both have elements of, unless these lie between each other.
+    pub(crate) fn overlap(&self, other: &Tensor) -> Option<(Range<u64>, Range<u64>)> {
+        for a in self.locations() {
+            for b in other.locations() {
+                let (x, y) = (a.bytes.clone(), b.bytes);
+                if a.buffer == b.buffer
+                    && x.start < y.end
+                    && y.start < x.end
+                    && !self.is_between(x.start, other, y.start)
+                {
+                    return Some((x, y));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether some part of both lies in the same stretch of a buffer.
+    pub(crate) fn hulls_overlap(&self, other: &Tensor) -> bool {
+        self.locations().any(|a| {
+            other
+                .locations()
+                .any(|b| a.buffer == b.buffer && a.bytes.start < b.bytes.end && b.bytes.start < a.bytes.end)
+        })
+    }
+
+    /// Whether two views with the same distances have no element in common: their rows, or samples, do not meet.
+    fn is_between(&self, start: u64, other: &Tensor, other_start: u64) -> bool {
+        if self.dtype != other.dtype || self.strides != other.strides {
+            return false;
+        }
+        let apart = start.abs_diff(other_start) / self.dtype.size();
+        let (first, second) = if start <= other_start { (self, other) } else { (other, self) };
+        let meet = |period: u64, first: u64, second: u64| {
+            let within = apart % period.max(1);
+            within < first || within + second > period
+        };
+        let rank_2 = self.shape.rank() == 2;
+        let (period, len): (u64, fn(&Tensor) -> u64) = match self.strides.row > self.row_len() && !rank_2 {
+            true => (self.strides.row, Tensor::row_len),
+            false => (self.strides.sample, Tensor::sample_len),
+        };
+        !meet(period, len(first), len(second))
+    }
+
     /// Whether both are the same elements of the same memory.
     pub(crate) fn is_same_place(&self, other: &Tensor) -> bool {
         self.parts == other.parts

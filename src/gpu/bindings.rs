@@ -8,76 +8,108 @@ use crate::tensor::{Location, Tensor};
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     buffer: wgpu::Buffer,
-    /// First byte that is bound: a multiple of the device's alignment, at or before `begin`.
-    bound_begin: u64,
-    /// The first byte that belongs to the value.
+    /// First byte that is bound: a multiple of the device's alignment, at or before that of the value.
     begin: u64,
     /// Past the last byte that is bound: all of the last word.
-    bound_end: u64,
+    end: u64,
 }
 
 impl Bound {
     /// Binds elements in whole words of `word_bytes`; the remainder of their offset goes into the parameters.
     pub fn range(location: Location, word_bytes: u64, alignment: u64) -> Self {
         let Location { buffer, bytes } = location;
-        let (begin, end) = (bytes.start, bytes.end);
         // Bindings are multiples of 4 bytes.
-        let bound_end = end.next_multiple_of(word_bytes.max(4));
-        Self { buffer, bound_begin: begin - begin % alignment, begin, bound_end }
+        let end = bytes.end.next_multiple_of(word_bytes.max(4));
+        Self { buffer, begin: bytes.start - bytes.start % alignment, end }
     }
 
     /// Binds a whole buffer of the crate's own.
     pub fn whole(buffer: &wgpu::Buffer) -> Self {
-        Self { buffer: buffer.clone(), bound_begin: 0, begin: 0, bound_end: buffer.size() }
+        Self { buffer: buffer.clone(), begin: 0, end: buffer.size() }
     }
 
-    /// Bytes between the bound range's start and the value's.
-    pub fn remainder(&self) -> u64 {
-        self.begin - self.bound_begin
+    /// Binds another range of the same buffer as well.
+    pub fn extend(&mut self, other: &Bound) {
+        self.begin = self.begin.min(other.begin);
+        self.end = self.end.max(other.end);
+    }
+
+    /// The first byte that is bound.
+    pub fn begin(&self) -> u64 {
+        self.begin
     }
 
     /// Bytes that are bound.
     pub fn bytes(&self) -> u64 {
-        self.bound_end - self.bound_begin
+        self.end - self.begin
     }
 
     pub fn resource(&self) -> wgpu::BindingResource<'_> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.buffer,
-            offset: self.bound_begin,
-            size: wgpu::BufferSize::new(self.bound_end - self.bound_begin),
+            offset: self.begin,
+            size: wgpu::BufferSize::new(self.bytes()),
         })
     }
 }
 
 /// Checks that nothing that an operation writes shares bytes with anything else that it binds, in whichever of its
-/// dispatches: a later one would overwrite what an earlier one has read. A pair in `in_place` may be the same memory.
+/// dispatches: a later one would overwrite what an earlier one has read. The very same tensor as x and y, or as dy and dx,
+/// is in place; views may lie between each other.
 ///
 /// # Errors
 /// [`Error::Overlap`].
-pub(crate) fn check_overlap(tensors: &[(Slot, Tensor)], in_place: &[(Slot, Slot)]) -> Result<()> {
+pub(crate) fn check_overlap(tensors: &[(Slot, Tensor)]) -> Result<()> {
     for (i, (slot_a, a)) in tensors.iter().enumerate() {
         for (slot_b, b) in &tensors[i + 1..] {
-            let declared = in_place.contains(&(*slot_a, *slot_b)) || in_place.contains(&(*slot_b, *slot_a));
-            if !(slot_a.writes() || slot_b.writes()) || declared {
+            if !(slot_a.writes() || slot_b.writes()) || is_in_place((*slot_a, a), (*slot_b, b)) {
                 continue;
             }
-            for first in a.locations() {
-                for second in b.locations() {
-                    let (x, y) = (&first.bytes, &second.bytes);
-                    if first.buffer == second.buffer && x.start < y.end && y.start < x.end {
-                        return Err(Error::Overlap {
-                            first: slot_a.name(),
-                            second: slot_b.name(),
-                            first_range: (x.start, x.end),
-                            second_range: (y.start, y.end),
-                        });
-                    }
-                }
-            }
+            check_apart((*slot_a, a), (*slot_b, b))?;
         }
     }
     Ok(())
+}
+
+/// Checks that two tensors have no element in common.
+///
+/// # Errors
+/// [`Error::Overlap`].
+pub(crate) fn check_apart((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> Result<()> {
+    match a.overlap(b) {
+        None => Ok(()),
+        Some((first, second)) => Err(Error::Overlap {
+            first: slot_a.name(),
+            second: slot_b.name(),
+            first_range: (first.start, first.end),
+            second_range: (second.start, second.end),
+        }),
+    }
+}
+
+/// Whether one is written over the other.
+fn is_in_place((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> bool {
+    let pair = [slot_a, slot_b];
+    let can =
+        [[Slot::X, Slot::Y], [Slot::Dy, Slot::Dx]].iter().any(|of| of.iter().all(|slot| pair.contains(slot)));
+    can && a.is_same_place(b)
+}
+
+/// The output whose memory an input is, or lies between: its binding serves both, because wgpu refuses to bind a range once to
+/// read and once to write.
+///
+/// # Errors
+/// [`Error::InPlace`] if there are two.
+pub(crate) fn read_through(input: Slot, walked: &[(Slot, &Tensor)]) -> Result<Option<Slot>> {
+    let Some((_, x)) = walked.iter().find(|(slot, _)| *slot == input) else { return Ok(None) };
+    let mut outputs =
+        walked.iter().filter(|(slot, y)| slot.writes() && x.hulls_overlap(y)).map(|(slot, _)| *slot);
+    match (outputs.next(), outputs.next()) {
+        (Some(_), Some(_)) => Err(Error::InPlace {
+            why: "an input lies between two outputs of one buffer; give one another buffer",
+        }),
+        (found, _) => Ok(found),
+    }
 }
 
 /// Whether an input of one dispatch lies in the buffer of one of its outputs.
@@ -93,7 +125,7 @@ pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<b
     for ((slot_a, a), (slot_b, b)) in pairs() {
         // In the shared variant inputs are bound read-write too, so even two inputs must not alias.
         let exclusive = shared || written(*slot_a, *slot_b);
-        if exclusive && a.buffer == b.buffer && a.bound_begin < b.bound_end && b.bound_begin < a.bound_end {
+        if exclusive && a.buffer == b.buffer && a.begin < b.end && b.begin < a.end {
             return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
         }
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytemuck::Zeroable;
 
-use super::bindings::{Bound, check_overlap, check_sharing};
+use super::bindings::{Bound, check_overlap, check_sharing, read_through};
 use super::params::Params;
 use super::pipelines::Pipeline;
 use super::probe;
-use super::shader::{Kernel, Pointwise, Variant};
+use super::shader::{Kernel, Pointwise, Variant, WALKED_INPUTS};
 use super::slot::Slot;
 use crate::context::{Context, ContextId};
 use crate::dtype::DType;
@@ -102,7 +102,6 @@ pub(crate) struct Build<'c> {
     values: Vec<(Slot, Tensor)>,
     /// Buffers of the crate's own.
     owned: Vec<(Slot, wgpu::Buffer)>,
-    in_place: Vec<(Slot, Slot)>,
     scratch_bytes: u64,
     dispatches: Vec<Dispatch>,
 }
@@ -128,7 +127,6 @@ impl<'c> Build<'c> {
             walked: Vec::new(),
             values: Vec::new(),
             owned: Vec::new(),
-            in_place: Vec::new(),
             scratch_bytes: 0,
             dispatches: Vec::new(),
         }
@@ -164,11 +162,6 @@ impl<'c> Build<'c> {
         self.owned.push((slot, buffer.clone()));
     }
 
-    /// Declares that an output is written over an input, which is the same memory.
-    pub fn over(&mut self, input: Slot, output: Slot) {
-        self.in_place.push((input, output));
-    }
-
     /// Asks for a scratch buffer that one dispatch writes as `PartialsOut` and a later one reads as `Partials`.
     pub fn scratch(&mut self, bytes: u64) {
         self.scratch_bytes = bytes;
@@ -194,7 +187,7 @@ impl<'c> Build<'c> {
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         let context = self.context;
         let tensors: Vec<_> = self.walked.iter().chain(&self.values).cloned().collect();
-        check_overlap(&tensors, &self.in_place)?;
+        check_overlap(&tensors)?;
         check_binding(Slot::Partials.name(), self.scratch_bytes, context.capabilities())?;
         if self.scratch_bytes > 0 {
             let scratch =
@@ -252,6 +245,7 @@ impl<'c> Build<'c> {
             kernel: *kernel,
             pointwise: pointwise.of(*kernel),
             dtype: plan.dtype,
+            through: [None; 3],
             parameters: values(&kernel.parameters()).map_or(DType::F32, |(_, tensor)| tensor.dtype()),
             packed_f16: false,
             walk: plan.walk,
@@ -264,40 +258,50 @@ impl<'c> Build<'c> {
             chunk_words: if kernel.chunked() { plan.chunk_words } else { 0 },
             shared: false,
         };
+        let walked = self.walked.iter().filter_map(|(slot, tensor)| match *instead {
+            Some((from, to)) if *slot == to => Some((from, tensor)),
+            Some((from, _)) if *slot == from => None,
+            _ => Some((*slot, tensor)),
+        });
+        let needed = variant.slots();
+        let walked: Vec<_> = walked.filter(|(slot, _)| needed.contains(slot)).collect();
+        for (through, input) in variant.through.iter_mut().zip(WALKED_INPUTS) {
+            *through = read_through(input, &walked)?;
+        }
+        let through = |slot: Slot| {
+            let input = WALKED_INPUTS.iter().position(|&input| input == slot);
+            input.and_then(|input| variant.through[input])
+        };
         let slots = variant.slots();
         let word_bytes = plan.dtype.size() * u64::from(plan.width);
         let mut windows = Vec::new();
         for window in &plan.windows {
             let mut params = Params::new(plan, window);
             params.adopt(&self.params);
-            let mut bound = Vec::new();
-            for (slot, tensor) in &self.walked {
-                let slot = match *instead {
-                    Some((from, to)) if *slot == to => from,
-                    Some((from, _)) if *slot == from => continue,
-                    _ => *slot,
-                };
-                // What is read through an output's binding has an offset, too.
-                let over =
-                    self.in_place.iter().any(|&(input, output)| input == slot && slots.contains(&output));
-                if !slots.contains(&slot) && !over {
-                    continue;
-                }
+            let mut bound: Vec<(Slot, Bound)> = Vec::new();
+            for (slot, tensor) in &walked {
                 let range = Bound::range(tensor.locate(window.elements.clone()), word_bytes, alignment);
-                params.set_offset(slot, (range.remainder() / word_bytes) as u32);
+                let binding = through(*slot).unwrap_or(*slot);
+                match bound.iter_mut().find(|(bound, _)| *bound == binding) {
+                    Some((_, both)) => both.extend(&range),
+                    None => bound.push((binding, range)),
+                }
+            }
+            for (slot, tensor) in &walked {
+                let begin = tensor.locate(window.elements.clone()).bytes.start;
+                let binding = through(*slot).unwrap_or(*slot);
+                let Some((_, range)) = bound.iter().find(|(bound, _)| *bound == binding) else { continue };
+                check_binding(slot.name(), range.bytes(), capabilities)?;
+                params.set_offset(*slot, ((begin - range.begin()) / word_bytes) as u32);
                 let (row, sample) = tensor.skips();
                 let words = |skip: u64| (skip / u64::from(plan.width)) as u32;
-                params.set_skips(slot, words(row), words(sample));
-                check_binding(slot.name(), range.bytes(), capabilities)?;
-                if slots.contains(&slot) {
-                    bound.push((slot, range));
-                }
+                params.set_skips(*slot, words(row), words(sample));
             }
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
                 let location = tensor.locate(0..tensor.shape().len());
-                let range = Bound::range(location, size, alignment);
-                params.set_offset(*slot, (range.remainder() / size) as u32);
+                let range = Bound::range(location.clone(), size, alignment);
+                params.set_offset(*slot, ((location.bytes.start - range.begin()) / size) as u32);
                 check_binding(slot.name(), range.bytes(), capabilities)?;
                 bound.push((*slot, range));
             }

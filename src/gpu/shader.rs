@@ -181,19 +181,11 @@ pub(crate) struct Pointwise {
     pub d_residual: bool,
     /// Slot `X` holds y, from which x̂ is recovered.
     pub from_y: bool,
-    /// The output is written over an input: y over x, or dx over dy.
-    pub in_place: bool,
 }
 
 impl Default for Pointwise {
     fn default() -> Self {
-        Self {
-            activation: ActivationKind::NONE,
-            residual: false,
-            d_residual: false,
-            from_y: false,
-            in_place: false,
-        }
+        Self { activation: ActivationKind::NONE, residual: false, d_residual: false, from_y: false }
     }
 }
 
@@ -206,14 +198,9 @@ impl Pointwise {
         let residual = self.residual && (activated || self.from_y);
         match kernel {
             Kernel::MapForward(_) => Self { d_residual: false, from_y: false, ..self },
-            Kernel::ReduceGradients { dx, .. } => Self { residual, in_place: self.in_place && dx, ..self },
+            Kernel::ReduceGradients { .. } => Self { residual, ..self },
             Kernel::MapBackward => Self { residual, d_residual: false, ..self },
-            Kernel::MapFrozen { dx } => Self {
-                residual: self.residual && activated,
-                from_y: false,
-                in_place: self.in_place && dx,
-                ..self
-            },
+            Kernel::MapFrozen { .. } => Self { residual: self.residual && activated, from_y: false, ..self },
             _ => nothing,
         }
     }
@@ -223,12 +210,9 @@ impl Pointwise {
         if self.activation != ActivationKind::NONE {
             key += &format!(" {}", self.activation.0);
         }
-        for (is, name) in [
-            (self.residual, " residual"),
-            (self.d_residual, " d_residual"),
-            (self.from_y, " from_y"),
-            (self.in_place, " in_place"),
-        ] {
+        for (is, name) in
+            [(self.residual, " residual"), (self.d_residual, " d_residual"), (self.from_y, " from_y")]
+        {
             if is {
                 key += name;
             }
@@ -336,6 +320,9 @@ impl Kernel {
     }
 }
 
+/// The tensors that kernels read in words, in the order of [`Variant::through`].
+pub(crate) const WALKED_INPUTS: [Slot; 3] = [Slot::X, Slot::Dy, Slot::Residual];
+
 /// A kernel with everything that makes it one pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
@@ -359,6 +346,9 @@ pub(crate) struct Variant {
     pub workgroup_size: u32,
     pub team_size: u32,
     pub chunk_words: u32,
+    /// Outputs through whose binding x, dy and the residual are read: y written over x, dx over dy, or views of one buffer that
+    /// lie between each other, of which wgpu refuses to bind both.
+    pub through: [Option<Slot>; 3],
     /// Inputs are bound read-write, because one of them lies in the same buffer as an output: wgpu refuses the same
     /// buffer read-only and read-write in one dispatch, even in disjoint ranges.
     pub shared: bool,
@@ -382,6 +372,11 @@ impl Variant {
             _ => {}
         }
         key += &self.pointwise.key();
+        for (input, output) in WALKED_INPUTS.iter().zip(self.through) {
+            if let Some(output) = output {
+                key += &format!(" {} through {}", input.name(), output.name());
+            }
+        }
         key += &format!(" {} {}x{}", self.walk.name(), self.dtype.short(), self.width);
         if self.packed_f16 {
             key += " packed";
@@ -407,29 +402,22 @@ impl Variant {
         key
     }
 
-    /// Tensors that the kernel reads in words, with the output through whose binding it does so if it writes over them.
+    /// Tensors that the kernel reads in words, with the output through whose binding it does so, if any.
     fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
-        let Pointwise { activation, residual, in_place, .. } = self.pointwise;
-        let over = |output| in_place.then_some(output);
-        let mut inputs = Vec::new();
-        match self.kernel {
-            Kernel::ReduceMoments | Kernel::MapCopy => inputs.push((Slot::X, None)),
-            Kernel::ReduceGradients { .. } | Kernel::MapBackward => {
-                inputs.extend([(Slot::X, None), (Slot::Dy, over(Slot::Dx))]);
-            }
-            Kernel::MapForward(_) => inputs.push((Slot::X, over(Slot::Y))),
-            Kernel::MapFrozen { .. } => {
-                inputs.extend((activation != ActivationKind::NONE).then_some((Slot::X, None)));
-                inputs.push((Slot::Dy, over(Slot::Dx)));
-            }
-            _ => {}
-        }
-        inputs.extend(residual.then_some((Slot::Residual, None)));
-        inputs
+        let activated = self.pointwise.activation != ActivationKind::NONE;
+        let [x, dy] = match self.kernel {
+            Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) => [true, false],
+            Kernel::ReduceGradients { .. } | Kernel::MapBackward => [true, true],
+            Kernel::MapFrozen { .. } => [activated, true],
+            _ => [false, false],
+        };
+        let read = [x, dy, self.pointwise.residual];
+        let inputs = WALKED_INPUTS.into_iter().zip(self.through).zip(read);
+        inputs.filter(|(_, read)| *read).map(|(input, _)| input).collect()
     }
 
     /// Tensors that the kernel writes in words.
-    fn outputs(&self) -> Vec<Slot> {
+    pub fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
             Kernel::MapForward(_) | Kernel::MapCopy => vec![Slot::Y],
             Kernel::MapBackward
@@ -682,6 +670,7 @@ mod tests {
                                 dtype: DType::F32,
                                 parameters: DType::F32,
                                 packed_f16: false,
+                                through: [None; 3],
                                 walk,
                                 width,
                                 edges,
@@ -700,18 +689,25 @@ mod tests {
         variants
     }
 
-    /// Every pointwise operation that a kernel can be asked for.
-    fn all_pointwise(kernel: Kernel) -> Vec<Pointwise> {
+    /// Every pointwise operation that a kernel can be asked for, and through which output it can read its inputs.
+    fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
         let mut all = Vec::new();
         for activation in Activation::ALL {
             for bits in 0..16_u32 {
-                let [residual, d_residual, from_y, in_place] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+                let [residual, d_residual, from_y, through] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
                 if from_y && !activation.is_invertible() {
                     continue;
                 }
                 let activation = ActivationKind::of(activation);
-                let pointwise = Pointwise { activation, residual, d_residual, from_y, in_place };
-                let bindings = Variant { pointwise, ..example(kernel) }.slots().len();
+                let pointwise = Pointwise { activation, residual, d_residual, from_y };
+                let plain = Variant { pointwise, ..example(kernel) };
+                // In place is one input over one output; views may lie between each other in any way.
+                let output = plain.outputs().first().copied().filter(|_| through);
+                let through = match kernel {
+                    Kernel::MapForward(_) | Kernel::MapCopy => [output, None, None],
+                    _ => [None, output, None],
+                };
+                let bindings = Variant { through, ..plain }.slots().len();
                 // What the host asks for: see ops/.
                 let asked = match kernel {
                     Kernel::MapFrozen { dx: false } => d_residual,
@@ -722,7 +718,7 @@ mod tests {
                     _ => true,
                 };
                 if pointwise.of(kernel) == pointwise && asked {
-                    all.push(pointwise);
+                    all.push((pointwise, through));
                 }
             }
         }
@@ -737,6 +733,7 @@ mod tests {
             dtype: DType::F32,
             parameters: DType::F32,
             packed_f16: false,
+            through: [None; 3],
             walk: WalkKind::Segments,
             width: if per_slice(kernel) { 1 } else { 4 },
             edges: false,
@@ -752,8 +749,8 @@ mod tests {
     fn all_variants() -> Vec<Variant> {
         let mut variants = plain_variants();
         for kernel in all_kernels() {
-            for pointwise in all_pointwise(kernel) {
-                variants.push(Variant { pointwise, ..example(kernel) });
+            for (pointwise, through) in all_pointwise(kernel) {
+                variants.push(Variant { pointwise, through, ..example(kernel) });
                 for (dtype, packed_f16) in [(DType::F16, false), (DType::F16, true), (DType::Bf16, false)] {
                     // Activations do not know of the storage.
                     let kind = pointwise.activation;
@@ -779,6 +776,7 @@ mod tests {
                                 let example = example(kernel);
                                 variants.push(Variant {
                                     pointwise,
+                                    through,
                                     dtype,
                                     parameters,
                                     packed_f16,

@@ -309,7 +309,6 @@ impl BatchNorm {
         self.parts.check_recoverable(from_y)?;
 
         let residual = input.residual.filter(|_| self.parts.reads_residual(from_y));
-        let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         let mut tensors = vec![(Slot::X, x), (Slot::Dy, dy)];
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
@@ -318,9 +317,6 @@ impl BatchNorm {
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
-        if over_dy {
-            build.over(Slot::Dy, Slot::Dx);
-        }
         build.buffer(Slot::Saved, saved.buffer());
         Parts::bind_targets(&mut build, targets)?;
         reduce::gradients(&mut build, StatisticsFrom::Saved, false);
@@ -333,7 +329,6 @@ impl BatchNorm {
                 map::backward_of_d_residual(&mut build);
                 Traffic::passes(x.byte_len(), reduced + 1, reduced + 3)
             } else {
-                build.pointwise.in_place = over_dy;
                 map::backward(&mut build);
                 Traffic::passes(x.byte_len(), reduced + 1, reduced + 3 + r)
             }
@@ -439,10 +434,6 @@ impl BatchNorm {
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
         let mut build = self.parts.build(Op::TrainForward, view, input.residual.is_some(), &tensors)?;
-        if over_x {
-            build.over(Slot::X, Slot::Y);
-            build.pointwise.in_place = true;
-        }
         self.parts.bind_affine(&mut build)?;
         if let Some(saved) = saved {
             build.params.flags |= flag::SAVE;

@@ -60,10 +60,6 @@ impl FrozenBatchNorm {
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
         let mut build = self.parts.build(Op::Inference, view, input.residual.is_some(), &tensors)?;
-        if y.is_same_place(x) {
-            build.over(Slot::X, Slot::Y);
-            build.pointwise.in_place = true;
-        }
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);
@@ -128,10 +124,6 @@ impl FrozenBatchNorm {
         let mut build = self.parts.build(Op::FrozenBackward, view, residual.is_some(), &tensors)?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
-        if over_dy {
-            build.over(Slot::Dy, Slot::Dx);
-            build.pointwise.in_place = true;
-        }
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         let passes = tensors.len() as u64;
@@ -142,7 +134,7 @@ impl FrozenBatchNorm {
             let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
             if in_two {
                 let pointwise = build.pointwise;
-                build.pointwise = Pointwise { in_place: false, d_residual: false, ..pointwise };
+                build.pointwise = Pointwise { d_residual: false, ..pointwise };
                 reduce::gradients(&mut build, StatisticsFrom::Running, false);
                 map::frozen(&mut build, pointwise, true);
                 plan_passes += 2 + u64::from(residual.is_some()) - u64::from(!activated);

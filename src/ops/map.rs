@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::gpu::bindings::check_apart;
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::{ActivationKind, Kernel, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
@@ -44,6 +45,7 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
     if x.shape().len() == 0 {
         return Ok(Prepared::nothing(context, Op::Copy));
     }
+    check_apart((Slot::X, x), (Slot::Y, y))?;
     // What the values are does not matter: as few words as possible.
     let (x, y) = (as_words(x)?, as_words(y)?);
     let capabilities = context.capabilities();

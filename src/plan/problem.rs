@@ -175,7 +175,12 @@ impl Walk {
             strided,
             sample_bytes: tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0)
                 * dtype.size(),
-            slack: tensors.iter().map(|tensor| tensor.byte_offset() % storage_alignment).max().unwrap_or(0),
+            slack: tensors
+                .iter()
+                .flat_map(|tensor| tensor.locations())
+                .map(|location| location.bytes.start % storage_alignment)
+                .max()
+                .unwrap_or(0),
         }
     }
 

@@ -183,6 +183,78 @@ fn a_concatenation_of_channels_without_a_copy() {
 }
 
 #[test]
+fn views_that_lie_between_each_other() {
+    // x, residual and y are channels of one tensor, as dy and dx are.
+    let context = context();
+    for (layout, dims) in [
+        (Layout::ChannelsFirst, [3, 16, 5, 5]),
+        (Layout::ChannelsLast, [3, 5, 5, 16]),
+        (Layout::ChannelsFirst, [3, 16, 2, 2]),
+    ] {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            for (first, second) in [(0..4, 8..12), (9..14, 2..7)] {
+                context.block_on(async {
+                    let data = values(3, 3 * 16 * dims.iter().product::<usize>() / 48, 0.3, 1.0);
+                    let all = context.upload_as(&dims, &data, dtype).await.unwrap().with_layout(layout);
+                    let gradients = context.upload_as(&dims, &data, dtype).await.unwrap().with_layout(layout);
+                    let (x, y) = (
+                        all.slice_channels(first.clone()).unwrap(),
+                        all.slice_channels(second.clone()).unwrap(),
+                    );
+                    let (dy, dx) = (
+                        gradients.slice_channels(first.clone()).unwrap(),
+                        gradients.slice_channels(second.clone()).unwrap(),
+                    );
+                    let dense = async |view: &Tensor| {
+                        let values = context.download(view).await.unwrap();
+                        let tensor = context.upload_as(view.shape().dims(), &values, dtype).await.unwrap();
+                        tensor.with_layout(layout)
+                    };
+                    let (x_dense, dy_dense) = (dense(&x).await, dense(&dy).await);
+                    let options = crate::fused::OPTIONS.activation(Activation::Silu);
+                    let layer = wgnorm::BatchNorm::new(&context, first.len(), options).await.unwrap();
+                    let (expected, saved) = layer.train_forward_untracked(&x_dense).await.unwrap();
+                    let expected_dx = layer.backward(&x_dense, &dy_dense, &saved).await.unwrap().dx;
+                    let before = context.download(&all).await.unwrap();
+
+                    let saved = wgnorm::Saved::new(&context, &x).await.unwrap();
+                    let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await.unwrap();
+                    let targets = wgnorm::GradientTargets { dx: Some(&dx), ..Default::default() };
+                    let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
+                    context.submit(&[&forward, &backward]).await.unwrap();
+                    // The plans may differ, and so the last bits.
+                    for (got, expected) in [(&y, &expected), (&dx, &expected_dx)] {
+                        let (got, expected) =
+                            (context.download(got).await.unwrap(), context.download(expected).await.unwrap());
+                        let unit = dtype.unit_roundoff() as f32;
+                        for (got, expected) in got.iter().zip(&expected) {
+                            assert!(
+                                (got - expected).abs() <= 32.0 * unit * (1.0 + expected.abs()),
+                                "{got} {expected}"
+                            );
+                        }
+                    }
+                    // Nothing but y has changed.
+                    let after = all.slice_channels(0..16).unwrap();
+                    let after = context.download(&after).await.unwrap();
+                    let view = all.channels().unwrap();
+                    for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+                        let channel = view.channel_of(i as u64) as usize;
+                        assert!(second.contains(&channel) || before == after, "{i}");
+                    }
+                    // Views that share a channel are refused.
+                    let more = all.slice_channels(first.start + 3..first.start + 3 + first.len()).unwrap();
+                    refused!(
+                        layer.prepare_train_forward_untracked(&x, &more, None).await,
+                        Error::Overlap { .. }
+                    );
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn slices_that_do_not_exist() {
     let context = context();
     let x = context.block_on(context.zeros(&[2, 6, 4])).unwrap();
