@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
 use crate::gpu::dispatch::{Prepared, scoped};
 use crate::gpu::pipelines::PipelineCache;
+use crate::gpu::probe;
 use crate::gpu::readback;
 use crate::plan::{Capabilities, Tuning};
 use crate::shape::Shape;
@@ -139,6 +140,15 @@ impl Context {
     /// What is forced instead of planned.
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
+    }
+
+    /// Whether the device's own conversion of binary16 rounds to the nearest even, overflows to infinity and keeps subnormal
+    /// numbers, infinities and NaN, so that kernels use it instead of integer arithmetic. Found out by a kernel, once.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn has_exact_f16(&self) -> Result<bool> {
+        probe::packs_f16(self).await
     }
 
     /// Keys of the kernels that were compiled so far, sorted.

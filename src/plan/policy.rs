@@ -25,14 +25,24 @@ const TREE_ITERATIONS: u64 = 64;
 /// workgroup size exceeds the device.
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     match plan_once(walk, capabilities, tuning) {
-        // Short walks of large teams instead: slower, and possible.
+        // Shorter walks of larger teams instead: slower, and possible; at last without strips.
         Err(error @ Error::TooLarge { limit_name: LOOP_LIMIT, .. }) if tuning.team_size.is_none() => {
             let Ok(workgroup) = workgroup_size(4, capabilities, tuning, &mut Vec::new()) else {
                 return Err(error);
             };
-            let most = Tuning { team_size: Some(workgroup), strip: Some(1), rows: None, ..*tuning };
-            let mut plan = plan_once(walk, capabilities, &most)?;
-            plan.reasons.push("team: all of the workgroup, else the loop limit would be exceeded".to_owned());
+            let teams =
+                (1..).map(|log| 1 << log).take_while(|&team| team <= workgroup && workgroup % team == 0);
+            let teams = teams.map(|team| Tuning { team_size: Some(team), ..*tuning });
+            let last = Tuning { team_size: Some(workgroup), strip: Some(1), rows: None, ..*tuning };
+            let mut planned = Err(error);
+            for larger in teams.chain([last]) {
+                planned = plan_once(walk, capabilities, &larger);
+                if !matches!(planned, Err(Error::TooLarge { limit_name: LOOP_LIMIT, .. })) {
+                    break;
+                }
+            }
+            let mut plan = planned?;
+            plan.reasons.push("team: larger, else the loop limit would be exceeded".to_owned());
             Ok(plan)
         }
         planned => planned,
@@ -343,8 +353,9 @@ mod tests {
     }
 
     /// Shapes as `[N, C, …]`; channels last moves C to the end.
-    const SHAPES: [&[usize]; 12] = [
+    const SHAPES: [&[usize]; 13] = [
         &[8, 64, 112, 112],
+        &[256, 64, 112, 112],
         &[8, 256, 56, 56],
         &[8, 512, 28, 28],
         &[8, 1024, 14, 14],

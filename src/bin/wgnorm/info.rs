@@ -20,6 +20,8 @@ struct Entry {
     adapter: Adapter,
     subgroup_sizes: [u32; 2],
     features: Vec<&'static str>,
+    /// How values of float16 are converted.
+    float16: Option<&'static str>,
     limits: Option<Limits>,
     plans: Vec<PlanEntry>,
     refused: Option<String>,
@@ -86,6 +88,7 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
         adapter: Adapter::of(&info),
         subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
         features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(name, _)| *name).collect(),
+        float16: None,
         limits: None,
         plans: Vec::new(),
         refused: None,
@@ -93,6 +96,10 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
     let opened = pollster::block_on(Context::from_adapter(adapter, ShaderChecks::default()));
     match opened.and_then(|context| {
         entry.limits = Some(Limits::of(context.capabilities()));
+        entry.float16 = Some(match context.block_on(context.has_exact_f16())? {
+            true => "by the device, found exact",
+            false => "by integer arithmetic",
+        });
         SHAPES.iter().map(|shape| plan(&context, *shape)).collect()
     }) {
         Ok(plans) => entry.plans = plans,
@@ -128,6 +135,9 @@ fn print(entry: &Entry) {
     println!("{}", entry.adapter);
     println!("  features          {}", entry.features.join(", "));
     println!("  subgroups         {} to {}", entry.subgroup_sizes[0], entry.subgroup_sizes[1]);
+    if let Some(float16) = entry.float16 {
+        println!("  float16 converted {float16}");
+    }
     if let Some(limits) = &entry.limits {
         println!("  largest binding   {} MiB", limits.max_binding_bytes >> 20);
         println!("  largest buffer    {} MiB", limits.max_buffer_bytes >> 20);
