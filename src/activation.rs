@@ -66,8 +66,8 @@ impl Activation {
         }
     }
 
-    /// Whether z can be computed from y, without loss of more than rounding: so that a training forward pass may write y
-    /// over x. None, and a leaky ReLU with a positive slope.
+    /// Whether z can be computed from y, so that a training forward pass may write y over x: none, and a leaky ReLU with a
+    /// positive slope, of at least [`Saved::least_slope`](crate::Saved::least_slope).
     pub const fn is_invertible(self) -> bool {
         match self {
             Activation::None => true,

@@ -148,7 +148,7 @@ impl Context {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn has_exact_f16(&self) -> Result<bool> {
-        probe::packs_f16(self).await
+        probe::has_exact_f16(self).await
     }
 
     /// Keys of the kernels that were compiled so far, sorted.

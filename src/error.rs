@@ -1,5 +1,6 @@
 //! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
 
+use crate::activation::Activation;
 use crate::dtype::DType;
 use crate::shape::{Layout, Shape};
 
@@ -178,6 +179,26 @@ pub enum Error {
     Residual {
         /// Whether forward had one.
         expected: bool,
+    },
+    /// A view that lies between two views of one buffer that are both written.
+    #[error(
+        "{input} lies between {first} and {second} in one buffer, which are both written; give one of them another"
+    )]
+    Between {
+        /// The tensor that is read.
+        input: &'static str,
+        /// One that is written.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// Backward with another activation than forward.
+    #[error("backward is of a layer with the activation {got}, but forward was of one with {expected}")]
+    Activation {
+        /// That of forward.
+        expected: Activation,
+        /// That of backward.
+        got: Activation,
     },
     /// Two tensors of one operation share bytes, and at least one of them is written.
     #[error(

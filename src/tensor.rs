@@ -134,6 +134,7 @@ impl Tensor {
         if !byte_offset.is_multiple_of(alignment) {
             return Err(Error::Misaligned { what, offset: byte_offset, alignment });
         }
+        let strides = strides.canonical(shape);
         let part = Part { buffer, byte_offset, samples: 0..shape.dims()[0] as u64 };
         let parts: Arc<[Part]> = Arc::new([part]);
         let tensor = Self { parts, shape, dtype, layout: Layout::ChannelsFirst, strides, home: context.id() };
@@ -149,8 +150,8 @@ impl Tensor {
     }
 
     /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
-    /// binding or buffer can hold is a tensor too. Operations walk it in windows; where the first samples of all but the
-    /// first are multiples of a common number, the results do not depend on the division (see docs/NUMERICS.md).
+    /// binding or buffer can hold is a tensor too. Operations walk it in windows; with the same tiles
+    /// ([`Tuning::tile`](crate::Tuning::tile)) they give the bits of a tensor in one buffer (see docs/NUMERICS.md).
     ///
     /// # Errors
     /// [`Error::Empty`] for no tensors; [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Strides`],
@@ -170,9 +171,11 @@ impl Tensor {
     /// ```
     pub fn concat(tensors: &[&Tensor]) -> Result<Self> {
         let Some(first) = tensors.first() else { return Err(Error::Empty { what: "a concatenation" }) };
+        // The distance between samples means nothing where there is one.
+        let with_many = tensors.iter().find(|tensor| tensor.shape.dims()[0] > 1);
+        let strides = with_many.unwrap_or(first).strides;
         let mut parts: Vec<Part> = Vec::new();
-        let mut dims = first.shape.dims().to_vec();
-        dims[0] = 0;
+        let mut samples: u64 = 0;
         for tensor in tensors {
             let what = "a tensor of a concatenation";
             let mut expected = first.shape.dims().to_vec();
@@ -185,21 +188,27 @@ impl Tensor {
             if tensor.home != first.home {
                 return Err(Error::ForeignDevice { what });
             }
-            if tensor.strides != first.strides {
-                let (expected, got) = (first.strides.sample, tensor.strides.sample);
+            let same = match tensor.shape.dims()[0] > 1 {
+                true => tensor.strides == strides,
+                false => tensor.strides.row == strides.row || tensor.shape.rank() == 2,
+            };
+            if !same {
+                let (expected, got) = (strides.sample, tensor.strides.sample);
                 return Err(Error::Strides { what, expected, got, why: "all must have the same" });
             }
             for part in tensor.parts.iter().filter(|part| !part.samples.is_empty()) {
-                let begin = dims[0] as u64;
-                let samples = begin..begin + (part.samples.end - part.samples.start);
-                dims[0] = samples.end as usize;
-                parts.push(Part { samples, ..part.clone() });
+                let begin = samples;
+                samples = samples.saturating_add(part.samples.end - part.samples.start);
+                parts.push(Part { samples: begin..samples, ..part.clone() });
             }
         }
         if parts.is_empty() {
             return Ok((*first).clone());
         }
-        Ok(Self { parts: parts.into(), shape: Shape::new(&dims)?, ..(*first).clone() })
+        let mut dims = first.shape.dims().to_vec();
+        dims[0] = usize::try_from(samples).unwrap_or(usize::MAX);
+        let shape = Shape::new(&dims)?;
+        Ok(Self { parts: parts.into(), shape, strides: strides.canonical(shape), ..(*first).clone() })
     }
 
     /// Some of the channels, as a view of the same memory: what a concatenation of channels (DenseNet) writes and reads.
@@ -236,7 +245,8 @@ impl Tensor {
             .iter()
             .map(|part| Part { byte_offset: part.byte_offset + skipped, ..part.clone() })
             .collect();
-        Ok(Self { parts: parts.into(), shape: Shape::new(&dims)?, ..self.clone() })
+        let shape = Shape::new(&dims)?;
+        Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
     }
 
     /// Some of the samples (indices of the first axis), as a view of the same memory.
@@ -254,18 +264,20 @@ impl Tensor {
         let mut parts: Vec<Part> = Vec::new();
         for part in self.parts.iter() {
             let (begin, end) = (part.samples.start.max(wanted.start), part.samples.end.min(wanted.end));
-            if begin < end || (wanted.is_empty() && parts.is_empty()) {
-                let skipped =
-                    begin.saturating_sub(part.samples.start) * self.strides.sample * self.dtype.size();
-                let skipped = if begin < end { skipped } else { 0 };
+            if begin < end {
+                let skipped = (begin - part.samples.start) * self.strides.sample * self.dtype.size();
                 parts.push(Part {
                     buffer: part.buffer.clone(),
                     byte_offset: part.byte_offset + skipped,
-                    samples: begin.saturating_sub(wanted.start)..end.saturating_sub(wanted.start),
+                    samples: begin - wanted.start..end - wanted.start,
                 });
             }
         }
-        Ok(Self { parts: parts.into(), shape: Shape::new(&dims)?, ..self.clone() })
+        if parts.is_empty() {
+            parts.push(Part { samples: 0..0, ..self.parts[0].clone() });
+        }
+        let shape = Shape::new(&dims)?;
+        Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
     }
 
     /// The same tensor with its axes read in another order: as channels last, shape `[8, 56, 56, 64]` has 64 channels.
@@ -346,6 +358,10 @@ impl Tensor {
         self.strides.sample
     }
 
+    pub(crate) fn row_stride(&self) -> u64 {
+        self.strides.row
+    }
+
     /// Elements by which rows, and samples, are further apart than in a dense tensor.
     pub(crate) fn skips(&self) -> (u64, u64) {
         let (row, sample) = (self.row_len(), self.sample_len());
@@ -382,9 +398,14 @@ impl Tensor {
 
     /// Where the given elements are, which must not be none and lie in one part.
     pub(crate) fn locate(&self, elements: Range<u64>) -> Location {
+        let sample = elements.start / self.sample_len().max(1);
+        // Parts are in order.
+        let at = self.parts.partition_point(|part| part.samples.end <= sample);
+        self.locate_in(&self.parts[at.min(self.parts.len() - 1)], elements)
+    }
+
+    fn locate_in(&self, part: &Part, elements: Range<u64>) -> Location {
         let (len, row) = (self.sample_len().max(1), self.row_len().max(1));
-        let sample = elements.start / len;
-        let part = self.parts.iter().find(|part| part.samples.contains(&sample)).unwrap_or(&self.parts[0]);
         let place = |element: u64| {
             let (sample, within) = (element / len - part.samples.start, element % len);
             sample * self.strides.sample + within / row * self.strides.row + within % row
@@ -401,7 +422,7 @@ impl Tensor {
     pub(crate) fn locations(&self) -> impl Iterator<Item = Location> {
         let len = self.sample_len();
         let parts = self.parts.iter().filter(move |part| !part.samples.is_empty() && len > 0);
-        parts.map(move |part| self.locate(part.samples.start * len..part.samples.end * len))
+        parts.map(move |part| self.locate_in(part, part.samples.start * len..part.samples.end * len))
     }
 
     /// The values in the order of the shape, from the bytes of all locations in order.
@@ -425,27 +446,22 @@ impl Tensor {
 
     /// Ranges of bytes of one buffer that both have elements of, unless these lie between each other.
     pub(crate) fn overlap(&self, other: &Tensor) -> Option<(Range<u64>, Range<u64>)> {
-        for a in self.locations() {
-            for b in other.locations() {
-                let (x, y) = (a.bytes.clone(), b.bytes);
-                if a.buffer == b.buffer
-                    && x.start < y.end
-                    && y.start < x.end
-                    && !self.is_between(x.start, other, y.start)
-                {
-                    return Some((x, y));
-                }
-            }
-        }
-        None
+        let (mine, theirs): (Vec<_>, Vec<_>) = (self.locations().collect(), other.locations().collect());
+        mine.iter().find_map(|a| {
+            let met =
+                theirs.iter().find(|b| a.meets(b) && !self.is_between(a.bytes.start, other, b.bytes.start));
+            met.map(|b| (a.bytes.clone(), b.bytes.clone()))
+        })
     }
 
-    /// Whether some part of both lies in the same stretch of a buffer.
-    pub(crate) fn hulls_overlap(&self, other: &Tensor) -> bool {
-        self.locations().any(|a| {
-            other
-                .locations()
-                .any(|b| a.buffer == b.buffer && a.bytes.start < b.bytes.end && b.bytes.start < a.bytes.end)
+    /// Ranges of bytes that two parts have in common.
+    pub(crate) fn overlap_of_parts(&self) -> Option<(Range<u64>, Range<u64>)> {
+        let all: Vec<_> = self.locations().collect();
+        all.iter().enumerate().find_map(|(i, a)| {
+            let met = all[i + 1..]
+                .iter()
+                .find(|b| a.meets(b) && !self.is_between(a.bytes.start, self, b.bytes.start));
+            met.map(|b| (a.bytes.clone(), b.bytes.clone()))
         })
     }
 
@@ -461,9 +477,12 @@ impl Tensor {
             within < first || within + second > period
         };
         let rank_2 = self.shape.rank() == 2;
-        let (period, len): (u64, fn(&Tensor) -> u64) = match self.strides.row > self.row_len() && !rank_2 {
+        let apart_in_rows = [self, other].iter().all(|tensor| tensor.strides.row > tensor.row_len());
+        // Rows of different samples are in step.
+        let in_step = self.strides.sample.is_multiple_of(self.strides.row.max(1));
+        let (period, len): (u64, fn(&Tensor) -> u64) = match apart_in_rows && in_step && !rank_2 {
             true => (self.strides.row, Tensor::row_len),
-            false => (self.strides.sample, Tensor::sample_len),
+            false => (self.strides.sample, Tensor::sample_hull),
         };
         !meet(period, len(first), len(second))
     }
@@ -483,6 +502,14 @@ impl Tensor {
         let part = Part { samples: 0..words as u64, ..self.parts[0].clone() };
         let strides = Strides::dense(shape);
         Ok(Self { parts: Arc::new([part]), shape, dtype: DType::F32, strides, ..self.clone() })
+    }
+
+    /// Elements from the first to past the last of a sample.
+    fn sample_hull(&self) -> u64 {
+        match self.sample_len() {
+            0 => 0,
+            len => (len - 1) / self.row_len() * self.strides.row + self.row_len(),
+        }
     }
 
     fn row_len(&self) -> u64 {
@@ -533,7 +560,32 @@ impl Tensor {
     }
 }
 
+impl Location {
+    /// Whether both lie in the same stretch of a buffer.
+    pub fn meets(&self, other: &Location) -> bool {
+        self.buffer == other.buffer
+            && self.bytes.start < other.bytes.end
+            && other.bytes.start < self.bytes.end
+    }
+}
+
 impl Strides {
+    /// The same distances, written in the one way: those that no element depends on are those of a dense tensor.
+    fn canonical(self, shape: Shape) -> Self {
+        let dense = Self::dense(shape);
+        let rows = dense.sample.checked_div(dense.row).unwrap_or(0);
+        match shape.rank() {
+            1 if shape.dims()[0] > 1 => Self { sample: self.sample, ..dense },
+            2 if shape.dims()[0] > 1 => Self { sample: self.sample, row: self.sample },
+            1 | 2 => dense,
+            _ => {
+                let row = if rows > 1 { self.row } else { dense.row };
+                let sample = if shape.dims()[0] > 1 { self.sample } else { rows * row };
+                Self { sample, row }
+            }
+        }
+    }
+
     fn dense(shape: Shape) -> Self {
         let dims = shape.dims();
         Self {

@@ -90,6 +90,7 @@ fn strip_tile(tile: Tile, j: u32) -> Tile {
 }
 
 fn strip_cursor(at: Cursor, j: u32) -> Cursor {
+    // Past every value of a window: a binding has fewer than 2^31 bytes.
     let beyond = EDGES & (j * TEAMS >= at.left);
     return cursor_of(at.index, select(at.at + j * TEAMS, 0x3fffffffu, beyond), at.left);
 }
@@ -120,7 +121,9 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let row = at / params.run_words;
     let here = tile.live & (tile.column == at - row * params.run_words) & (row >= tile.begin) & (row < tile.end)
         & (tile.member == (row - tile.begin) % TEAM_SIZE);
-    return cursor_of(select(0xffffffffu, row, part & here), at, 1u);
+    // A word that is both counts as the first.
+    let twice = !head & (params.last_word == 0u) & (params.before % WORD_WIDTH != 0u);
+    return cursor_of(select(0xffffffffu, row, part & here & !twice), at, 1u);
 }
 
 // The components that hold values of the tensor.

@@ -153,8 +153,10 @@ fn cursor_of_edge(tile: Tile, edge: u32) -> Cursor {
     let part = select(end, params.phase, head) % WORD_WIDTH != 0u;
     let here = tile.live & (tile.slice == slice) & (index >= tile.begin) & (index < tile.end)
         & (tile.member == (index - tile.begin) % TEAM_SIZE);
+    // A word that is both counts as the first.
+    let twice = !head & (params.last_word == 0u) & (params.before % WORD_WIDTH != 0u);
     var at = cursor_at(slice, index);
-    at.index = select(0xffffffffu, at.index, part & here);
+    at.index = select(0xffffffffu, at.index, part & here & !twice);
     return at;
 }
 

@@ -1,5 +1,7 @@
 //! Buffers bound to the slots of an operation: offsets the device can bind, and who may share a buffer with whom.
 
+use std::ops::Range;
+
 use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::tensor::{Location, Tensor};
@@ -54,18 +56,20 @@ impl Bound {
 }
 
 /// Checks that nothing that an operation writes shares bytes with anything else that it binds, in whichever of its
-/// dispatches: a later one would overwrite what an earlier one has read. The very same tensor as x and y, or as dy and dx,
-/// is in place; views may lie between each other.
+/// dispatches, nor with itself: a later one would overwrite what an earlier one has read or written. The very same tensor as x
+/// and y, or as dy and dx, is in place; views may lie between each other.
 ///
 /// # Errors
 /// [`Error::Overlap`].
 pub(crate) fn check_overlap(tensors: &[(Slot, Tensor)]) -> Result<()> {
     for (i, (slot_a, a)) in tensors.iter().enumerate() {
+        if let Some((first, second)) = a.overlap_of_parts().filter(|_| slot_a.writes()) {
+            return Err(overlap((slot_a.name(), first), (slot_a.name(), second)));
+        }
         for (slot_b, b) in &tensors[i + 1..] {
-            if !(slot_a.writes() || slot_b.writes()) || is_in_place((*slot_a, a), (*slot_b, b)) {
-                continue;
+            if (slot_a.writes() || slot_b.writes()) && !is_in_place((*slot_a, a), (*slot_b, b)) {
+                check_apart((*slot_a, a), (*slot_b, b))?;
             }
-            check_apart((*slot_a, a), (*slot_b, b))?;
         }
     }
     Ok(())
@@ -78,12 +82,19 @@ pub(crate) fn check_overlap(tensors: &[(Slot, Tensor)]) -> Result<()> {
 pub(crate) fn check_apart((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> Result<()> {
     match a.overlap(b) {
         None => Ok(()),
-        Some((first, second)) => Err(Error::Overlap {
-            first: slot_a.name(),
-            second: slot_b.name(),
-            first_range: (first.start, first.end),
-            second_range: (second.start, second.end),
-        }),
+        Some((first, second)) => Err(overlap((slot_a.name(), first), (slot_b.name(), second))),
+    }
+}
+
+fn overlap(
+    (first, first_range): (&'static str, Range<u64>),
+    (second, second_range): (&'static str, Range<u64>),
+) -> Error {
+    Error::Overlap {
+        first,
+        second,
+        first_range: (first_range.start, first_range.end),
+        second_range: (second_range.start, second_range.end),
     }
 }
 
@@ -95,19 +106,18 @@ fn is_in_place((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> bo
     can && a.is_same_place(b)
 }
 
-/// The output whose memory an input is, or lies between: its binding serves both, because wgpu refuses to bind a range once to
-/// read and once to write.
+/// The output whose memory an input is, or lies between, in a window: its binding serves both, because wgpu refuses to bind a
+/// range once to read and once to write.
 ///
 /// # Errors
-/// [`Error::InPlace`] if there are two.
-pub(crate) fn read_through(input: Slot, walked: &[(Slot, &Tensor)]) -> Result<Option<Slot>> {
-    let Some((_, x)) = walked.iter().find(|(slot, _)| *slot == input) else { return Ok(None) };
-    let mut outputs =
-        walked.iter().filter(|(slot, y)| slot.writes() && x.hulls_overlap(y)).map(|(slot, _)| *slot);
+/// [`Error::Between`] if there are two.
+pub(crate) fn read_through(input: Slot, located: &[(Slot, Location)]) -> Result<Option<Slot>> {
+    let Some((_, x)) = located.iter().find(|(slot, _)| *slot == input) else { return Ok(None) };
+    let mut outputs = located.iter().filter(|(slot, y)| slot.writes() && x.meets(y)).map(|(slot, _)| *slot);
     match (outputs.next(), outputs.next()) {
-        (Some(_), Some(_)) => Err(Error::InPlace {
-            why: "an input lies between two outputs of one buffer; give one another buffer",
-        }),
+        (Some(first), Some(second)) => {
+            Err(Error::Between { input: input.name(), first: first.name(), second: second.name() })
+        }
         (found, _) => Ok(found),
     }
 }

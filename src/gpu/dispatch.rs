@@ -1,5 +1,6 @@
 //! From bound tensors to something that can be recorded: the one place where operations become wgpu objects.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
@@ -13,7 +14,7 @@ use super::slot::Slot;
 use crate::context::{Context, ContextId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::plan::{Capabilities, Op, Plan, Traffic};
+use crate::plan::{Capabilities, Op, Plan, Traffic, Window};
 use crate::tensor::Tensor;
 
 /// An operation that is ready to be recorded, any number of times.
@@ -198,36 +199,32 @@ impl<'c> Build<'c> {
 
         let mut bound = Vec::new();
         for dispatch in &self.dispatches {
-            bound.push(self.bind(dispatch).await?);
+            bound.extend(self.bind(dispatch).await?);
         }
         let steps = scoped(context, &format!("the bindings of {}", self.op.name()), || {
             let device = context.device();
             let absent = Absent::new(device);
-            let mut uniforms: Vec<(Params, wgpu::Buffer)> = Vec::new();
+            // Dispatches over the same window share parameters.
+            let mut uniforms: HashMap<[u8; size_of::<Params>()], wgpu::Buffer> = HashMap::new();
             let mut steps = Vec::new();
-            for (pipeline, slots, windows) in &bound {
-                for (params, grid, window) in windows {
-                    let known = uniforms.iter().position(|(known, _)| known.is_same(params));
-                    let uniform = known.unwrap_or_else(|| {
-                        uniforms.push((*params, create_params(context, params)));
-                        uniforms.len() - 1
-                    });
-                    let resource = |slot| match window.iter().find(|(bound, _)| *bound == slot) {
-                        _ if slot == Slot::Params => uniforms[uniform].1.as_entire_binding(),
-                        Some((_, bound)) => bound.resource(),
-                        None => absent.resource(slot, pipeline.shared),
-                    };
-                    let entries: Vec<_> = slots
-                        .iter()
-                        .map(|&slot| wgpu::BindGroupEntry { binding: slot as u32, resource: resource(slot) })
-                        .collect();
-                    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                        label: Some(&pipeline.key),
-                        layout: &pipeline.layout,
-                        entries: &entries,
-                    });
-                    steps.push(Step { bind_group, grid: *grid, pipeline: pipeline.clone() });
-                }
+            for BoundWindow { pipeline, slots, params, grid, bound } in bound {
+                let uniform =
+                    uniforms.entry(bytemuck::cast(params)).or_insert_with(|| create_params(context, &params));
+                let resource = |slot| match bound.iter().find(|(bound, _)| *bound == slot) {
+                    _ if slot == Slot::Params => uniform.as_entire_binding(),
+                    Some((_, bound)) => bound.resource(),
+                    None => absent.resource(slot, pipeline.shared),
+                };
+                let entries: Vec<_> = slots
+                    .iter()
+                    .map(|&slot| wgpu::BindGroupEntry { binding: slot as u32, resource: resource(slot) })
+                    .collect();
+                let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(&pipeline.key),
+                    layout: &pipeline.layout,
+                    entries: &entries,
+                });
+                steps.push(Step { bind_group, grid, pipeline });
             }
             steps
         })
@@ -235,18 +232,17 @@ impl<'c> Build<'c> {
         Ok(Prepared { home: context.id(), op: self.op, plan: Some(self.plan), traffic, steps })
     }
 
-    /// The pipeline of a dispatch and what it binds in each window.
-    async fn bind(&self, dispatch: &Dispatch) -> Result<(Arc<Pipeline>, Vec<Slot>, Vec<BoundWindow>)> {
+    /// What a dispatch binds in each window. Where a tensor lies in several buffers, windows may differ in the variant.
+    async fn bind(&self, dispatch: &Dispatch) -> Result<Vec<BoundWindow>> {
         let Dispatch { kernel, pointwise, plan, instead } = dispatch;
-        let capabilities = self.context.capabilities();
-        let alignment = capabilities.storage_alignment;
-        let values = |slots: &[Slot]| self.values.iter().find(|(slot, _)| slots.contains(slot));
-        let mut variant = Variant {
+        let alignment = self.context.capabilities().storage_alignment;
+        let parameters = self.values.iter().find(|(slot, _)| kernel.parameters().contains(slot));
+        let plain = Variant {
             kernel: *kernel,
             pointwise: pointwise.of(*kernel),
             dtype: plan.dtype,
             through: [None; 3],
-            parameters: values(&kernel.parameters()).map_or(DType::F32, |(_, tensor)| tensor.dtype()),
+            parameters: parameters.map_or(DType::F32, |(_, tensor)| tensor.dtype()),
             packed_f16: false,
             walk: plan.walk,
             width: plan.width,
@@ -258,70 +254,90 @@ impl<'c> Build<'c> {
             chunk_words: if kernel.chunked() { plan.chunk_words } else { 0 },
             shared: false,
         };
+        let packed_f16 = plain.uses_f16() && probe::packs_f16(self.context).await?;
+        let needed = plain.slots();
         let walked = self.walked.iter().filter_map(|(slot, tensor)| match *instead {
             Some((from, to)) if *slot == to => Some((from, tensor)),
             Some((from, _)) if *slot == from => None,
             _ => Some((*slot, tensor)),
         });
-        let needed = variant.slots();
         let walked: Vec<_> = walked.filter(|(slot, _)| needed.contains(slot)).collect();
-        for (through, input) in variant.through.iter_mut().zip(WALKED_INPUTS) {
-            *through = read_through(input, &walked)?;
-        }
-        let through = |slot: Slot| {
-            let input = WALKED_INPUTS.iter().position(|&input| input == slot);
-            input.and_then(|input| variant.through[input])
-        };
-        let slots = variant.slots();
-        let word_bytes = plan.dtype.size() * u64::from(plan.width);
         let mut windows = Vec::new();
         for window in &plan.windows {
+            let mut variant = Variant { packed_f16, ..plain };
             let mut params = Params::new(plan, window);
             params.adopt(&self.params);
-            let mut bound: Vec<(Slot, Bound)> = Vec::new();
-            for (slot, tensor) in &walked {
-                let range = Bound::range(tensor.locate(window.elements.clone()), word_bytes, alignment);
-                let binding = through(*slot).unwrap_or(*slot);
-                match bound.iter_mut().find(|(bound, _)| *bound == binding) {
-                    Some((_, both)) => both.extend(&range),
-                    None => bound.push((binding, range)),
-                }
-            }
-            for (slot, tensor) in &walked {
-                let begin = tensor.locate(window.elements.clone()).bytes.start;
-                let binding = through(*slot).unwrap_or(*slot);
-                let Some((_, range)) = bound.iter().find(|(bound, _)| *bound == binding) else { continue };
-                check_binding(slot.name(), range.bytes(), capabilities)?;
-                params.set_offset(*slot, ((begin - range.begin()) / word_bytes) as u32);
-                let (row, sample) = tensor.skips();
-                let words = |skip: u64| (skip / u64::from(plan.width)) as u32;
-                params.set_skips(*slot, words(row), words(sample));
-            }
+            let mut bound = self.bind_walked(&walked, window, &mut variant, &mut params)?;
+            let slots = variant.slots();
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
                 let location = tensor.locate(0..tensor.shape().len());
-                let range = Bound::range(location.clone(), size, alignment);
-                params.set_offset(*slot, ((location.bytes.start - range.begin()) / size) as u32);
-                check_binding(slot.name(), range.bytes(), capabilities)?;
+                let begin = location.bytes.start;
+                let range = Bound::range(location, size, alignment);
+                params.set_offset(*slot, ((begin - range.begin()) / size) as u32);
                 bound.push((*slot, range));
             }
             for (slot, buffer) in self.owned.iter().filter(|(slot, _)| slots.contains(slot)) {
-                let range = Bound::whole(buffer);
-                check_binding(slot.name(), range.bytes(), capabilities)?;
-                bound.push((*slot, range));
+                bound.push((*slot, Bound::whole(buffer)));
             }
-            variant.shared |= check_sharing(&bound, alignment)?;
-            windows.push((params, window.grid, bound));
+            for (slot, range) in &bound {
+                check_binding(slot.name(), range.bytes(), self.context.capabilities())?;
+            }
+            variant.shared = check_sharing(&bound, alignment)?;
+            let pipeline = self.context.pipelines().get(self.context, &variant).await?;
+            windows.push(BoundWindow { pipeline, slots, params, grid: window.grid, bound });
         }
-        if variant.uses_f16() {
-            variant.packed_f16 = probe::packs_f16(self.context).await?;
+        Ok(windows)
+    }
+
+    /// Binds the tensors that are walked, as far as a window has them; what is read through the binding of an output is
+    /// noted in the variant.
+    fn bind_walked(
+        &self,
+        walked: &[(Slot, &Tensor)],
+        window: &Window,
+        variant: &mut Variant,
+        params: &mut Params,
+    ) -> Result<Vec<(Slot, Bound)>> {
+        let word_bytes = variant.dtype.size() * u64::from(variant.width);
+        let locate = |&(slot, tensor): &(Slot, &Tensor)| (slot, tensor.locate(window.elements.clone()));
+        let located: Vec<_> = walked.iter().map(locate).collect();
+        for (through, input) in variant.through.iter_mut().zip(WALKED_INPUTS) {
+            *through = read_through(input, &located)?;
         }
-        Ok((self.context.pipelines().get(self.context, &variant).await?, slots, windows))
+        let binding_of = |slot: Slot| {
+            let input = WALKED_INPUTS.iter().position(|&input| input == slot);
+            input.and_then(|input| variant.through[input]).unwrap_or(slot)
+        };
+        let mut bound: Vec<(Slot, Bound)> = Vec::new();
+        for (slot, location) in &located {
+            let alignment = self.context.capabilities().storage_alignment;
+            let range = Bound::range(location.clone(), word_bytes, alignment);
+            match bound.iter_mut().find(|(bound, _)| *bound == binding_of(*slot)) {
+                Some((_, both)) => both.extend(&range),
+                None => bound.push((binding_of(*slot), range)),
+            }
+        }
+        for ((slot, location), (_, tensor)) in located.iter().zip(walked) {
+            let found = bound.iter().find(|(bound, _)| *bound == binding_of(*slot));
+            let begin = found.map_or(0, |(_, range)| range.begin());
+            params.set_offset(*slot, ((location.bytes.start - begin) / word_bytes) as u32);
+            let (row, sample) = tensor.skips();
+            let words = |skip: u64| (skip / u64::from(variant.width)) as u32;
+            params.set_skips(*slot, words(row), words(sample));
+        }
+        Ok(bound)
     }
 }
 
-/// Parameters, grid and bindings of one window.
-type BoundWindow = (Params, [u32; 2], Vec<(Slot, Bound)>);
+/// What one window of a dispatch runs and binds.
+struct BoundWindow {
+    pipeline: Arc<Pipeline>,
+    slots: Vec<Slot>,
+    params: Params,
+    grid: [u32; 2],
+    bound: Vec<(Slot, Bound)>,
+}
 
 fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -> Result<()> {
     let limit = capabilities.max_binding_bytes;

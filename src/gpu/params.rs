@@ -133,11 +133,6 @@ impl Params {
         self.least_gamma = common.least_gamma;
     }
 
-    /// Bit for bit.
-    pub fn is_same(&self, other: &Params) -> bool {
-        bytemuck::bytes_of(self) == bytemuck::bytes_of(other)
-    }
-
     /// The offset of a tensor, in words where it is walked, else in values.
     pub fn set_offset(&mut self, slot: Slot, offset: u32) {
         *match slot {

@@ -8,15 +8,17 @@ use crate::error::{Error, Result};
 
 /// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
 /// infinities and NaN, as those of shaders/lib/f16.wgsl do.
-pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
-    if context.tuning().integer_f16 {
-        return Ok(false);
-    }
+pub(crate) async fn has_exact_f16(context: &Context) -> Result<bool> {
     if let Some(&known) = context.known_f16().get() {
         return Ok(known);
     }
     let found = probe_f16(context).await?;
     Ok(*context.known_f16().get_or_init(|| found))
+}
+
+/// Whether kernels use them.
+pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
+    Ok(!context.tuning().integer_f16 && has_exact_f16(context).await?)
 }
 
 async fn probe_f16(context: &Context) -> Result<bool> {

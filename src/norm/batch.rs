@@ -8,7 +8,7 @@ use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance};
 use super::parts::Parts;
 use super::running::RunningStatistics;
-use super::saved::Saved;
+use super::saved::{Forward, Saved};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -288,7 +288,8 @@ impl BatchNorm {
     ///
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
-    /// [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], [`Error::Residual`], and what binding the
+    /// [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], [`Error::Residual`],
+    /// [`Error::Activation`], [`Error::InPlace`], and what binding the
     /// tensors can raise.
     pub async fn prepare_backward<'a>(
         &self,
@@ -304,9 +305,10 @@ impl BatchNorm {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
         saved.check(&self.parts.context, view.channels, view.count())?;
-        saved.check_residual(input.residual.is_some())?;
+        x.check_dtype("x", saved.dtype())?;
         let from_y = saved.is_in_place();
-        self.parts.check_recoverable(from_y)?;
+        self.parts.check_recoverable(from_y, x.dtype())?;
+        saved.check_same(self.pass(input))?;
 
         let residual = input.residual.filter(|_| self.parts.reads_residual(from_y));
         let mut tensors = vec![(Slot::X, x), (Slot::Dy, dy)];
@@ -410,7 +412,7 @@ impl BatchNorm {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
         let over_x = y.is_same_place(x);
-        self.parts.check_saved_in_place(over_x, saved)?;
+        self.parts.check_saved_in_place(over_x, saved, x.dtype())?;
         let count = moments.map_or(Some(view.count()), Moments::count);
         if count == Some(0) {
             let hint = "compute or merge them first";
@@ -421,6 +423,7 @@ impl BatchNorm {
         }
         if let Some(saved) = saved {
             saved.check(context, view.channels, view.count())?;
+            x.check_dtype("x", saved.dtype())?;
             if count != Some(view.count()) {
                 return Err(Error::Count {
                     what: "moments",
@@ -462,9 +465,14 @@ impl BatchNorm {
         map::forward(&mut build, StatisticsFrom::Batch);
         let prepared = build.finish(traffic).await?;
         if let Some(saved) = saved {
-            saved.note_residual(input.residual.is_some());
+            saved.note(self.pass(input));
         }
         Ok(prepared)
+    }
+
+    /// What forward and backward must have in common.
+    fn pass(&self, input: Input<'_>) -> Forward {
+        Forward { residual: input.residual.is_some(), activation: self.parts.options.activation }
     }
 
     fn bind_running_update(&self, build: &mut Build<'_>) {

@@ -134,20 +134,26 @@ impl Parts {
     }
 
     /// Requires what backward needs to recover x̂ from y.
-    pub fn check_recoverable(&self, from_y: bool) -> Result<()> {
-        if from_y && !self.options.activation.is_invertible() {
-            let why = "the activation cannot be inverted, so x̂ cannot be recovered from y; keep x and use Saved::new";
-            return Err(Error::InPlace { why });
-        }
-        Ok(())
+    pub fn check_recoverable(&self, from_y: bool, dtype: DType) -> Result<()> {
+        let why = match self.options.activation {
+            _ if !from_y => return Ok(()),
+            Activation::LeakyRelu { slope } if slope > 0.0 && slope < Saved::least_slope(dtype) => {
+                "the slope is below Saved::least_slope, so x̂ cannot be recovered from y; keep x and use Saved::new"
+            }
+            activation if activation.is_invertible() => return Ok(()),
+            _ => {
+                "the activation cannot be inverted, so x̂ cannot be recovered from y; keep x and use Saved::new"
+            }
+        };
+        Err(Error::InPlace { why })
     }
 
     /// Requires that what is saved fits to where y is written.
-    pub fn check_saved_in_place(&self, over_x: bool, saved: Option<&Saved>) -> Result<()> {
+    pub fn check_saved_in_place(&self, over_x: bool, saved: Option<&Saved>, dtype: DType) -> Result<()> {
         let why = match (over_x, saved.map(Saved::is_in_place)) {
             (true, Some(false)) => "y is written over x, which backward needs; use Saved::in_place",
             (false, Some(true)) => "Saved::in_place is for a y that is written over x; use Saved::new",
-            (true, Some(true)) => return self.check_recoverable(true),
+            (true, Some(true)) => return self.check_recoverable(true, dtype),
             _ => return Ok(()),
         };
         Err(Error::InPlace { why })

@@ -1,9 +1,10 @@
 //! What a training forward pass leaves for its backward pass.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::activation::Activation;
 use crate::context::{Context, ContextId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -23,13 +24,17 @@ pub struct Saved {
     count: u64,
     /// Whether forward writes y over x.
     in_place: bool,
-    /// Whether the forward pass that was prepared last has a residual: `UNKNOWN`, `WITHOUT` or `WITH`.
-    residual: AtomicU8,
+    dtype: DType,
+    /// Of the forward pass that was prepared last.
+    forward: Mutex<Option<Forward>>,
 }
 
-const UNKNOWN: u8 = 0;
-const WITHOUT: u8 = 1;
-const WITH: u8 = 2;
+/// What backward has to have in common with forward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Forward {
+    pub residual: bool,
+    pub activation: Activation,
+}
 
 /// Statistics of one channel as saved by a training forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +49,7 @@ pub struct SavedStatistics {
     /// `1 / sqrt(var + eps)`.
     pub inv_std: f32,
     /// Whether the backward pass can have x̂: not if y was written over x and |gamma| is below
-    /// [`Saved::least_gamma`]. Its gradients are NaN then.
+    /// [`Saved::least_gamma`] (dx and dgamma are NaN then), nor before forward has run.
     pub recoverable: bool,
 }
 
@@ -69,9 +74,6 @@ pub(crate) struct SavedRecord {
     unused: u32,
 }
 
-/// `STATUS_LOST` of the shader.
-const STATUS_LOST: u32 = 1;
-
 impl Saved {
     /// Room for the statistics of a tensor `[N, C, …]` of the shape of `x`. Until a forward pass has run, it holds
     /// NaN.
@@ -86,8 +88,9 @@ impl Saved {
     /// pass is given y and recovers x̂ from it (InPlace-ABN, Rota Bulò, Porzi & Kontschieder 2018):
     /// the activation must be invertible ([`Activation::is_invertible`](crate::Activation::is_invertible)).
     ///
-    /// The rounding errors of y are divided by gamma. Where |gamma| is below [`least_gamma`](Self::least_gamma), the gradients
-    /// of the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run.
+    /// The rounding errors of y are divided by gamma. Where |gamma| is below [`least_gamma`](Self::least_gamma), dx and dgamma of
+    /// the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run. The slope of
+    /// a leaky ReLU must be at least [`least_slope`](Self::least_slope).
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -104,6 +107,15 @@ impl Saved {
         }
     }
 
+    /// The least slope of a leaky ReLU that is inverted in values of a type: below, small values of y would underflow. 2^-20 in f32
+    /// and bf16, 2^-7 in f16.
+    pub const fn least_slope(dtype: DType) -> f32 {
+        match dtype {
+            DType::F32 | DType::Bf16 => 1.0 / 1_048_576.0,
+            DType::F16 => 1.0 / 128.0,
+        }
+    }
+
     async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
         let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
@@ -114,7 +126,8 @@ impl Saved {
             channels: view.channels,
             count: view.count(),
             in_place,
-            residual: UNKNOWN.into(),
+            dtype: x.dtype(),
+            forward: Mutex::new(None),
         })
     }
 
@@ -134,27 +147,38 @@ impl Saved {
                 delta: r.delta,
                 var: r.variance,
                 inv_std: r.inv_std,
-                recoverable: r.status & STATUS_LOST == 0,
+                // What was never written is NaN, of which nothing can be recovered.
+                recoverable: r.status == 0,
             })
             .collect())
+    }
+
+    /// Element type of the x that it was made for.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
     }
 
     pub(crate) fn is_in_place(&self) -> bool {
         self.in_place
     }
 
-    /// Remembers whether forward has a residual.
-    pub(crate) fn note_residual(&self, residual: bool) {
-        self.residual.store(if residual { WITH } else { WITHOUT }, Ordering::Relaxed);
+    /// Remembers what forward does.
+    pub(crate) fn note(&self, forward: Forward) {
+        *self.forward.lock().unwrap_or_else(PoisonError::into_inner) = Some(forward);
     }
 
-    /// Requires that backward has a residual if forward had one.
-    pub(crate) fn check_residual(&self, residual: bool) -> Result<()> {
-        match (self.residual.load(Ordering::Relaxed), residual) {
-            (WITH, false) => Err(Error::Residual { expected: true }),
-            (WITHOUT, true) => Err(Error::Residual { expected: false }),
-            _ => Ok(()),
+    /// Requires that backward does what forward did.
+    pub(crate) fn check_same(&self, backward: Forward) -> Result<()> {
+        let Some(forward) = *self.forward.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        if forward.activation != backward.activation {
+            return Err(Error::Activation { expected: forward.activation, got: backward.activation });
         }
+        if forward.residual != backward.residual {
+            return Err(Error::Residual { expected: forward.residual });
+        }
+        Ok(())
     }
 
     pub(crate) fn buffer(&self) -> &wgpu::Buffer {

@@ -133,11 +133,7 @@ impl Geometry {
 
     /// Bytes from a row of columns to the next, at most.
     pub fn row_bytes(&self, walk: &Walk) -> u64 {
-        let dense = self.records * walk.dtype.size();
-        match walk.pattern {
-            Pattern::Columns { inner, .. } if walk.strided => dense.max(walk.sample_bytes.div_ceil(inner)),
-            _ => dense,
-        }
+        (self.records * walk.dtype.size()).max(walk.row_bytes)
     }
 }
 

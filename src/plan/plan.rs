@@ -24,8 +24,8 @@ pub struct Tuning {
     /// Channels last: words of a row that an invocation walks at once at most, 1, 2, 4 or 8; as many as leave no more than
     /// an eighth of the invocations idle.
     pub strip: Option<u32>,
-    /// Words, or rows, per tile, as in [`Plan::tile_words`], instead of a number of splits: plans that share it, and all but
-    /// the windows besides, give the same bits.
+    /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
+    /// the windows besides, give the same bits. A tile that exceeds a window is refused.
     pub tile: Option<u32>,
     /// Bytes of a tensor that one dispatch binds at most, below the device's own limit.
     pub window_bytes: Option<u64>,

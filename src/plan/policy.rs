@@ -109,7 +109,7 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     let most_words = rounds_allowed * lanes;
     let window = if fits { None } else { Some(room) };
     let tiles = match tuning.tile {
-        Some(forced) => forced_tiles(walk, &geometry, forced.into(), &mut reasons),
+        Some(forced) => forced_tiles(walk, &geometry, forced.into(), &mut reasons)?,
         None => choose_tiles(walk, &words, &geometry, splits, lanes, most_words, window),
     };
     let cutter = Cutter { walk, words: &words, geometry: &geometry, tiles, teams, capabilities, limit, room };
@@ -174,8 +174,10 @@ fn choose_tiles(
     let room = window.unwrap_or(u64::MAX);
     let word_bytes = u64::from(words.width) * walk.dtype.size();
     let rounded = |tile: u64| if tile > lanes { tile.next_multiple_of(lanes) } else { tile };
-    let bounded = |tile: u64, most: u64| {
-        if tile > most { (most - most % lanes).max(most).clamp(1, tile) } else { tile }
+    let bounded = |tile: u64, most: u64| match most {
+        _ if tile <= most => tile,
+        _ if most >= lanes => most - most % lanes,
+        _ => most.max(1),
     };
     let starts = || {
         let ends = walk.parts.iter().scan(0, |sum, part| {
@@ -184,16 +186,19 @@ fn choose_tiles(
         });
         ends.take(walk.parts.len().saturating_sub(1))
     };
-    // Tiles that the starts of all parts are multiples of, if that does not take many more of them: the tree is then that
-    // of a tensor in one part.
+    // Tiles that the starts of all parts are multiples of, if that takes no more than eight times as many of them: the tree is
+    // then that of a tensor in one part.
     let shared = |tile: u64, unit: u64| {
-        let common =
-            starts().fold(0, |common, start| if start % unit == 0 { gcd(common, start / unit) } else { 1 });
+        if starts().any(|start| start % unit != 0) {
+            return tile;
+        }
+        let common = starts().fold(0, |common, start| gcd(common, start / unit));
         if common == 0 {
             return tile;
         }
         let fewest = common.div_ceil(tile);
-        (fewest..=8 * fewest).find(|&tiles| common % tiles == 0).map_or(tile, |tiles| common / tiles)
+        let divides = |tiles: &u64| common.is_multiple_of(*tiles) && 8 * (common / tiles) >= tile;
+        (fewest..=8 * fewest).find(divides).map_or(tile, |tiles| common / tiles)
     };
     match walk.pattern {
         Pattern::Run { .. } => {
@@ -201,10 +206,18 @@ fn choose_tiles(
             let tile = bounded(tile, room / word_bytes);
             Tiles::Whole(shared(tile, words.width.into()))
         }
-        Pattern::Columns { .. } => {
+        Pattern::Columns { inner, .. } => {
+            let row_bytes = geometry.row_bytes(walk);
+            // Between samples that are apart.
+            let gap = if walk.strided { walk.sample_bytes.saturating_sub(inner * row_bytes) } else { 0 };
             let tile = rounded(geometry.slice_words.div_ceil(splits));
-            let tile = bounded(tile, room / geometry.row_bytes(walk));
-            Tiles::Whole(shared(tile, geometry.records))
+            if fits || gap < room / 2 {
+                let tile = bounded(tile, (room - gap.min(room)) / row_bytes);
+                return Tiles::Whole(shared(tile, geometry.records));
+            }
+            // No tile reaches over a gap.
+            let most = tile.min(room / row_bytes).clamp(1, inner);
+            Tiles::Whole((1..=most).rev().find(|&tile| inner.is_multiple_of(tile)).unwrap_or(1))
         }
         Pattern::Segments { slices, samples, inner } => {
             let run_bytes = inner * walk.dtype.size();
@@ -222,18 +235,25 @@ fn choose_tiles(
 }
 
 /// Tiles of a forced number of words, or rows.
-fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<String>) -> Tiles {
+///
+/// # Errors
+/// [`Error::MissingCapability`] for a tile of segments that is neither whole runs nor a part of one.
+fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<String>) -> Result<Tiles> {
     reasons.push(format!("tiles: {words} words forced"));
-    match walk.pattern {
+    Ok(match walk.pattern {
         Pattern::Segments { .. } if words.is_multiple_of(geometry.run_words) => {
             Tiles::Whole(words / geometry.run_words)
         }
-        Pattern::Segments { .. } => {
-            let words = words.min(geometry.run_words);
-            Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words }
+        Pattern::Segments { .. } if words > geometry.run_words => {
+            return Err(Error::MissingCapability {
+                what: "tiles of other than whole runs, or a part of one",
+                needed: words,
+                got: geometry.run_words,
+            });
         }
+        Pattern::Segments { .. } => Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words },
         Pattern::Run { .. } | Pattern::Columns { .. } => Tiles::Whole(words),
-    }
+    })
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -412,7 +432,9 @@ mod tests {
             let spans = u64::from(window.slice_words).div_ceil(span);
             assert_eq!(spans * u64::from(window.span_tiles), window.splits.into(), "{p}: {window:?}");
             assert!(u64::from(window.span_tiles) * tile >= span, "values left out: {p}: {window:?}");
-            assert!((u64::from(window.span_tiles) - 1) * tile < span, "an empty tile: {p}: {window:?}");
+            // With edges, a run may touch a word less than it has.
+            let words = span + u64::from(p.edges);
+            assert!((u64::from(window.span_tiles) - 1) * tile < words, "an empty tile: {p}: {window:?}");
             let groups = u64::from(window.grid[0]) * u64::from(window.grid[1]);
             assert!(groups >= u64::from(window.blocks) * u64::from(window.splits), "{p}");
             let teams = window.blocks * (p.workgroup_size / p.team_size) * p.strip;
@@ -530,11 +552,14 @@ mod tests {
 
     #[test]
     fn windows_are_cut_between_tiles() {
-        let shapes: [(&[usize], Layout); 9] = [
+        let shapes: [(&[usize], Layout); 11] = [
             // Whole samples; samples that exceed a window; runs that do; one run; rows; rows as one.
             (&[64, 16, 7, 9], Layout::ChannelsFirst),
             (&[3, 40, 33, 33], Layout::ChannelsFirst),
             (&[3, 2, 101, 101], Layout::ChannelsFirst),
+            // Runs that touch a word less than they may.
+            (&[3, 2, 10_222], Layout::ChannelsFirst),
+            (&[3, 2, 10_223], Layout::ChannelsFirst),
             (&[1, 1, 301, 301], Layout::ChannelsFirst),
             (&[3, 1, 301, 31], Layout::ChannelsLast),
             (&[9, 31, 30, 64], Layout::ChannelsLast),
@@ -558,6 +583,16 @@ mod tests {
                         let longest =
                             p.windows.iter().map(|w| w.elements.end - w.elements.start).max().unwrap();
                         assert!(4 * longest <= 20_000, "{p}: {longest} values");
+                        assert!(p.windows.iter().all(|window| window.run_words > 0), "{p}");
+                        // Smaller windows of the same tiles, or none.
+                        let forced = Tuning { tile: Some(p.tile_words), width, window_bytes, ..FREE };
+                        let again = plan_walk(&walk, &capabilities, &forced).unwrap();
+                        assert_eq!(again.windows, p.windows, "{p} / {again}");
+                        let tiny = Tuning { window_bytes: Some(700), ..forced };
+                        if let Ok(again) = plan_walk(&walk, &capabilities, &tiny) {
+                            assert_covered(&walk, &again);
+                            assert_eq!((again.tile_words, again.splits), (p.tile_words, p.splits));
+                        }
                         // The same tiles in one window.
                         let whole = Tuning { tile: Some(p.tile_words), width, ..FREE };
                         let whole = plan_walk(&walk, &capabilities, &whole).unwrap();
@@ -570,6 +605,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_at_odd_places_keep_their_tiles() {
+        for (dims, layout, at) in [
+            (&[6, 1, 1001, 1001][..], Layout::ChannelsFirst, 3),
+            (&[100_001, 64], Layout::ChannelsFirst, 1),
+            (&[256, 64, 9, 9], Layout::ChannelsFirst, 1),
+        ] {
+            let mut walk = walk(dims, layout);
+            let all = walk.parts[0].elements;
+            let whole = plan_walk(&walk, &table::RTX, &FREE).unwrap();
+            let first = all / dims[0] as u64 * at;
+            let phase = (first % 4) as u32;
+            walk.parts = vec![Part { elements: first, phase: 0 }, Part { elements: all - first, phase }];
+            let p = plan_walk(&walk, &table::RTX, &FREE).unwrap();
+            assert_covered(&walk, &p);
+            assert!(p.splits <= 2 * whole.splits + 2, "{p} / {whole}");
+        }
+    }
+
+    #[test]
+    fn tiles_that_do_not_fit_are_refused() {
+        let x = first(&[4, 2, 8, 8]);
+        let forced = |tile, window_bytes| {
+            let tuning = Tuning { tile: Some(tile), window_bytes: Some(window_bytes), ..FREE };
+            plan_walk(&x, &table::LAVAPIPE, &tuning)
+        };
+        assert_covered(&x, &forced(32, 2000).unwrap());
+        assert!(matches!(forced(32, 1000), Err(Error::TooLarge { what: "a tile of x", .. })));
+        assert!(matches!(forced(17, 1 << 20), Err(Error::MissingCapability { needed: 17, got: 16, .. })));
     }
 
     #[test]

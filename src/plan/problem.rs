@@ -90,6 +90,8 @@ pub(crate) struct Walk {
     pub strided: bool,
     /// The longest distance between neighbouring samples of any of the tensors, in bytes.
     pub sample_bytes: u64,
+    /// The longest distance between neighbouring rows of a sample, in bytes, where these are apart; else 0.
+    pub row_bytes: u64,
     /// Bytes by which the longest binding of a whole tensor exceeds the tensor itself.
     pub slack: u64,
 }
@@ -175,6 +177,10 @@ impl Walk {
             strided,
             sample_bytes: tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0)
                 * dtype.size(),
+            row_bytes: match strided {
+                true => tensors.iter().map(|tensor| tensor.row_stride()).max().unwrap_or(0) * dtype.size(),
+                false => 0,
+            },
             slack: tensors
                 .iter()
                 .flat_map(|tensor| tensor.locations())
@@ -220,6 +226,7 @@ impl Walk {
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,
             sample_bytes: 4 * pattern.elements() / samples.max(1),
+            row_bytes: 0,
             slack: 0,
         }
     }

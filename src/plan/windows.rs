@@ -55,8 +55,8 @@ impl Cutter<'_> {
         let phase = self.phase(part);
         let total = (phase + part.elements).div_ceil(width);
         let all_tiles = total.div_ceil(tile);
-        let fit = (self.room / (tile * width * self.walk.dtype.size())).max(1);
-        let at_once = if self.fits(part) { all_tiles } else { fit };
+        let at_once =
+            if self.fits(part) { all_tiles } else { self.tiles_of(tile * width * self.walk.dtype.size())? };
         for first in (0..all_tiles).step_by(at_once as usize) {
             let tiles = at_once.min(all_tiles - first);
             let begin = (first * tile * width).saturating_sub(phase);
@@ -105,11 +105,13 @@ impl Cutter<'_> {
         let phase = self.phase(part);
         let rows = (phase + part.elements).div_ceil(records);
         let all_tiles = rows.div_ceil(tile);
-        let row_bytes = self.geometry.row_bytes(self.walk);
-        let fit = (self.room / (tile * row_bytes)).max(1);
-        let at_once = if self.fits(part) { all_tiles } else { fit };
-        for first in (0..all_tiles).step_by(at_once as usize) {
-            let tiles = at_once.min(all_tiles - first);
+        let whole = self.fits(part);
+        let mut first = 0;
+        while first < all_tiles {
+            let tiles = match whole {
+                true => all_tiles,
+                false => self.tiles_of_rows(first * tile, tile, rows, inner)?,
+            };
             let begin = (first * tile * records).saturating_sub(phase);
             let end = ((first + tiles) * tile * records - phase).min(part.elements);
             let mut window = self.window(start + begin..start + end, phase)?;
@@ -124,6 +126,7 @@ impl Cutter<'_> {
             window.run_stride = window.run_words;
             window.inner = narrow(inner)?;
             self.finish(windows, window, run_words)?;
+            first += tiles;
         }
         Ok(all_tiles)
     }
@@ -175,6 +178,9 @@ impl Cutter<'_> {
             return Ok(all_tiles);
         }
         // A sample exceeds a window: some slices of it, or some tiles of a slice, at once.
+        if per_tile > 1 {
+            return Err(too_large(per_tile * self.walk.sample_bytes, self.room));
+        }
         let run_bytes = inner * size;
         for at in 0..samples {
             if run_bytes <= self.room {
@@ -193,12 +199,14 @@ impl Cutter<'_> {
                 return Err(too_large(run_bytes, self.room));
             };
             let width = u64::from(self.words.width);
-            let at_once = (self.room / (tile * width * size)).max(1);
+            let at_once = self.tiles_of(tile * width * size)?;
             for slice in 0..slices {
                 let begin = at * sample + slice * inner;
                 let lead = phase_at(begin);
-                for first in (0..per_run).step_by(at_once as usize) {
-                    let tiles = at_once.min(per_run - first);
+                // Where the run touches a word less than it may, the last tile can be empty: no window of its own.
+                let touched = (lead + inner).div_ceil(tile * width);
+                for first in (0..touched).step_by(at_once as usize) {
+                    let tiles = if first + at_once >= touched { per_run - first } else { at_once };
                     let low = (first * tile * width).saturating_sub(lead).min(inner);
                     let high = ((first + tiles) * tile * width - lead).min(inner);
                     let elements = start + begin + low..start + begin + high;
@@ -218,6 +226,32 @@ impl Cutter<'_> {
     /// Whether a part can be bound as it is.
     fn fits(&self, part: Part) -> bool {
         self.walk.fits(&part, self.limit)
+    }
+
+    /// Tiles of so many bytes in a window.
+    fn tiles_of(&self, tile_bytes: u64) -> Result<u64> {
+        match self.room / tile_bytes {
+            0 => Err(too_large(tile_bytes, self.room)),
+            tiles => Ok(tiles),
+        }
+    }
+
+    /// Tiles of rows, from a row on, in a window: as many as lie within its bytes, gaps between samples included.
+    fn tiles_of_rows(&self, begin: u64, tile: u64, rows: u64, inner: u64) -> Result<u64> {
+        let row_bytes = self.geometry.row_bytes(self.walk);
+        if !self.walk.strided {
+            return Ok(self.tiles_of(tile * row_bytes)?.min((rows - begin).div_ceil(tile)));
+        }
+        let place = |row: u64| row / inner * self.walk.sample_bytes + row % inner * row_bytes;
+        let bytes = |tiles: u64| place((begin + tiles * tile).min(rows) - 1) + row_bytes - place(begin);
+        if bytes(1) > self.room {
+            return Err(too_large(bytes(1), self.room));
+        }
+        let mut tiles = 1;
+        while begin + tiles * tile < rows && bytes(tiles + 1) <= self.room {
+            tiles += 1;
+        }
+        Ok(tiles)
     }
 
     fn phase(&self, part: Part) -> u64 {
@@ -286,7 +320,7 @@ fn too_many(elements: u64) -> Error {
 }
 
 fn too_large(bytes: u64, limit: u64) -> Error {
-    Error::TooLarge { what: "a run of x", needed: bytes, unit: "bytes", limit_name: "largest window", limit }
+    Error::TooLarge { what: "a tile of x", needed: bytes, unit: "bytes", limit_name: "largest window", limit }
 }
 
 pub(super) fn grid(groups: u64, capabilities: &Capabilities) -> Result<[u32; 2]> {

@@ -28,7 +28,7 @@ pub fn activate(activation: Activation, z: f64) -> f64 {
     }
 }
 
-/// `upstream·act'(z)`; 0 where the derivative is 0 and upstream is not finite, for those whose derivative is 0 or 1.
+/// `upstream·act'(z)`, at infinity with the limit of the derivative; 0 where the derivative is 0 and upstream is not finite, for those whose derivative is 0 or 1.
 pub fn gradient(activation: Activation, z: f64, upstream: f64) -> f64 {
     let masked = |off: bool| if off { 0.0 } else { upstream };
     match activation {
@@ -42,12 +42,12 @@ pub fn gradient(activation: Activation, z: f64, upstream: f64) -> f64 {
                 upstream * f64::from(slope)
             }
         }
-        Activation::Silu => upstream * (logistic(z) + z * logistic_slope(z)),
-        Activation::Gelu => upstream * (normal_below(z) + z * normal_density(z)),
+        Activation::Silu => upstream * (logistic(z) + vanishing(z, logistic_slope(z))),
+        Activation::Gelu => upstream * (normal_below(z) + vanishing(z, normal_density(z))),
         Activation::GeluTanh => {
             let tanh = gelu_argument(z).tanh();
             let slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * z * z);
-            upstream * 0.5 * (1.0 + tanh + z * (1.0 - tanh * tanh) * slope)
+            upstream * 0.5 * (1.0 + tanh + vanishing(z * slope, 1.0 - tanh * tanh))
         }
         Activation::Sigmoid => upstream * logistic_slope(z),
         Activation::Tanh => upstream * (1.0 - z.tanh().powi(2)),
@@ -55,6 +55,11 @@ pub fn gradient(activation: Activation, z: f64, upstream: f64) -> f64 {
         Activation::HardSwish if z >= 3.0 => upstream,
         Activation::HardSwish => upstream * (z / 3.0 + 0.5),
     }
+}
+
+/// `z·slope`, and its limit where an infinite z meets a slope that has vanished.
+fn vanishing(z: f64, slope: f64) -> f64 {
+    if slope == 0.0 { 0.0 } else { z * slope }
 }
 
 /// Where an activation's derivative jumps.
@@ -92,6 +97,9 @@ fn normal_density(z: f64) -> f64 {
 /// (Abramowitz & Stegun 26.2.14) far from it.
 fn normal_below(z: f64) -> f64 {
     let a = z.abs();
+    if a.is_infinite() {
+        return if z < 0.0 { 0.0 } else { 1.0 };
+    }
     if a < 3.0 {
         let (mut term, mut sum, mut k) = (z, z, 1.0);
         while term.abs() > 1e-18 * sum.abs() {
@@ -142,6 +150,17 @@ mod tests {
                 let got = gradient(activation, z, 1.0);
                 assert!((got - numeric).abs() <= 1e-8, "{activation} {z}: {got} is not {numeric}");
             }
+        }
+        // Limits at infinity, where PyTorch has NaN for products of infinity and 0.
+        for activation in Activation::ALL {
+            let slopes = [f64::NEG_INFINITY, f64::INFINITY].map(|z| gradient(activation, z, 1.0));
+            let expected = match activation {
+                Activation::None => [1.0, 1.0],
+                Activation::LeakyRelu { slope } => [slope.into(), 1.0],
+                Activation::Relu6 | Activation::Sigmoid | Activation::Tanh => [0.0, 0.0],
+                _ => [0.0, 1.0],
+            };
+            assert_eq!(slopes, expected, "{activation}");
         }
         assert_eq!(gradient(Activation::Relu, 0.0, 1.0), 0.0);
         assert_eq!(gradient(Activation::Relu, -1.0, f64::NAN), 0.0);

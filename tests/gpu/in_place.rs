@@ -58,6 +58,27 @@ fn in_place_is_the_same_as_apart() {
 }
 
 #[test]
+fn a_few_values_inside_of_a_word() {
+    // The first word is also the last, and begins and ends with what is not the tensor's.
+    let context = context();
+    for dtype in [DType::F32, DType::F16] {
+        for (at, dims) in
+            [(1, &[1, 2][..]), (1, &[2, 1]), (2, &[1, 1]), (1, &[1, 2, 1]), (3, &[1, 1, 2]), (1, &[2, 1, 1])]
+        {
+            let places = [Place::At(at); 6];
+            let apart = Setup { places, ..Setup::new(dims, dtype, Activation::None) };
+            let over = Setup { in_place: true, ..apart.clone() };
+            let (a, b) = (assert_frozen(&context, &apart, 1), assert_frozen(&context, &over, 1));
+            assert_eq!((a.y, a.dx), (b.y, b.dx), "{over:?}");
+        }
+        let places = [Place::Parts { cut: 2, at: 1 }; 6];
+        let setup = Setup { places, in_place: true, ..Setup::new(&[12, 1], dtype, LEAKY) };
+        assert_train(&context, &setup, 2);
+        assert_frozen(&context, &setup, 2);
+    }
+}
+
+#[test]
 fn training_backward_over_dy() {
     let context = context();
     for dtype in [DType::F32, DType::F16] {
@@ -142,6 +163,18 @@ fn what_cannot_be_in_place_is_refused() {
         let mut relu = layer(Activation::Relu).await;
         let targets = GradientTargets { dx: Some(&y), ..Default::default() };
         refused!(relu.prepare_backward(&x, &x, &in_place, &targets).await, Error::InPlace { .. });
+        let tiny = Activation::LeakyRelu { slope: 1e-9 };
+        refused!(
+            layer(tiny).await.prepare_train_forward(&x, &x, Some(&in_place)).await,
+            Error::InPlace { .. }
+        );
+        // Nothing is known before forward has run.
+        assert!(saved.download(&context).await.unwrap().iter().all(|statistics| !statistics.recoverable));
+        // Another activation.
+        plain.prepare_train_forward(&x, &y, Some(&saved)).await.unwrap();
+        let dx = context.zeros_like(&x).await.unwrap();
+        let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+        refused!(relu.prepare_backward(&x, &y, &saved, &targets).await, Error::Activation { .. });
         // A residual in one pass and not in the other.
         relu.prepare_train_forward(x.plus(&y), &context.zeros_like(&x).await.unwrap(), Some(&saved))
             .await

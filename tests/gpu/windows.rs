@@ -147,7 +147,13 @@ fn views_give_the_bits_of_a_dense_tensor() {
 fn views_in_windows() {
     let small = context().with_tuning(Tuning { window_bytes: Some(2400), ..Tuning::default() });
     for (dims, layout) in SHAPES {
-        for place in [Place::Channels { first: 4, of: 16 }, Place::Apart(4), Place::Apart(1)] {
+        for place in [
+            Place::Channels { first: 4, of: 16 },
+            Place::Apart(4),
+            Place::Apart(1),
+            // Gaps that no window reaches over.
+            Place::Apart(1000),
+        ] {
             let setup =
                 Setup { layout, places: [place; 6], ..Setup::new(dims, DType::F32, Activation::None) };
             println!("{setup:?}");
@@ -250,6 +256,70 @@ fn views_that_lie_between_each_other() {
             }
         }
     }
+}
+
+#[test]
+fn parts_that_lie_between_others_in_some_buffers() {
+    // x and y share the buffer of their first samples, not that of the others.
+    let context = context();
+    context.block_on(async {
+        let data = values(9, 2 * 8 * 4, 0.3, 1.0);
+        let one = async |seed| context.upload(&[2, 8, 4], &values(seed, 64, 0.3, 1.0)).await.unwrap();
+        let (a, b, c) = (one(1).await, one(2).await, one(3).await);
+        let left = |tensor: &Tensor| tensor.slice_channels(0..4).unwrap();
+        let right = |tensor: &Tensor| tensor.slice_channels(4..8).unwrap();
+        let x = Tensor::concat(&[&left(&a), &left(&b)]).unwrap();
+        let before: Vec<f32> = context.download(&right(&b)).await.unwrap();
+        for y in [[&a, &c], [&c, &a]] {
+            let y = Tensor::concat(&[&right(y[0]), &right(y[1])]).unwrap();
+            let dense = context.upload(&[4, 4, 4], &context.download(&x).await.unwrap()).await.unwrap();
+            let layer = wgnorm::BatchNorm::new(&context, 4, crate::fused::OPTIONS).await.unwrap();
+            let expected = layer.train_forward_untracked(&dense).await.unwrap().0;
+            let forward = layer.prepare_train_forward_untracked(&x, &y, None).await.unwrap();
+            context.submit(&[&forward]).await.unwrap();
+            let (got, expected) =
+                (context.download(&y).await.unwrap(), context.download(&expected).await.unwrap());
+            assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?} {expected:?}");
+            assert_eq!(context.download(&right(&b)).await.unwrap(), before);
+        }
+        // What is written must not lie twice in the same memory; what is read may.
+        let x = context.upload(&[2, 8, 4], &data).await.unwrap();
+        let twice = Tensor::concat(&[&x, &x]).unwrap();
+        let layer = wgnorm::BatchNorm::new(&context, 8, crate::fused::OPTIONS).await.unwrap();
+        refused!(
+            layer.prepare_train_forward_untracked(&twice, &twice, None).await,
+            Error::Overlap { first: "y", second: "y", .. }
+        );
+        assert!(layer.train_forward_untracked(&twice).await.is_ok());
+        // Rows of one sample that are rows of the next.
+        let buffer = context.zeros(&[64]).await.unwrap().buffer().clone();
+        let whole = Tensor::from_strided_buffer(&context, buffer, 0, &[3, 2, 4], DType::F32, 10).unwrap();
+        let view = whole.with_layout(Layout::ChannelsLast).slice_channels(0..2).unwrap();
+        let (x, y) = (view.slice_samples(0..2).unwrap(), view.slice_samples(1..3).unwrap());
+        let layer = wgnorm::BatchNorm::new(&context, 2, crate::fused::OPTIONS).await.unwrap();
+        refused!(layer.prepare_train_forward_untracked(&x, &y, None).await, Error::Overlap { .. });
+    });
+}
+
+#[test]
+fn distances_that_no_element_depends_on() {
+    let context = context();
+    let buffer = context.block_on(context.zeros(&[64])).unwrap().buffer().clone();
+    let strided = |dims: &[usize], stride| {
+        Tensor::from_strided_buffer(&context, buffer.clone(), 0, dims, DType::F32, stride)
+    };
+    let one = strided(&[1, 3, 4, 4], u64::MAX).unwrap();
+    assert!(one.is_contiguous());
+    refused!(strided(&[2, 3, 4, 1], u64::MAX), Error::BufferTooSmall { .. });
+    let view = context.block_on(context.zeros(&[1, 8, 3, 3])).unwrap().slice_channels(2..6).unwrap();
+    assert!(view.is_contiguous());
+    let dense = context.block_on(context.zeros(&[2, 4, 3, 3])).unwrap();
+    assert_eq!(Tensor::concat(&[&view, &dense]).unwrap().shape().dims(), [3, 4, 3, 3]);
+    let matrix = context.block_on(context.zeros(&[4, 10])).unwrap();
+    let (slice, same) = (matrix.slice_channels(0..4).unwrap(), strided(&[4, 4], 10).unwrap());
+    assert_eq!(Tensor::concat(&[&slice, &same]).unwrap().shape().dims(), [8, 4]);
+    let none = context.block_on(context.zeros(&[1 << 59, 0])).unwrap();
+    refused!(Tensor::concat(&[&none; 33]), Error::Shape { .. } | Error::TooLarge { .. });
 }
 
 #[test]
