@@ -17,8 +17,8 @@ use super::data::{Data, OPTIONS};
 use super::measure::scoped;
 use super::variant::Variant;
 
-/// Words that a workgroup passes over: SIZE · WORDS of separate.wgsl.
-const WORDS_PER_WORKGROUP: u64 = 64 * 16;
+/// Invocations of a workgroup, each with a word: `SIZE` of separate.wgsl.
+const SIZE: u64 = 64;
 
 /// The compiled elementwise kernels, by entry point.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub struct Kernels {
 /// The baseline of one shape: layers that fuse nothing.
 pub struct Separate {
     variant: Variant,
-    words: u64,
+    workgroups: [u32; 2],
     layer: BatchNorm,
     frozen: FrozenBatchNorm,
     saved: Saved,
@@ -41,7 +41,7 @@ pub struct Bound {
     plain: Vec<Operation>,
     pipeline: wgpu::ComputePipeline,
     groups: Vec<wgpu::BindGroup>,
-    workgroups: u32,
+    workgroups: [u32; 2],
     is_forward: bool,
 }
 
@@ -55,8 +55,8 @@ impl Kernels {
                 label: Some("separate"),
                 source: wgpu::ShaderSource::Wgsl(include_str!("separate.wgsl").into()),
             };
-            // SAFETY: every index is below the number of words, the length of all tensors that are bound; every loop
-            // ends after WORDS turns. With checks it would be an unfair baseline.
+            // SAFETY: every index is below the number of words, the length of all tensors that are bound; there are no
+            // loops. With checks it would be an unfair baseline.
             let module = unsafe {
                 context
                     .device()
@@ -85,16 +85,15 @@ impl Separate {
         beta: &Tensor,
     ) -> Result<Option<Self>> {
         let elements = data.view.elements();
-        let most = u64::from(context.capabilities().max_workgroups_per_dimension) * WORDS_PER_WORKGROUP;
-        if entry(data.variant, true).is_none() || !elements.is_multiple_of(4) || elements / 4 > most {
+        if entry(data.variant, true).is_none() || !elements.is_multiple_of(4) {
             return Ok(None);
         }
-        let words = elements / 4;
+        let (words, widest) = (elements / 4, context.capabilities().max_workgroups_per_dimension);
         let running = async || RunningStatistics::upload(context, &data.running).await;
         let (g, b) = (Some(gamma.clone()), Some(beta.clone()));
         Ok(Some(Self {
             variant: data.variant,
-            words,
+            workgroups: grid(words.div_ceil(SIZE), widest.into()),
             layer: BatchNorm::from_parts(context, OPTIONS, g.clone(), b.clone(), running().await?)?,
             frozen: FrozenBatchNorm::from_parts(context, OPTIONS, g, b, running().await?)?,
             saved: Saved::new(context, x).await?,
@@ -161,7 +160,7 @@ impl Separate {
             plain: plain.map_err(|error: wgnorm::Error| error.to_string())?,
             pipeline,
             groups,
-            workgroups: self.words.div_ceil(WORDS_PER_WORKGROUP) as u32,
+            workgroups: self.workgroups,
             is_forward: op.is_forward(),
         })
     }
@@ -174,7 +173,8 @@ impl Bound {
         }
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.groups[set], &[]);
-        pass.dispatch_workgroups(self.workgroups, 1, 1);
+        let [width, height] = self.workgroups;
+        pass.dispatch_workgroups(width, height, 1);
         if !self.is_forward {
             self.plain[set].record_in(layer, pass);
         }
@@ -194,6 +194,12 @@ fn entry(variant: Variant, is_forward: bool) -> Option<&'static str> {
         (Activation::Relu, _, false) => Some("relu_backward"),
         _ => None,
     }
+}
+
+/// Rows of workgroups, none of them wider than it may be.
+fn grid(workgroups: u64, widest: u64) -> [u32; 2] {
+    let height = workgroups.div_ceil(widest);
+    [workgroups.div_ceil(height) as u32, height as u32]
 }
 
 fn params(context: &Context, words: u64) -> wgpu::Buffer {
@@ -236,6 +242,12 @@ fn group(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grid_covers_all_workgroups() {
+        assert_eq!((grid(1, 65535), grid(65535, 65535)), ([1, 1], [65535, 1]));
+        assert_eq!((grid(65536, 65535), grid(200_001, 65535)), ([32768, 2], [50001, 4]));
+    }
 
     #[test]
     fn only_f32_with_relu_or_a_residual_has_a_baseline() {

@@ -1,7 +1,7 @@
 // What is fused into the crate's kernels, as a pass of its own: a plain elementwise kernel, after the plain operation in a
 // forward pass, before it in a backward pass. The second baseline of the benchmark; no part of the crate.
 //
-// Grid: a workgroup for every SIZE * WORDS words; neighbouring invocations take neighbouring words.
+// Grid: an invocation for every word, in as many rows of workgroups as it takes.
 
 // Number of words.
 @group(0) @binding(0) var<uniform> params: vec4<u32>;
@@ -12,52 +12,55 @@
 @group(0) @binding(4) var<storage, read_write> dz: array<vec4<f32>>;
 
 const SIZE: u32 = 64;
-const WORDS: u32 = 16;
 
-// First word of an invocation, and the end of its workgroup's.
-fn range(group: u32, local: u32) -> vec2<u32> {
-    let begin = group * SIZE * WORDS;
-    return vec2(begin + local, min(begin + SIZE * WORDS, params.x));
+struct Invocation {
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+}
+
+fn word(at: Invocation) -> u32 {
+    return (at.group.y * at.groups.x + at.group.x) * SIZE + at.local;
 }
 
 @compute @workgroup_size(SIZE)
-fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let words = range(group.x, local);
-    for (var i = words.x; i < words.y; i += SIZE) {
+fn add(at: Invocation) {
+    let i = word(at);
+    if i < params.x {
         y[i] += residual[i];
     }
 }
 
 @compute @workgroup_size(SIZE)
-fn relu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let words = range(group.x, local);
-    for (var i = words.x; i < words.y; i += SIZE) {
+fn relu(at: Invocation) {
+    let i = word(at);
+    if i < params.x {
         y[i] = max(y[i], vec4<f32>());
     }
 }
 
 @compute @workgroup_size(SIZE)
-fn add_relu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let words = range(group.x, local);
-    for (var i = words.x; i < words.y; i += SIZE) {
+fn add_relu(at: Invocation) {
+    let i = word(at);
+    if i < params.x {
         y[i] = max(y[i] + residual[i], vec4<f32>());
     }
 }
 
 // dz where forward has stored y: the derivative is 1 where y is positive.
 @compute @workgroup_size(SIZE)
-fn relu_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let words = range(group.x, local);
-    for (var i = words.x; i < words.y; i += SIZE) {
+fn relu_backward(at: Invocation) {
+    let i = word(at);
+    if i < params.x {
         dz[i] = select(vec4<f32>(), dy[i], y[i] > vec4<f32>());
     }
 }
 
 // d_residual where there is no activation.
 @compute @workgroup_size(SIZE)
-fn add_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let words = range(group.x, local);
-    for (var i = words.x; i < words.y; i += SIZE) {
+fn add_backward(at: Invocation) {
+    let i = word(at);
+    if i < params.x {
         dz[i] = dy[i];
     }
 }
