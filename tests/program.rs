@@ -185,6 +185,71 @@ fn the_benchmark_reports_what_scripts_rely_on() {
 }
 
 #[test]
+fn the_benchmark_covers_element_types_activations_and_residuals() {
+    let types = ["--dtype", "float16", "--dtype", "bfloat16", "--dtype", "float32", "--residual"];
+    let activations = ["--activation", "relu", "--activation", "leaky_relu"];
+    let (code, report) = report("variants", &[&QUICK[..], &types, &activations].concat());
+    assert_eq!(code, 0, "{report}");
+    let cases = report["cases"].as_array().unwrap();
+    let named = |case: &Value| (case["dtype"].as_str().unwrap().to_owned(), case["activation"].clone());
+    let wanted = ["float16", "bfloat16", "float32"].iter().flat_map(|dtype| {
+        let with = |activation: &str| vec![((*dtype).to_owned(), Value::from(activation)); 4];
+        [with("relu"), with("leaky_relu")].concat()
+    });
+    assert_eq!(cases.iter().map(named).collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    for case in cases {
+        assert_eq!(
+            (&case["checked"], &case["residual"], &case["in_place"]),
+            (&true.into(), &true.into(), &false.into())
+        );
+        let f32 = case["dtype"] == "float32";
+        let bytes = 2 * 8 * 14 * 14 * if f32 { 4 } else { 2 };
+        let forward = ["train_forward", "inference"].contains(&case["op"].as_str().unwrap());
+        // x, residual and y; x, residual, dy, dx and d_residual.
+        let tensors = if forward { 3 } else { 5 };
+        assert_eq!(case["tensor_bytes"], tensors * bytes, "{case}");
+        assert_eq!(case["floor_bytes"], tensors * bytes, "{case}");
+        assert!(case["check_ratio"].as_f64().unwrap() <= 1.0 && case["naive_ns"].is_null(), "{case}");
+        let separate = f32 && case["activation"] == "relu";
+        assert_eq!(case["separate_ns"].is_object(), separate, "{case}");
+        assert_eq!(case["separate_speedup"].is_f64(), separate, "{case}");
+    }
+    let totals = report["total"].as_array().unwrap();
+    assert_eq!(totals.len(), 6 * 4);
+    let mut distinct: Vec<_> = totals.iter().map(|total| (named(total), total["op"].as_str())).collect();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 6 * 4);
+    assert!(totals.iter().all(|total| total["residual"] == true && total["in_place"] == false));
+}
+
+#[test]
+fn in_place_is_measured_where_it_is_possible() {
+    let activations = ["--activation", "none", "--activation", "leaky_relu", "--in-place"];
+    let types = ["--dtype", "float32", "--dtype", "bfloat16"];
+    let (code, report) = report("in_place", &[&QUICK[..], &activations, &types].concat());
+    assert_eq!(code, 0, "{report}");
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 16);
+    for case in cases {
+        let bytes = 2 * 8 * 14 * 14 * if case["dtype"] == "float32" { 4 } else { 2 };
+        let forward = ["train_forward", "inference"].contains(&case["op"].as_str().unwrap());
+        assert_eq!(case["tensor_bytes"], if forward { 1 } else { 2 } * bytes, "{case}");
+        assert_eq!(
+            (&case["checked"], &case["in_place"], &case["naive_ns"]),
+            (&true.into(), &true.into(), &Value::Null)
+        );
+    }
+
+    let output = wgnorm(&[&QUICK[..], &["--in-place", "--activation", "relu"]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("train_forward") && text.contains("relu") && text.contains("--op"), "{text}");
+    // Backward keeps x where it cannot recover it.
+    let backward = ["--in-place", "--activation", "relu", "--op", "train_backward", "--op", "inference"];
+    assert_eq!(self::code(&[&QUICK[..], &backward].concat()), 0);
+}
+
+#[test]
 fn a_plan_explains_itself_and_can_be_forced() {
     let forced = ["--workgroup-size", "32", "--team-size", "8", "--splits", "2", "--width", "1"];
     let columns = ["--rows", "2", "--strip", "2", "--layout", "channels_last", "--explain"];
@@ -284,6 +349,10 @@ fn results_are_written_as_csv_and_drawn() {
                 }
             }
             Value::Array(_) => assert!(scalars.contains(&name.as_str()), "{name}"),
+            // Times that a case lacks.
+            Value::Null if name.ends_with("_ns") => {
+                assert!(header.contains(&format!("{name}_median").as_str()), "{name}");
+            }
             _ => assert!(header.contains(&name.as_str()), "{name}"),
         }
     }

@@ -3,7 +3,7 @@
 //! Shapes on the command line and in reports are logical; only tensors are in memory order.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use wgnorm::{Context, Layout, Result, Tensor};
+use wgnorm::{Context, DType, Layout, Result, Tensor};
 
 /// The layouts that can be asked for.
 pub const ALL: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
@@ -52,15 +52,16 @@ pub fn memory_dims(layout: Layout, dims: &[usize]) -> Vec<usize> {
     memory
 }
 
-/// A tensor of zeros in a layout.
-pub async fn zeros(context: &Context, layout: Layout, dims: &[usize]) -> Result<Tensor> {
-    Ok(context.zeros(&memory_dims(layout, dims)).await?.with_layout(layout))
-}
-
 /// A tensor in a layout with values that are given in logical order.
-pub async fn upload(context: &Context, layout: Layout, dims: &[usize], values: &[f32]) -> Result<Tensor> {
+pub async fn upload(
+    context: &Context,
+    layout: Layout,
+    dims: &[usize],
+    values: &[f32],
+    dtype: DType,
+) -> Result<Tensor> {
     let values = rearranged(values, dims, Layout::ChannelsFirst, layout);
-    Ok(context.upload(&memory_dims(layout, dims), &values).await?.with_layout(layout))
+    Ok(context.upload_as(&memory_dims(layout, dims), &values, dtype).await?.with_layout(layout))
 }
 
 /// The values of a tensor in logical order.

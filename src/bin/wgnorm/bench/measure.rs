@@ -41,10 +41,16 @@ impl Times {
 /// Records work on the set of tensors with the given number.
 type Record<'a> = Box<dyn FnMut(&mut wgpu::ComputePass<'_>, usize) + 'a>;
 
+/// Records copies that make a set of tensors what it was before.
+type Restore<'a> = Box<dyn Fn(&mut wgpu::CommandEncoder, usize) + 'a>;
+
 /// Work that can be recorded into a pass again and again, on any set of tensors, and the bytes that one recording moves.
 pub struct Work<'a> {
     pub record: Record<'a>,
     pub bytes: u64,
+    /// For work that writes over its input: on its own output, again and again, values would overflow or become
+    /// subnormal. It runs once on a set, which is then restored outside of the measured time.
+    pub restore: Option<Restore<'a>>,
 }
 
 /// A stopwatch for recorded work.
@@ -103,12 +109,17 @@ impl<'c> Meter<'c> {
             next = (next + 1) % sets;
             next
         };
+        // All repeat alike, so that the costs of a submission weigh alike.
+        let most = match works.iter().any(|work| work.restore.is_some()) {
+            true => MOST_REPEATS.min(sets as u32),
+            false => MOST_REPEATS,
+        };
         let mut repeats = Vec::new();
         for work in works.iter_mut() {
             // The first use compiles and clears; the second tells how long one takes.
             self.sample(work, sets as u32, &mut turn)?;
             let (_, wall) = self.sample(work, 1, &mut turn)?;
-            repeats.push(((SAMPLE_NS / wall) as u32).clamp(1, MOST_REPEATS));
+            repeats.push(((SAMPLE_NS / wall) as u32).clamp(1, most));
         }
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); works.len()];
         for _ in 0..self.samples {
@@ -136,6 +147,7 @@ impl<'c> Meter<'c> {
     ) -> Result<Sample, Refusal> {
         let (device, queue) = (self.context.device(), self.context.queue());
         let mut encoder = device.create_command_encoder(&Default::default());
+        let used: Vec<usize> = (0..repeats).map(|_| turn()).collect();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("benchmark"),
@@ -145,8 +157,8 @@ impl<'c> Meter<'c> {
                     end_of_pass_write_index: Some(1),
                 }),
             });
-            for _ in 0..repeats {
-                (work.record)(&mut pass, turn());
+            for &set in &used {
+                (work.record)(&mut pass, set);
             }
         }
         if let Some(t) = &self.timestamps {
@@ -158,6 +170,12 @@ impl<'c> Meter<'c> {
         device.poll(wgpu::PollType::wait_indefinitely())?;
         let wall = started.elapsed().as_nanos() as f64 / f64::from(repeats);
         let device_ns = self.timestamps.as_ref().map(|t| self.read(t)).transpose()?;
+        if let Some(restore) = &work.restore {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            used.iter().for_each(|&set| restore(&mut encoder, set));
+            queue.submit([encoder.finish()]);
+            device.poll(wgpu::PollType::wait_indefinitely())?;
+        }
         Ok((device_ns.map(|ns| ns / f64::from(repeats)), wall))
     }
 

@@ -1,5 +1,5 @@
-//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size and beside the
-//! plain kernel that it has to beat.
+//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size and beside what
+//! it has to beat: a plain kernel, or where something is fused, separate passes.
 
 mod case;
 mod data;
@@ -7,19 +7,22 @@ mod measure;
 mod naive;
 mod plot;
 mod report;
+mod separate;
 mod suite;
 mod table;
+mod variant;
 
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgnorm::{Context, Layout, Tuning, prepare_copy};
+use wgnorm::{Activation, Context, DType, Layout, Tuning, prepare_copy};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal, layout};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
+use variant::Variant;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,9 +39,9 @@ pub struct Args {
     /// Times this operation only; may be given several times
     #[arg(long, value_enum)]
     op: Vec<BenchOp>,
-    /// Element type
-    #[arg(long, value_name = "D", default_value = "float32", value_parser = ["float32"])]
-    dtype: String,
+    /// Element type; may be given several times
+    #[arg(long, value_name = "D", default_value = "float32", value_parser = variant::dtype_parser())]
+    dtype: Vec<DType>,
     /// Order of the axes in memory, shapes are N,C,.. all the same; may be given several times [default: all]
     #[arg(long, value_name = "L", value_parser = layout::parser())]
     layout: Vec<Layout>,
@@ -49,9 +52,16 @@ pub struct Args {
     /// the last-level cache or more
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_cold_bytes)]
     cold_bytes: u64,
-    /// Fused activation
-    #[arg(long, value_name = "A", default_value = "none", value_parser = ["none"])]
-    activation: String,
+    /// Fused activation; may be given several times
+    #[arg(long, value_name = "A", default_value = "none", value_parser = variant::activation_parser())]
+    activation: Vec<Activation>,
+    /// Adds a residual before the activation; backward writes its gradient too
+    #[arg(long)]
+    residual: bool,
+    /// Writes y over x and dx over dy. Training backward is then given y in the place of x, if the activation can be
+    /// inverted; where it cannot, there is no training forward
+    #[arg(long)]
+    in_place: bool,
     /// Samples of each measurement
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
@@ -154,10 +164,10 @@ fn parse_cold_bytes(text: &str) -> Result<u64, String> {
 
 /// What all cases of a run share.
 struct Bench<'a> {
-    args: &'a Args,
     context: &'a Context,
     meter: measure::Meter<'a>,
-    kernels: naive::Kernels,
+    kernels: case::Kernels,
+    columns: table::Columns,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
@@ -167,6 +177,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     };
     [&args.json, &args.csv, &args.plot].into_iter().flatten().try_for_each(|path| check_directory(path))?;
     let ops = distinct(if args.op.is_empty() { &BenchOp::ALL } else { &args.op });
+    let variants = variants(args);
+    for (&variant, &op) in variants.iter().flat_map(|variant| ops.iter().map(move |op| (variant, op))) {
+        variant.check(op)?;
+    }
     let layouts = distinct(if args.layout.is_empty() { &layout::ALL } else { &args.layout });
     let caches: Vec<Cache> = distinct(&args.cache)
         .iter()
@@ -188,16 +202,20 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
             *bytes as f64 / f64::from(1 << 20)
         );
     }
-    table::header();
+    if args.in_place {
+        println!("in place: y over x, dx over dy; what was written over is restored before it is used again");
+    }
+    let columns = table::Columns::of(&variants);
+    table::header(columns);
 
-    let steps = layers.len() * layouts.len() * caches.len() * ops.len();
+    let steps = layers.len() * variants.len() * layouts.len() * caches.len() * ops.len();
     let progress = ProgressBar::new(steps as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
-    let mut bench = Bench { args, context: &context, meter, kernels: naive::Kernels::default() };
+    let mut bench = Bench { context: &context, meter, kernels: case::Kernels::default(), columns };
     let mut cases: Vec<CaseReport> = Vec::new();
-    for layer in &layers {
+    for (layer, &variant) in layers.iter().flat_map(|layer| variants.iter().map(move |v| (layer, v))) {
         progress.set_message(format!("{:?}", layer.dims));
-        let data = bench.data(&layer.dims);
+        let data = bench.data(&layer.dims, variant);
         for (&layout, &cache) in layouts.iter().flat_map(|layout| caches.iter().map(move |c| (layout, c))) {
             let mut tensors = match &data {
                 Ok(data) => case::Cases::new(&context, data, layout, cache),
@@ -205,10 +223,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
             };
             for &op in &ops {
                 progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
-                let mut report = bench.blank(layer, layout, cache, op);
+                let mut report = CaseReport::blank(layer, variant, layout, cache, op);
                 bench.fill(&mut report, op, &mut tensors)?;
                 progress.suspend(|| {
-                    table::case(&report);
+                    table::case(&report, bench.columns);
                     if args.explain {
                         table::explanation(&report);
                     }
@@ -222,11 +240,14 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
 
     let failed = cases.iter().filter(|case| case.error.is_some()).count();
     let total = report::totals(&cases);
-    table::totals(count, &total);
+    table::totals(count, &total, columns);
     println!(
         "floor, plan: bytes that the operation must move and that its plan moves, as a fraction of what a copy"
     );
     println!("of the same size moves in the same time. x naive: the plain kernel's time over this one's.");
+    if columns.separate {
+        println!("x separate: the plain operation and an elementwise pass, their time over this one's.");
+    }
     println!("{} cases, every result checked before it is timed; {failed} failed.", cases.len());
     if failed > 0 {
         println!("Operations with a failed case have no total.");
@@ -248,40 +269,17 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
 
 impl Bench<'_> {
     /// Data of a shape, if the device can hold such tensors; the host should not be filled with what it cannot.
-    fn data(&self, dims: &[usize]) -> Result<data::Data, String> {
+    fn data(&self, dims: &[usize], variant: Variant) -> Result<data::Data, String> {
         let copied = async || {
-            let (x, y) = (self.context.zeros(dims).await?, self.context.zeros(dims).await?);
+            let x = self.context.zeros_as(dims, variant.dtype).await?;
+            let y = self.context.zeros_like(&x).await?;
             prepare_copy(self.context, &x, &y).await
         };
-        self.context.block_on(copied()).and_then(|_| data::Data::new(dims)).map_err(|error| error.to_string())
+        let made = self.context.block_on(copied()).and_then(|_| data::Data::new(dims, variant));
+        made.map_err(|error| error.to_string())
     }
 
-    /// The report of a case that has not run.
-    fn blank(&self, layer: &suite::Layer, layout: Layout, cache: Cache, op: BenchOp) -> CaseReport {
-        CaseReport {
-            name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
-            op: op.name(),
-            shape: layer.dims.clone(),
-            layout: layout.name(),
-            dtype: self.args.dtype.clone(),
-            activation: self.args.activation.clone(),
-            residual: false,
-            cache: cache.name(),
-            multiplicity: layer.times,
-            plan: String::new(),
-            reasons: Vec::new(),
-            kernels: Vec::new(),
-            sets: 0,
-            floor_bytes: 0,
-            plan_bytes: 0,
-            checked: false,
-            error: None,
-            check_ratio: None,
-            timing: None,
-        }
-    }
-
-    /// Checks an operation and its baseline, and times them if they are right.
+    /// Checks an operation and its baselines, and times them if they are right.
     fn fill(
         &mut self,
         report: &mut CaseReport,
@@ -309,6 +307,7 @@ impl Bench<'_> {
         }
         report.kernels = case.kernels();
         (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
+        report.tensor_bytes = case.tensor_bytes();
         match case.check() {
             Ok(ratio) => report.check_ratio = Some(ratio),
             Err(wrong) => {
@@ -317,14 +316,23 @@ impl Bench<'_> {
             }
         }
         report.checked = true;
-        if let Err(wrong) = case.check_naive(&mut self.kernels) {
-            report.error = Some(format!("the naive baseline is wrong: {wrong}"));
+        if let Err(wrong) = case.check_baselines(&mut self.kernels) {
+            report.error = Some(wrong);
             return Ok(());
         }
         let measured = case.time(&mut self.kernels, &mut self.meter)?;
         report.timing = Some(Timing::new(&measured, traffic.floor_bytes, traffic.plan_bytes));
         Ok(())
     }
+}
+
+/// Every element type with every activation.
+fn variants(args: &Args) -> Vec<Variant> {
+    let (dtypes, activations) = (distinct(&args.dtype), distinct(&args.activation));
+    let (residual, in_place) = (args.residual, args.in_place);
+    let of =
+        |dtype| activations.iter().map(move |&activation| Variant { dtype, activation, residual, in_place });
+    dtypes.into_iter().flat_map(of).collect()
 }
 
 /// The values without repetitions.

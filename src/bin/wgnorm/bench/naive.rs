@@ -10,6 +10,7 @@ use super::BenchOp;
 use super::case::{Set, poison};
 use super::data::{Data, OPTIONS, Results};
 use super::measure::scoped;
+use super::variant::Variant;
 
 /// Invocations of a workgroup: `SIZE` of naive.wgsl.
 const SIZE: u64 = 64;
@@ -123,7 +124,7 @@ impl Naive {
         // One workgroup per channel must be dispatched, and indices are of 32 bits.
         let fits = view.channels <= u64::from(capabilities.max_workgroups_per_dimension)
             && view.elements() <= u64::from(u32::MAX);
-        if layout != Layout::ChannelsFirst || !fits {
+        if layout != Layout::ChannelsFirst || !fits || data.variant != Variant::default() {
             return Ok(None);
         }
         let wide = is_wide(view);
@@ -268,6 +269,7 @@ impl Naive {
             let gradients = download(&self.gradients)?;
             Results::Backward {
                 dx: download(&first[0].dx)?,
+                d_residual: None,
                 dgamma: part(&gradients, 0),
                 dbeta: part(&gradients, 1),
             }

@@ -4,9 +4,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::BenchOp;
+use wgnorm::Layout;
+
 use super::case::Measured;
 use super::measure::Spread;
+use super::suite::{self, Layer};
+use super::variant::Variant;
+use super::{BenchOp, Cache};
 use crate::Refusal;
 use crate::report::Adapter;
 
@@ -29,6 +33,7 @@ pub struct CaseReport {
     pub dtype: String,
     pub activation: String,
     pub residual: bool,
+    pub in_place: bool,
     pub cache: &'static str,
     pub multiplicity: u32,
     pub plan: String,
@@ -39,6 +44,8 @@ pub struct CaseReport {
     pub sets: usize,
     pub floor_bytes: u64,
     pub plan_bytes: u64,
+    /// Bytes of the tensors of the shape of x that the operation binds.
+    pub tensor_bytes: u64,
     /// Whether the result was within its bounds. What was not is not timed, and fails the run.
     pub checked: bool,
     /// What was wrong.
@@ -57,6 +64,10 @@ pub struct Timing {
     pub naive_ns: Option<Spread>,
     /// How many times as long as the operation the baseline takes.
     pub speedup: Option<f64>,
+    /// The plain operation and an elementwise pass, where something is fused and this baseline covers it.
+    pub separate_ns: Option<Spread>,
+    /// How many times as long as the fused operation these take.
+    pub separate_speedup: Option<f64>,
     pub copy_gbps: f64,
     pub floor_fraction: f64,
     pub plan_fraction: f64,
@@ -68,27 +79,71 @@ pub struct TotalReport {
     pub op: &'static str,
     pub layout: &'static str,
     pub dtype: String,
+    pub activation: String,
+    pub residual: bool,
+    pub in_place: bool,
     pub cache: &'static str,
     pub device_ns: Option<f64>,
     pub wall_ns: f64,
     /// `None` where a case has no baseline.
     pub naive_ns: Option<f64>,
     pub speedup: Option<f64>,
+    /// `None` where a case has no such baseline.
+    pub separate_ns: Option<f64>,
+    pub separate_speedup: Option<f64>,
     pub floor_fraction: f64,
     pub plan_fraction: f64,
 }
 
+impl CaseReport {
+    /// The report of a case that has not run.
+    pub fn blank(layer: &Layer, variant: Variant, layout: Layout, cache: Cache, op: BenchOp) -> Self {
+        Self {
+            name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
+            op: op.name(),
+            shape: layer.dims.clone(),
+            layout: layout.name(),
+            dtype: variant.dtype.name().to_owned(),
+            activation: variant.activation.name().to_owned(),
+            residual: variant.residual,
+            in_place: variant.in_place,
+            cache: cache.name(),
+            multiplicity: layer.times,
+            plan: String::new(),
+            reasons: Vec::new(),
+            kernels: Vec::new(),
+            sets: 0,
+            floor_bytes: 0,
+            plan_bytes: 0,
+            tensor_bytes: 0,
+            checked: false,
+            error: None,
+            check_ratio: None,
+            timing: None,
+        }
+    }
+
+    /// Element type, and what is fused.
+    pub fn variant(&self) -> (&str, &str, bool, bool) {
+        (&self.dtype, &self.activation, self.residual, self.in_place)
+    }
+}
+
 impl Timing {
     pub fn new(measured: &Measured, floor_bytes: u64, plan_bytes: u64) -> Self {
-        let Measured { work, copy, naive } = measured;
+        let Measured { work, copy, naive, separate } = measured;
         let copy_gbps = copy.bytes as f64 / copy.best().median;
         let fraction = |bytes: u64| bytes as f64 / work.best().median / copy_gbps;
+        let slower = |baseline: Spread| baseline.median / work.best().median;
         let naive_ns = naive.map(|naive| naive.best());
+        let separate_ns = separate.map(|separate| separate.best());
         Self {
             device_ns: work.device,
             wall_ns: work.wall,
             naive_ns,
-            speedup: naive_ns.map(|naive| naive.median / work.best().median),
+            speedup: naive_ns.map(slower),
+            separate_ns,
+            separate_speedup: separate_ns.map(slower),
             copy_gbps,
             floor_fraction: fraction(floor_bytes),
             plan_fraction: fraction(plan_bytes),
@@ -101,19 +156,23 @@ impl Timing {
     }
 }
 
-/// Sums per operation, layout and cache state; one with a failed case has none.
+/// Sums per operation, layout, cache state, element type and what is fused; one with a failed case has none.
 pub fn totals(reports: &[CaseReport]) -> Vec<TotalReport> {
-    let mut keys: Vec<_> = reports.iter().map(|report| (report.layout, report.cache, report.op)).collect();
-    let place = |op: &str| BenchOp::ALL.iter().position(|known| known.name() == op);
-    // Layouts and cache states in the order they were run; both sorts keep it.
-    let order =
-        |value: &str| reports.iter().position(|report| report.layout == value || report.cache == value);
-    keys.sort_by_key(|(layout, cache, op)| (order(layout), order(cache), place(op)));
+    let key = |report: &CaseReport| {
+        // All in the order they were run.
+        let first = |same: &dyn Fn(&CaseReport) -> bool| reports.iter().position(same);
+        (
+            first(&|other| other.variant() == report.variant()),
+            first(&|other| other.layout == report.layout),
+            first(&|other| other.cache == report.cache),
+            BenchOp::ALL.iter().position(|op| op.name() == report.op),
+        )
+    };
+    let mut keys: Vec<_> = reports.iter().map(key).collect();
+    keys.sort_unstable();
     keys.dedup();
     keys.into_iter()
-        .filter_map(|key| {
-            total(reports.iter().filter(|report| (report.layout, report.cache, report.op) == key))
-        })
+        .filter_map(|wanted| total(reports.iter().filter(|report| key(report) == wanted)))
         .collect()
 }
 
@@ -132,17 +191,23 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
     let device_ns = sum_of(&|timing| timing.device_ns);
     let wall_ns = sum(&|_, timing| timing.wall_ns.median);
     let naive_ns = sum_of(&|timing| timing.naive_ns);
+    let separate_ns = sum_of(&|timing| timing.separate_ns);
     let ns = device_ns.unwrap_or(wall_ns);
     let (first, _) = cases.first()?;
     Some(TotalReport {
         op: first.op,
         layout: first.layout,
         dtype: first.dtype.clone(),
+        activation: first.activation.clone(),
+        residual: first.residual,
+        in_place: first.in_place,
         cache: first.cache,
         device_ns,
         wall_ns,
         naive_ns,
         speedup: naive_ns.map(|naive| naive / ns),
+        separate_ns,
+        separate_speedup: separate_ns.map(|separate| separate / ns),
         // Time that a copy would take for the same bytes, over the time it took.
         floor_fraction: sum(&|case, timing| case.floor_bytes as f64 / timing.copy_gbps) / ns,
         plan_fraction: sum(&|case, timing| case.plan_bytes as f64 / timing.copy_gbps) / ns,
@@ -159,6 +224,7 @@ struct Row<'r> {
     dtype: &'r str,
     activation: &'r str,
     residual: bool,
+    in_place: bool,
     cache: &'r str,
     multiplicity: u32,
     plan: &'r str,
@@ -167,6 +233,7 @@ struct Row<'r> {
     sets: usize,
     floor_bytes: u64,
     plan_bytes: u64,
+    tensor_bytes: u64,
     checked: bool,
     error: Option<&'r str>,
     check_ratio: Option<f64>,
@@ -180,6 +247,10 @@ struct Row<'r> {
     naive_ns_min: Option<f64>,
     naive_ns_p90: Option<f64>,
     speedup: Option<f64>,
+    separate_ns_median: Option<f64>,
+    separate_ns_min: Option<f64>,
+    separate_ns_p90: Option<f64>,
+    separate_speedup: Option<f64>,
     copy_gbps: Option<f64>,
     floor_fraction: Option<f64>,
     plan_fraction: Option<f64>,
@@ -207,14 +278,16 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
     let device = timing.and_then(|timing| timing.device_ns);
     let wall = timing.map(|timing| timing.wall_ns);
     let naive = timing.and_then(|timing| timing.naive_ns);
+    let separate = timing.and_then(|timing| timing.separate_ns);
     Row {
         name: &case.name,
         op: case.op,
-        shape: super::suite::label(&case.shape),
+        shape: suite::label(&case.shape),
         layout: case.layout,
         dtype: &case.dtype,
         activation: &case.activation,
         residual: case.residual,
+        in_place: case.in_place,
         cache: case.cache,
         multiplicity: case.multiplicity,
         plan: &case.plan,
@@ -223,6 +296,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         sets: case.sets,
         floor_bytes: case.floor_bytes,
         plan_bytes: case.plan_bytes,
+        tensor_bytes: case.tensor_bytes,
         checked: case.checked,
         error: case.error.as_deref(),
         check_ratio: case.check_ratio,
@@ -236,6 +310,10 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         naive_ns_min: naive.map(|ns| ns.min),
         naive_ns_p90: naive.map(|ns| ns.p90),
         speedup: timing.and_then(|timing| timing.speedup),
+        separate_ns_median: separate.map(|ns| ns.median),
+        separate_ns_min: separate.map(|ns| ns.min),
+        separate_ns_p90: separate.map(|ns| ns.p90),
+        separate_speedup: timing.and_then(|timing| timing.separate_speedup),
         copy_gbps: timing.map(|timing| timing.copy_gbps),
         floor_fraction: timing.map(|timing| timing.floor_fraction),
         plan_fraction: timing.map(|timing| timing.plan_fraction),

@@ -1,19 +1,74 @@
 //! The tables on the terminal.
 
-use super::report::{CaseReport, TotalReport};
+use wgnorm::{Activation, DType};
 
-pub fn header() {
+use super::report::{CaseReport, TotalReport};
+use super::variant::Variant;
+
+/// Columns beside the usual ones: what differs from the default, or was asked for more than once.
+#[derive(Clone, Copy)]
+pub struct Columns {
+    dtype: bool,
+    fused: bool,
+    pub separate: bool,
+}
+
+impl Columns {
+    pub fn of(variants: &[Variant]) -> Self {
+        let differ = |one: &dyn Fn(&Variant) -> bool| variants.iter().any(one);
+        let in_f32 = |variant: &Variant| variant.dtype == DType::F32 && !variant.in_place;
+        Self {
+            dtype: differ(&|variant| variant.dtype != DType::F32),
+            fused: differ(&|variant| variant.is_fused()),
+            separate: differ(&|v| in_f32(v) && v.is_fused() && is_covered(v.activation)),
+        }
+    }
+
+    /// The columns for what is computed.
+    fn variant(self, dtype: &str, fused: &str) -> String {
+        let dtype = if self.dtype { format!("{dtype:<9}") } else { String::new() };
+        let fused = if self.fused { format!("{fused:<20}") } else { String::new() };
+        dtype + &fused
+    }
+
+    /// The columns for the baselines.
+    fn baselines(self, naive: &str, separate: &str) -> String {
+        let separate = if self.separate { format!(" {separate:>10}") } else { String::new() };
+        format!("{naive:>7}{separate}")
+    }
+}
+
+/// Whether there are separate passes for an activation.
+fn is_covered(activation: Activation) -> bool {
+    matches!(activation, Activation::None | Activation::Relu)
+}
+
+pub fn header(columns: Columns) {
     println!(
-        "{:<22} {:>5} {:<15} {:<14} {:<5} {:>9} {:>8} {:>7} {:>7} {:>7}",
-        "shape", "times", "op", "layout", "cache", "ms", "GB/s", "floor", "plan", "x naive"
+        "{:<22} {:>5} {:<15} {:<14} {:<5} {}{:>9} {:>8} {:>7} {:>7} {}",
+        "shape",
+        "times",
+        "op",
+        "layout",
+        "cache",
+        columns.variant("dtype", "fused"),
+        "ms",
+        "GB/s",
+        "floor",
+        "plan",
+        columns.baselines("x naive", "x separate")
     );
 }
 
-pub fn case(report: &CaseReport) {
+pub fn case(report: &CaseReport, columns: Columns) {
     let shape = format!("{:?}", report.shape);
     print!(
-        "{shape:<22} {:>5} {:<15} {:<14} {:<5} ",
-        report.multiplicity, report.op, report.layout, report.cache
+        "{shape:<22} {:>5} {:<15} {:<14} {:<5} {}",
+        report.multiplicity,
+        report.op,
+        report.layout,
+        report.cache,
+        columns.variant(&report.dtype, &Variant::fused_label(&report.activation, report.residual))
     );
     let Some(timing) = &report.timing else {
         println!("FAILED {}", report.error.as_deref().unwrap_or_default());
@@ -21,12 +76,12 @@ pub fn case(report: &CaseReport) {
     };
     let ns = timing.ns();
     println!(
-        "{:>9.3} {:>8.1} {:>6.0}% {:>6.0}% {:>7}",
+        "{:>9.3} {:>8.1} {:>6.0}% {:>6.0}% {}",
         ns / 1e6,
         report.floor_bytes as f64 / ns,
         100.0 * timing.floor_fraction,
         100.0 * timing.plan_fraction,
-        times(timing.speedup)
+        columns.baselines(&times(timing.speedup), &times(timing.separate_speedup))
     );
 }
 
@@ -38,38 +93,60 @@ pub fn explanation(report: &CaseReport) {
         println!("    dispatch  {kernel}");
     }
     println!("    moves     {:.2} MiB, at least {:.2}", mib(report.plan_bytes), mib(report.floor_bytes));
+    println!("    tensors   {:.2} MiB", mib(report.tensor_bytes));
     for reason in &report.reasons {
         println!("    because   {reason}");
     }
 }
 
-pub fn totals(layers: u32, totals: &[TotalReport]) {
+pub fn totals(layers: u32, totals: &[TotalReport], columns: Columns) {
     println!(
-        "\n{:<15} {:<14} {:<5} {:>12} {:>10} {:>7} {:>7} {:>7}",
+        "\n{:<15} {:<14} {:<5} {}{:>12} {:>10} {:>7} {:>7} {}",
         format!("all {layers} layers"),
         "layout",
         "cache",
+        columns.variant("dtype", "fused"),
         "ms (device)",
         "ms (wall)",
         "floor",
         "plan",
-        "x naive"
+        columns.baselines("x naive", "x separate")
     );
     for total in totals {
         println!(
-            "{:<15} {:<14} {:<5} {:>12} {:>10.2} {:>6.0}% {:>6.0}% {:>7}",
+            "{:<15} {:<14} {:<5} {}{:>12} {:>10.2} {:>6.0}% {:>6.0}% {}",
             total.op,
             total.layout,
             total.cache,
+            columns.variant(&total.dtype, &Variant::fused_label(&total.activation, total.residual)),
             total.device_ns.map_or("-".to_owned(), |ns| format!("{:.2}", ns / 1e6)),
             total.wall_ns / 1e6,
             100.0 * total.floor_fraction,
             100.0 * total.plan_fraction,
-            times(total.speedup)
+            columns.baselines(&times(total.speedup), &times(total.separate_speedup))
         );
     }
 }
 
 fn times(speedup: Option<f64>) -> String {
     speedup.map_or("-".to_owned(), |speedup| format!("{speedup:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_the_default_has_a_column() {
+        let plain = Columns::of(&[Variant::default()]);
+        assert_eq!(
+            (plain.variant("float32", "none"), plain.baselines("1.00", "-")),
+            ("".into(), "   1.00".into())
+        );
+        let half = Columns::of(&[Variant { dtype: DType::F16, ..Default::default() }, Variant::default()]);
+        assert_eq!(half.variant("float16", "none"), "float16  ");
+        let fused = Columns::of(&[Variant { residual: true, ..Default::default() }]);
+        assert_eq!(fused.variant("float32", "residual"), "residual            ");
+        assert!(fused.separate && !half.separate);
+    }
 }

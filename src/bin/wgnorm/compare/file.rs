@@ -26,6 +26,8 @@ pub struct Case {
     activation: String,
     #[serde(default)]
     residual: bool,
+    #[serde(default)]
+    in_place: bool,
     #[serde(default = "warm")]
     pub cache: String,
     pub multiplicity: u32,
@@ -43,7 +45,7 @@ struct Spread {
 }
 
 /// What makes two cases the same; the number tells repetitions apart.
-pub type Key = (String, String, String, String, bool, String, usize);
+pub type Key = (String, String, String, String, [bool; 2], String, usize);
 
 /// Which clock two files can be compared by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,15 @@ impl File {
 }
 
 impl Case {
+    /// Element type, and what is fused or in place, if anything is.
+    pub fn variant(&self) -> String {
+        let activation = (self.activation != "none").then_some(self.activation.as_str());
+        let residual = self.residual.then_some("residual");
+        let in_place = self.in_place.then_some("in place");
+        let parts = [Some(self.dtype.as_str()), residual, activation, in_place];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// Median time, if there is one that can be divided by.
     pub fn ns(&self, clock: Clock) -> Option<f64> {
         let spread = match clock {
@@ -103,6 +114,6 @@ impl Case {
 }
 
 fn key(case: &Case) -> Key {
-    let Case { name, layout, dtype, activation, residual, cache, .. } = case.clone();
-    (name, layout, dtype, activation, residual, cache, 0)
+    let Case { name, layout, dtype, activation, residual, in_place, cache, .. } = case.clone();
+    (name, layout, dtype, activation, [residual, in_place], cache, 0)
 }

@@ -40,7 +40,7 @@ struct Ratio {
     to_copy: Option<f64>,
 }
 
-/// Pairs of one operation, layout, element type and cache state.
+/// Pairs of one operation, layout, element type with what is fused, and cache state.
 struct Group<'p, 'f> {
     label: String,
     pairs: Vec<&'p Pair<'f>>,
@@ -137,8 +137,8 @@ impl Group<'_, '_> {
 fn groups<'p, 'f>(pairs: &'p [Pair<'f>]) -> Vec<Group<'p, 'f>> {
     let mut groups: Vec<Group<'p, 'f>> = Vec::new();
     for pair in pairs {
-        let Case { op, layout, dtype, cache, .. } = pair.new;
-        let label = format!("{op:<15} {layout:<14} {dtype:<8} {cache:<5}");
+        let Case { op, layout, cache, .. } = pair.new;
+        let label = format!("{op:<15} {layout:<14} {:<8} {cache:<5}", pair.new.variant());
         match groups.iter_mut().find(|group| group.label == label) {
             Some(group) => group.pairs.push(pair),
             None => groups.push(Group { label, pairs: vec![pair] }),
@@ -148,7 +148,7 @@ fn groups<'p, 'f>(pairs: &'p [Pair<'f>]) -> Vec<Group<'p, 'f>> {
 }
 
 fn label(case: &Case) -> String {
-    format!("{} {} {} {}", case.name, case.layout, case.dtype, case.cache)
+    format!("{} {} {} {}", case.name, case.layout, case.variant(), case.cache)
 }
 
 fn print_head(old: &File, new: &File, clock: Clock) {
@@ -180,7 +180,7 @@ fn print_cases(pairs: &[Pair<'_>]) {
             "{:<34} {:<14} {:<8} {:<5} {:>9.3} {:>9.3} {:>7.3} {:>8} {:>9} {:>9}",
             new.name,
             new.layout,
-            new.dtype,
+            new.variant(),
             new.cache,
             pair.old_ns / 1e6,
             pair.new_ns / 1e6,
@@ -286,6 +286,29 @@ mod tests {
         let pairs = [pair];
         assert!(judge(&groups(&pairs), 10.1) == Outcome::Passed);
         assert!(judge(&groups(&pairs), 9.9) == Outcome::Failed);
+    }
+
+    #[test]
+    fn what_is_computed_tells_cases_apart() {
+        let plain = file(&[("a", 1.0, 1.0)]);
+        let mut others = Vec::new();
+        for (field, value) in
+            [("activation", "relu".into()), ("residual", true.into()), ("in_place", true.into())]
+        {
+            let mut case = serde_json::json!({
+                "name": "a", "op": "inference", "layout": "channels_first", "dtype": "float32",
+                "multiplicity": 2, "floor_bytes": 100, "wall_ns": { "median": 1.0 },
+            });
+            case[field] = value;
+            others.push(serde_json::from_value::<Case>(case).unwrap());
+        }
+        let labels: Vec<_> = others.iter().map(Case::variant).collect();
+        assert_eq!(labels, ["float32, relu", "float32, residual", "float32, in place"]);
+        let mut all = plain.cases;
+        all.extend(others);
+        let all = File { cases: all, ..file(&[]) };
+        // None of them counts as a repetition of another.
+        assert!(all.keyed().iter().all(|(key, _)| key.6 == 0));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `--plot`: the results as an SVG, a column for each layout and cache state.
+//! `--plot`: the results as an SVG, a column for each layout, cache state, element type and what is fused.
 
 mod bandwidth;
 mod canvas;
@@ -69,12 +69,12 @@ pub fn write(path: &Path, report: &Report) -> Result<(), Refusal> {
 }
 
 fn draw(report: &Report) -> Result<String, Refusal> {
-    let mut columns: Vec<((&str, &str), Vec<&CaseReport>)> = Vec::new();
+    let mut columns: Vec<(String, Vec<&CaseReport>)> = Vec::new();
     for case in &report.cases {
-        let key = (case.layout, case.cache);
-        match columns.iter_mut().find(|(known, _)| *known == key) {
+        let title = title(case);
+        match columns.iter_mut().find(|(known, _)| *known == title) {
             Some((_, cases)) => cases.push(case),
-            None => columns.push((key, vec![case])),
+            None => columns.push((title, vec![case])),
         }
     }
     let looks = looks(report);
@@ -86,15 +86,30 @@ fn draw(report: &Report) -> Result<String, Refusal> {
     let mut svg = String::new();
     let canvas = Canvas::new(&mut svg, width, height)?;
     header(&canvas, report, &looks)?;
-    for (number, ((layout, cache), cases)) in columns.iter().enumerate() {
+    for (number, (title, cases)) in columns.iter().enumerate() {
         let left = MARGIN + number as f64 * (COLUMN + GAP);
-        let title = format!("{}, {cache} cache", layout.replace('_', " "));
-        canvas.heading(&title, (left, HEADER + 12.0), 17.0)?;
+        canvas.heading(title, (left, HEADER + 12.0), 17.0)?;
         bandwidth::draw(&canvas, cases, fastest, (left, HEADER + TITLE), COLUMN)?;
         layers::draw(&canvas, cases, &report.cases, (left, HEADER + TITLE + bandwidth::HEIGHT), COLUMN)?;
     }
     canvas.finish()?;
     Ok(svg)
+}
+
+/// The title of a case's column: what is not the default is named.
+fn title(case: &CaseReport) -> String {
+    let mut title = format!("{}, {} cache", case.layout.replace('_', " "), case.cache);
+    let (dtype, activation, residual, in_place) = case.variant();
+    let parts = [
+        (dtype != "float32", dtype),
+        (residual, "residual"),
+        (activation != "none", activation),
+        (in_place, "in place"),
+    ];
+    for (_, part) in parts.iter().filter(|(named, _)| *named) {
+        title.extend([", ", part]);
+    }
+    title
 }
 
 /// The operations that a report has.

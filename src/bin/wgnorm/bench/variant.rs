@@ -1,0 +1,118 @@
+//! How the tensors of a case are stored and what is fused with its operation.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use wgnorm::{Activation, BatchNormOptions, DType};
+
+use super::BenchOp;
+
+/// What can be asked for beside operation, shape and layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Variant {
+    pub dtype: DType,
+    pub activation: Activation,
+    /// Whether a residual is added before the activation.
+    pub residual: bool,
+    /// Whether y is written over x, where that is possible, and dx over dy.
+    pub in_place: bool,
+}
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+impl Variant {
+    /// Whether anything happens in the passes of the operation besides normalizing.
+    pub fn is_fused(self) -> bool {
+        self.residual || self.activation != Activation::None
+    }
+
+    /// Options of the layer.
+    pub const fn options(self) -> BatchNormOptions {
+        BatchNormOptions::pytorch().activation(self.activation)
+    }
+
+    /// Whether training forward writes y over x, so that backward has y alone.
+    pub const fn trains_in_place(self) -> bool {
+        self.in_place && self.activation.is_invertible()
+    }
+
+    /// Whether a forward operation writes y over x.
+    pub const fn is_over_x(self, op: BenchOp) -> bool {
+        match op {
+            BenchOp::TrainForward => self.trains_in_place(),
+            _ => self.in_place,
+        }
+    }
+
+    /// Whether an operation recovers x̂ from y.
+    pub fn recovers(self, op: BenchOp) -> bool {
+        op == BenchOp::TrainBackward && self.trains_in_place()
+    }
+
+    /// Says why an operation is not possible.
+    pub fn check(self, op: BenchOp) -> Result<(), String> {
+        if op == BenchOp::TrainForward && self.in_place && !self.activation.is_invertible() {
+            return Err(format!(
+                "--in-place: train_forward cannot write y over x with {}, because backward could not recover x from \
+                 y; choose an activation that can be inverted (none, leaky_relu) or other operations with --op",
+                self.activation
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is fused, as the tables show it.
+    pub fn fused_label(activation: &str, residual: bool) -> String {
+        match (residual, activation) {
+            (true, "none") => "residual".to_owned(),
+            (true, activation) => format!("residual, {activation}"),
+            (false, activation) => activation.to_owned(),
+        }
+    }
+}
+
+/// Parses the name of an element type.
+pub fn dtype_parser() -> impl TypedValueParser<Value = DType> {
+    parser(&DTYPES, DType::name)
+}
+
+/// Parses the name of an activation.
+pub fn activation_parser() -> impl TypedValueParser<Value = Activation> {
+    parser(&Activation::ALL, Activation::name)
+}
+
+fn parser<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(move |&value| name(value))).try_map(move |wanted| {
+        let found = all.iter().copied().find(|&value| name(value) == wanted);
+        found.ok_or_else(|| format!("no {wanted:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAKY: Activation = Activation::LeakyRelu { slope: 0.01 };
+
+    #[test]
+    fn only_what_can_be_inverted_trains_in_place() {
+        let variant = |activation| Variant { activation, in_place: true, ..Default::default() };
+        for op in BenchOp::ALL {
+            assert_eq!(variant(Activation::Relu).check(op).is_err(), op == BenchOp::TrainForward);
+            assert!(variant(LEAKY).check(op).is_ok() && variant(Activation::None).check(op).is_ok());
+            assert!(Variant { in_place: false, ..variant(Activation::Relu) }.check(op).is_ok());
+        }
+        assert!(variant(LEAKY).recovers(BenchOp::TrainBackward));
+        assert!(!variant(Activation::Relu).recovers(BenchOp::TrainBackward));
+        assert!(!variant(LEAKY).recovers(BenchOp::FrozenBackward));
+        assert!(variant(Activation::Relu).is_over_x(BenchOp::Inference));
+    }
+
+    #[test]
+    fn labels_name_what_is_fused() {
+        assert_eq!(Variant::fused_label("none", false), "none");
+        assert_eq!(Variant::fused_label("none", true), "residual");
+        assert_eq!(Variant::fused_label("relu", true), "residual, relu");
+    }
+}
