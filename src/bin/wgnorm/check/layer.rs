@@ -28,6 +28,8 @@ pub struct Setup {
     pub twice: bool,
     /// Whether gamma changes its sign from channel to channel.
     pub signs: bool,
+    /// What gamma is multiplied by.
+    pub gain: f32,
     /// A channel whose gamma is too small for x̂ to be recovered from y.
     pub lost: Option<usize>,
     /// All that there are, or one.
@@ -51,6 +53,7 @@ impl Setup {
             in_place: false,
             twice: true,
             signs: false,
+            gain: 1.0,
             lost: None,
             layout: None,
             variants: Variants::All,
@@ -156,6 +159,7 @@ impl Layer {
         if setup.signs {
             gamma.iter_mut().skip(1).step_by(2).for_each(|gamma| *gamma = -*gamma);
         }
+        gamma.iter_mut().for_each(|gamma| *gamma *= setup.gain);
         if let Some(lost) = setup.lost {
             gamma[lost] = 0.5 * Saved::least_gamma(setup.dtype);
         }

@@ -114,7 +114,14 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
 pub fn pairs() -> Vec<Case> {
     let mut cases: Vec<_> = pairwise(&levels(), forbidden).iter().map(|row| Choice(row).case()).collect();
     cases.extend(lost_channels());
+    cases.push(overflowing_y());
     cases
+}
+
+/// x fits f16 and y does not: the elements far from the mean are infinite.
+fn overflowing_y() -> Case {
+    let setup = Setup::new("matrix.overflowing_y.4x3x11.float16".to_owned(), &[4, 3, 11], Data::ShiftedMean);
+    Setup { dtype: DType::F16, gain: 4e4, variants: Variants::One("phase 1"), ..setup }.eval()
 }
 
 /// A channel whose gamma is too small for x̂ to be recovered from y: its dx and dgamma are NaN, and no other's.
@@ -153,8 +160,10 @@ pub fn full() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::HashSet;
+
+    use super::*;
+    use crate::check::case::Content;
 
     #[test]
     fn every_allowed_pair_has_a_case() {
@@ -184,5 +193,12 @@ mod tests {
         assert_eq!(cases.len(), 3 * 480);
         let names: HashSet<_> = cases.iter().map(|case| case.name.clone()).collect();
         assert_eq!(names.len(), cases.len());
+    }
+
+    #[test]
+    fn some_of_y_overflows_and_some_does_not() {
+        let Content::Problem(problem) = overflowing_y().content else { panic!() };
+        let y = &problem.expected.iter().find(|expected| expected.name == "y").unwrap().values;
+        assert!(y.iter().any(|y| y.abs() > 7e4) && y.iter().any(|y| y.abs() < 6e4));
     }
 }
