@@ -48,15 +48,20 @@ fn stored_pytorch_results_hold() {
     let (code, report) = report("fixtures", &["check", "--cases", FIXTURES]);
     assert_eq!(code, 0);
     assert_eq!(report["failed"], 0);
-    assert_eq!(report["passed"], 30);
-    assert_eq!(report["skipped"], 27);
+    assert_eq!(report["passed"], 40);
+    assert_eq!(report["skipped"], 17);
     for case in report["cases"].as_array().unwrap() {
         let covered = ["batch_norm_train", "batch_norm_eval", "batch_norm_sequence"]
-            .contains(&case["op"].as_str().unwrap())
-            && case["dtype"] == "float32"
-            && !case["name"].as_str().unwrap().contains("relu");
+            .contains(&case["op"].as_str().unwrap());
         assert_eq!(case["status"], if covered { "passed" } else { "skipped" }, "{}", case["name"]);
         assert_eq!(case["reason"].is_string(), !covered);
+        let name = case["name"].as_str().unwrap();
+        if covered {
+            let activation = if name.contains("relu") { "relu" } else { "none" };
+            assert_eq!(case["activation"], activation, "{name}");
+            assert_eq!(case["residual"], name.contains("addrelu"), "{name}");
+            assert_eq!((&case["parameters"], &case["in_place"]), (&"float32".into(), &false.into()));
+        }
         let layouts = layouts_of(case["name"].as_str().unwrap());
         for layout in &layouts {
             let held = case["runs"].as_array().unwrap().iter().any(|run| run["layout"] == *layout);
@@ -84,7 +89,8 @@ fn the_built_in_matrix_holds() {
     }
     let names: Vec<_> =
         report["cases"].as_array().unwrap().iter().map(|case| case["name"].as_str().unwrap()).collect();
-    for wanted in ["overflow_in_one", "empty", "first_zero", "large", "single_value", "cumulative"] {
+    for wanted in ["overflow_in_one", "empty", "first_zero", "large", "single_value", "cumulative", "matrix"]
+    {
         assert!(names.iter().any(|name| name.contains(wanted)), "{wanted}");
     }
 }

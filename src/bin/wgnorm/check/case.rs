@@ -1,7 +1,9 @@
 //! A case: a problem with expected results and bounds, wherever it comes from.
 
 use wgnorm::reference::WhereNan;
-use wgnorm::{BatchNormOptions, Layout, RunningValues};
+use wgnorm::{BatchNormOptions, DType, Layout, RunningValues};
+
+use super::variant::Variants;
 
 pub struct Case {
     pub name: String,
@@ -25,12 +27,31 @@ pub struct Problem {
     pub stored: Layout,
     /// Layouts to run it in.
     pub layouts: Vec<Layout>,
+    pub variants: Variants,
+    /// Element type of batches, and that of parameters and their gradients.
+    pub dtype: DType,
+    pub parameters: DType,
     pub options: BatchNormOptions,
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
+    pub residual: Option<Vec<f32>>,
+    /// Whether y is written over x, where the backward pass can do without x, and dx over dy.
+    pub in_place: bool,
     pub running: RunningValues,
     pub task: Task,
     pub expected: Vec<Expected>,
+}
+
+impl Problem {
+    pub fn expects(&self, name: &str) -> bool {
+        self.expected.iter().any(|expected| expected.name == name)
+    }
+
+    /// Whether y is written over x.
+    pub fn over_x(&self) -> bool {
+        let needs_inverse = matches!(self.task, Task::Train { .. });
+        self.in_place && (!needs_inverse || self.options.activation.is_invertible())
+    }
 }
 
 pub enum Task {
@@ -52,6 +73,8 @@ pub struct Batch {
 /// What an output must be, and how far it may be off.
 pub struct Expected {
     pub name: String,
+    /// How the output is stored.
+    pub dtype: DType,
     /// Expected values, of the whole output or of the elements in `sample`.
     pub values: Vec<f64>,
     pub sample: Option<Vec<usize>>,
@@ -66,7 +89,7 @@ pub struct Expected {
 impl Expected {
     pub fn pass(&self) -> &'static str {
         match self.name.as_str() {
-            "dx" | "dweight" | "dbias" | "dweight_twice" | "dbias_twice" => "backward",
+            "dx" | "dresidual" | "dweight" | "dbias" | "dweight_twice" | "dbias_twice" => "backward",
             _ => "forward",
         }
     }
@@ -74,7 +97,7 @@ impl Expected {
     /// y and dx must be NaN where NaN is expected; statistics may be infinite.
     pub fn where_nan(&self) -> WhereNan {
         match self.name.as_str() {
-            "y" | "dx" | "y_eval" => WhereNan::Nan,
+            "y" | "dx" | "dresidual" | "y_eval" => WhereNan::Nan,
             _ => WhereNan::NonFinite,
         }
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use wgnorm::{BatchNormOptions, Momentum, RunningValues, RunningVariance};
+use wgnorm::{Activation, BatchNormOptions, DType, Momentum, RunningValues, RunningVariance};
 
 use super::case::{Batch, Case, Content, Expected, Problem, Task};
+use super::variant::Variants;
 use crate::{Refusal, layout, random};
 
 #[derive(Deserialize)]
@@ -68,6 +69,7 @@ struct Output {
     key: String,
     shape: Vec<usize>,
     sampled: bool,
+    library_dtype: String,
     rtol: f64,
     atol: String,
     strict: String,
@@ -115,20 +117,26 @@ fn skip_reason(entry: &Entry) -> Option<String> {
         return Some(format!("op {} is not implemented", entry.op));
     }
     for dtype in [Some(&entry.dtype), entry.param_dtype.as_ref()].into_iter().flatten() {
-        if dtype != "float32" {
+        if dtype_named(dtype).is_none() {
             return Some(format!("dtype {dtype} is not implemented"));
         }
     }
-    match attrs.activation.as_deref() {
-        None | Some("none") => {}
-        Some(activation) => return Some(format!("activation {activation} is not implemented")),
-    }
-    if attrs.residual == Some(true) {
-        return Some("residual is not implemented".to_owned());
+    if activation_named(attrs.activation.as_deref()).is_none() {
+        let activation = attrs.activation.as_deref().unwrap_or_default();
+        return Some(format!("activation {activation} is not implemented"));
     }
     let mut layouts = attrs.layout.iter().chain(attrs.run_layouts.iter().flatten());
     let unknown = layouts.find(|name| layout::named(name).is_none());
     unknown.map(|name| format!("layout {name} is not implemented"))
+}
+
+fn dtype_named(name: &str) -> Option<DType> {
+    [DType::F32, DType::F16, DType::Bf16].into_iter().find(|dtype| dtype.name() == name)
+}
+
+fn activation_named(name: Option<&str>) -> Option<Activation> {
+    let name = name.unwrap_or(Activation::None.name());
+    Activation::ALL.into_iter().find(|activation| activation.name() == name)
 }
 
 fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal> {
@@ -176,7 +184,9 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
             Some(0) => RunningVariance::Biased,
             _ => RunningVariance::Unbiased,
         })
+        .activation(activation_named(attrs.activation.as_deref()).ok_or("the activation is not known")?)
         .allow_single_value(true);
+    let dtype = dtype_named(&entry.dtype).ok_or("the dtype is not known")?;
     let sample = match entry.inputs.get("sample_index") {
         Some(index) => Some(indices(tensors, index.key.as_deref().ok_or("sample_index has no key")?)?),
         None => None,
@@ -194,9 +204,17 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
             Some(names) => names.iter().filter_map(|name| layout::named(name)).collect(),
             None => vec![stored],
         },
+        variants: Variants::All,
+        dtype,
+        parameters: match &entry.param_dtype {
+            Some(name) => dtype_named(name).ok_or("the dtype of parameters is not known")?,
+            None => dtype,
+        },
         options,
         gamma: input("weight")?,
         beta: input("bias")?,
+        residual: if attrs.residual == Some(true) { Some(needed("residual")?) } else { None },
+        in_place: false,
         running,
         task,
         expected,
@@ -240,6 +258,7 @@ fn expectation(
     let rounding = |i: usize| if values[i].is_finite() { output.rtol * values[i].abs() } else { 0.0 };
     Ok(Expected {
         name: name.to_owned(),
+        dtype: dtype_named(&output.library_dtype).ok_or_else(|| format!("{name}: its dtype is not known"))?,
         gate: (0..at.len()).map(|i| atol[i].max(terr[i]) + rounding(i)).collect(),
         strict: (0..at.len()).map(|i| strict[i] + rounding(i)).collect(),
         values,
@@ -325,6 +344,8 @@ fn floats(tensors: &SafeTensors<'_>, key: &str) -> Result<Vec<f64>, Refusal> {
     let data = tensor.data();
     match tensor.dtype() {
         Dtype::F32 => Ok(data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect()),
+        Dtype::F16 => Ok(DType::F16.decode(data).into_iter().map(f64::from).collect()),
+        Dtype::BF16 => Ok(DType::Bf16.decode(data).into_iter().map(f64::from).collect()),
         Dtype::F64 => Ok(data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
         other => Err(format!("{key}: dtype {other:?} is not expected here").into()),
     }

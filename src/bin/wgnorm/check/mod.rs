@@ -1,9 +1,15 @@
 //! `wgnorm check`: every case in every forced variant against the f64 reference or stored results.
 
+mod arena;
 mod builtin;
 mod case;
 mod conformance;
+mod covering;
+mod data;
+mod layer;
+mod matrix;
 mod run;
+mod variant;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -21,6 +27,10 @@ pub struct Args {
     /// any, the built-in matrix runs
     #[arg(long, value_name = "DIR")]
     cases: Vec<PathBuf>,
+    /// Besides pairs of choices, every combination of operation, layout, element type, activation, residual and place:
+    /// minutes, most of them for compiling kernels
+    #[arg(long, conflicts_with = "cases")]
+    full: bool,
     /// Runs only cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -52,6 +62,11 @@ struct CaseReport {
     name: String,
     op: String,
     dtype: String,
+    /// Of a case that is run; `parameters` is the element type of gamma, beta and their gradients.
+    activation: Option<&'static str>,
+    residual: bool,
+    in_place: bool,
+    parameters: Option<&'static str>,
     status: Status,
     reason: Option<String>,
     runs: Vec<RunReport>,
@@ -90,6 +105,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let mut cases = Vec::new();
     if args.cases.is_empty() {
         cases = builtin::cases();
+        cases.extend(matrix::pairs());
+        if args.full {
+            cases.extend(matrix::full());
+        }
         cases.retain(|case| wanted(&case.name));
     }
     for directory in &args.cases {
@@ -140,6 +159,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     if let Some((ratio, place)) = worst {
         println!("worst finite error: {ratio:.3} of its bound ({place})");
     }
+    println!("{} kernels", context.compiled_kernels().len());
     println!("{passed} passed, {failed} failed, {skipped} skipped, {:.1} s", started.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
         write_json(path, &Report { adapter, passed, failed, skipped, cases: reports })?;
@@ -170,6 +190,10 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
         name: case.name.clone(),
         op: case.op.clone(),
         dtype: case.dtype.clone(),
+        activation: None,
+        residual: false,
+        in_place: false,
+        parameters: None,
         status: Status::Passed,
         reason: None,
         runs: Vec::new(),
@@ -188,22 +212,18 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
         }
         Content::Problem(problem) => problem,
     };
-    match run::all_variants(context, problem) {
-        Err(error) => {
-            report.status = Status::Failed;
-            report.reason = Some(error.to_string());
-            progress.suspend(|| println!("FAILED {}: {error}", case.name));
-        }
-        Ok((runs, failures)) => {
-            report.runs = runs;
-            if !failures.is_empty() {
-                report.status = Status::Failed;
-                report.reason = Some(format!("{} outputs out of bounds", failures.len()));
-            }
-            for failure in failures {
-                progress.suspend(|| println!("FAILED {} {failure}", case.name));
-            }
-        }
+    report.activation = Some(problem.options.activation.name());
+    report.residual = problem.residual.is_some();
+    report.in_place = problem.in_place;
+    report.parameters = Some(problem.parameters.name());
+    let (runs, failures) = run::all_variants(context, problem);
+    report.runs = runs;
+    if !failures.is_empty() {
+        report.status = Status::Failed;
+        report.reason = Some(format!("{} outputs out of bounds", failures.len()));
+    }
+    for failure in failures {
+        progress.suspend(|| println!("FAILED {} {failure}", case.name));
     }
     report
 }

@@ -1,183 +1,65 @@
 //! Running a problem on the GPU in every variant, and holding the results against what is expected.
 
-use wgnorm::reference::{Worst, compare};
+use wgnorm::reference::{Worst, compare_as};
 use wgnorm::{
-    Accumulation, BatchNorm, Context, Error, GradientTargets, Layout, Result, RunningStatistics,
-    RunningValues, Saved, Tensor, Tuning,
+    Accumulation, BatchNorm, Context, Error, FrozenBatchNorm, GradientTargets, Input, Layout, Prepared,
+    Result, RunningStatistics, RunningValues, Saved, Tensor,
 };
 
+use super::arena::{Arena, Role};
 use super::case::{Expected, Problem, Task};
+use super::variant::{self, Placement};
 use super::{OutputReport, RunReport};
 use crate::layout;
 
 /// Outputs by name.
 type Outputs = Vec<(String, Vec<f32>)>;
 
-/// Plans and placements that together reach both word widths, whole, split and shared workgroups, words that slices share,
-/// shifted and shared buffers; the first runs twice, for the bits.
-fn variants() -> [(&'static str, Tuning, Placement); 11] {
-    let free = Tuning::default();
-    [
-        ("policy", free, Placement::Apart),
-        ("repeat", free, Placement::Apart),
-        ("scalar", Tuning { width: Some(1), ..free }, Placement::Apart),
-        ("split", Tuning { splits: Some(3), ..free }, Placement::Apart),
-        ("many splits", Tuning { splits: Some(100), workgroup_size: Some(32), ..free }, Placement::Apart),
-        (
-            "teams",
-            Tuning { workgroup_size: Some(32), team_size: Some(8), rows: Some(2), strip: Some(2), ..free },
-            Placement::Apart,
-        ),
-        (
-            "large teams",
-            Tuning { workgroup_size: Some(8), team_size: Some(8), splits: Some(1), ..free },
-            Placement::Apart,
-        ),
-        ("phase 1", free, Placement::Phase(1)),
-        ("phase 3, split", Tuning { splits: Some(2), strip: Some(1), ..free }, Placement::Phase(3)),
-        ("shifted", free, Placement::Shifted),
-        ("one buffer", free, Placement::OneBuffer),
-    ]
-}
-
-/// Where tensors lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Placement {
-    /// Each at the start of a buffer of its own.
-    Apart,
-    /// Each at this element of a buffer of its own.
-    Phase(u64),
-    /// Each a few elements into a buffer of its own, not all as many.
-    Shifted,
-    /// All in one buffer, with gaps between them.
-    OneBuffer,
-}
-
-/// Places the tensors of a problem.
-struct Arena<'c> {
-    context: &'c Context,
-    placement: Placement,
-    shared: Option<wgpu::Buffer>,
-    /// First free byte of the shared buffer.
-    next: std::cell::Cell<u64>,
-    placed: std::cell::Cell<u64>,
-}
-
-impl<'c> Arena<'c> {
-    async fn new(context: &'c Context, placement: Placement, problem: &Problem) -> Result<Self> {
-        let elements = |dims: &[usize]| dims.iter().product::<usize>();
-        // What `outputs` places: x, y, dy, dx, or one y per step; and up to four values per channel.
-        let tensors: Vec<usize> = match &problem.task {
-            Task::Train { .. } | Task::Eval { .. } => vec![elements(&problem.dims); 4],
-            Task::Sequence { steps, x_eval } => {
-                steps.iter().chain([x_eval]).map(|batch| elements(&batch.dims)).collect()
-            }
-        };
-        let blocks = tensors.len() + 4;
-        let words = tensors.iter().sum::<usize>() + 4 * problem.dims[1] + blocks * 2 * GAP as usize / 4;
-        let shared = match placement {
-            Placement::OneBuffer => Some(context.zeros(&[words]).await?.buffer().clone()),
-            _ => None,
-        };
-        Ok(Self { context, placement, shared, next: 0.into(), placed: 0.into() })
-    }
-
-    /// A tensor with the given values.
-    async fn put(&self, dims: &[usize], values: &[f32]) -> Result<Tensor> {
-        let bytes = bytemuck::cast_slice(values);
-        let write = |tensor: &Tensor| {
-            self.context.queue().write_buffer(tensor.buffer(), tensor.byte_offset(), bytes);
-        };
-        match (self.placement, &self.shared) {
-            (Placement::Apart, _) => self.context.upload(dims, values).await,
-            (_, Some(buffer)) => {
-                let at = self.next.get();
-                self.next.set((at + bytes.len() as u64).next_multiple_of(GAP) + GAP);
-                let tensor = Tensor::from_buffer(self.context, buffer.clone(), at, dims)?;
-                write(&tensor);
-                Ok(tensor)
-            }
-            (_, None) => {
-                // 1, 2, 3, 1, … elements: no two tensors of an operation in the same phase.
-                let shift = match self.placement {
-                    Placement::Phase(phase) => phase,
-                    _ => self.placed.get() % 3 + 1,
-                };
-                self.placed.set(self.placed.get() + 1);
-                let whole = self.context.zeros(&[values.len() + shift as usize]).await?;
-                let tensor = Tensor::from_buffer(self.context, whole.buffer().clone(), 4 * shift, dims)?;
-                write(&tensor);
-                Ok(tensor)
-            }
-        }
-    }
-}
-
-/// Batches in one layout.
-struct Batches<'c> {
-    arena: Arena<'c>,
-    stored: Layout,
-    layout: Layout,
-}
-
-impl Batches<'_> {
-    /// A tensor with values in stored order; `dims` are logical.
-    async fn put(&self, dims: &[usize], values: &[f32]) -> Result<Tensor> {
-        let values = layout::rearranged(values, dims, self.stored, self.layout);
-        let tensor = self.arena.put(&layout::memory_dims(self.layout, dims), &values).await?;
-        Ok(tensor.with_layout(self.layout))
-    }
-
-    /// A tensor of NaN.
-    async fn output(&self, dims: &[usize]) -> Result<Tensor> {
-        self.put(dims, &vec![f32::NAN; dims.iter().product()]).await
-    }
-
-    /// The values of a tensor in stored order.
-    async fn get(&self, dims: &[usize], tensor: &Tensor) -> Result<Vec<f32>> {
-        let values = self.arena.context.download(tensor).await?;
-        Ok(layout::rearranged(&values, dims, self.layout, self.stored))
-    }
-}
-
-/// Bytes between tensors of one buffer: the coarsest granularity of bindings.
-const GAP: u64 = 256;
-
-/// Runs every variant; returns the reports and a line for each output that fails.
-pub fn all_variants(context: &Context, problem: &Problem) -> Result<(Vec<RunReport>, Vec<String>)> {
+/// Runs every variant that applies; returns the reports and a line for each output that fails.
+pub fn all_variants(context: &Context, problem: &Problem) -> (Vec<RunReport>, Vec<String>) {
     let mut runs: Vec<RunReport> = Vec::new();
     let mut failures = Vec::new();
     for &layout in &problem.layouts {
         let mut first: Option<Outputs> = None;
-        for (variant, tuning, placement) in variants() {
-            let context = context.with_tuning(tuning);
-            let (outputs, kernels) = context.block_on(outputs(&context, placement, problem, layout))?;
+        for variant in variant::all().iter().filter(|variant| variant.applies(problem)) {
+            let name = variant.name;
+            let context = context.with_tuning(variant.tuning);
+            let mut run = Run::new(&context, problem, layout);
+            let stopped = match context.block_on(run.all(variant.placement)) {
+                Err(error) => Some(error.to_string()),
+                Ok(Some(byte)) => {
+                    Some(format!("byte {byte} of a buffer was written, which belongs to no output"))
+                }
+                Ok(None) => None,
+            };
+            if let Some(why) = stopped {
+                failures.push(format!("{layout} {name}: {why}; kernels: {}", run.kernels()));
+                continue;
+            }
             for expected in &problem.expected {
-                let Some((_, got)) = outputs.iter().find(|(name, _)| *name == expected.name) else {
-                    failures.push(format!("{variant} {}: the program does not compute it", expected.name));
+                let what = &expected.name;
+                let Some((_, got)) = run.outputs.iter().find(|(name, _)| name == what) else {
+                    failures.push(format!("{name} {what}: the program does not compute it"));
                     continue;
                 };
                 let (report, failure) = judge(expected, got);
                 if let Some(failure) = failure {
-                    let name = &expected.name;
-                    failures.push(format!("{layout} {variant} {name}: {failure}; kernels: {kernels}"));
+                    failures.push(format!("{layout} {name} {what}: {failure}; kernels: {}", run.kernels()));
                 }
                 let (pass, layout) = (expected.pass(), layout.name());
                 let same =
-                    |run: &&mut RunReport| run.pass == pass && run.variant == variant && run.layout == layout;
+                    |run: &&mut RunReport| run.pass == pass && run.variant == name && run.layout == layout;
                 match runs.iter_mut().find(same) {
                     Some(run) => run.outputs.push(report),
-                    None => runs.push(RunReport { pass, layout, variant, outputs: vec![report] }),
+                    None => runs.push(RunReport { pass, layout, variant: name, outputs: vec![report] }),
                 }
             }
             match &first {
-                None => first = Some(outputs),
-                Some(first) if variant == "repeat" => {
-                    for ((name, before), (_, now)) in first.iter().zip(&outputs) {
+                None => first = Some(run.outputs),
+                Some(first) if name == "repeat" => {
+                    for ((what, before), (_, now)) in first.iter().zip(&run.outputs) {
                         if before.iter().zip(now).any(|(a, b)| a.to_bits() != b.to_bits()) {
-                            failures.push(format!(
-                                "{layout} {name}: other bits in a second run; kernels: {kernels}"
-                            ));
+                            failures.push(format!("{layout} {what}: other bits in a second run"));
                         }
                     }
                 }
@@ -185,11 +67,11 @@ pub fn all_variants(context: &Context, problem: &Problem) -> Result<(Vec<RunRepo
             }
         }
     }
-    Ok((runs, failures))
+    (runs, failures)
 }
 
 /// Compares one output. The failure names index, values, error and bound.
-fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
+pub fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
     let sampled: Vec<f32>;
     let got = match &expected.sample {
         None => got,
@@ -199,7 +81,8 @@ fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
         }
     };
     let finite = |ratio: f64| ratio.is_finite().then_some(ratio);
-    let compared = |bound: &[f64]| compare(got, &expected.values, expected.where_nan(), |i| bound[i]);
+    let compared =
+        |bound: &[f64]| compare_as(expected.dtype, got, &expected.values, expected.where_nan(), |i| bound[i]);
     match (compared(&expected.gate), compared(&expected.strict)) {
         (Ok(gate), Ok(strict)) => (
             OutputReport {
@@ -227,143 +110,257 @@ fn judge(expected: &Expected, got: &[f32]) -> (OutputReport, Option<String>) {
     }
 }
 
-/// Runs a problem once, on outputs filled with NaN. The kernels are named for the report of a failure.
-async fn outputs(
-    context: &Context,
-    placement: Placement,
-    problem: &Problem,
+/// One run of a problem, on outputs filled with NaN.
+struct Run<'a> {
+    context: &'a Context,
+    problem: &'a Problem,
     layout: Layout,
-) -> Result<(Outputs, String)> {
-    let arena = Arena::new(context, placement, problem).await?;
-    let batches = Batches { arena, stored: problem.stored, layout };
-    let (arena, dims) = (&batches.arena, &problem.dims);
-    let mut outputs = Outputs::new();
-    let mut kernels = Vec::new();
-    let c = problem.dims[1];
-    let parameter = async |values: &Option<Vec<f32>>| match values {
-        Some(values) => Ok::<_, Error>(Some(arena.put(&[c], values).await?)),
-        None => Ok(None),
-    };
-    let (gamma, beta) = (parameter(&problem.gamma).await?, parameter(&problem.beta).await?);
-    let running = RunningStatistics::upload(context, &problem.running).await?;
-    let mut layer = BatchNorm::from_parts(context, problem.options, gamma, beta, running)?;
-    let per_channel = async || arena.put(&[c], &vec![f32::NAN; c]).await;
+    outputs: Outputs,
+    kernels: Vec<String>,
+}
 
-    match &problem.task {
-        Task::Train { x, dy } => {
-            let x = batches.put(dims, x).await?;
-            let y = batches.output(dims).await?;
-            let saved = Saved::new(context, &x).await?;
-            let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await?;
-            kernels.extend(forward.kernels().map(str::to_owned));
+/// A layer in one of its two states.
+enum Layer {
+    Training(BatchNorm),
+    Frozen(FrozenBatchNorm),
+}
+
+impl Layer {
+    async fn prepare_backward(
+        &self,
+        input: Input<'_>,
+        dy: &Tensor,
+        saved: Option<&Saved>,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        match (self, saved) {
+            (Layer::Training(layer), Some(saved)) => layer.prepare_backward(input, dy, saved, targets).await,
+            (Layer::Frozen(layer), _) => layer.prepare_backward(input, dy, targets).await,
+            (Layer::Training(_), None) => unreachable!("training saves statistics"),
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &'a Context, problem: &'a Problem, layout: Layout) -> Self {
+        Self { context, problem, layout, outputs: Outputs::new(), kernels: Vec::new() }
+    }
+
+    /// The kernels so far, for the report of a failure.
+    fn kernels(&self) -> String {
+        self.kernels.join(", ")
+    }
+
+    /// Returns the first byte that was written although it belongs to no output.
+    async fn all(&mut self, placement: Placement) -> Result<Option<usize>> {
+        let problem = self.problem;
+        let elements = |dims: &[usize]| dims.iter().product::<usize>();
+        // Batches: x, y, residual, dy, dx, its residual's, and x, dy and dx once more; or one y per step.
+        let batches: Vec<usize> = match &problem.task {
+            Task::Train { .. } | Task::Eval { .. } => vec![elements(&problem.dims); 10],
+            Task::Sequence { steps, x_eval } => {
+                steps.iter().chain([x_eval]).map(|batch| elements(&batch.dims)).collect()
+            }
+        };
+        let bytes = 4 * (batches.iter().sum::<usize>() + 4 * problem.dims[1]);
+        let arena = Arena::new(self.context, placement, bytes, batches.len() + 4).await?;
+        let parameter = async |values: &Option<Vec<f32>>| match values {
+            Some(values) => {
+                Ok::<_, Error>(Some(arena.per_channel(values, problem.parameters, Role::Read).await?))
+            }
+            None => Ok(None),
+        };
+        let (gamma, beta) = (parameter(&problem.gamma).await?, parameter(&problem.beta).await?);
+        let running = RunningStatistics::upload(self.context, &problem.running).await?;
+        let layer = BatchNorm::from_parts(self.context, problem.options, gamma, beta, running)?;
+        match &problem.task {
+            Task::Train { x, dy } => self.train(&arena, layer, x, dy.as_deref()).await?,
+            Task::Eval { x, dy } => self.eval(&arena, layer.freeze(), x, dy.as_deref()).await?,
+            Task::Sequence { .. } => self.sequence(&arena, layer).await?,
+        }
+        self.kernels.dedup();
+        arena.disturbed().await
+    }
+
+    async fn train(
+        &mut self,
+        arena: &Arena<'_>,
+        mut layer: BatchNorm,
+        x: &[f32],
+        dy: Option<&[f32]>,
+    ) -> Result<()> {
+        let over_x = self.problem.over_x();
+        let (x, y) = self.put_forward(arena, x, over_x).await?;
+        let residual = self.put_residual(arena).await?;
+        let input = Input { x: &x, residual: residual.as_ref() };
+        let saved = match over_x {
+            true => Saved::in_place(self.context, &x).await?,
+            false => Saved::new(self.context, &x).await?,
+        };
+        let forward = layer.prepare_train_forward(input, &y, Some(&saved)).await?;
+        self.kernels.extend(forward.kernels().map(str::to_owned));
+        layer.submit(&forward).await?;
+        self.push_batch("y", &y).await?;
+        self.push_running("", layer.running().download(self.context).await?);
+        let statistics = saved.download(self.context).await?;
+        let column = |f: fn(&wgnorm::SavedStatistics) -> f32| statistics.iter().map(f).collect();
+        self.push("save_mean", column(|s| s.mean() as f32));
+        self.push("save_var", column(|s| s.var));
+        self.push("save_invstd", column(|s| s.inv_std));
+        self.push("recoverable", column(|s| f32::from(u8::from(s.recoverable))));
+        match dy {
+            Some(dy) => self.backward(arena, &Layer::Training(layer), input, dy, Some(&saved)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn eval(
+        &mut self,
+        arena: &Arena<'_>,
+        layer: FrozenBatchNorm,
+        values: &[f32],
+        dy: Option<&[f32]>,
+    ) -> Result<()> {
+        let over_x = self.problem.over_x();
+        let (x, y) = self.put_forward(arena, values, over_x).await?;
+        let residual = self.put_residual(arena).await?;
+        let forward = layer.prepare_forward(Input { x: &x, residual: residual.as_ref() }, &y).await?;
+        self.kernels.extend(forward.kernels().map(str::to_owned));
+        self.context.submit(&[&forward]).await?;
+        self.push_batch("y", &y).await?;
+        let Some(dy) = dy else { return Ok(()) };
+        // Backward takes x as it was.
+        let x = if over_x { self.put(arena, values, Role::Read).await? } else { x };
+        let input = Input { x: &x, residual: residual.as_ref() };
+        self.backward(arena, &Layer::Frozen(layer), input, dy, None).await
+    }
+
+    async fn backward(
+        &mut self,
+        arena: &Arena<'_>,
+        layer: &Layer,
+        input: Input<'_>,
+        dy_values: &[f32],
+        saved: Option<&Saved>,
+    ) -> Result<()> {
+        let problem = self.problem;
+        let role = if problem.in_place { Role::Written } else { Role::Read };
+        let dy = self.put(arena, dy_values, role).await?;
+        let dx = if problem.in_place { dy.clone() } else { self.output(arena).await? };
+        let d_residual = match input.residual {
+            Some(_) => Some(self.output(arena).await?),
+            None => None,
+        };
+        let nothing = vec![f32::NAN; problem.dims[1]];
+        let per_channel = async || arena.per_channel(&nothing, problem.parameters, Role::Written).await;
+        let (dgamma, dbeta) = (per_channel().await?, per_channel().await?);
+        let targets = GradientTargets {
+            dx: Some(&dx),
+            d_residual: d_residual.as_ref(),
+            dgamma: problem.gamma.as_ref().map(|_| &dgamma),
+            dbeta: problem.beta.as_ref().map(|_| &dbeta),
+            ..Default::default()
+        };
+        let backward = layer.prepare_backward(input, &dy, saved, &targets).await?;
+        self.kernels.extend(backward.kernels().map(str::to_owned));
+        self.context.submit(&[&backward]).await?;
+        self.push_gradients("", &targets).await?;
+        if !problem.expects("dweight_twice") && !problem.expects("dbias_twice") {
+            return Ok(());
+        }
+        // Once more, added to what is there now; with and without the other gradients, which may be other kernels.
+        let dy = if problem.in_place { self.put(arena, dy_values, Role::Read).await? } else { dy };
+        let again_dx = match input.residual {
+            Some(_) => Some(self.output(arena).await?),
+            None => None,
+        };
+        let targets = GradientTargets { accumulation: Accumulation::Add, dx: again_dx.as_ref(), ..targets };
+        let again = layer.prepare_backward(input, &dy, saved, &targets).await?;
+        self.kernels.extend(again.kernels().map(str::to_owned));
+        self.context.submit(&[&again]).await?;
+        self.push_gradients("_twice", &targets).await
+    }
+
+    async fn sequence(&mut self, arena: &Arena<'_>, mut layer: BatchNorm) -> Result<()> {
+        let problem = self.problem;
+        let Task::Sequence { steps, x_eval } = &problem.task else { unreachable!("a sequence") };
+        for (step, batch) in steps.iter().enumerate() {
+            let x = self.rearranged(&batch.dims, &batch.values);
+            let memory = layout::memory_dims(self.layout, &batch.dims);
+            let x = self.context.upload_as(&memory, &x, problem.dtype).await?.with_layout(self.layout);
+            let nothing = vec![f32::NAN; batch.values.len()];
+            let y = arena.batch(&batch.dims, self.layout, &nothing, problem.dtype, Role::Written).await?;
+            let forward = layer.prepare_train_forward(&x, &y, None).await?;
+            self.kernels.extend(forward.kernels().map(str::to_owned));
             layer.submit(&forward).await?;
-            outputs.push(("y".to_owned(), batches.get(dims, &y).await?));
-            push_running(&mut outputs, "", layer.running().download(context).await?);
-            let statistics = saved.download(context).await?;
-            let column = |f: fn(&wgnorm::SavedStatistics) -> f32| statistics.iter().map(f).collect();
-            outputs.push(("save_mean".to_owned(), column(|s| s.mean() as f32)));
-            outputs.push(("save_var".to_owned(), column(|s| s.var)));
-            outputs.push(("save_invstd".to_owned(), column(|s| s.inv_std)));
-            if let Some(dy) = dy {
-                let dy = batches.put(dims, dy).await?;
-                let dx = batches.output(dims).await?;
-                let (dgamma, dbeta) = (per_channel().await?, per_channel().await?);
-                let targets = targets(problem, &dx, &dgamma, &dbeta);
-                let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
-                kernels.extend(backward.kernels().map(str::to_owned));
-                context.submit(&[&backward]).await?;
-                push_gradients(&batches, dims, &mut outputs, "", &targets).await?;
-                // Once more, added to what is there now.
-                let targets = GradientTargets { accumulation: Accumulation::Add, dx: None, ..targets };
-                if targets.dgamma.is_some() || targets.dbeta.is_some() {
-                    let again = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
-                    kernels.extend(again.kernels().map(str::to_owned));
-                    context.submit(&[&again]).await?;
-                    push_gradients(&batches, dims, &mut outputs, "_twice", &targets).await?;
-                }
+            self.push_running(&format!("_{step}"), layer.running().download(self.context).await?);
+        }
+        let x = self.rearranged(&x_eval.dims, &x_eval.values);
+        let x = arena.batch(&x_eval.dims, self.layout, &x, problem.dtype, Role::Read).await?;
+        let y = layer.freeze().forward(&x).await?;
+        let y = self.context.download(&y).await?;
+        self.push("y_eval", layout::rearranged(&y, &x_eval.dims, self.layout, problem.stored));
+        Ok(())
+    }
+
+    fn rearranged(&self, dims: &[usize], values: &[f32]) -> Vec<f32> {
+        layout::rearranged(values, dims, self.problem.stored, self.layout)
+    }
+
+    /// A batch with values in stored order.
+    async fn put(&self, arena: &Arena<'_>, values: &[f32], role: Role) -> Result<Tensor> {
+        let dims = &self.problem.dims;
+        arena.batch(dims, self.layout, &self.rearranged(dims, values), self.problem.dtype, role).await
+    }
+
+    /// A batch of NaN.
+    async fn output(&self, arena: &Arena<'_>) -> Result<Tensor> {
+        self.put(arena, &vec![f32::NAN; self.problem.dims.iter().product()], Role::Written).await
+    }
+
+    /// x and y, which may be one.
+    async fn put_forward(&self, arena: &Arena<'_>, x: &[f32], over_x: bool) -> Result<(Tensor, Tensor)> {
+        if over_x {
+            let x = self.put(arena, x, Role::Written).await?;
+            return Ok((x.clone(), x));
+        }
+        Ok((self.put(arena, x, Role::Read).await?, self.output(arena).await?))
+    }
+
+    async fn put_residual(&self, arena: &Arena<'_>) -> Result<Option<Tensor>> {
+        match &self.problem.residual {
+            Some(residual) => Ok(Some(self.put(arena, residual, Role::Read).await?)),
+            None => Ok(None),
+        }
+    }
+
+    fn push(&mut self, name: &str, values: Vec<f32>) {
+        self.outputs.push((name.to_owned(), values));
+    }
+
+    async fn push_batch(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let values = self.context.download(tensor).await?;
+        let problem = self.problem;
+        self.push(name, layout::rearranged(&values, &problem.dims, self.layout, problem.stored));
+        Ok(())
+    }
+
+    async fn push_gradients(&mut self, suffix: &str, targets: &GradientTargets<'_>) -> Result<()> {
+        for (name, tensor) in [("dx", targets.dx), ("dresidual", targets.d_residual)] {
+            if let Some(tensor) = tensor {
+                self.push_batch(&format!("{name}{suffix}"), tensor).await?;
             }
         }
-        Task::Eval { x, dy } => {
-            let x = batches.put(dims, x).await?;
-            let y = batches.output(dims).await?;
-            let layer = layer.freeze();
-            let forward = layer.prepare_forward(&x, &y).await?;
-            kernels.extend(forward.kernels().map(str::to_owned));
-            context.submit(&[&forward]).await?;
-            outputs.push(("y".to_owned(), batches.get(dims, &y).await?));
-            if let Some(dy) = dy {
-                let dy = batches.put(dims, dy).await?;
-                let dx = batches.output(dims).await?;
-                let (dgamma, dbeta) = (per_channel().await?, per_channel().await?);
-                let targets = targets(problem, &dx, &dgamma, &dbeta);
-                let backward = layer.prepare_backward(&x, &dy, &targets).await?;
-                kernels.extend(backward.kernels().map(str::to_owned));
-                context.submit(&[&backward]).await?;
-                push_gradients(&batches, dims, &mut outputs, "", &targets).await?;
-                // Once more, added to what is there now.
-                let targets = GradientTargets { accumulation: Accumulation::Add, dx: None, ..targets };
-                if targets.dgamma.is_some() || targets.dbeta.is_some() {
-                    let again = layer.prepare_backward(&x, &dy, &targets).await?;
-                    kernels.extend(again.kernels().map(str::to_owned));
-                    context.submit(&[&again]).await?;
-                    push_gradients(&batches, dims, &mut outputs, "_twice", &targets).await?;
-                }
+        for (name, tensor) in [("dweight", targets.dgamma), ("dbias", targets.dbeta)] {
+            if let Some(tensor) = tensor {
+                self.push(&format!("{name}{suffix}"), self.context.download(tensor).await?);
             }
         }
-        Task::Sequence { steps, x_eval } => {
-            for (step, batch) in steps.iter().enumerate() {
-                let x = layout::rearranged(&batch.values, &batch.dims, problem.stored, layout);
-                let x = context.upload(&layout::memory_dims(layout, &batch.dims), &x).await?;
-                let x = x.with_layout(layout);
-                let y = batches.output(&batch.dims).await?;
-                let forward = layer.prepare_train_forward(&x, &y, None).await?;
-                kernels.extend(forward.kernels().map(str::to_owned));
-                layer.submit(&forward).await?;
-                let running = layer.running().download(context).await?;
-                push_running(&mut outputs, &format!("_{step}"), running);
-            }
-            let x = batches.put(&x_eval.dims, &x_eval.values).await?;
-            let y = layer.freeze().forward(&x).await?;
-            outputs.push(("y_eval".to_owned(), batches.get(&x_eval.dims, &y).await?));
-        }
+        Ok(())
     }
-    kernels.dedup();
-    Ok((outputs, kernels.join(", ")))
-}
 
-fn targets<'a>(
-    problem: &Problem,
-    dx: &'a Tensor,
-    dgamma: &'a Tensor,
-    dbeta: &'a Tensor,
-) -> GradientTargets<'a> {
-    GradientTargets {
-        dx: Some(dx),
-        dgamma: problem.gamma.as_ref().map(|_| dgamma),
-        dbeta: problem.beta.as_ref().map(|_| dbeta),
-        ..Default::default()
+    fn push_running(&mut self, suffix: &str, running: RunningValues) {
+        self.push(&format!("running_mean{suffix}"), running.mean);
+        self.push(&format!("running_var{suffix}"), running.var);
     }
-}
-
-async fn push_gradients(
-    batches: &Batches<'_>,
-    dims: &[usize],
-    outputs: &mut Outputs,
-    suffix: &str,
-    targets: &GradientTargets<'_>,
-) -> Result<()> {
-    if let Some(dx) = targets.dx {
-        outputs.push((format!("dx{suffix}"), batches.get(dims, dx).await?));
-    }
-    for (name, tensor) in [("dweight", targets.dgamma), ("dbias", targets.dbeta)] {
-        if let Some(tensor) = tensor {
-            outputs.push((format!("{name}{suffix}"), batches.arena.context.download(tensor).await?));
-        }
-    }
-    Ok(())
-}
-
-fn push_running(outputs: &mut Outputs, suffix: &str, running: RunningValues) {
-    outputs.push((format!("running_mean{suffix}"), running.mean));
-    outputs.push((format!("running_var{suffix}"), running.var));
 }
