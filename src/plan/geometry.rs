@@ -131,9 +131,16 @@ impl Geometry {
         }
     }
 
-    /// Bytes from a row of columns to the next, at most.
-    pub fn row_bytes(&self, walk: &Walk) -> u64 {
-        (self.records * walk.dtype.size()).max(walk.row_bytes)
+    /// Bytes of a row of columns, and from one to the next at most.
+    pub fn row_bytes(&self, walk: &Walk) -> (u64, u64) {
+        let bytes = self.records * walk.dtype.size();
+        (bytes, bytes.max(walk.row_bytes))
+    }
+
+    /// Rows of a sample that lie within so many bytes.
+    pub fn rows_within(&self, walk: &Walk, bytes: u64) -> u64 {
+        let (row, distance) = self.row_bytes(walk);
+        bytes.checked_sub(row).map_or(0, |more| 1 + more / distance)
     }
 }
 

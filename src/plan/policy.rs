@@ -207,16 +207,16 @@ fn choose_tiles(
             Tiles::Whole(shared(tile, words.width.into()))
         }
         Pattern::Columns { inner, .. } => {
-            let row_bytes = geometry.row_bytes(walk);
+            let (_, distance) = geometry.row_bytes(walk);
             // Between samples that are apart.
-            let gap = if walk.strided { walk.sample_bytes.saturating_sub(inner * row_bytes) } else { 0 };
+            let gap = if walk.strided { walk.sample_bytes.saturating_sub(inner * distance) } else { 0 };
             let tile = rounded(geometry.slice_words.div_ceil(splits));
             if fits || gap < room / 2 {
-                let tile = bounded(tile, (room - gap.min(room)) / row_bytes);
+                let tile = bounded(tile, geometry.rows_within(walk, room - gap.min(room)));
                 return Tiles::Whole(shared(tile, geometry.records));
             }
             // No tile reaches over a gap.
-            let most = tile.min(room / row_bytes).clamp(1, inner);
+            let most = tile.min(geometry.rows_within(walk, room)).clamp(1, inner);
             Tiles::Whole((1..=most).rev().find(|&tile| inner.is_multiple_of(tile)).unwrap_or(1))
         }
         Pattern::Segments { slices, samples, inner } => {

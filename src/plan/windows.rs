@@ -238,11 +238,11 @@ impl Cutter<'_> {
 
     /// Tiles of rows, from a row on, in a window: as many as lie within its bytes, gaps between samples included.
     fn tiles_of_rows(&self, begin: u64, tile: u64, rows: u64, inner: u64) -> Result<u64> {
-        let row_bytes = self.geometry.row_bytes(self.walk);
+        let (row_bytes, distance) = self.geometry.row_bytes(self.walk);
         if !self.walk.strided {
             return Ok(self.tiles_of(tile * row_bytes)?.min((rows - begin).div_ceil(tile)));
         }
-        let place = |row: u64| row / inner * self.walk.sample_bytes + row % inner * row_bytes;
+        let place = |row: u64| row / inner * self.walk.sample_bytes + row % inner * distance;
         let bytes = |tiles: u64| place((begin + tiles * tile).min(rows) - 1) + row_bytes - place(begin);
         if bytes(1) > self.room {
             return Err(too_large(bytes(1), self.room));
