@@ -25,9 +25,9 @@ pub struct Tuning {
     /// an eighth of the invocations idle.
     pub strip: Option<u32>,
     /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
-    /// the windows besides, give the same bits. A tile that exceeds a window is refused.
+    /// the windows besides, give the same bits.
     pub tile: Option<u32>,
-    /// Bytes of a tensor that one dispatch binds at most, below the device's own limit.
+    /// Bytes of a tensor that one dispatch binds at most, below the device's own limit; at least one tile.
     pub window_bytes: Option<u64>,
     /// Convert binary16 by integer arithmetic even where the device's own conversion is exact.
     pub integer_f16: bool,

@@ -104,7 +104,8 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
 
     // Room for what lies between the start of a binding and that of a window, and after its last word.
     let limit = tuning.window_bytes.unwrap_or(u64::MAX).min(capabilities.max_binding_bytes);
-    let room = limit.saturating_sub(2 * capabilities.storage_alignment).max(1);
+    let within = |limit: u64| limit.saturating_sub(2 * capabilities.storage_alignment).max(1);
+    let (room, most) = (within(limit), within(capabilities.max_binding_bytes));
     let fits = walk.parts.iter().all(|part| walk.fits(part, limit));
     let most_words = rounds_allowed * lanes;
     let window = if fits { None } else { Some(room) };
@@ -112,7 +113,8 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
         Some(forced) => forced_tiles(walk, &geometry, forced.into(), &mut reasons)?,
         None => choose_tiles(walk, &words, &geometry, splits, lanes, most_words, window),
     };
-    let cutter = Cutter { walk, words: &words, geometry: &geometry, tiles, teams, capabilities, limit, room };
+    let cutter =
+        Cutter { walk, words: &words, geometry: &geometry, tiles, teams, capabilities, limit, room, most };
     let (windows, splits) = cutter.cut()?;
     if windows.len() > 1 {
         reasons.push(format!(
@@ -629,13 +631,17 @@ mod tests {
     #[test]
     fn tiles_that_do_not_fit_are_refused() {
         let x = first(&[4, 2, 8, 8]);
-        let forced = |tile, window_bytes| {
+        let forced = |tile, window_bytes, max_binding_bytes| {
             let tuning = Tuning { tile: Some(tile), window_bytes: Some(window_bytes), ..FREE };
-            plan_walk(&x, &table::LAVAPIPE, &tuning)
+            plan_walk(&x, &Capabilities { max_binding_bytes, ..table::LAVAPIPE }, &tuning)
         };
-        assert_covered(&x, &forced(32, 2000).unwrap());
-        assert!(matches!(forced(32, 1000), Err(Error::TooLarge { what: "a tile of x", .. })));
-        assert!(matches!(forced(17, 1 << 20), Err(Error::MissingCapability { needed: 17, got: 16, .. })));
+        // A window has at least one tile.
+        for window_bytes in [1, 1000, 2000, 1 << 20] {
+            assert_covered(&x, &forced(32, window_bytes, 1 << 20).unwrap());
+        }
+        assert!(matches!(forced(32, 2000, 1000), Err(Error::TooLarge { what: "a tile of x", .. })));
+        let refused = forced(17, 1 << 20, 1 << 20);
+        assert!(matches!(refused, Err(Error::MissingCapability { needed: 17, got: 16, .. })));
     }
 
     #[test]

@@ -25,9 +25,11 @@ pub(super) struct Cutter<'a> {
     /// Teams of a workgroup, times words of a strip.
     pub teams: u64,
     pub capabilities: &'a Capabilities,
-    /// Bytes of a binding, and those that a window may have within one.
+    /// Bytes of a binding, and those that a window should have within one.
     pub limit: u64,
     pub room: u64,
+    /// Bytes that a window can have on the device: it has at least one tile.
+    pub most: u64,
 }
 
 impl Cutter<'_> {
@@ -151,7 +153,11 @@ impl Cutter<'_> {
         let all_tiles = samples.div_ceil(per_tile) * per_run;
         let phase = self.phase(part);
         let phase_at = |element: u64| (phase + element) % u64::from(self.words.width);
-        let samples_fit = self.room / self.walk.sample_bytes.max(1) / per_tile * per_tile;
+        let tile_bytes = per_tile * self.walk.sample_bytes.max(1);
+        let samples_fit = match self.room / tile_bytes {
+            0 if per_tile > 1 && tile_bytes <= self.most => per_tile,
+            tiles => tiles * per_tile,
+        };
         let unit = if self.words.edges { 1 } else { u64::from(self.words.width) };
         let whole =
             |elements: std::ops::Range<u64>, first_slice: u64, many: u64, runs: u64| -> Result<Window> {
@@ -179,7 +185,7 @@ impl Cutter<'_> {
         }
         // A sample exceeds a window: some slices of it, or some tiles of a slice, at once.
         if per_tile > 1 {
-            return Err(too_large(per_tile * self.walk.sample_bytes, self.room));
+            return Err(too_large(tile_bytes, self.most));
         }
         let run_bytes = inner * size;
         for at in 0..samples {
@@ -196,7 +202,7 @@ impl Cutter<'_> {
                 continue;
             }
             let Tiles::OfRuns { words: tile, .. } = self.tiles else {
-                return Err(too_large(run_bytes, self.room));
+                return Err(too_large(run_bytes, self.most));
             };
             let width = u64::from(self.words.width);
             let at_once = self.tiles_of(tile * width * size)?;
@@ -231,8 +237,8 @@ impl Cutter<'_> {
     /// Tiles of so many bytes in a window.
     fn tiles_of(&self, tile_bytes: u64) -> Result<u64> {
         match self.room / tile_bytes {
-            0 => Err(too_large(tile_bytes, self.room)),
-            tiles => Ok(tiles),
+            0 if tile_bytes > self.most => Err(too_large(tile_bytes, self.most)),
+            tiles => Ok(tiles.max(1)),
         }
     }
 
@@ -244,8 +250,8 @@ impl Cutter<'_> {
         }
         let place = |row: u64| row / inner * self.walk.sample_bytes + row % inner * distance;
         let bytes = |tiles: u64| place((begin + tiles * tile).min(rows) - 1) + row_bytes - place(begin);
-        if bytes(1) > self.room {
-            return Err(too_large(bytes(1), self.room));
+        if bytes(1) > self.most {
+            return Err(too_large(bytes(1), self.most));
         }
         let mut tiles = 1;
         while begin + tiles * tile < rows && bytes(tiles + 1) <= self.room {
