@@ -218,7 +218,8 @@ impl Context {
     }
 
     /// A dense tensor of zeros with the shape, element type and layout of another. It begins at the same element of a 16-byte
-    /// word, so that operations on both have 16-byte accesses; where the other lies in several buffers, so does it.
+    /// word, so that operations on both have 16-byte accesses; where the other lies in several buffers, so does it, each part at
+    /// the start of one.
     ///
     /// # Errors
     /// As [`zeros`](Self::zeros).

@@ -1,4 +1,4 @@
-//! Tensors: a range of one or several GPU buffers with a shape.
+//! Tensors: ranges of one or several GPU buffers with a shape.
 
 use std::ops::Range;
 use std::sync::Arc;

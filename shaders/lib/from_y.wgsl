@@ -3,7 +3,7 @@
 //   z = act⁻¹(y)        x̂ = (z − residual − beta) / gamma
 //
 // Dividing by gamma enlarges the rounding errors of y. Where |gamma| is below `params.least_gamma`, x̂ is NaN, and with it
-// all gradients of the channel; forward has said so in the saved statistics. Source: Rota Bulò, Porzi & Kontschieder,
+// dx and dgamma of the channel; forward has said so in the saved statistics. Source: Rota Bulò, Porzi & Kontschieder,
 // "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs", 2018.
 
 fn xhat_of(at: Cursor, y: Word, s: Statistics) -> Word {

@@ -43,7 +43,7 @@ impl FrozenBatchNorm {
         Ok(Self { parts: Parts::from_existing(context, options, gamma, beta, running)? })
     }
 
-    /// Prepares y. An empty batch gives an empty result. One dispatch; moves 2 tensors, or 3 with a residual. y may be the
+    /// Prepares y. An empty batch gives an empty result. One dispatch for each window; moves 2 tensors, or 3 with a residual. y may be the
     /// tensor x itself, which is then written over.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl FrozenBatchNorm {
     /// dbeta = Σ dz        dgamma = Σ dz·x̂        dx = dz·gamma / sqrt(running_var + eps)
     /// ```
     ///
-    /// One pass over memory: moves 3 tensors, or 2 if dx or the parameter gradients are not asked for, and the residual and
+    /// One pass over memory (two where dx is written over dy and slices share words): moves 3 tensors, or 2 if dx or the parameter gradients are not asked for, and the residual and
     /// d_residual if there are. x, the residual, gamma, beta and running statistics must be those of the forward pass.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A walk in words: how wide they are, how many, and which invocations walk what together.
 
 use super::problem::{Alignment, Part, Pattern};
-use super::tuned::{column_words, most_strips, team_rounds};
+use super::tuned::{column_words, most_strips, one_or_all, team_rounds};
 use super::{Capabilities, Tuning, Walk};
 use crate::error::{Error, Result};
 
@@ -87,7 +87,15 @@ impl Geometry {
                 slice_words,
                 run_words,
                 elements,
-                team_size: segment_team(slices, slice_words, workgroup_size, capabilities, tuning, reasons)?,
+                team_size: segment_team(
+                    slices,
+                    slice_words,
+                    walk.tensors,
+                    workgroup_size,
+                    capabilities,
+                    tuning,
+                    reasons,
+                )?,
                 strip: 1,
                 incomplete: false,
             })
@@ -171,6 +179,7 @@ fn forced_team(tuning: &Tuning, workgroup_size: u32, reasons: &mut Vec<String>) 
 fn segment_team(
     slices: u64,
     slice_words: u64,
+    tensors: usize,
     workgroup_size: u32,
     capabilities: &Capabilities,
     tuning: &Tuning,
@@ -180,7 +189,10 @@ fn segment_team(
         return Ok(forced);
     }
     let rounds = team_rounds(capabilities);
-    let team_size = team(slice_words.div_ceil(rounds), workgroup_size);
+    let team_size = match team(slice_words.div_ceil(rounds), workgroup_size) {
+        2.. if one_or_all(tensors, capabilities) => workgroup_size,
+        team_size => team_size,
+    };
     reasons.push(format!(
         "team: {team_size} of {workgroup_size} invocations for {slice_words} words of each of {slices} slices, \
          {rounds} or more for each"

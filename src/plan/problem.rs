@@ -83,6 +83,8 @@ impl Pattern {
 pub(crate) struct Walk {
     pub pattern: Pattern,
     pub dtype: DType,
+    /// How many tensors are walked.
+    pub tensors: usize,
     pub alignment: Alignment,
     /// The ranges of elements that lie in one buffer each, of all tensors, in order.
     pub parts: Vec<Part>,
@@ -172,6 +174,7 @@ impl Walk {
         Self {
             pattern,
             dtype,
+            tensors: tensors.len(),
             alignment,
             parts,
             strided,
@@ -222,6 +225,7 @@ impl Walk {
         Self {
             pattern,
             dtype: DType::F32,
+            tensors: 2,
             alignment: Alignment::Same,
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,

@@ -57,6 +57,14 @@ pub(super) fn team_rounds(capabilities: &Capabilities) -> u64 {
     if capabilities.cpu { 1024 } else { 4 }
 }
 
+/// Whether a team is one invocation or the whole workgroup, and nothing between. With four tensors or more, a CPU's teams of
+/// 2 and 4 have more streams than its prefetcher follows. llvmpipe (as above, `wgnorm bench --layout channels_first --residual
+/// --activation relu --team-size T --shape S`), plan fraction of frozen backward at teams of 1, 2, 4 and 8: (8,512,28,28) 63,
+/// 59, 73 and 76 %, (8,1024,14,14) 80, 35, 50 and 78 %.
+pub(super) fn one_or_all(tensors: usize, capabilities: &Capabilities) -> bool {
+    capabilities.cpu && tensors >= 4
+}
+
 /// Words of a row that an invocation walks at once, at most. A CPU's prefetcher wants memory without gaps: llvmpipe (as above,
 /// `wgnorm bench --layout channels_last --shape 8,256,56,56 --strip N`), inference at strips of 1, 2, 4 and 8: 19, 40, 51 and
 /// 99 % of the copy. Neighbouring invocations of a GPU read neighbouring words together as it is.

@@ -121,9 +121,10 @@ impl Naive {
     ) -> Result<Option<Self>, String> {
         let view = data.view;
         let capabilities = context.capabilities();
-        // One workgroup per channel must be dispatched, and indices are of 32 bits.
+        // One workgroup per channel must be dispatched, indices are of 32 bits, and there are no windows.
         let fits = view.channels <= u64::from(capabilities.max_workgroups_per_dimension)
-            && view.elements() <= u64::from(u32::MAX);
+            && view.elements() <= u64::from(u32::MAX)
+            && 4 * view.elements() <= capabilities.max_binding_bytes;
         if layout != Layout::ChannelsFirst || !fits || data.variant != Variant::default() {
             return Ok(None);
         }

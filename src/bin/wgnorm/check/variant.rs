@@ -47,7 +47,7 @@ pub enum Variants {
 const SUMS: [&str; 5] = ["policy", "scalar", "many splits", "teams", "phase 1"];
 
 /// Those that have most workgroups, and longest loops.
-const LIMITS: [&str; 5] = ["policy", "repeat", "scalar", "many splits", "large teams"];
+const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large teams", "parts"];
 
 pub fn all() -> [Variant; 16] {
     let free = Tuning::default();
