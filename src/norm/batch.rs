@@ -282,9 +282,9 @@ impl BatchNorm {
     /// ```
     ///
     /// x and the residual must be what forward saw, or x what forward left in its place if it was written over
-    /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves 5 tensors (x and
-    /// dy twice, dx once), or 2 without dx; with an activation and a residual 2 more (the residual and d_residual once), or 3
-    /// more where d_residual has 16 bits and the derivative is not 0 or 1, or x̂ is recovered from y.
+    /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves
+    /// 5 tensors (x and dy twice, dx once), or 2 without dx; with an activation and a residual 2 more (the residual and
+    /// d_residual once), or 3 more where d_residual has 16 bits and the derivative is not 0 or 1, or x̂ is recovered from y.
     ///
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],

@@ -87,8 +87,9 @@ impl FrozenBatchNorm {
     /// dbeta = Σ dz        dgamma = Σ dz·x̂        dx = dz·gamma / sqrt(running_var + eps)
     /// ```
     ///
-    /// One pass over memory (two where dx is written over dy and slices share words): moves 3 tensors, or 2 if dx or the parameter gradients are not asked for, and the residual and
-    /// d_residual if there are. x, the residual, gamma, beta and running statistics must be those of the forward pass.
+    /// One pass over memory (two where dx is written over dy and slices share words): moves 3 tensors, or 2 if dx or the
+    /// parameter gradients are not asked for, and the residual and d_residual if there are. x, the residual, gamma, beta and
+    /// running statistics must be those of the forward pass.
     ///
     /// # Errors
     /// [`Error::NoGradient`](crate::Error::NoGradient), [`Error::NoParameter`](crate::Error::NoParameter),

@@ -302,6 +302,24 @@ fn parts_that_lie_between_others_in_some_buffers() {
 }
 
 #[test]
+fn an_input_between_two_outputs_is_refused() {
+    let context = context();
+    context.block_on(async {
+        let all = context.zeros(&[2, 12, 3, 3]).await.unwrap();
+        let [dy, dx, d_residual] = [0..4, 4..8, 8..12].map(|range| all.slice_channels(range).unwrap());
+        let x = context.zeros(&[2, 4, 3, 3]).await.unwrap();
+        let options = crate::fused::OPTIONS.activation(Activation::Relu);
+        let layer = wgnorm::BatchNorm::new(&context, 4, options).await.unwrap().freeze();
+        let targets =
+            wgnorm::GradientTargets { dx: Some(&dx), d_residual: Some(&d_residual), ..Default::default() };
+        refused!(
+            layer.prepare_backward(x.plus(&x), &dy, &targets).await,
+            Error::Between { input: "dy", first: "dx", second: "d_residual" }
+        );
+    });
+}
+
+#[test]
 fn distances_that_no_element_depends_on() {
     let context = context();
     let buffer = context.block_on(context.zeros(&[64])).unwrap().buffer().clone();
