@@ -94,8 +94,13 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
     let dtype = |index: usize| DTYPES[index];
     let variant = |index: usize| variant::all()[index].name;
     match (i, j) {
-        // A repetition has it.
-        (_, factor::VARIANT) if variant(b) == "policy" => true,
+        // A repetition has it; and how a walk is cut among teams does not depend on what is done to an element, so the plain
+        // cases have that.
+        (_, factor::VARIANT)
+            if ["policy", "split", "teams", "large teams", "phase 3, split"].contains(&variant(b)) =>
+        {
+            true
+        }
         // At rank 2 the layouts are the same.
         (factor::LAYOUT, factor::SHAPE) => layout::ALL[a] == Layout::ChannelsLast && of(b).len() == 2,
         // The type of x is f32 then.

@@ -51,7 +51,7 @@ const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large t
 
 pub fn all() -> [Variant; 16] {
     let free = Tuning::default();
-    let small = Tuning { strip: Some(1), ..free };
+    // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
     let teams = Tuning { workgroup_size: Some(32), team_size: Some(8), strip: Some(2), ..free };
     let of = |name, tuning, placement| Variant { name, tuning, placement };
@@ -61,21 +61,21 @@ pub fn all() -> [Variant; 16] {
         // The same again, for the bits.
         of("repeat", free, Placement::Apart),
         // 4-byte words.
-        of("scalar", Tuning { width: Some(1), ..small }, Placement::Apart),
+        of("scalar", Tuning { width: Some(1), ..team }, Placement::Apart),
         // Partial results of several workgroups per slice.
         of("split", Tuning { splits: Some(3), ..team }, Placement::Apart),
         // More partial results than one team merges at once, and tiles of few words.
-        of("many splits", Tuning { splits: Some(100), ..teams }, Placement::Apart),
+        of("many splits", Tuning { splits: Some(100), ..team }, Placement::Apart),
         // Several teams per workgroup, rows as one, strips.
         of("teams", Tuning { rows: Some(2), ..teams }, Placement::Apart),
         // One team that walks all of a slice.
         of("large teams", Tuning { splits: Some(1), ..team }, Placement::Apart),
         // 16-byte words of which a tensor holds the last values of the first; guards around it.
-        of("phase 1", teams, Placement::Phase(1)),
+        of("phase 1", team, Placement::Phase(1)),
         // The same with one value in the first word, where a split begins inside of a slice.
         of("phase 3, split", Tuning { splits: Some(2), ..team }, Placement::Phase(3)),
         // Tensors that do not share 16-byte words.
-        of("shifted", small, Placement::Shifted),
+        of("shifted", team, Placement::Shifted),
         // Inputs bound read-write, with offsets.
         of("one buffer", team, Placement::OneBuffer),
         // Several dispatches per step, because a tensor exceeds what one may bind.
