@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytemuck::Zeroable;
-
 use super::bindings::{Bound, check_overlap, check_sharing, read_through};
-use super::params::Params;
+use super::params::{Common, Params};
 use super::pipelines::Pipeline;
 use super::probe;
 use super::shader::{Kernel, Pointwise, Variant, WALKED_INPUTS};
@@ -93,8 +91,7 @@ pub(crate) struct Build<'c> {
     context: &'c Context,
     op: Op,
     plan: Plan,
-    /// What the parameters of all dispatches have in common; geometry and offsets are those of a window.
-    pub params: Params,
+    pub params: Common,
     /// What is applied to each element.
     pub pointwise: Pointwise,
     /// Tensors that are walked.
@@ -117,8 +114,7 @@ struct Dispatch {
 
 impl<'c> Build<'c> {
     pub fn new(context: &'c Context, op: Op, plan: Plan) -> Self {
-        let mut params = Params::zeroed();
-        params.partials = plan.partials();
+        let params = Common { partials: plan.partials(), ..Common::default() };
         Self {
             context,
             op,
@@ -265,8 +261,7 @@ impl<'c> Build<'c> {
         let mut windows = Vec::new();
         for window in &plan.windows {
             let mut variant = Variant { packed_f16, ..plain };
-            let mut params = Params::new(plan, window);
-            params.adopt(&self.params);
+            let mut params = Params::new(plan, window, &self.params);
             let mut bound = self.bind_walked(&walked, window, &mut variant, &mut params)?;
             let slots = variant.slots();
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {

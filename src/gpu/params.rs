@@ -80,9 +80,22 @@ pub(crate) mod flag {
     pub const RECOVER: u32 = 512;
 }
 
+/// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Common {
+    pub partials: u32,
+    pub flags: u32,
+    pub eps: f32,
+    pub old_weight: f32,
+    pub new_weight: f32,
+    pub count: f32,
+    pub slope: f32,
+    pub least_gamma: f32,
+}
+
 impl Params {
-    /// Geometry of a window of a plan; offsets, flags and weights are zero.
-    pub fn new(plan: &Plan, window: &Window) -> Self {
+    /// Parameters of a window of a plan; offsets and skips are zero.
+    pub fn new(plan: &Plan, window: &Window, common: &Common) -> Self {
         // One step of the walk. Where a slice has one run, the walk never wraps and the product stays unused; it
         // wraps around like the shader's own arithmetic.
         let (step_words, step_runs) = match plan.walk {
@@ -115,22 +128,17 @@ impl Params {
             first_slice: window.first_slice,
             first_split: window.first_split,
             first_row: window.first_row,
-            partials: plan.partials(),
+            partials: common.partials,
+            flags: common.flags,
+            eps: common.eps,
+            old_weight: common.old_weight,
+            new_weight: common.new_weight,
+            count: common.count,
+            slope: common.slope,
+            least_gamma: common.least_gamma,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
-    }
-
-    /// Takes what all dispatches of an operation have in common.
-    pub fn adopt(&mut self, common: &Params) {
-        self.partials = common.partials;
-        self.flags = common.flags;
-        self.eps = common.eps;
-        self.old_weight = common.old_weight;
-        self.new_weight = common.new_weight;
-        self.count = common.count;
-        self.slope = common.slope;
-        self.least_gamma = common.least_gamma;
     }
 
     /// The offset of a tensor, in words where it is walked, else in values.

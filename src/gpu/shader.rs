@@ -30,8 +30,7 @@ sources! {
     PARAMS = "lib/params.wgsl";
     WORD_F32X1 = "lib/word_f32x1.wgsl";
     WORD_F32X4 = "lib/word_f32x4.wgsl";
-    STORAGE_F32X1 = "lib/storage_f32x1.wgsl";
-    STORAGE_F32X4 = "lib/storage_f32x4.wgsl";
+    STORAGE_F32 = "lib/storage_f32.wgsl";
     STORAGE_HALF_X1 = "lib/storage_half_x1.wgsl";
     STORAGE_HALF_X4 = "lib/storage_half_x4.wgsl";
     F16 = "lib/f16.wgsl";
@@ -463,8 +462,7 @@ impl Variant {
         let wide = self.width == 4;
         let mut sources = vec![&PARAMS, if wide { &WORD_F32X4 } else { &WORD_F32X1 }];
         sources.push(match (self.dtype, wide) {
-            (DType::F32, true) => &STORAGE_F32X4,
-            (DType::F32, false) => &STORAGE_F32X1,
+            (DType::F32, _) => &STORAGE_F32,
             (_, true) => &STORAGE_HALF_X4,
             (_, false) => &STORAGE_HALF_X1,
         });
