@@ -1,14 +1,14 @@
 //! The context: a wgpu device and queue with what the crate keeps for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
 use crate::gpu::dispatch::{Prepared, scoped};
 use crate::gpu::pipelines::PipelineCache;
-use crate::gpu::probe;
+use crate::gpu::probe::{self, Probes};
 use crate::gpu::readback;
 use crate::plan::{Capabilities, Tuning};
 use crate::shape::Shape;
@@ -43,8 +43,7 @@ struct Shared {
     capabilities: Capabilities,
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
-    /// Whether the device's own conversion of binary16 is exact, once that has been found out.
-    f16: OnceLock<bool>,
+    probes: Probes,
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -102,7 +101,7 @@ impl Context {
 
     fn new(device: wgpu::Device, queue: wgpu::Queue, shader_checks: ShaderChecks) -> Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let capabilities = Capabilities::new(&device.limits(), &device.adapter_info())?;
+        let capabilities = Capabilities::new(&device.limits(), device.features(), &device.adapter_info())?;
         let shared = Shared {
             id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             device,
@@ -110,7 +109,7 @@ impl Context {
             capabilities,
             shader_checks,
             pipelines: PipelineCache::default(),
-            f16: OnceLock::new(),
+            probes: Probes::default(),
             lost: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared), tuning: Tuning::default() })
@@ -164,8 +163,8 @@ impl Context {
         self.shared.shader_checks
     }
 
-    pub(crate) fn known_f16(&self) -> &OnceLock<bool> {
-        &self.shared.f16
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.shared.probes
     }
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {

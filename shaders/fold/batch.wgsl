@@ -1,17 +1,15 @@
-// Statistics of a slice from the moments of the batch: the prologue of map_forward in training.
+// Statistics of a slice from the moments of the batch.
 //
-// Every team of a slice folds the same partials in the same order. The one that walks split 0
-// also writes what outlives the dispatch: the saved statistics for the backward pass and, if asked
-// for, the running statistics with their counter of batches, which nobody else reads or writes.
+// The team that walks split 0 also writes what outlives the dispatch: the saved statistics for the backward pass and, if
+// asked for, the running statistics with their counter of batches, which nobody else reads or writes.
 //
-// Bindings: partials: [P × slices] (fold/moments.wgsl); gamma, beta: tensor/parameter_*.wgsl; running: running_mean
-// [slices] and running_var [slices] as f32 bits, batches [slices]; saved: [slices].
+// Bindings: gamma, beta: tensor/parameter_*.wgsl; running: running_mean [slices] and running_var [slices] as f32 bits,
+// batches [slices]; saved: [slices].
 
 @group(0) @binding(8) var<storage, read_write> running: array<u32>;
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
-fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
-    let m = fold_moments_of(tile, zero);
+fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
     // Moments that were never computed: NaN, not a plausible number.
     let inv_std = select(inv_std_of(m.variance), Stat(params.nan), count_of(m) == Stat(0.0));
     var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0));

@@ -1,12 +1,9 @@
-// Partial gradient sums of a slice to its sums, and from them dgamma and dbeta.
+// Partial gradient sums of a slice to its sums, and from them dgamma and dbeta (fold/sums.wgsl).
 //
 // `fold_gradients_of` is the prologue of map_backward, or a dispatch of its own
 // (fold/gradients_alone.wgsl).
 //
-//   dgamma[slice] (+)= Σ dz·x̂        dbeta[slice] (+)= Σ dz
-//
-// Bindings: partials: [params.partials × slices]; dgamma, dbeta: tensor/parameter_gradient_*.wgsl. Every member of a team
-// holds the sums; member 0 of split 0 writes.
+// Bindings: partials: [params.partials × slices]. Every member of a team holds the sums.
 
 @group(0) @binding(9) var<storage, read> partials: array<GradientSumsRecord>;
 
@@ -32,16 +29,6 @@ fn fold_gradients_of(tile: Tile, zero: u32) -> GradientSums {
         }
         sums = team_merge_all(tile, mine);
     }
-    for (var k = 0u; k < STATS; k += 1u) {
-        if (writes(tile, k)) {
-            let slice = slice_of(tile, k);
-            if (flag(zero, FLAG_DGAMMA)) {
-                put_dgamma(params.dgamma_offset + slice, component(sums.dz_xhat, k), flag(zero, FLAG_ACCUMULATE));
-            }
-            if (flag(zero, FLAG_DBETA)) {
-                put_dbeta(params.dbeta_offset + slice, component(sums.dz, k), flag(zero, FLAG_ACCUMULATE));
-            }
-        }
-    }
+    write_sums(tile, zero, sums);
     return sums;
 }

@@ -1,11 +1,16 @@
 // Loops and branches that compilers take the wrong way.
 
-// Steps from the cursor to the end of its chunk: at most `most`, at most to the end of the tile. For
-// loops over a chunk that are counted and have no other exit: Mesa 22.3.6 miscompiles a chunk loop
+// Words of a strand in so many steps.
+fn words_of(steps: u32) -> u32 {
+    return steps * (STRIP / STRANDS);
+}
+
+// Steps from the cursor to the end of its chunk: at most to the end of the tile, and as many as take `most` words of a
+// strand, or one. For loops over a chunk that are counted and have no other exit: Mesa 22.3.6 miscompiles a chunk loop
 // that breaks on either condition once it unrolls it (lanes with fewer words than their neighbours
 // get wrong sums; only without wgpu's loop bounding).
-fn words_of_chunk(at: Cursor, tile: Tile, most: u32) -> u32 {
-    return min(most, (tile.end - at.index + TEAM_SIZE - 1u) / TEAM_SIZE);
+fn steps_of_chunk(at: Cursor, tile: Tile, most: u32) -> u32 {
+    return min(max(most / (STRIP / STRANDS), 1u), (tile.end - at.index + STEP - 1u) / STEP);
 }
 
 // A uniform value that alone decides a branch, hidden by a zero that no compiler knows: `workgroups.z - 1u`,

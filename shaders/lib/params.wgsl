@@ -81,7 +81,8 @@ struct Params {
     least_gamma: f32,
     // Zero, but no compiler knows: see `opaque`.
     zero: u32,
-    unused: u32,
+    // The window's first word of a row (columns).
+    first_column: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)

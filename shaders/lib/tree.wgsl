@@ -13,7 +13,7 @@ fn team_merge(tile: Tile, mine: Partial) -> Partial {
     if (TEAM_SIZE == 1u) {
         return mine;
     }
-    if (STRIP > 1u) {
+    if (STRANDS > 1u) {
         // The tree may still be read for the word before.
         workgroupBarrier();
     }

@@ -18,24 +18,27 @@ fn map_forward(
 ) {
     let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
-    var s: array<Statistics, STRIP>;
-    for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j), zero);
+    var s: array<Statistics, STRANDS>;
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        s[strand] = slice_statistics(strand_tile(tile, strand), zero);
     }
-    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+    var at = cursor_first(tile);
+    while (at.index < tile.end) {
+        var here = at;
         for (var j = 0u; j < STRIP; j += 1u) {
-            let here = strip_cursor(at, j);
             if (stores(here)) {
-                store_y(here, y_of(here, s[j]));
+                store_y(here, y_of(here, s[strand_of(j)]));
             }
+            here = strip_next(at, here, j);
         }
+        at = step_next(at, here);
     }
     if (EDGES) {
-        for (var j = 0u; j < STRIP; j += 1u) {
+        for (var strand = 0u; strand < STRANDS; strand += 1u) {
             for (var edge = 0u; edge < 2u; edge += 1u) {
-                let at = cursor_of_edge(strip_tile(tile, j), edge);
+                let at = cursor_of_edge(strand_tile(tile, strand), edge);
                 if (at.index < tile.end) {
-                    store_part_y(at, y_of(at, s[j]));
+                    store_part_y(at, y_of(at, s[strand]));
                 }
             }
         }

@@ -11,22 +11,26 @@ fn map_frozen(
 ) {
     let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
-    var s: array<Statistics, STRIP>;
-    for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j), zero);
+    var s: array<Statistics, STRANDS>;
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        s[strand] = slice_statistics(strand_tile(tile, strand), zero);
     }
-    for (var at = cursor_first(tile); at.index < tile.end; at = cursor_next(at)) {
+    var at = cursor_first(tile);
+    while (at.index < tile.end) {
+        var here = at;
         for (var j = 0u; j < STRIP; j += 1u) {
-            let here = strip_cursor(at, j);
             if (stores(here)) {
-                let dz = dz_of(here, operand_at(here), s[j]);
+                let strand = strand_of(j);
+                let dz = dz_of(here, operand_at(here), s[strand]);
                 emit_d_residual(here, dz);
-                emit_dx(here, dz, s[j]);
+                emit_dx(here, dz, s[strand]);
             }
+            here = strip_next(at, here, j);
         }
+        at = step_next(at, here);
     }
-    for (var j = 0u; j < STRIP; j += 1u) {
-        emit_d_residual_edges(strip_tile(tile, j), s[j]);
-        emit_dx_edges(strip_tile(tile, j), s[j]);
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        emit_d_residual_edges(strand_tile(tile, strand), s[strand]);
+        emit_dx_edges(strand_tile(tile, strand), s[strand]);
     }
 }

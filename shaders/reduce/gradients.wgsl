@@ -24,48 +24,51 @@ fn reduce_gradients(
 ) {
     let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
-    var s: array<Statistics, STRIP>;
-    var mine: array<GradientSums, STRIP>;
-    for (var j = 0u; j < STRIP; j += 1u) {
-        s[j] = slice_statistics(strip_tile(tile, j), zero);
-        mine[j] = identity();
+    var s: array<Statistics, STRANDS>;
+    var mine: array<GradientSums, STRANDS>;
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        s[strand] = slice_statistics(strand_tile(tile, strand), zero);
+        mine[strand] = identity();
     }
     var at = cursor_first(tile);
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
         // length of a chunk plus the number of chunks, not with their product.
-        var sum_dz: array<Word, STRIP>;
-        var sum_dz_xhat: array<Word, STRIP>;
-        for (var j = 0u; j < STRIP; j += 1u) {
-            sum_dz[j] = Word(0.0);
-            sum_dz_xhat[j] = Word(0.0);
+        var sum_dz: array<Word, STRANDS>;
+        var sum_dz_xhat: array<Word, STRANDS>;
+        for (var strand = 0u; strand < STRANDS; strand += 1u) {
+            sum_dz[strand] = Word(0.0);
+            sum_dz_xhat[strand] = Word(0.0);
         }
-        let words = words_of_chunk(at, tile, CHUNK_WORDS);
-        for (var i = 0u; i < words; i += 1u) {
+        let steps = steps_of_chunk(at, tile, CHUNK_WORDS);
+        for (var i = 0u; i < steps; i += 1u) {
+            var here = at;
             for (var j = 0u; j < STRIP; j += 1u) {
-                let here = strip_cursor(at, j);
+                let strand = strand_of(j);
                 let x = x_at(here);
-                let dz = dz_of(here, x, s[j]);
+                let dz = dz_of(here, x, s[strand]);
                 let counted = within(here, dz);
-                let xhat = within(here, xhat_of(here, x, s[j]));
-                sum_dz[j] += counted;
-                sum_dz_xhat[j] = fma(counted, xhat, sum_dz_xhat[j]);
+                let xhat = within(here, xhat_of(here, x, s[strand]));
+                sum_dz[strand] += counted;
+                sum_dz_xhat[strand] = fma(counted, xhat, sum_dz_xhat[strand]);
                 if (stores(here)) {
                     emit_d_residual(here, dz);
-                    emit_dx(here, dz, s[j]);
+                    emit_dx(here, dz, s[strand]);
                 }
+                here = strip_next(at, here, j);
             }
-            at = cursor_next(at);
+            at = step_next(at, here);
         }
-        for (var j = 0u; j < STRIP; j += 1u) {
-            mine[j] = merge(mine[j], GradientSums(gathered(sum_dz[j]), gathered(sum_dz_xhat[j])));
+        for (var strand = 0u; strand < STRANDS; strand += 1u) {
+            let chunk = GradientSums(gathered(sum_dz[strand]), gathered(sum_dz_xhat[strand]));
+            mine[strand] = merge(mine[strand], chunk);
         }
     }
-    for (var j = 0u; j < STRIP; j += 1u) {
-        let column = strip_tile(tile, j);
-        emit_d_residual_edges(column, s[j]);
-        emit_dx_edges(column, s[j]);
-        let merged = team_merge(column, mine[j]);
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        let column = strand_tile(tile, strand);
+        emit_d_residual_edges(column, s[strand]);
+        emit_dx_edges(column, s[strand]);
+        let merged = team_merge(column, mine[strand]);
         for (var k = 0u; k < STATS; k += 1u) {
             if (owns(column, k)) {
                 partials_out[tile.split * params.records + record_of(column, k)] =

@@ -33,17 +33,17 @@ struct Guess {
 // Sums about a shift lose log2(1 + z²) bits of a chunk's variance, z its distance from the chunk's mean in standard
 // deviations. Where the shift is the mean of the chunks before, that is little more than 2 bits of the slice's variance,
 // because their distance is part of it. Here, z² is at most half the number of values, since two of them are as far off.
-fn first_guess(start: Cursor, words: u32, j: u32) -> Guess {
+fn first_guess(start: Cursor, words: u32, strand: u32) -> Guess {
     var next = start;
-    let first = strip_cursor(next, j);
+    let first = strand_cursor(next, strand);
     if (words >= 2u) {
         next = cursor_next(next);
     }
-    let second = strip_cursor(next, j);
+    let second = strand_cursor(next, strand);
     if (words >= 3u) {
         next = cursor_next(next);
     }
-    let third = strip_cursor(next, j);
+    let third = strand_cursor(next, strand);
     let word_a = x_at(first);
     let word_b = x_at(second);
     let word_c = x_at(third);
@@ -66,67 +66,69 @@ fn reduce_moments(
 ) {
     let tile = tile_of(workgroup, workgroups, lane);
     var at = cursor_first(tile);
-    var shift: array<Stat, STRIP>;
-    var low: array<Stat, STRIP>;
-    var high: array<Stat, STRIP>;
-    var mine: array<Moments, STRIP>;
-    for (var j = 0u; j < STRIP; j += 1u) {
-        mine[j] = identity();
-        shift[j] = Stat(0.0);
+    var shift: array<Stat, STRANDS>;
+    var low: array<Stat, STRANDS>;
+    var high: array<Stat, STRANDS>;
+    var mine: array<Moments, STRANDS>;
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        mine[strand] = identity();
+        shift[strand] = Stat(0.0);
         if (at.index < tile.end) {
-            let guess = first_guess(at, words_of_chunk(at, tile, CHUNK_WORDS), j);
-            shift[j] = guess.shift;
-            low[j] = guess.low;
-            high[j] = guess.high;
+            let guess = first_guess(at, words_of(steps_of_chunk(at, tile, CHUNK_WORDS)), strand);
+            shift[strand] = guess.shift;
+            low[strand] = guess.low;
+            high[strand] = guess.high;
         }
     }
     var most = min(FIRST_WORDS, CHUNK_WORDS);
     while (at.index < tile.end) {
-        var group: array<Moments, STRIP>;
-        for (var j = 0u; j < STRIP; j += 1u) {
-            group[j] = identity();
+        var group: array<Moments, STRANDS>;
+        for (var strand = 0u; strand < STRANDS; strand += 1u) {
+            group[strand] = identity();
         }
         for (var chunk = 0u; chunk < GROUP_CHUNKS && at.index < tile.end; chunk += 1u) {
-            let words = words_of_chunk(at, tile, most);
+            let steps = steps_of_chunk(at, tile, most);
             most = CHUNK_WORDS;
-            var sum: array<Word, STRIP>;
-            var squares: array<Word, STRIP>;
-            var counted: array<StatU, STRIP>;
-            for (var j = 0u; j < STRIP; j += 1u) {
-                sum[j] = Word(0.0);
-                squares[j] = Word(0.0);
-                counted[j] = StatU(0u);
+            var sum: array<Word, STRANDS>;
+            var squares: array<Word, STRANDS>;
+            var counted: array<StatU, STRANDS>;
+            for (var strand = 0u; strand < STRANDS; strand += 1u) {
+                sum[strand] = Word(0.0);
+                squares[strand] = Word(0.0);
+                counted[strand] = StatU(0u);
             }
-            for (var i = 0u; i < words; i += 1u) {
+            for (var i = 0u; i < steps; i += 1u) {
+                var here = at;
                 for (var j = 0u; j < STRIP; j += 1u) {
-                    let here = strip_cursor(at, j);
-                    let scaled_shift = spread(here, -shift[j] * SCALE);
+                    let strand = strand_of(j);
+                    let scaled_shift = spread(here, -shift[strand] * SCALE);
                     let e = within(here, fma(x_at(here), Word(SCALE), scaled_shift));
-                    sum[j] += e;
-                    squares[j] = fma(e, e, squares[j]);
+                    sum[strand] += e;
+                    squares[strand] = fma(e, e, squares[strand]);
                     if (EDGES) {
-                        counted[j] += values_in(inside(here));
+                        counted[strand] += values_in(inside(here));
                     }
+                    here = strip_next(at, here, j);
                 }
-                at = cursor_next(at);
+                at = step_next(at, here);
             }
-            for (var j = 0u; j < STRIP; j += 1u) {
-                let count = counted_values(words, counted[j]);
-                let found = moments_of_sums(count, shift[j], gathered(sum[j]), gathered(squares[j]));
-                group[j] = merge(group[j], found);
-                shift[j] = min(max(group[j].shift, low[j]), high[j]);
-                low[j] = Stat(-F32_MAX);
-                high[j] = Stat(F32_MAX);
+            for (var strand = 0u; strand < STRANDS; strand += 1u) {
+                let count = counted_values(words_of(steps), counted[strand]);
+                let found = moments_of_sums(count, shift[strand], gathered(sum[strand]), gathered(squares[strand]));
+                group[strand] = merge(group[strand], found);
+                shift[strand] = min(max(group[strand].shift, low[strand]), high[strand]);
+                low[strand] = Stat(-F32_MAX);
+                high[strand] = Stat(F32_MAX);
             }
         }
-        for (var j = 0u; j < STRIP; j += 1u) {
-            mine[j] = merge(mine[j], group[j]);
-            shift[j] = mine[j].shift;
+        for (var strand = 0u; strand < STRANDS; strand += 1u) {
+            mine[strand] = merge(mine[strand], group[strand]);
+            shift[strand] = mine[strand].shift;
         }
     }
-    for (var j = 0u; j < STRIP; j += 1u) {
-        let column = strip_tile(tile, j);
-        let merged = team_merge(column, mine[j]);
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        let column = strand_tile(tile, strand);
+        let merged = team_merge(column, mine[strand]);
         for (var k = 0u; k < STATS; k += 1u) {
             if (owns(column, k)) {
                 partials_out[tile.split * params.records + record_of(column, k)] =

@@ -1,7 +1,7 @@
 // Walking slices that are the columns of a row-major matrix (channels-last batch norm: a row per
 // sample and position; rank 2).
 //
-// An invocation stays in a strip of columns, STRIP words that are TEAMS apart, and walks down the rows. So
+// An invocation stays in a strip of columns, STRIP words that are TEAMS apart, and walks down the rows, a step for each. So
 // each component of its words belongs to one slice all along (walk/per_component.wgsl); neighbouring invocations take
 // neighbouring columns, so loads coalesce, and no transposition is ever needed.
 //
@@ -12,7 +12,8 @@
 //   slices              channels
 //   records             values of a row: a multiple of slices
 //   run_words           words of a row: records / WORD_WIDTH
-//   blocks              workgroups that a row is divided into: ceil(run_words / (TEAMS·STRIP))
+//   blocks              workgroups that the window's words of a row are divided into, from first_column on:
+//                       ceil(run_words / (TEAMS·STRIP)) for all of them
 //   slice_words         rows of the window
 //   tile_words          rows of one split
 //   inner               rows of a sample
@@ -20,7 +21,12 @@
 //
 // Grid: splits × blocks workgroups, row-major, folded to two dimensions where it exceeds one.
 // Invocations past the last column have an empty range and `live = false`. A strip may reach past the end
-// of the row, with EDGES only: `strip_tile` says which of its words are live.
+// of the row, with EDGES only: `strand_tile` says which of its words are live.
+
+// Words of a strip whose statistics differ: each is of other slices.
+const STRANDS: u32 = STRIP;
+// Rows that a step of a team takes.
+override STEP: u32 = TEAM_SIZE;
 
 struct Tile {
     column: u32,
@@ -51,7 +57,7 @@ fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile {
     let split = flat / params.blocks;
     let member = lane / TEAMS;
     let team = lane - member * TEAMS;
-    let column = (flat - split * params.blocks) * TEAMS * STRIP + team;
+    let column = params.first_column + (flat - split * params.blocks) * TEAMS * STRIP + team;
     if (column >= params.run_words || split >= params.splits) {
         return Tile(0u, 0u, 0u, 0u, team, member, false);
     }
@@ -80,19 +86,30 @@ fn writes(tile: Tile, k: u32) -> bool {
     return owns(tile, k) && tile.split == 0u && record_of(tile, k) < params.slices;
 }
 
-// The j-th word of the strip. The last strip of a row may be longer than what is left of the row: only
+// Where an invocation is in its workgroup, and how far from the next member of its team.
+override MEMBER_DISTANCE: u32 = TEAMS;
+
+fn lane_of(tile: Tile) -> u32 {
+    return tile.member * TEAMS + tile.team;
+}
+
+// A strand is a word of the strip. The last strip of a row may be longer than what is left of the row: only
 // with EDGES, and its words are then past the end of the tensor.
-fn strip_tile(tile: Tile, j: u32) -> Tile {
+fn strand_tile(tile: Tile, strand: u32) -> Tile {
     var moved = tile;
-    moved.column += j * TEAMS;
+    moved.column += strand * TEAMS;
     moved.live = tile.live & (moved.column < params.run_words);
     return moved;
 }
 
-fn strip_cursor(at: Cursor, j: u32) -> Cursor {
+fn strand_cursor(at: Cursor, strand: u32) -> Cursor {
     // Past every value of a window: a binding has fewer than 2^31 bytes.
-    let beyond = EDGES & (j * TEAMS >= at.left);
-    return cursor_of(at.index, select(at.at + j * TEAMS, 0x3fffffffu, beyond), at.left);
+    let beyond = EDGES & (strand * TEAMS >= at.left);
+    return cursor_of(at.index, select(at.at + strand * TEAMS, 0x3fffffffu, beyond), at.left);
+}
+
+fn strand_of(j: u32) -> u32 {
+    return j;
 }
 
 fn cursor_of(index: u32, at: u32, left: u32) -> Cursor {
@@ -106,6 +123,14 @@ fn cursor_first(tile: Tile) -> Cursor {
 
 fn cursor_next(cursor: Cursor) -> Cursor {
     return cursor_of(cursor.index + TEAM_SIZE, cursor.at + params.step_stride, cursor.left);
+}
+
+fn strip_next(at: Cursor, here: Cursor, j: u32) -> Cursor {
+    return strand_cursor(at, j + 1u);
+}
+
+fn step_next(at: Cursor, beyond: Cursor) -> Cursor {
+    return cursor_next(at);
 }
 
 fn skipped(at: Cursor, row_skip: u32, sample_skip: u32) -> u32 {

@@ -4,6 +4,8 @@
 // invocations neighbouring words, so loads coalesce. The place within a run is carried along: one
 // comparison per word instead of an integer division (which halves the speed of a map on lavapipe).
 //
+// A step is a strip of STRIP such words of the team, one behind the other; every tile is a whole number of steps.
+//
 // With EDGES runs begin and end inside of words. All words that a run touches are walked, a fixed
 // number `run_words` for each run, and values of other runs are masked. In a map, a word is written
 // by the run that its first value belongs to, with the values of the run that follows
@@ -15,13 +17,18 @@
 //   span_tiles          which into span_tiles tiles of tile_words words, the last of a span being shorter
 //   slice_stride,       distance between the starts of neighbouring slices and runs,
 //   run_stride          in words, with EDGES in values
-//   step_runs,          one step is TEAM_SIZE words: step_runs whole runs, whose strides are
-//   step_stride,        step_stride, and step_words words
+//   step_runs,          TEAM_SIZE words, from one of an invocation to its next, are step_runs whole runs, whose
+//   step_stride,        strides are step_stride, and step_words words
 //   step_words
 //
 // Grid: ceil(window_slices / TEAMS) × splits workgroups, slice-major, folded to two dimensions where it
 // exceeds one. Invocations past the last slice have an empty range and `live = false`, so that
 // barriers stay in uniform control flow.
+
+// Words of a strip whose statistics differ: all are of one slice.
+const STRANDS: u32 = 1u;
+// Words of a slice that a step of a team takes.
+override STEP: u32 = TEAM_SIZE * STRIP;
 
 struct Tile {
     // Among those of the window.
@@ -78,11 +85,22 @@ fn team_of_slice(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> Tile
     return tile_of_slices(workgroup.y * workgroups.x + workgroup.x, 0u, lane);
 }
 
-fn strip_tile(tile: Tile, j: u32) -> Tile {
+// Where an invocation is in its workgroup, and how far from the next member of its team.
+override MEMBER_DISTANCE: u32 = 1u;
+
+fn lane_of(tile: Tile) -> u32 {
+    return tile.team * TEAM_SIZE + tile.member;
+}
+
+fn strand_of(j: u32) -> u32 {
+    return 0u;
+}
+
+fn strand_tile(tile: Tile, strand: u32) -> Tile {
     return tile;
 }
 
-fn strip_cursor(at: Cursor, j: u32) -> Cursor {
+fn strand_cursor(at: Cursor, strand: u32) -> Cursor {
     return at;
 }
 
@@ -135,6 +153,14 @@ fn cursor_next(cursor: Cursor) -> Cursor {
         cursor.start + params.step_stride + select(0u, params.run_stride, wraps),
         cursor.run + params.step_runs + select(0u, 1u, wraps),
     );
+}
+
+fn strip_next(at: Cursor, here: Cursor, j: u32) -> Cursor {
+    return cursor_next(here);
+}
+
+fn step_next(at: Cursor, beyond: Cursor) -> Cursor {
+    return beyond;
 }
 
 fn skipped(at: Cursor, row_skip: u32, sample_skip: u32) -> u32 {

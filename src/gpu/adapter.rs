@@ -81,8 +81,9 @@ pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Ad
 pub(crate) async fn request_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgnorm"),
-        // Timestamps are the benchmark's; where they are missing it reports wall time alone.
-        required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+        // Timestamps are the benchmark's; where they are missing it reports wall time alone. Without subgroups teams merge
+        // through workgroup memory.
+        required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
         required_limits: adapter.limits(),
         ..Default::default()
     };

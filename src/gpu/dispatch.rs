@@ -194,8 +194,16 @@ impl<'c> Build<'c> {
         }
 
         let mut bound = Vec::new();
-        for dispatch in &self.dispatches {
-            bound.extend(self.bind(dispatch).await?);
+        for together in self.dispatches.chunk_by(|one, next| one.plan.grouped && next.plan.grouped) {
+            let mut windows = Vec::new();
+            for dispatch in together {
+                windows.push(self.bind(dispatch).await?.into_iter());
+            }
+            // The first window of all dispatches, if they go by groups, then the second, and so on.
+            let most = windows.iter().map(|windows| windows.len()).max().unwrap_or(0);
+            for _ in 0..most {
+                bound.extend(windows.iter_mut().filter_map(Iterator::next));
+            }
         }
         let steps = scoped(context, &format!("the bindings of {}", self.op.name()), || {
             let device = context.device();
@@ -235,7 +243,7 @@ impl<'c> Build<'c> {
         let parameters = self.values.iter().find(|(slot, _)| kernel.parameters().contains(slot));
         let plain = Variant {
             kernel: *kernel,
-            pointwise: pointwise.of(*kernel),
+            pointwise: *pointwise,
             dtype: plan.dtype,
             through: [None; 3],
             parameters: parameters.map_or(DType::F32, |(_, tensor)| tensor.dtype()),
@@ -247,9 +255,15 @@ impl<'c> Build<'c> {
             strip: plan.strip,
             workgroup_size: plan.workgroup_size,
             team_size: plan.team_size,
-            chunk_words: if kernel.chunked() { plan.chunk_words } else { 0 },
+            subgroup_size: plan.subgroup_size,
+            held: plan.held,
+            chunk_words: plan.chunk_words,
             shared: false,
         };
+        let mut plain = plain.reduced();
+        if plain.subgroup_size > 0 && !probe::has_ordered_subgroups(self.context).await? {
+            plain.subgroup_size = 0;
+        }
         let packed_f16 = plain.uses_f16() && probe::packs_f16(self.context).await?;
         let needed = plain.slots();
         let walked = self.walked.iter().filter_map(|(slot, tensor)| match *instead {

@@ -63,7 +63,7 @@ pub(crate) struct Params {
     pub slope: f32,
     pub least_gamma: f32,
     pub zero: u32,
-    pub unused: u32,
+    pub first_column: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -128,6 +128,7 @@ impl Params {
             first_slice: window.first_slice,
             first_split: window.first_split,
             first_row: window.first_row,
+            first_column: window.first_column,
             partials: common.partials,
             flags: common.flags,
             eps: common.eps,
@@ -190,7 +191,7 @@ mod tests {
             partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset gamma_offset beta_offset
             dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
             d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
-            d_residual_sample_skip eps old_weight new_weight count nan slope least_gamma zero unused
+            d_residual_sample_skip eps old_weight new_weight count nan slope least_gamma zero first_column
         }
     }
 

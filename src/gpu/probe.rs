@@ -1,19 +1,30 @@
 //! What a device does where WGSL leaves it open: found out by a kernel, once per context.
 
+use std::sync::OnceLock;
+
 use super::dispatch::scoped;
 use super::readback;
-use super::shader::{F16, PROBE_F16};
+use super::shader::{F16, PROBE_F16, PROBE_SUBGROUPS};
 use crate::context::Context;
 use crate::error::{Error, Result};
+
+/// What has been found out.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    exact_f16: OnceLock<bool>,
+    ordered_subgroups: OnceLock<bool>,
+}
 
 /// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
 /// infinities and NaN, as those of shaders/lib/f16.wgsl do.
 pub(crate) async fn has_exact_f16(context: &Context) -> Result<bool> {
-    if let Some(&known) = context.known_f16().get() {
+    let known = &context.probes().exact_f16;
+    if let Some(&known) = known.get() {
         return Ok(known);
     }
-    let found = probe_f16(context).await?;
-    Ok(*context.known_f16().get_or_init(|| found))
+    let wgsl = F16.text.to_owned() + PROBE_F16.text;
+    let found = finds_no_difference(context, "probe_f16", wgsl, &[], 65536 / 64).await?;
+    Ok(*known.get_or_init(|| found))
 }
 
 /// Whether kernels use them.
@@ -21,26 +32,52 @@ pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
     Ok(!context.tuning().integer_f16 && has_exact_f16(context).await?)
 }
 
-async fn probe_f16(context: &Context) -> Result<bool> {
+/// Whether subgroups have the size that the adapter says, and the invocations of a workgroup are in their order
+/// (shaders/probe/subgroups.wgsl).
+pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
+    let known = &context.probes().ordered_subgroups;
+    if let Some(&known) = known.get() {
+        return Ok(known);
+    }
+    let found = match context.capabilities().subgroup_size {
+        None => false,
+        Some(size) => {
+            let workgroup = context.capabilities().max_workgroup_size.min(256);
+            let constants = [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
+            let wgsl = PROBE_SUBGROUPS.text.to_owned();
+            finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?
+        }
+    };
+    Ok(*known.get_or_init(|| found))
+}
+
+/// Runs a kernel that counts differences from what is expected; a device that cannot run it differs.
+async fn finds_no_difference(
+    context: &Context,
+    entry: &'static str,
+    wgsl: String,
+    constants: &[(&str, f64)],
+    workgroups: u32,
+) -> Result<bool> {
     use wgpu::BufferUsages as Usage;
     let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
     let differences = context.create_buffer("the counter of a probe", 4, usage).await?;
-    let ran = scoped(context, "the probe of binary16", || {
+    let ran = scoped(context, entry, || {
         let device = context.device();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some("probe_f16"),
-            source: wgpu::ShaderSource::Wgsl((F16.text.to_owned() + PROBE_F16.text).into()),
+            label: Some(entry),
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some("probe_f16"),
+            label: Some(entry),
             layout: None,
             module: &module,
-            entry_point: Some("probe_f16"),
-            compilation_options: Default::default(),
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
             cache: None,
         });
         let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("probe_f16"),
+            label: Some(entry),
             layout: &pipeline.get_bind_group_layout(0),
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: differences.as_entire_binding() }],
         });
@@ -48,7 +85,7 @@ async fn probe_f16(context: &Context) -> Result<bool> {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &bindings, &[]);
-        pass.dispatch_workgroups(65536 / 64, 1, 1);
+        pass.dispatch_workgroups(workgroups, 1, 1);
         drop(pass);
         context.queue().submit([encoder.finish()]);
     })

@@ -47,10 +47,7 @@ sources! {
     PER_COMPONENT = "walk/per_component.wgsl";
     EDGES = "walk/edges.wgsl";
     CONTROL = "lib/control.wgsl";
-    STRIP_1 = "walk/strip_1.wgsl";
-    STRIP_2 = "walk/strip_2.wgsl";
-    STRIP_4 = "walk/strip_4.wgsl";
-    STRIP_8 = "walk/strip_8.wgsl";
+    STRIP = "walk/strip.wgsl";
     TENSOR_ADDRESS = "tensor/address.wgsl";
     TENSOR_INPUT = "tensor/input.wgsl";
     TENSOR_OVER = "tensor/over.wgsl";
@@ -81,6 +78,10 @@ sources! {
     ACCUMULATE = "lib/accumulate.wgsl";
     GRADIENT_SUMS = "lib/gradient_sums.wgsl";
     TREE = "lib/tree.wgsl";
+    TREE_SUBGROUPS = "lib/tree_subgroups.wgsl";
+    MOMENTS_SHUFFLED = "lib/moments_shuffled.wgsl";
+    GRADIENT_SUMS_SHUFFLED = "lib/gradient_sums_shuffled.wgsl";
+    DX = "lib/dx.wgsl";
     STATISTICS = "lib/statistics.wgsl";
     REDUCE_MOMENTS = "reduce/moments.wgsl";
     REDUCE_GRADIENTS = "reduce/gradients.wgsl";
@@ -88,9 +89,11 @@ sources! {
     FOLD_MOMENTS_ALONE = "fold/moments_alone.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
+    FOLD_BATCH_OF_PARTIALS = "fold/batch_of_partials.wgsl";
     FOLD_RUNNING = "fold/running.wgsl";
     FOLD_RUNNING_ALONE = "fold/running_alone.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
+    FOLD_SUMS = "fold/sums.wgsl";
     FOLD_GRADIENTS = "fold/gradients.wgsl";
     FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
@@ -101,7 +104,10 @@ sources! {
     MAP_D_RESIDUAL = "map/d_residual.wgsl";
     MAP_NO_D_RESIDUAL = "map/no_d_residual.wgsl";
     MAP_COPY = "map/copy.wgsl";
+    RESIDENT_FORWARD = "resident/forward.wgsl";
+    RESIDENT_BACKWARD = "resident/backward.wgsl";
     PROBE_F16 = "probe/f16.wgsl";
+    PROBE_SUBGROUPS = "probe/subgroups.wgsl";
 }
 
 /// Where a kernel takes the statistics of a slice from.
@@ -126,7 +132,9 @@ impl StatisticsFrom {
 
     fn sources(self) -> &'static [&'static Source] {
         match self {
-            StatisticsFrom::Batch => &[&MOMENTS, &TREE, &FOLD_MOMENTS, &STATISTICS, &FOLD_BATCH],
+            StatisticsFrom::Batch => {
+                &[&MOMENTS, &TREE, &FOLD_MOMENTS, &STATISTICS, &FOLD_BATCH, &FOLD_BATCH_OF_PARTIALS]
+            }
             StatisticsFrom::Saved => &[&STATISTICS, &FOLD_SAVED],
             StatisticsFrom::Running => &[&STATISTICS, &FOLD_RUNNING],
         }
@@ -196,8 +204,10 @@ impl Pointwise {
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
         let residual = self.residual && (activated || self.from_y);
         match kernel {
-            Kernel::MapForward(_) => Self { d_residual: false, from_y: false, ..self },
-            Kernel::ReduceGradients { .. } => Self { residual, ..self },
+            Kernel::MapForward(_) | Kernel::ResidentForward => {
+                Self { d_residual: false, from_y: false, ..self }
+            }
+            Kernel::ReduceGradients { .. } | Kernel::ResidentBackward => Self { residual, ..self },
             Kernel::MapBackward => Self { residual, d_residual: false, ..self },
             Kernel::MapFrozen { .. } => Self { residual: self.residual && activated, from_y: false, ..self },
             _ => nothing,
@@ -240,6 +250,10 @@ pub(crate) enum Kernel {
         dx: bool,
     },
     MapCopy,
+    /// Reduce, fold and map of training forward in one.
+    ResidentForward,
+    /// Reduce, fold and map of training backward in one.
+    ResidentBackward,
 }
 
 impl Kernel {
@@ -255,6 +269,8 @@ impl Kernel {
             Kernel::MapBackward => "map_backward",
             Kernel::MapFrozen { .. } => "map_frozen",
             Kernel::MapCopy => "map_copy",
+            Kernel::ResidentForward => "resident_forward",
+            Kernel::ResidentBackward => "resident_backward",
         }
     }
 
@@ -273,7 +289,7 @@ impl Kernel {
             Kernel::FoldMoments => sources.extend([&MOMENTS, &TREE, &FOLD_MOMENTS, &FOLD_MOMENTS_ALONE]),
             Kernel::MergeMoments => sources.extend([&MOMENTS, &FOLD_MERGE]),
             Kernel::FoldGradients => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_GRADIENTS, &FOLD_GRADIENTS_ALONE]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS, &FOLD_GRADIENTS, &FOLD_GRADIENTS_ALONE]);
             }
             Kernel::FoldRunning => {
                 sources.extend(statistics(StatisticsFrom::Running));
@@ -284,15 +300,23 @@ impl Kernel {
                 sources.push(&MAP_FORWARD);
             }
             Kernel::MapBackward => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_GRADIENTS]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS, &FOLD_GRADIENTS]);
                 sources.extend(statistics(StatisticsFrom::Saved));
-                sources.push(&MAP_BACKWARD);
+                sources.extend([&DX, &MAP_BACKWARD]);
             }
             Kernel::MapFrozen { dx } => {
                 sources.extend(statistics(StatisticsFrom::Running));
                 sources.extend([dx_of(dx), &MAP_FROZEN_ONLY]);
             }
             Kernel::MapCopy => sources.push(&MAP_COPY),
+            Kernel::ResidentForward => {
+                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &STATISTICS, &FOLD_BATCH, &RESIDENT_FORWARD]);
+            }
+            Kernel::ResidentBackward => {
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS]);
+                sources.extend(statistics(StatisticsFrom::Saved));
+                sources.extend([&DX, &RESIDENT_BACKWARD]);
+            }
         }
         sources
     }
@@ -300,7 +324,9 @@ impl Kernel {
     /// Values per channel that the kernel reads, or writes.
     pub const fn parameters(self) -> [Slot; 2] {
         match self {
-            Kernel::FoldGradients | Kernel::MapBackward => [Slot::Dgamma, Slot::Dbeta],
+            Kernel::FoldGradients | Kernel::MapBackward | Kernel::ResidentBackward => {
+                [Slot::Dgamma, Slot::Dbeta]
+            }
             _ => [Slot::Gamma, Slot::Beta],
         }
     }
@@ -309,8 +335,33 @@ impl Kernel {
     const fn writes_words(self) -> bool {
         matches!(
             self,
-            Kernel::MapForward(_) | Kernel::MapBackward | Kernel::MapFrozen { .. } | Kernel::MapCopy
+            Kernel::MapForward(_)
+                | Kernel::MapBackward
+                | Kernel::MapFrozen { .. }
+                | Kernel::MapCopy
+                | Kernel::ResidentForward
+                | Kernel::ResidentBackward
         )
+    }
+
+    /// What shuffles the monoid that the kernel reduces over teams, if it does.
+    const fn shuffled(self) -> Option<&'static Source> {
+        match self {
+            Kernel::ReduceMoments
+            | Kernel::FoldMoments
+            | Kernel::MapForward(StatisticsFrom::Batch)
+            | Kernel::ResidentForward => Some(&MOMENTS_SHUFFLED),
+            Kernel::ReduceGradients { .. }
+            | Kernel::FoldGradients
+            | Kernel::MapBackward
+            | Kernel::ResidentBackward => Some(&GRADIENT_SUMS_SHUFFLED),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernel keeps what it has read in registers.
+    pub const fn is_resident(self) -> bool {
+        matches!(self, Kernel::ResidentForward | Kernel::ResidentBackward)
     }
 
     /// Whether the entry point has the override CHUNK_WORDS.
@@ -344,6 +395,10 @@ pub(crate) struct Variant {
     pub strip: u32,
     pub workgroup_size: u32,
     pub team_size: u32,
+    /// Invocations per subgroup where teams merge by shuffles, 0 where by workgroup memory alone.
+    pub subgroup_size: u32,
+    /// Words that an invocation holds in registers; 0 unless the kernel is resident.
+    pub held: u32,
     pub chunk_words: u32,
     /// Outputs through whose binding x, dy and the residual are read: y written over x, dx over dy, or views of one buffer that
     /// lie between each other, of which wgpu refuses to bind both.
@@ -354,6 +409,19 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
+    /// Without what makes no difference to the kernel, so that it is compiled once.
+    pub fn reduced(self) -> Self {
+        let merges = self.kernel.shuffled().is_some() && self.team_size > 1;
+        Self {
+            strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
+            subgroup_size: if merges { self.subgroup_size } else { 0 },
+            held: if self.kernel.is_resident() { self.held } else { 0 },
+            chunk_words: if self.kernel.chunked() { self.chunk_words } else { 0 },
+            pointwise: self.pointwise.of(self.kernel),
+            ..self
+        }
+    }
+
     /// Whether values of binary16 are converted.
     pub fn uses_f16(&self) -> bool {
         self.dtype == DType::F16 || self.parameters == DType::F16
@@ -392,6 +460,11 @@ impl Variant {
             key += &format!(" strip{}", self.strip);
         }
         key += &format!(" wg{} team{}", self.workgroup_size, self.team_size);
+        for (size, name) in [(self.subgroup_size, "subgroup"), (self.held, "held")] {
+            if size > 0 {
+                key += &format!(" {name}{size}");
+            }
+        }
         if self.kernel.chunked() {
             key += &format!(" chunk{}", self.chunk_words);
         }
@@ -405,8 +478,10 @@ impl Variant {
     fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
         let activated = self.pointwise.activation != ActivationKind::NONE;
         let [x, dy] = match self.kernel {
-            Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) => [true, false],
-            Kernel::ReduceGradients { .. } | Kernel::MapBackward => [true, true],
+            Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) | Kernel::ResidentForward => {
+                [true, false]
+            }
+            Kernel::ReduceGradients { .. } | Kernel::MapBackward | Kernel::ResidentBackward => [true, true],
             Kernel::MapFrozen { .. } => [activated, true],
             _ => [false, false],
         };
@@ -418,8 +493,9 @@ impl Variant {
     /// Tensors that the kernel writes in words.
     pub fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
-            Kernel::MapForward(_) | Kernel::MapCopy => vec![Slot::Y],
+            Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward => vec![Slot::Y],
             Kernel::MapBackward
+            | Kernel::ResidentBackward
             | Kernel::MapFrozen { dx: true }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
@@ -452,6 +528,14 @@ impl Variant {
             }
             Kernel::MapFrozen { .. } => slots.extend(StatisticsFrom::Running.slots()),
             Kernel::MapCopy => {}
+            Kernel::ResidentForward => {
+                let statistics = StatisticsFrom::Batch.slots().iter();
+                slots.extend(statistics.filter(|&&slot| slot != Slot::Partials));
+            }
+            Kernel::ResidentBackward => {
+                slots.extend([Slot::Dgamma, Slot::Dbeta]);
+                slots.extend(StatisticsFrom::Saved.slots());
+            }
         }
         slots.sort_unstable();
         slots
@@ -485,23 +569,20 @@ impl Variant {
         if stat.name != STAT_F32X1.name {
             sources.push(&STAT_VECTOR);
         }
-        sources.extend([&EDGES, &CONTROL]);
-        sources.push(match self.strip {
-            1 => &STRIP_1,
-            2 => &STRIP_2,
-            4 => &STRIP_4,
-            _ => &STRIP_8,
-        });
+        sources.extend([&EDGES, &CONTROL, &STRIP]);
         sources
     }
 
     /// The files of what is done to each element.
     fn elements(&self) -> Vec<&'static Source> {
         let Pointwise { activation, residual, d_residual, from_y, .. } = self.pointwise;
-        let forward = matches!(self.kernel, Kernel::MapForward(_));
+        let forward = matches!(self.kernel, Kernel::MapForward(_) | Kernel::ResidentForward);
         let backward = matches!(
             self.kernel,
-            Kernel::ReduceGradients { .. } | Kernel::MapBackward | Kernel::MapFrozen { .. }
+            Kernel::ReduceGradients { .. }
+                | Kernel::MapBackward
+                | Kernel::MapFrozen { .. }
+                | Kernel::ResidentBackward
         );
         if !forward && !backward {
             return Vec::new();
@@ -568,9 +649,17 @@ impl Variant {
         };
         append(self.common());
         append(self.elements());
-        append(self.kernel.sources());
+        let mut kernel = self.kernel.sources();
+        if self.subgroup_size > 0 {
+            let tree = kernel.iter_mut().filter(|source| source.name == TREE.name);
+            tree.for_each(|source| *source = &TREE_SUBGROUPS);
+            kernel.extend(self.kernel.shuffled());
+        }
+        append(kernel);
         wgsl += &self.tensors();
         wgsl.replace("$INPUT", if self.shared { "read_write" } else { "read" })
+            .replace("$STRIP", &self.strip.to_string())
+            .replace("$HELD", &self.held.to_string())
     }
 
     /// Values of the module's overrides.
@@ -583,6 +672,9 @@ impl Variant {
         ];
         if self.kernel.chunked() {
             constants.push(("CHUNK_WORDS", f64::from(self.chunk_words)));
+        }
+        if self.subgroup_size > 0 {
+            constants.push(("SUBGROUP_SIZE", f64::from(self.subgroup_size)));
         }
         constants
     }
@@ -605,7 +697,7 @@ pub(crate) mod reflect {
 
 #[cfg(test)]
 mod tests {
-    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
     use super::*;
 
@@ -627,6 +719,8 @@ mod tests {
             Kernel::MapFrozen { dx: true },
             Kernel::MapFrozen { dx: false },
             Kernel::MapCopy,
+            Kernel::ResidentForward,
+            Kernel::ResidentBackward,
         ]
     }
 
@@ -658,11 +752,13 @@ mod tests {
                     for (workgroup_size, team_size, strip) in
                         [(8, 1, 1), (8, 1, 8), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
                     {
-                        if strip > 1 && !columns {
+                        // Words of two slices need the statistics of both.
+                        let resident = kernel.is_resident();
+                        if strip > 1 && (flat || resident) || resident && edges && !columns {
                             continue;
                         }
                         for (shared, strided) in [(false, false), (true, true)] {
-                            variants.push(Variant {
+                            let variant = Variant {
                                 kernel,
                                 pointwise: Pointwise::default(),
                                 dtype: DType::F32,
@@ -676,9 +772,16 @@ mod tests {
                                 strip,
                                 workgroup_size,
                                 team_size,
-                                chunk_words: if kernel.chunked() { 64 / width } else { 0 },
+                                subgroup_size: 0,
+                                held: 16 / width,
+                                chunk_words: 64 / width,
                                 shared,
-                            });
+                            };
+                            variants.push(variant.reduced());
+                            let shuffles = Variant { subgroup_size: 32, ..variant }.reduced();
+                            if shuffles.subgroup_size > 0 && !shared {
+                                variants.push(shuffles);
+                            }
                         }
                     }
                 }
@@ -739,6 +842,8 @@ mod tests {
             strip: 1,
             workgroup_size: 64,
             team_size: if kernel == Kernel::MergeMoments || kernel == Kernel::FoldRunning { 1 } else { 64 },
+            subgroup_size: 0,
+            held: if kernel.is_resident() { 8 } else { 0 },
             chunk_words: if kernel.chunked() { 16 } else { 0 },
             shared: false,
         }
@@ -770,7 +875,9 @@ mod tests {
                                 {
                                     continue;
                                 }
-                                let edges = width == 4;
+                                // A resident kernel knows no words of two slices.
+                                let pairs = walk == WalkKind::Segments && kernel.is_resident();
+                                let edges = width == 4 && !pairs;
                                 let example = example(kernel);
                                 variants.push(Variant {
                                     pointwise,
@@ -794,13 +901,15 @@ mod tests {
         variants
     }
 
-    /// No capability beyond WebGPU's core: every variant must run in a browser. (naga knows OpenGL devices, which cannot
-    /// convert binary16; the probe finds that out.)
-    fn capabilities(variant: &Variant) -> Capabilities {
-        match variant.packed_f16 {
-            true => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-            false => Capabilities::empty(),
-        }
+    /// No capability beyond WebGPU's core but subgroups where they are asked for: every other variant must run in a browser.
+    /// (naga knows OpenGL devices, which cannot convert binary16; the probe finds that out.)
+    fn validator(variant: &Variant) -> Validator {
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.packed_f16);
+        capabilities.set(Capabilities::SUBGROUP, variant.subgroup_size > 0);
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+        validator
     }
 
     #[test]
@@ -810,7 +919,7 @@ mod tests {
             let wgsl = variant.wgsl();
             let module = naga::front::wgsl::parse_str(&wgsl)
                 .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-            let info = Validator::new(ValidationFlags::all(), capabilities(&variant))
+            let info = validator(&variant)
                 .validate(&module)
                 .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
 
@@ -831,8 +940,7 @@ mod tests {
         for variant in all_variants() {
             let key = variant.key();
             let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
-            let info =
-                Validator::new(ValidationFlags::all(), capabilities(&variant)).validate(&module).unwrap();
+            let info = validator(&variant).validate(&module).unwrap();
             let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
             let mut used = Vec::new();
             for (handle, global) in module.global_variables.iter() {

@@ -17,7 +17,7 @@ use crate::gpu::params::flag;
 use crate::gpu::shader::StatisticsFrom;
 use crate::gpu::slot::Slot;
 use crate::moments::Moments;
-use crate::ops::{fold, map, reduce};
+use crate::ops::{fold, map, reduce, resident};
 use crate::plan::{Op, Plan, Traffic};
 use crate::tensor::Tensor;
 
@@ -315,15 +315,21 @@ impl BatchNorm {
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
         tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
-        let mut build = self.parts.build(Op::TrainBackward, view, residual.is_some(), &tensors)?;
+        // x̂ and dz.
+        let held = targets.dx.map(|_| 2);
+        let mut build = self.parts.build(Op::TrainBackward, view, held, residual.is_some(), &tensors)?;
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
         build.buffer(Slot::Saved, saved.buffer());
         Parts::bind_targets(&mut build, targets)?;
-        reduce::gradients(&mut build, StatisticsFrom::Saved, false);
         let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
         let reduced = 2 + r + d;
+        if build.plan().held > 0 {
+            resident::backward(&mut build);
+            return build.finish(Traffic::passes(x.byte_len(), reduced + 1, reduced + 1)).await;
+        }
+        reduce::gradients(&mut build, StatisticsFrom::Saved, false);
         let traffic = if targets.dx.is_some() {
             // What reduce has written as d_residual is dz, unless storing has rounded it.
             let exact = x.dtype() == DType::F32 || self.parts.options.activation.is_mask();
@@ -436,7 +442,8 @@ impl BatchNorm {
 
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
-        let mut build = self.parts.build(Op::TrainForward, view, input.residual.is_some(), &tensors)?;
+        let held = if moments.is_none() { Some(1) } else { None };
+        let mut build = self.parts.build(Op::TrainForward, view, held, input.residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
         if let Some(saved) = saved {
             build.params.flags |= flag::SAVE;
@@ -451,18 +458,23 @@ impl BatchNorm {
         }
         let mapped = 2 + u64::from(input.residual.is_some());
         let traffic = match moments {
+            None if build.plan().held > 0 => {
+                resident::forward(&mut build);
+                Traffic::passes(x.byte_len(), mapped, mapped)
+            }
             None => {
                 reduce::moments(&mut build);
+                map::forward(&mut build, StatisticsFrom::Batch);
                 Traffic::passes(x.byte_len(), mapped, mapped + 1)
             }
             Some(moments) => {
                 moments.check(context, view.channels)?;
                 build.buffer(Slot::Partials, moments.buffer());
                 build.params.partials = 1;
+                map::forward(&mut build, StatisticsFrom::Batch);
                 Traffic::passes(x.byte_len(), mapped, mapped)
             }
         };
-        map::forward(&mut build, StatisticsFrom::Batch);
         let prepared = build.finish(traffic).await?;
         if let Some(saved) = saved {
             saved.note(self.pass(input));

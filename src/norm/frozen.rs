@@ -59,7 +59,7 @@ impl FrozenBatchNorm {
         }
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
-        let mut build = self.parts.build(Op::Inference, view, input.residual.is_some(), &tensors)?;
+        let mut build = self.parts.build(Op::Inference, view, None, input.residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);
@@ -122,7 +122,7 @@ impl FrozenBatchNorm {
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
         tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
-        let mut build = self.parts.build(Op::FrozenBackward, view, residual.is_some(), &tensors)?;
+        let mut build = self.parts.build(Op::FrozenBackward, view, None, residual.is_some(), &tensors)?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         self.parts.bind_affine(&mut build)?;

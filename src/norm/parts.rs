@@ -106,17 +106,19 @@ impl Parts {
         Ok(view)
     }
 
-    /// Starts an operation over x and the tensors of its shape.
+    /// Starts an operation over x and the tensors of its shape; `held` are the values for each of x that a resident kernel of
+    /// the operation holds, if there is one.
     pub fn build(
         &self,
         op: Op,
         view: Channels,
+        held: Option<u32>,
         residual: bool,
         tensors: &[(Slot, &Tensor)],
     ) -> Result<Build<'_>> {
         let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
         let capabilities = self.context.capabilities();
-        let walk = Walk::channels(view, &walked, capabilities.storage_alignment);
+        let walk = Walk { held, ..Walk::channels(view, &walked, capabilities.storage_alignment) };
         let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
         let mut build = Build::new(&self.context, op, plan);
         build.params.eps = self.options.eps as f32;

@@ -23,7 +23,7 @@ pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
 /// Starts a fold of gradient sums over no partial results.
 pub(crate) fn empty_gradients(context: &Context, channels: u64, dtype: DType) -> Result<Build<'_>> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let plan = plan_per_slice(channels, 0, 1, dtype, capabilities, tuning)?;
+    let plan = plan_per_slice(channels, 0, (1, 0), dtype, capabilities, tuning)?;
     let mut build = Build::new(context, Op::FrozenBackward, plan);
     build.params.partials = 0;
     Ok(build)
@@ -31,11 +31,11 @@ pub(crate) fn empty_gradients(context: &Context, channels: u64, dtype: DType) ->
 
 fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let context = build.context();
-    let Plan { slices, team_size, dtype, .. } = *build.plan();
+    let Plan { slices, team_size, subgroup_size, dtype, .. } = *build.plan();
     let plan = plan_per_slice(
         slices.into(),
         build.params.partials,
-        team_size,
+        (team_size, subgroup_size),
         dtype,
         context.capabilities(),
         context.tuning(),
@@ -48,7 +48,7 @@ fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
 pub(crate) fn running(build: &mut Build<'_>, saved: &wgpu::Buffer) -> Result<()> {
     let context = build.context();
     let Plan { slices, dtype, .. } = *build.plan();
-    let plan = plan_per_slice(slices.into(), 1, 1, dtype, context.capabilities(), context.tuning())?;
+    let plan = plan_per_slice(slices.into(), 1, (1, 0), dtype, context.capabilities(), context.tuning())?;
     build.buffer(Slot::SavedOut, saved);
     build.buffer(Slot::Saved, saved);
     build.dispatch_over(Kernel::FoldRunning, plan);
@@ -63,7 +63,7 @@ pub(crate) async fn merge(
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let plan = plan_per_slice(channels, 1, 1, DType::F32, capabilities, tuning)?;
+    let plan = plan_per_slice(channels, 1, (1, 0), DType::F32, capabilities, tuning)?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.buffer(Slot::Moments, moments);
     build.buffer(Slot::Partials, other);

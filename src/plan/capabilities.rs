@@ -10,6 +10,8 @@ pub struct Capabilities {
     pub cpu: bool,
     /// Invocations of one workgroup.
     pub max_workgroup_size: u32,
+    /// Invocations of a subgroup, where kernels may use subgroups and all have one size.
+    pub subgroup_size: Option<u32>,
     /// Bytes of workgroup memory.
     pub max_workgroup_bytes: u32,
     /// Workgroups of one dispatch in each dimension.
@@ -34,13 +36,23 @@ impl Capabilities {
 
     /// # Errors
     /// [`Error::MissingCapability`] if the kernels cannot run within these limits.
-    pub(crate) fn new(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Result<Self> {
+    pub(crate) fn new(
+        limits: &wgpu::Limits,
+        features: wgpu::Features,
+        info: &wgpu::AdapterInfo,
+    ) -> Result<Self> {
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
         let capabilities = Self {
             cpu,
             max_workgroup_size: limits
                 .max_compute_invocations_per_workgroup
                 .min(limits.max_compute_workgroup_size_x),
+            // One size, so that it is a constant of the kernels; not where compilers choose among several.
+            subgroup_size: Some(info.subgroup_min_size).filter(|&size| {
+                features.contains(wgpu::Features::SUBGROUP)
+                    && size == info.subgroup_max_size
+                    && size.is_power_of_two()
+            }),
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
             max_binding_bytes: limits.max_storage_buffer_binding_size.min((1 << 31) - 1) & !15,
@@ -78,6 +90,7 @@ pub(crate) mod table {
     pub const WEBGPU: Capabilities = Capabilities {
         cpu: false,
         max_workgroup_size: 256,
+        subgroup_size: None,
         max_workgroup_bytes: 16384,
         max_workgroups_per_dimension: 65535,
         max_binding_bytes: 128 << 20,
@@ -93,6 +106,7 @@ pub(crate) mod table {
     pub const LAVAPIPE: Capabilities = Capabilities {
         cpu: true,
         max_workgroup_size: 1024,
+        subgroup_size: Some(8),
         max_workgroup_bytes: 32768,
         max_buffer_bytes: 2047 << 20,
         storage_alignment: 32,
@@ -113,6 +127,7 @@ pub(crate) mod table {
     /// Apple M1 to M4, Metal.
     pub const APPLE: Capabilities = Capabilities {
         max_workgroup_size: 1024,
+        subgroup_size: Some(32),
         max_workgroup_bytes: 32768,
         max_binding_bytes: TWO_GIB,
         max_buffer_bytes: 8 << 30,
@@ -123,6 +138,7 @@ pub(crate) mod table {
     /// NVIDIA RTX 30 and 40 series, Vulkan.
     pub const RTX: Capabilities = Capabilities {
         max_workgroup_size: 1024,
+        subgroup_size: Some(32),
         max_workgroup_bytes: 49152,
         max_binding_bytes: TWO_GIB,
         max_buffer_bytes: 1 << 40,
@@ -154,12 +170,16 @@ mod tests {
 
     #[test]
     fn webgpu_defaults_are_enough() {
-        assert_eq!(Capabilities::new(&wgpu::Limits::default(), &info()).unwrap(), table::WEBGPU);
+        assert_eq!(
+            Capabilities::new(&wgpu::Limits::default(), wgpu::Features::empty(), &info()).unwrap(),
+            table::WEBGPU
+        );
     }
 
     #[test]
     fn webgl_is_refused_with_the_limit() {
-        let refused = Capabilities::new(&wgpu::Limits::downlevel_webgl2_defaults(), &info());
+        let refused =
+            Capabilities::new(&wgpu::Limits::downlevel_webgl2_defaults(), wgpu::Features::empty(), &info());
         assert_eq!(
             refused,
             Err(Error::MissingCapability { what: "max_storage_buffers_per_shader_stage", needed: 8, got: 0 })

@@ -236,7 +236,7 @@ fn column_team(
     };
     // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
     // none, which needs no masks.
-    let longest = tuning.strip.unwrap_or(most_strips(capabilities));
+    let longest = tuning.strip.unwrap_or(most_strips(true, capabilities));
     let mut strips = [8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
     let chosen = strips.find_map(|strip| {
         let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);

@@ -7,6 +7,7 @@ mod geometry;
 mod plan;
 mod policy;
 mod problem;
+mod resident;
 mod tuned;
 mod windows;
 

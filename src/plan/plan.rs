@@ -21,14 +21,21 @@ pub struct Tuning {
     pub splits: Option<u32>,
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
-    /// Channels last: words of a row that an invocation walks at once at most, 1, 2, 4 or 8; as many as leave no more than
-    /// an eighth of the invocations idle.
+    /// Words that an invocation walks at once at most, 1, 2, 4 or 8: channels last words of a row, as many as leave no more than
+    /// an eighth of the invocations idle; else words of a slice, as many as all tiles are multiples of.
     pub strip: Option<u32>,
     /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
     /// the windows besides, give the same bits.
     pub tile: Option<u32>,
     /// Bytes of a tensor that one dispatch binds at most, below the device's own limit; at least one tile.
     pub window_bytes: Option<u64>,
+    /// Whether slices that fit are held in registers, so that a training pass is one dispatch which reads each input once.
+    pub resident: Option<bool>,
+    /// Whether teams merge by shuffles within subgroups, where the device has subgroups of one size.
+    pub subgroups: Option<bool>,
+    /// Bytes of a tensor that the two dispatches of a training pass take at a time, so that the second finds in a cache what the
+    /// first has read; at least one slice, or block of columns.
+    pub group_bytes: Option<u64>,
     /// Convert binary16 by integer arithmetic even where the device's own conversion is exact.
     pub integer_f16: bool,
 }
@@ -52,6 +59,7 @@ impl Tuning {
             ("rows of no rows", self.rows),
             ("tiles of no words", self.tile),
             ("windows of no bytes", self.window_bytes.map(|bytes| u32::from(bytes > 0))),
+            ("groups of no bytes", self.group_bytes.map(|bytes| u32::from(bytes > 0))),
         ] {
             if forced == Some(0) {
                 return refused(what, 0, 1);
@@ -97,12 +105,16 @@ pub struct Plan {
     pub edges: bool,
     /// Whether rows or samples of a tensor are further apart than in a dense one.
     pub strided: bool,
-    /// Words of a row that an invocation walks at once.
+    /// Words that an invocation walks at once: of a row (columns), or of a slice (segments).
     pub strip: u32,
     /// Invocations per workgroup.
     pub workgroup_size: u32,
     /// Invocations that walk a slice, or a column of words, together.
     pub team_size: u32,
+    /// Invocations per subgroup where teams merge by shuffles; 0 where they merge through workgroup memory alone.
+    pub subgroup_size: u32,
+    /// Words that an invocation holds in registers, where reduction, fold and map are one dispatch; else 0.
+    pub held: u32,
     /// Words that one accumulator sums before it is merged.
     pub chunk_words: u32,
     /// Slices (channels).
@@ -115,22 +127,27 @@ pub struct Plan {
     pub tile_words: u32,
     /// Iterations that one invocation runs at most, summed over its loops.
     pub longest_loop: u64,
-    /// What is walked by one dispatch each: one window unless the tensors exceed a binding, or lie in several buffers.
+    /// Whether windows are groups of slices: all dispatches of an operation over one precede those over the next.
+    pub grouped: bool,
+    /// What is walked by one dispatch each: one window unless the tensors exceed a binding, lie in several buffers, or are walked
+    /// in groups.
     pub windows: Vec<Window>,
     /// Why the policy decided so, one decision each.
     pub reasons: Vec<String>,
 }
 
-/// A part of a walk that one dispatch covers. Its values are consecutive in dense tensors.
+/// A part of a walk that one dispatch covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Window {
-    /// Its values, as indices into a dense tensor.
+    /// The range of its values, as indices into a dense tensor: all of them, or, in a group, those of its slices.
     pub elements: Range<u64>,
     /// The first of its slices, and how many it has.
     pub first_slice: u32,
     /// Slices in the window.
     pub slices: u32,
+    /// The first of its words of a row (columns).
+    pub first_column: u32,
     /// The first of its tiles among those of a slice.
     pub first_split: u32,
     /// Tiles per slice in the window.
@@ -161,6 +178,18 @@ pub struct Window {
     pub grid: [u32; 2],
 }
 
+impl Window {
+    /// Whether every tile of segments has a whole number of steps of so many words.
+    pub(super) fn has_steps(&self, tile_words: u64, step: u64) -> bool {
+        let (slice, span) = (u64::from(self.slice_words), u64::from(self.span_words));
+        let whole = |words: u64| {
+            (words < tile_words || tile_words.is_multiple_of(step))
+                && (words % tile_words).is_multiple_of(step)
+        };
+        whole(span.min(slice)) && whole(slice % span)
+    }
+}
+
 impl Plan {
     /// Partial results per slice.
     pub fn partials(&self) -> u32 {
@@ -183,13 +212,20 @@ impl fmt::Display for Plan {
         if self.strip > 1 {
             write!(f, " strip{}", self.strip)?;
         }
-        write!(f, " wg{workgroup_size} team{team_size} slices {slices}")?;
+        write!(f, " wg{workgroup_size} team{team_size}")?;
+        for (size, name) in [(self.subgroup_size, "subgroup"), (self.held, "held")] {
+            if size > 0 {
+                write!(f, " {name}{size}")?;
+            }
+        }
+        write!(f, " slices {slices}")?;
         if self.records > self.slices {
             write!(f, " ({} rows as one)", self.records / self.slices)?;
         }
         write!(f, " x splits {splits} tile {tile_words} words")?;
         match self.windows.as_slice() {
             [window] => write!(f, " grid {}x{}", window.grid[0], window.grid[1])?,
+            windows if self.grouped => write!(f, " groups {}", windows.len())?,
             windows => write!(f, " windows {}", windows.len())?,
         }
         write!(f, " loop {longest_loop}")

@@ -3,7 +3,10 @@
 use super::geometry::{Geometry, Words};
 use super::plan::Window;
 use super::problem::Pattern;
-use super::tuned::{min_tile_rounds, target_workgroups, workgroup_size};
+use super::resident::plan_resident;
+use super::tuned::{
+    group_bytes, merges_by_shuffles, min_tile_rounds, most_strips, target_workgroups, workgroup_size,
+};
 use super::windows::{Cutter, Tiles, grid, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
 use crate::dtype::DType;
@@ -24,6 +27,9 @@ const TREE_ITERATIONS: u64 = 64;
 /// [`Error::TooLarge`] if the walk cannot be addressed or dispatched, [`Error::MissingCapability`] if a forced
 /// workgroup size exceeds the device.
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
+    if let Some(plan) = plan_resident(walk, capabilities, tuning)? {
+        return Ok(plan);
+    }
     match plan_once(walk, capabilities, tuning) {
         // Shorter walks of larger teams instead: slower, and possible; at last without strips.
         Err(error @ Error::TooLarge { limit_name: LOOP_LIMIT, .. }) if tuning.team_size.is_none() => {
@@ -51,7 +57,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
 
 const LOOP_LIMIT: &str = "loop limit";
 
-fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
+pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     tuning.check()?;
     let mut reasons = Vec::new();
     let words = Words::choose(walk, tuning, &mut reasons);
@@ -72,11 +78,12 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
     // within its bound with room to spare, and cost nothing measurable.
     let chunk_words = if walk.pattern.is_columns() { CHUNK_VALUES / 2 } else { CHUNK_VALUES / words.width };
 
-    // An invocation runs one iteration per word, or one and as many as a strip has per row, and a few per chunk; before
+    // An invocation runs one iteration per word, or one and as many as a strip has per step, and a few per chunk; before
     // that, for each word of its strip and each of its share of the partial results, one and one per component. Compilers
     // unroll most of the short loops, but that is not promised.
     let strip = u64::from(geometry.strip);
-    let per_word = if strip > 1 { 1 + strip } else { 1 };
+    let per_step = |strip: u64| if strip > 1 { 1 + strip } else { 1 };
+    let per_word = per_step(strip);
     let per_chunk = 2 * strip;
     let chunk = u64::from(chunk_words);
     let iterations = |rounds: u64, splits: u64| {
@@ -113,10 +120,14 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
         Some(forced) => forced_tiles(walk, &geometry, forced.into(), &mut reasons)?,
         None => choose_tiles(walk, &words, &geometry, splits, lanes, most_words, window),
     };
-    let cutter =
-        Cutter { walk, words: &words, geometry: &geometry, tiles, teams, capabilities, limit, room, most };
+    let group = match fits && walk.parts.len() == 1 {
+        true => choose_group(walk, &words, &geometry, teams, capabilities, tuning, &mut reasons),
+        false => None,
+    };
+    let (words, geometry) = (&words, &geometry);
+    let cutter = Cutter { walk, words, geometry, tiles, teams, capabilities, limit, room, most, group };
     let (windows, splits) = cutter.cut()?;
-    if windows.len() > 1 {
+    if windows.len() > 1 && group.is_none() {
         reasons.push(format!(
             "windows: {} of {} buffers, each of at most {limit} bytes, cut between tiles",
             windows.len(),
@@ -129,7 +140,27 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
         }
         Tiles::Whole(words) | Tiles::OfRuns { words, .. } => words,
     };
-    let longest_loop = iterations(tile_words.min(slice_words).div_ceil(lanes), splits);
+    let rounds = tile_words.min(slice_words).div_ceil(lanes);
+    let mut longest_loop = iterations(rounds, splits);
+    let mut strip = strip;
+    if !walk.pattern.is_columns() {
+        // A step of several words is one iteration more.
+        let with = |words: u32| longest_loop + rounds / u64::from(words);
+        let room = capabilities.max_loop_iterations.saturating_sub(TREE_ITERATIONS);
+        let longest = tuning.strip.unwrap_or(most_strips(false, capabilities));
+        let possible = |&words: &u32| {
+            words <= longest
+                && with(words) < room
+                && windows.iter().all(|window| window.has_steps(tile_words, lanes * u64::from(words)))
+        };
+        if let Some(words) = [8, 4, 2].into_iter().find(possible) {
+            reasons.push(format!(
+                "steps: {words} words of each invocation; every tile is a whole number of them"
+            ));
+            longest_loop = with(words);
+            strip = words.into();
+        }
+    }
     if longest_loop + strip * TREE_ITERATIONS >= capabilities.max_loop_iterations {
         return Err(Error::TooLarge {
             what: "a channel of x",
@@ -146,15 +177,18 @@ fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Resul
         width: words.width,
         edges: words.edges || geometry.incomplete,
         strided: walk.strided,
-        strip: geometry.strip,
+        strip: strip as u32,
         workgroup_size,
         team_size,
+        subgroup_size: choose_subgroups(walk, team_size, workgroup_size, capabilities, tuning, &mut reasons),
+        held: 0,
         chunk_words,
         slices: narrow(geometry.slices)?,
         records: narrow(geometry.records)?,
         splits: narrow(splits)?,
         tile_words: narrow(tile_words)?,
         longest_loop,
+        grouped: group.is_some() && windows.len() > 1,
         windows,
         reasons,
     })
@@ -262,19 +296,19 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Plans one team per slice that folds `partials` records: in teams of `team_size`, so that it merges in the same order, to
+/// Plans one team per slice that folds `partials` records: in teams, and with subgroups, of given sizes, so that it merges in the same order, to
 /// the same bits, as the prologue of a walk with teams of this size.
 pub(crate) fn plan_per_slice(
     slices: u64,
     partials: u32,
-    team_size: u32,
+    (team_size, subgroup_size): (u32, u32),
     dtype: DType,
     capabilities: &Capabilities,
     tuning: &Tuning,
 ) -> Result<Plan> {
     tuning.check()?;
     let mut reasons = Vec::new();
-    let team_size = if partials > 1 { team_size } else { 1 };
+    let (team_size, subgroup_size) = if partials > 1 { (team_size, subgroup_size) } else { (1, 0) };
     let workgroup_size = workgroup_size(1, capabilities, tuning, &mut reasons)?.next_multiple_of(team_size);
     reasons.push(format!("team: {team_size}, as in the walk before, for {partials} partial results"));
     let blocks = slices.div_ceil(u64::from(workgroup_size / team_size));
@@ -282,6 +316,7 @@ pub(crate) fn plan_per_slice(
         elements: 0..slices,
         first_slice: 0,
         slices: narrow(slices)?,
+        first_column: 0,
         first_split: 0,
         splits: 1,
         first_row: 0,
@@ -306,15 +341,82 @@ pub(crate) fn plan_per_slice(
         strip: 1,
         workgroup_size,
         team_size,
+        subgroup_size,
+        held: 0,
         chunk_words: 1,
         slices: narrow(slices)?,
         records: narrow(slices)?,
         splits: 1,
         tile_words: 1,
         longest_loop: partials.div_ceil(team_size).into(),
+        grouped: false,
         windows: vec![window],
         reasons,
     })
+}
+
+/// Invocations of a subgroup, if teams merge by shuffles; else 0.
+fn choose_subgroups(
+    walk: &Walk,
+    team_size: u32,
+    workgroup_size: u32,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+    reasons: &mut Vec<String>,
+) -> u32 {
+    let wanted = tuning.subgroups.unwrap_or(merges_by_shuffles(capabilities));
+    let Some(size) = capabilities.subgroup_size.filter(|_| wanted && team_size > 1) else { return 0 };
+    // Of a column, neighbouring members of a team are as far apart as a workgroup has teams.
+    let apart = if walk.pattern.is_columns() { workgroup_size / team_size } else { 1 };
+    if !team_size.is_power_of_two() || !workgroup_size.is_power_of_two() || 2 * apart > size {
+        return 0;
+    }
+    reasons.push(format!(
+        "merge: shuffles in subgroups of {size}, {} members of a team in each",
+        team_size.min(size / apart)
+    ));
+    size
+}
+
+/// Slices, or words of a row, that both dispatches of a training pass walk before the next: so many that they have the bytes
+/// that a cache keeps, of every tensor. `None` for all of them.
+fn choose_group(
+    walk: &Walk,
+    words: &Words,
+    geometry: &Geometry,
+    teams: u64,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+    reasons: &mut Vec<String>,
+) -> Option<u64> {
+    let bytes = tuning.group_bytes.or(group_bytes(capabilities))?;
+    // Inference, copies and moments read what they read once.
+    walk.held?;
+    // Slices that share a word belong to one group: every fourth begins with a word, in each sample that does.
+    let width = u64::from(words.width);
+    let whole = match walk.pattern {
+        Pattern::Run { .. } => return None,
+        Pattern::Segments { slices, inner, .. } if words.edges => {
+            if walk.parts[0].phase != 0 || !(slices * inner).is_multiple_of(width) {
+                return None;
+            }
+            teams.next_multiple_of(width)
+        }
+        // A channel of several rows as one is in several columns.
+        Pattern::Columns { .. } if geometry.records != geometry.slices => return None,
+        Pattern::Segments { .. } | Pattern::Columns { .. } => teams,
+    };
+    let each = geometry.elements / geometry.columns * walk.dtype.size();
+    let group = (bytes / each.max(1) / whole * whole).max(whole);
+    if group >= geometry.columns {
+        return None;
+    }
+    reasons.push(format!(
+        "groups: of {group} of {} slices or columns, {} bytes of a tensor, for the cache",
+        geometry.columns,
+        group * each
+    ));
+    Some(group)
 }
 
 /// Workgroups per slice, or per block of columns.
@@ -364,6 +466,9 @@ mod tests {
         tile: None,
         window_bytes: None,
         integer_f16: false,
+        resident: None,
+        subgroups: None,
+        group_bytes: None,
     };
 
     fn walk(dims: &[usize], layout: Layout) -> Walk {
@@ -406,10 +511,21 @@ mod tests {
         for (name, capabilities) in table::ALL {
             for dims in SHAPES {
                 for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-                    let plan = plan_walk(&in_layout(dims, layout), &capabilities, &FREE).unwrap();
+                    let walk = in_layout(dims, layout);
+                    let plan = plan_walk(&walk, &capabilities, &FREE).unwrap();
                     lines += &format!("{name} {layout} {dims:?}\n    {plan}\n");
                     for reason in &plan.reasons {
                         lines += &format!("        {reason}\n");
+                    }
+                    // Training passes, where they are planned otherwise.
+                    for (pass, held) in [("forward", 1), ("backward", 2)] {
+                        let trained =
+                            plan_walk(&Walk { held: Some(held), ..walk.clone() }, &capabilities, &FREE);
+                        let trained = trained.unwrap();
+                        if trained != plan {
+                            lines += &format!("    {pass}: {trained}\n");
+                            lines += &format!("        {}\n", trained.reasons.last().unwrap());
+                        }
                     }
                 }
             }
@@ -437,6 +553,16 @@ mod tests {
             // With edges, a run may touch a word less than it has.
             let words = span + u64::from(p.edges);
             assert!((u64::from(window.span_tiles) - 1) * tile < words, "an empty tile: {p}: {window:?}");
+            if p.walk == WalkKind::Segments && p.strip > 1 {
+                for split in 0..u64::from(window.splits) {
+                    let (before, begin) = (
+                        split / u64::from(window.span_tiles) * span,
+                        split % u64::from(window.span_tiles) * tile,
+                    );
+                    let end = (begin + tile).min(span).min(u64::from(window.slice_words) - before);
+                    assert_eq!((end - begin) % u64::from(p.team_size * p.strip), 0, "{p}: {window:?}");
+                }
+            }
             let groups = u64::from(window.grid[0]) * u64::from(window.grid[1]);
             assert!(groups >= u64::from(window.blocks) * u64::from(window.splits), "{p}");
             let teams = window.blocks * (p.workgroup_size / p.team_size) * p.strip;

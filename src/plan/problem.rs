@@ -85,6 +85,8 @@ pub(crate) struct Walk {
     pub dtype: DType,
     /// How many tensors are walked.
     pub tensors: usize,
+    /// Values that a resident kernel holds for each place of a tensor, where the operation has one.
+    pub held: Option<u32>,
     pub alignment: Alignment,
     /// The ranges of elements that lie in one buffer each, of all tensors, in order.
     pub parts: Vec<Part>,
@@ -175,6 +177,7 @@ impl Walk {
             pattern,
             dtype,
             tensors: tensors.len(),
+            held: None,
             alignment,
             parts,
             strided,
@@ -226,6 +229,7 @@ impl Walk {
             pattern,
             dtype: DType::F32,
             tensors: 2,
+            held: None,
             alignment: Alignment::Same,
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,

@@ -1,6 +1,6 @@
 //! The numbers that a device's speed depends on, each with what was measured.
 
-use super::{Capabilities, Tuning};
+use super::{Capabilities, Plan, Tuning, WalkKind};
 use crate::error::{Error, Result};
 
 /// Bytes of one statistic of the largest value that a team reduces (`Moments`).
@@ -68,8 +68,39 @@ pub(super) fn one_or_all(tensors: usize, capabilities: &Capabilities) -> bool {
 /// Words of a row that an invocation walks at once, at most. A CPU's prefetcher wants memory without gaps: llvmpipe (as above,
 /// `wgnorm bench --layout channels_last --shape 8,256,56,56 --strip N`), inference at strips of 1, 2, 4 and 8: 19, 40, 51 and
 /// 99 % of the copy. Neighbouring invocations of a GPU read neighbouring words together as it is.
-pub(super) fn most_strips(capabilities: &Capabilities) -> u32 {
-    if capabilities.cpu { 8 } else { 1 }
+pub(super) fn most_strips(columns: bool, capabilities: &Capabilities) -> u32 {
+    match columns {
+        _ if !capabilities.cpu => 1,
+        true => 8,
+        false => 4,
+    }
+}
+
+/// Bytes of a tensor that both dispatches of a training pass take at a time, so that the second finds in a cache what the first
+/// has read. `None`: all of it.
+pub(super) fn group_bytes(_capabilities: &Capabilities) -> Option<u64> {
+    None
+}
+
+/// Whether teams merge by shuffles within subgroups rather than through workgroup memory alone.
+pub(super) fn merges_by_shuffles(_capabilities: &Capabilities) -> bool {
+    true
+}
+
+/// Bytes of registers for what a resident kernel holds, per invocation.
+pub(super) const HELD_BYTES: u32 = 256;
+
+/// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
+/// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
+/// would read less than two sectors of memory in a row. Not measured.
+pub(super) fn holds_slices(plan: &Plan, elements: u64, capabilities: &Capabilities) -> bool {
+    let fills = plan.windows.iter().all(|window| window.blocks >= 64);
+    let small = elements * plan.dtype.size() <= 1 << 20;
+    let columns = plan.workgroup_size / plan.team_size;
+    let wide = plan.walk == WalkKind::Segments
+        || plan.width == 4 && u64::from(columns * plan.width) * plan.dtype.size() >= 64
+        || plan.windows.iter().all(|window| columns >= window.run_words);
+    !capabilities.cpu && (fills || small) && wide
 }
 
 /// Neighbouring words of a row that a workgroup walks: as many as a vector of a CPU has; on a GPU 512 bytes, where the

@@ -30,6 +30,8 @@ pub(super) struct Cutter<'a> {
     pub room: u64,
     /// Bytes that a window can have on the device: it has at least one tile.
     pub most: u64,
+    /// Slices (segments), or words of a row (columns), that a group has, where all tensors fit into a window.
+    pub group: Option<u64>,
 }
 
 impl Cutter<'_> {
@@ -127,7 +129,11 @@ impl Cutter<'_> {
             window.slice_stride = 1;
             window.run_stride = window.run_words;
             window.inner = narrow(inner)?;
-            self.finish(windows, window, run_words)?;
+            let group = self.group.unwrap_or(run_words);
+            for column in (0..run_words).step_by(group as usize) {
+                let window = Window { first_column: narrow(column)?, ..window.clone() };
+                self.finish(windows, window, group.min(run_words - column))?;
+            }
             first += tiles;
         }
         Ok(all_tiles)
@@ -172,6 +178,17 @@ impl Cutter<'_> {
                 window.inner = narrow(inner)?;
                 Ok(window)
             };
+        if let Some(group) = self.group {
+            let last = (samples - 1) * sample;
+            for first in (0..slices).step_by(group as usize) {
+                let many = group.min(slices - first);
+                let elements = first * inner..last + (first + many) * inner;
+                let mut window = whole(elements, first, many, samples)?;
+                (window.first_split, window.splits) = (narrow(split)?, narrow(all_tiles)?);
+                self.finish(windows, window, many)?;
+            }
+            return Ok(all_tiles);
+        }
         if self.fits(part) || samples_fit > 0 {
             let at_once = if self.fits(part) { samples } else { samples_fit };
             for first in (0..samples).step_by(at_once as usize) {
@@ -272,6 +289,7 @@ impl Cutter<'_> {
             elements,
             first_slice: 0,
             slices: 0,
+            first_column: 0,
             first_split: 0,
             splits: 0,
             first_row: 0,

@@ -12,5 +12,6 @@ mod map;
 mod memory;
 mod numerics;
 mod reduce;
+mod resident;
 mod support;
 mod windows;

@@ -103,7 +103,7 @@ struct Forced {
     /// Channels last: times the fewest rows that are whole words are taken as one
     #[arg(long, value_name = "N")]
     rows: Option<u32>,
-    /// Channels last: words of a row that an invocation walks at once, 1, 2, 4 or 8
+    /// Words that an invocation walks at once, 1, 2, 4 or 8
     #[arg(long, value_name = "N")]
     strip: Option<u32>,
     /// Words, or rows, per tile, instead of a number of workgroups per slice
@@ -112,6 +112,15 @@ struct Forced {
     /// Bytes of a tensor that one dispatch binds at most
     #[arg(long, value_name = "BYTES")]
     window_bytes: Option<u64>,
+    /// Bytes of a tensor that both dispatches of a training pass take at a time, for the cache
+    #[arg(long, value_name = "BYTES")]
+    group_bytes: Option<u64>,
+    /// Whether slices that fit are held in registers: one dispatch for a training pass
+    #[arg(long, value_name = "BOOL")]
+    resident: Option<bool>,
+    /// Whether teams merge by shuffles within subgroups
+    #[arg(long, value_name = "BOOL")]
+    subgroups: Option<bool>,
     /// Convert float16 by integer arithmetic even where the device's own conversion is exact
     #[arg(long)]
     integer_f16: bool,
@@ -119,9 +128,22 @@ struct Forced {
 
 impl Forced {
     fn tuning(&self) -> Tuning {
-        let Self { width, workgroup_size, team_size, splits, rows, strip, tile, window_bytes, integer_f16 } =
-            *self;
-        Tuning { width, workgroup_size, team_size, splits, rows, strip, tile, window_bytes, integer_f16 }
+        let Self { width, workgroup_size, team_size, splits, rows, strip, tile, .. } = *self;
+        let Self { window_bytes, group_bytes, resident, subgroups, integer_f16, .. } = *self;
+        Tuning {
+            width,
+            workgroup_size,
+            team_size,
+            splits,
+            rows,
+            strip,
+            tile,
+            window_bytes,
+            group_bytes,
+            resident,
+            subgroups,
+            integer_f16,
+        }
     }
 }
 

@@ -1,0 +1,14 @@
+// dx through batch statistics, in the x̂ form (collected coefficients like gamma·inv_std³ underflow for channels of large
+// scale):
+//
+//   dx = gamma·inv_std·(dz − Σ dz / n − x̂·Σ dz·x̂ / n)
+
+// The sums divided by the number of values.
+fn means_of(sums: GradientSums) -> GradientSums {
+    return GradientSums(sums.dz / params.count, sums.dz_xhat / params.count);
+}
+
+fn dx_of(at: Cursor, dz: Word, xhat: Word, s: Statistics, mean: GradientSums) -> Word {
+    let centred = dz - spread(at, mean.dz);
+    return fma(-xhat, spread(at, mean.dz_xhat), centred) * spread(at, s.gamma * s.inv_std);
+}

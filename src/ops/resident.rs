@@ -1,0 +1,15 @@
+//! Resident: reduce, fold and map of a training pass in one dispatch (shaders/resident/), where the plan holds slices in
+//! registers.
+
+use crate::gpu::dispatch::Build;
+use crate::gpu::shader::Kernel;
+
+/// Dispatches y from the statistics of x, which is read once.
+pub(crate) fn forward(build: &mut Build<'_>) {
+    build.dispatch(Kernel::ResidentForward);
+}
+
+/// Dispatches all gradients through batch statistics, with x and dy read once.
+pub(crate) fn backward(build: &mut Build<'_>) {
+    build.dispatch(Kernel::ResidentBackward);
+}
