@@ -10,7 +10,7 @@ use crate::gpu::dispatch::{Prepared, scoped};
 use crate::gpu::pipelines::PipelineCache;
 use crate::gpu::probe::{self, Probes};
 use crate::gpu::readback;
-use crate::plan::{Capabilities, Tuning};
+use crate::plan::{Capabilities, Op, Plan, Tuning, Walk, plan_walk};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -139,6 +139,42 @@ impl Context {
     /// What is forced instead of planned.
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
+    }
+
+    /// How an operation of a batch-norm layer over x, and tensors like it, would be planned, and so what
+    /// [workspace](Plan::workspace_bytes) it would allocate. Nothing is compiled or allocated. `None` if x is empty.
+    ///
+    /// Tensors at other places of 16-byte words than x, or in more buffers, are planned otherwise; what was prepared
+    /// [says](Prepared::plan) how.
+    ///
+    /// ```
+    /// let context = wgnorm::Context::headless_blocking()?;
+    /// let x = context.block_on(context.zeros(&[8, 64, 56, 56]))?;
+    /// let plan = context.plan(wgnorm::Op::TrainForward, &x, false)?.unwrap();
+    /// assert!(plan.workspace_bytes(wgnorm::Op::TrainForward) <= 8 * 64 * 56 * 56 * 4 / 100);
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::ForeignDevice`], [`Error::TooLarge`], [`Error::MissingCapability`].
+    pub fn plan(&self, op: Op, x: &Tensor, residual: bool) -> Result<Option<Plan>> {
+        x.check_device("x", self)?;
+        let view = x.channels()?;
+        if view.elements() == 0 {
+            return Ok(None);
+        }
+        let residuals = usize::from(residual);
+        let (tensors, held) = match op {
+            Op::TrainForward => (2 + residuals, Some(1)),
+            Op::TrainBackward => (3 + 2 * residuals, Some(2)),
+            Op::FrozenBackward => (3 + 2 * residuals, None),
+            Op::Inference => (2 + residuals, None),
+            Op::Moments => (1, None),
+            Op::Copy => (2, None),
+        };
+        let alignment = self.capabilities().storage_alignment;
+        let walk = Walk { held, ..Walk::channels(view, &vec![x; tensors], alignment) };
+        plan_walk(&walk, self.capabilities(), self.tuning()).map(Some)
     }
 
     /// Whether the device's own conversion of binary16 rounds to the nearest even, overflows to infinity and keeps subnormal

@@ -8,7 +8,7 @@ use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::readback;
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, reduce};
-use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
 
 /// Moments of one channel: count, mean and biased variance.
@@ -38,6 +38,8 @@ impl ChannelMoments {
         f64::from(self.var) * self.count as f64 / self.count.saturating_sub(1).max(1) as f64
     }
 }
+
+const _: () = assert!(size_of::<MomentsRecord>() as u64 == MOMENTS_BYTES);
 
 /// Rust twin of `MomentsRecord` in shaders/lib/moments.wgsl.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

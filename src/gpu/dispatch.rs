@@ -27,6 +27,7 @@ pub struct Prepared {
     /// `None` if there is nothing to do, because the tensor is empty.
     plan: Option<Plan>,
     traffic: Traffic,
+    workspace_bytes: u64,
     steps: Vec<Step>,
 }
 
@@ -40,7 +41,14 @@ struct Step {
 impl Prepared {
     /// An operation on an empty tensor.
     pub(crate) fn nothing(context: &Context, op: Op) -> Self {
-        Self { home: context.id(), op, plan: None, traffic: Traffic::default(), steps: Vec::new() }
+        Self {
+            home: context.id(),
+            op,
+            plan: None,
+            traffic: Traffic::default(),
+            workspace_bytes: 0,
+            steps: Vec::new(),
+        }
     }
 
     /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
@@ -78,6 +86,11 @@ impl Prepared {
     /// Bytes that the operation moves.
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// Bytes of device memory that it holds for partial results: [`Plan::workspace_bytes`].
+    pub fn workspace_bytes(&self) -> u64 {
+        self.workspace_bytes
     }
 
     /// Keys of the kernels, one per dispatch, in order.
@@ -233,7 +246,15 @@ impl<'c> Build<'c> {
             steps
         })
         .await?;
-        Ok(Prepared { home: context.id(), op: self.op, plan: Some(self.plan), traffic, steps })
+        let workspace_bytes = self.scratch_bytes;
+        Ok(Prepared {
+            home: context.id(),
+            op: self.op,
+            plan: Some(self.plan),
+            traffic,
+            workspace_bytes,
+            steps,
+        })
     }
 
     /// What a dispatch binds in each window. Where a tensor lies in several buffers, windows may differ in the variant.

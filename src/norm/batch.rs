@@ -137,6 +137,11 @@ impl TrainForward {
         self.prepared.traffic()
     }
 
+    /// Bytes of device memory that it holds for partial results: [`Plan::workspace_bytes`].
+    pub fn workspace_bytes(&self) -> u64 {
+        self.prepared.workspace_bytes()
+    }
+
     /// Keys of the kernels, one per dispatch, in order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.prepared.kernels()

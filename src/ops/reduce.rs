@@ -4,14 +4,11 @@
 use crate::gpu::dispatch::Build;
 use crate::gpu::shader::{Kernel, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::moments::MomentsRecord;
-
-/// Bytes of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
-const GRADIENT_SUMS_BYTES: u64 = 8;
+use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 
 /// Dispatches the moments of x into scratch, one record per slice (or component) and tile.
 pub(crate) fn moments(build: &mut Build<'_>) {
-    build.scratch(partials(build) * size_of::<MomentsRecord>() as u64);
+    build.scratch(partials(build) * MOMENTS_BYTES);
     build.dispatch(Kernel::ReduceMoments);
 }
 

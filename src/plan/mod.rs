@@ -12,6 +12,7 @@ mod tuned;
 mod windows;
 
 pub use capabilities::Capabilities;
+pub(crate) use plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
 pub(crate) use problem::Walk;

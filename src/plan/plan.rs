@@ -3,8 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::Op;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+
+/// Bytes of `MomentsRecord` in shaders/lib/moments.wgsl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
+pub(crate) const MOMENTS_BYTES: u64 = 24;
+pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
 /// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
@@ -194,6 +199,19 @@ impl Plan {
     /// Partial results per slice.
     pub fn partials(&self) -> u32 {
         self.splits * (self.records / self.slices)
+    }
+
+    /// Bytes of partial results that an operation with this plan allocates when it is prepared.
+    pub fn workspace_bytes(&self, op: Op) -> u64 {
+        let records = u64::from(self.records) * u64::from(self.splits);
+        match op {
+            _ if self.held > 0 => 0,
+            // A single partial result is the result.
+            Op::Moments if self.partials() == 1 => 0,
+            Op::TrainForward | Op::Moments => records * MOMENTS_BYTES,
+            Op::TrainBackward | Op::FrozenBackward => records * GRADIENT_SUMS_BYTES,
+            Op::Inference | Op::Copy => 0,
+        }
     }
 }
 

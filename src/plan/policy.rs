@@ -1,7 +1,7 @@
 //! How a problem is cut into workgroups: a pure function of the problem, the capabilities and what the caller forces.
 
 use super::geometry::{Geometry, Words};
-use super::plan::Window;
+use super::plan::{MOMENTS_BYTES, Window};
 use super::problem::Pattern;
 use super::resident::plan_resident;
 use super::tuned::{
@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 
 /// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wgsl allows for 64.
 const CHUNK_VALUES: u32 = 64;
-/// Bytes of a partial result in memory (`MomentsRecord`).
-const RECORD_BYTES: u64 = 24;
+/// Part of a tensor, of those above so many bytes, that its workspace may take.
+const WORKSPACE_PART: u64 = 100;
+const WORKSPACE_FROM: u64 = 4 << 20;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
 const LOOP_MARGIN: u64 = 16384;
 /// Iterations of the tree and the edges at most, for each word of a strip.
@@ -436,13 +437,16 @@ fn choose_splits(
     // Every workgroup of a slice reads and merges the partial results of all: what they read should stay below a quarter
     // of the tensor, and each invocation's merges below an eighth of its words.
     let bytes = geometry.elements * size;
-    let readable = (bytes / (4 * RECORD_BYTES * geometry.records * repeat)).isqrt();
+    let readable = (bytes / (4 * MOMENTS_BYTES * geometry.records * repeat)).isqrt();
+    let part = if bytes > WORKSPACE_FROM { WORKSPACE_PART } else { 1 };
+    let small = bytes / (part * MOMENTS_BYTES * geometry.records);
     let mergeable = (geometry.slice_words / (8 * repeat)).isqrt().max(lanes / repeat);
     let limits = [
         (wanted, format!("to have {target} workgroups")),
         (worthwhile, format!("at least {rounds} words for each invocation")),
         (readable, "partial results are read by every workgroup of a slice".to_owned()),
         (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
+        (small, format!("partial results take no more than 1/{part} of a tensor")),
     ];
     let (splits, why) = limits.into_iter().min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
@@ -451,6 +455,7 @@ fn choose_splits(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Op;
     use super::super::capabilities::table;
     use super::super::problem::{Alignment, Part, Pattern};
     use super::*;
@@ -503,6 +508,23 @@ mod tests {
             dims.push(channels);
         }
         walk(&dims, layout)
+    }
+
+    #[test]
+    fn workspaces_are_small() {
+        for (name, capabilities) in table::ALL {
+            for dims in SHAPES {
+                for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                    let walk = in_layout(dims, layout);
+                    let bytes = 4 * walk.pattern.elements();
+                    let plan = plan_walk(&walk, &capabilities, &FREE).unwrap();
+                    let workspace = plan.workspace_bytes(Op::TrainForward);
+                    if bytes > 4 << 20 {
+                        assert!(100 * workspace <= bytes, "{name} {layout} {dims:?}: {workspace}: {plan}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The numbers that a device's speed depends on, each with what was measured.
 
 use super::{Capabilities, Plan, Tuning, WalkKind};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Bytes of one statistic of the largest value that a team reduces (`Moments`).
@@ -92,7 +93,7 @@ pub(super) const HELD_BYTES: u32 = 256;
 
 /// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
 /// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
-/// would read less than two sectors of memory in a row. Not measured.
+/// would read less than two sectors of memory in a row, or 16-bit values are stored one by one. Not measured.
 pub(super) fn holds_slices(plan: &Plan, elements: u64, capabilities: &Capabilities) -> bool {
     let fills = plan.windows.iter().all(|window| window.blocks >= 64);
     let small = elements * plan.dtype.size() <= 1 << 20;
@@ -100,7 +101,8 @@ pub(super) fn holds_slices(plan: &Plan, elements: u64, capabilities: &Capabiliti
     let wide = plan.walk == WalkKind::Segments
         || plan.width == 4 && u64::from(columns * plan.width) * plan.dtype.size() >= 64
         || plan.windows.iter().all(|window| columns >= window.run_words);
-    !capabilities.cpu && (fills || small) && wide
+    let stores = plan.width == 4 || plan.dtype == DType::F32;
+    !capabilities.cpu && (fills || small) && wide && stores
 }
 
 /// Neighbouring words of a row that a workgroup walks: as many as a vector of a CPU has; on a GPU 512 bytes, where the

@@ -138,6 +138,13 @@ impl Operation {
         }
     }
 
+    fn workspace_bytes(&self) -> u64 {
+        match self {
+            Self::Train(forward) => forward.workspace_bytes(),
+            Self::Other(prepared) => prepared.workspace_bytes(),
+        }
+    }
+
     fn plan(&self) -> Option<&Plan> {
         match self {
             Self::Train(forward) => forward.plan(),
@@ -321,6 +328,11 @@ impl Case<'_, '_> {
     pub fn tensor_bytes(&self) -> u64 {
         let Cases { data, sets, .. } = &*self.cases;
         self.traffic().floor_bytes - if data.variant.in_place { sets[0].x.byte_len() } else { 0 }
+    }
+
+    /// Bytes that it allocates for partial results.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.operations[0].workspace_bytes()
     }
 
     pub fn plan(&self) -> Option<&Plan> {

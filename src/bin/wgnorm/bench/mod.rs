@@ -330,6 +330,7 @@ impl Bench<'_> {
         report.kernels = case.kernels();
         (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
         report.tensor_bytes = case.tensor_bytes();
+        report.workspace_bytes = case.workspace_bytes();
         match case.check() {
             Ok(ratio) => report.check_ratio = Some(ratio),
             Err(wrong) => {

@@ -46,6 +46,8 @@ pub struct CaseReport {
     pub plan_bytes: u64,
     /// Bytes of the tensors of the shape of x that the operation binds.
     pub tensor_bytes: u64,
+    /// What the operation allocates for partial results.
+    pub workspace_bytes: u64,
     /// Whether the result was within its bounds. What was not is not timed, and fails the run.
     pub checked: bool,
     /// What was wrong.
@@ -116,6 +118,7 @@ impl CaseReport {
             floor_bytes: 0,
             plan_bytes: 0,
             tensor_bytes: 0,
+            workspace_bytes: 0,
             checked: false,
             error: None,
             check_ratio: None,
@@ -234,6 +237,7 @@ struct Row<'r> {
     floor_bytes: u64,
     plan_bytes: u64,
     tensor_bytes: u64,
+    workspace_bytes: u64,
     checked: bool,
     error: Option<&'r str>,
     check_ratio: Option<f64>,
@@ -297,6 +301,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         floor_bytes: case.floor_bytes,
         plan_bytes: case.plan_bytes,
         tensor_bytes: case.tensor_bytes,
+        workspace_bytes: case.workspace_bytes,
         checked: case.checked,
         error: case.error.as_deref(),
         check_ratio: case.check_ratio,

@@ -93,7 +93,11 @@ pub fn explanation(report: &CaseReport) {
         println!("    dispatch  {kernel}");
     }
     println!("    moves     {:.2} MiB, at least {:.2}", mib(report.plan_bytes), mib(report.floor_bytes));
-    println!("    tensors   {:.2} MiB", mib(report.tensor_bytes));
+    println!(
+        "    tensors   {:.2} MiB, and {:.3} for partial results",
+        mib(report.tensor_bytes),
+        mib(report.workspace_bytes)
+    );
     for reason in &report.reasons {
         println!("    because   {reason}");
     }

@@ -97,7 +97,8 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
         // A repetition has it; and how a walk is cut among teams does not depend on what is done to an element, so the plain
         // cases have that.
         (_, factor::VARIANT)
-            if ["policy", "split", "teams", "large teams", "phase 3, split"].contains(&variant(b)) =>
+            if ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"]
+                .contains(&variant(b)) =>
         {
             true
         }

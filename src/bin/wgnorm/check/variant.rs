@@ -44,12 +44,12 @@ pub enum Variants {
 }
 
 /// Those that sum in other orders.
-const SUMS: [&str; 5] = ["policy", "scalar", "many splits", "teams", "phase 1"];
+const SUMS: [&str; 7] = ["policy", "resident", "no subgroups", "scalar", "many splits", "teams", "phase 1"];
 
 /// Those that have most workgroups, and longest loops.
 const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large teams", "parts"];
 
-pub fn all() -> [Variant; 16] {
+pub fn all() -> [Variant; 19] {
     let free = Tuning::default();
     // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
@@ -60,6 +60,12 @@ pub fn all() -> [Variant; 16] {
         of("policy", free, Placement::Apart),
         // The same again, for the bits.
         of("repeat", free, Placement::Apart),
+        // Slices held in registers, where they fit: one dispatch for a training pass.
+        of("resident", Tuning { resident: Some(true), workgroup_size: Some(32), ..free }, Placement::Apart),
+        // Teams that merge through workgroup memory alone, as where subgroups have no fixed size.
+        of("no subgroups", Tuning { subgroups: Some(false), ..team }, Placement::Apart),
+        // Reduce and map take a few channels in turn.
+        of("groups", Tuning { group_bytes: Some(1), splits: Some(3), ..team }, Placement::Apart),
         // 4-byte words.
         of("scalar", Tuning { width: Some(1), ..team }, Placement::Apart),
         // Partial results of several workgroups per slice.
