@@ -391,7 +391,7 @@ pub(crate) struct Variant {
     pub edges: bool,
     /// Rows or samples of a tensor are further apart than in a dense one.
     pub strided: bool,
-    /// Words that an invocation walks at once: 1, 2, 4 or 8.
+    /// Words that an invocation walks at once: 1, 2, 4, 8 or 16.
     pub strip: u32,
     pub workgroup_size: u32,
     pub team_size: u32,
@@ -750,7 +750,7 @@ mod tests {
                         continue;
                     }
                     for (workgroup_size, team_size, strip) in
-                        [(8, 1, 1), (8, 1, 8), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
+                        [(8, 1, 1), (8, 1, 16), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
                     {
                         // Words of two slices need the statistics of both.
                         let resident = kernel.is_resident();

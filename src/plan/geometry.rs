@@ -1,7 +1,7 @@
 //! A walk in words: how wide they are, how many, and which invocations walk what together.
 
 use super::problem::{Alignment, Part, Pattern};
-use super::tuned::{column_words, most_strips, one_or_all, team_rounds};
+use super::tuned::{column_words, most_column_strips, one_or_all, team_rounds};
 use super::{Capabilities, Tuning, Walk};
 use crate::error::{Error, Result};
 
@@ -236,8 +236,9 @@ fn column_team(
     };
     // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
     // none, which needs no masks.
-    let longest = tuning.strip.unwrap_or(most_strips(true, capabilities));
-    let mut strips = [8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
+    let bytes = slices * rows * walk.dtype.size();
+    let longest = tuning.strip.unwrap_or(most_column_strips(row(whole), bytes, capabilities));
+    let mut strips = [16, 8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
     let chosen = strips.find_map(|strip| {
         let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
         enough(0.0).or_else(|| enough(0.125)).map(|&repeat| (repeat, strip))

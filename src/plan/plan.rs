@@ -26,7 +26,7 @@ pub struct Tuning {
     pub splits: Option<u32>,
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
-    /// Words that an invocation walks at once at most, 1, 2, 4 or 8: channels last words of a row, as many as leave no more than
+    /// Words that an invocation walks at once at most, 1, 2, 4, 8 or 16: channels last words of a row, as many as leave no more than
     /// an eighth of the invocations idle; else words of a slice, as many as all tiles are multiples of.
     pub strip: Option<u32>,
     /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
@@ -54,8 +54,8 @@ impl Tuning {
         if let Some(width) = self.width.filter(|width| ![1, 4].contains(width)) {
             return refused("words of another width than 1 or 4", width, 4);
         }
-        if let Some(strip) = self.strip.filter(|strip| ![1, 2, 4, 8].contains(strip)) {
-            return refused("strips of other than 1, 2, 4 or 8 words", strip, 8);
+        if let Some(strip) = self.strip.filter(|strip| ![1, 2, 4, 8, 16].contains(strip)) {
+            return refused("strips of other than 1, 2, 4, 8 or 16 words", strip, 16);
         }
         for (what, forced) in [
             ("invocations per workgroup", self.workgroup_size),

@@ -5,7 +5,7 @@ use super::plan::{MOMENTS_BYTES, Window};
 use super::problem::Pattern;
 use super::resident::plan_resident;
 use super::tuned::{
-    group_bytes, merges_by_shuffles, min_tile_rounds, most_strips, target_workgroups, workgroup_size,
+    group_bytes, merges_by_shuffles, min_tile_rounds, most_segment_strips, target_workgroups, workgroup_size,
 };
 use super::windows::{Cutter, Tiles, grid, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
@@ -148,13 +148,13 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         // A step of several words is one iteration more.
         let with = |words: u32| longest_loop + rounds / u64::from(words);
         let room = capabilities.max_loop_iterations.saturating_sub(TREE_ITERATIONS);
-        let longest = tuning.strip.unwrap_or(most_strips(false, capabilities));
+        let longest = tuning.strip.unwrap_or(most_segment_strips(capabilities));
         let possible = |&words: &u32| {
             words <= longest
                 && with(words) < room
                 && windows.iter().all(|window| window.has_steps(tile_words, lanes * u64::from(words)))
         };
-        if let Some(words) = [8, 4, 2].into_iter().find(possible) {
+        if let Some(words) = [16, 8, 4, 2].into_iter().find(possible) {
             reasons.push(format!(
                 "steps: {words} words of each invocation; every tile is a whole number of them"
             ));

@@ -66,15 +66,27 @@ pub(super) fn one_or_all(tensors: usize, capabilities: &Capabilities) -> bool {
     capabilities.cpu && tensors >= 4
 }
 
-/// Words of a row that an invocation walks at once, at most. A CPU's prefetcher wants memory without gaps: llvmpipe (as above,
-/// `wgnorm bench --layout channels_last --shape 8,256,56,56 --strip N`), inference at strips of 1, 2, 4 and 8: 19, 40, 51 and
-/// 99 % of the copy. Neighbouring invocations of a GPU read neighbouring words together as it is.
-pub(super) fn most_strips(columns: bool, capabilities: &Capabilities) -> u32 {
-    match columns {
-        _ if !capabilities.cpu => 1,
+/// Words that an invocation of columns walks at once, at most, in a row of `row_words` and a tensor of `bytes`. A CPU's
+/// prefetcher wants memory without gaps: llvmpipe (as above, `wgnorm bench --layout channels_last --shape 8,256,56,56 --strip N`),
+/// inference at strips of 1, 2, 4 and 8: 19, 40, 51 and 99 % of the copy. Rows that strips of 8 do not span need 16, once they
+/// come from memory: (8,512,28,28) at 8 and 16, training forward 49, 52 and 93, 82 %, backward 54, 57 and 90, 84 %, inference
+/// 56, 44 and 105, 102 %; but (8,2048,7,7), of 3 MiB, training backward 89, 79 and 73, 64 %. 32 are faster still in rows of
+/// 4 KiB ((8,1024,14,14) training forward 58, 79 and 81, 95 %) and take a minute to compile instead of 5 s. Neighbouring
+/// invocations of a GPU read neighbouring words together as it is.
+pub(super) fn most_column_strips(row_words: u64, bytes: u64, capabilities: &Capabilities) -> u32 {
+    match capabilities.cpu {
+        false => 1,
+        true if row_words > 64 && bytes > 4 << 20 => 16,
         true => 8,
-        false => 4,
     }
+}
+
+/// Words of a slice that an invocation of segments walks at once, at most. On a CPU the loop around a word costs a third of its
+/// time: llvmpipe (as above, `wgnorm bench --layout channels_first --strip N`), (8,256,56,56), (8,512,28,28), (8,1024,14,14) and
+/// (8,2048,7,7) in total at strips of 1, 2, 4 and 8: training forward 71, 74, 86 and 76 %, backward 72, 81, 86 and 83 %, inference
+/// 81, 86, 101 and 95 %. On a GPU compilers unroll loops as far as it pays; not measured.
+pub(super) fn most_segment_strips(capabilities: &Capabilities) -> u32 {
+    if capabilities.cpu { 4 } else { 1 }
 }
 
 /// Bytes of a tensor that both dispatches of a training pass take at a time, so that the second finds in a cache what the first

@@ -101,14 +101,16 @@ fn the_policy_agrees_with_the_reference_in_channels_last() {
 
 #[test]
 fn long_strips() {
-    // Rows of 64 words, 8 teams of 8 words each on a CPU; the same with words of one value.
+    // Rows of 64 words, 8 teams of 8 words each on a CPU; the same with words of one value; rows of 128 words, 8 of 16.
     let context = trusted_context();
-    let narrow = Tuning { width: Some(1), strip: Some(8), ..Tuning::default() };
-    for (context, channels) in [(context.clone(), 256), (context.with_tuning(narrow), 64)] {
+    let forced = |tuning| context.with_tuning(tuning);
+    let narrow = forced(Tuning { width: Some(1), strip: Some(8), ..Tuning::default() });
+    let longest = forced(Tuning { strip: Some(16), ..Tuning::default() });
+    for (context, channels, strip) in [(context.clone(), 256, 8), (narrow, 64, 8), (longest, 512, 16)] {
         for rows in [9, 65] {
             let inputs = Inputs::of(71, &[rows, channels], LAST);
             let plan = plan_of(&context, &inputs);
-            assert!(plan.strip == 8 || !context.capabilities().cpu, "{plan}");
+            assert!(plan.strip == strip || !context.capabilities().cpu, "{plan}");
             let got = train(&context, &inputs, &mut inputs.layer(&context, OPTIONS));
             assert_train(&format!("{rows} x {channels}"), &inputs, EPS, &got);
         }

@@ -103,7 +103,7 @@ struct Forced {
     /// Channels last: times the fewest rows that are whole words are taken as one
     #[arg(long, value_name = "N")]
     rows: Option<u32>,
-    /// Words that an invocation walks at once, 1, 2, 4 or 8
+    /// Words that an invocation walks at once, 1, 2, 4, 8 or 16
     #[arg(long, value_name = "N")]
     strip: Option<u32>,
     /// Words, or rows, per tile, instead of a number of workgroups per slice
