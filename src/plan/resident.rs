@@ -2,7 +2,7 @@
 
 use super::policy::plan_once;
 use super::problem::Pattern;
-use super::tuned::{HELD_BYTES, holds_slices};
+use super::tuned::{HELD_BYTES, HELD_WORKGROUP_BYTES, holds_slices};
 use super::{Capabilities, Plan, Tuning, Walk};
 use crate::error::{Error, Result};
 
@@ -47,7 +47,8 @@ pub(super) fn plan_resident(
         for most_bytes in [HELD_BYTES / 2, HELD_BYTES] {
             let most = (most_bytes / 4 / copies).min(MOST_VALUES) / width;
             for &workgroup_size in &sizes {
-                if slice > u64::from(most * width) * u64::from(workgroup_size) {
+                let fits = slice <= u64::from(most * width) * u64::from(workgroup_size);
+                if !fits || most_bytes * workgroup_size > HELD_WORKGROUP_BYTES {
                     continue;
                 }
                 let free = Tuning { width: Some(width), workgroup_size: Some(workgroup_size), ..free };

@@ -100,8 +100,10 @@ pub(super) fn merges_by_shuffles(_capabilities: &Capabilities) -> bool {
     true
 }
 
-/// Bytes of registers for what a resident kernel holds, per invocation.
+/// Bytes of registers for what a resident kernel holds: per invocation, and per workgroup, half of what a compute unit of most
+/// GPUs has (256 KiB on NVIDIA since Volta and on AMD since GCN), so that what else it needs has room too.
 pub(super) const HELD_BYTES: u32 = 256;
+pub(super) const HELD_WORKGROUP_BYTES: u32 = 128 << 10;
 
 /// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
 /// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
