@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
+use crate::gpu::disk_cache::{DiskCache, PipelineCacheState};
 use crate::gpu::dispatch::{Prepared, scoped};
 use crate::gpu::pipelines::PipelineCache;
 use crate::gpu::probe;
@@ -43,6 +44,7 @@ struct Shared {
     capabilities: Capabilities,
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
+    disk_cache: DiskCache,
     /// Whether the device's own conversion of binary16 is exact, once that has been found out.
     f16: OnceLock<bool>,
     /// Why the device was lost; only known for devices that the crate opened itself.
@@ -66,7 +68,7 @@ impl Context {
     /// # Errors
     /// As [`Context::headless`].
     pub async fn headless_with(options: &ContextOptions) -> Result<Self> {
-        Self::from_adapter(&adapter::request_adapter(options).await?, options.shader_checks).await
+        Self::from_adapter_with(&adapter::request_adapter(options).await?, options).await
     }
 
     /// Opens a device of its own on one of [`adapters`](crate::adapters), with everything that the adapter allows.
@@ -74,8 +76,16 @@ impl Context {
     /// # Errors
     /// [`Error::RequestDevice`], [`Error::MissingCapability`].
     pub async fn from_adapter(adapter: &wgpu::Adapter, shader_checks: ShaderChecks) -> Result<Self> {
-        let (device, queue) = adapter::request_device(adapter).await?;
-        let context = Self::new(device, queue, shader_checks)?;
+        Self::from_adapter_with(adapter, &ContextOptions { shader_checks, ..ContextOptions::default() }).await
+    }
+
+    /// As [`Context::from_adapter`], with choices; the adapter's name is none of them.
+    ///
+    /// # Errors
+    /// As [`Context::from_adapter`].
+    pub async fn from_adapter_with(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        let (device, queue) = adapter::request_device(adapter, options).await?;
+        let context = Self::from_wgpu_with(device, queue, options)?;
         let lost = context.shared.lost.clone();
         context.device().set_device_lost_callback(move |reason, message| {
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?}: {message}"));
@@ -97,18 +107,28 @@ impl Context {
     /// # Errors
     /// [`Error::MissingCapability`] if the device was opened with limits below WebGPU's defaults.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
-        Self::new(device, queue, ShaderChecks::default())
+        Self::from_wgpu_with(device, queue, &ContextOptions::default())
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, shader_checks: ShaderChecks) -> Result<Self> {
+    /// As [`Context::from_wgpu`], with choices; the adapter's name is none of them. For a pipeline cache the device must have
+    /// been opened with `wgpu::Features::PIPELINE_CACHE`.
+    ///
+    /// # Errors
+    /// As [`Context::from_wgpu`].
+    pub fn from_wgpu_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &ContextOptions,
+    ) -> Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let capabilities = Capabilities::new(&device.limits(), &device.adapter_info())?;
         let shared = Shared {
             id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            disk_cache: DiskCache::open(&device, options.pipeline_cache.as_deref()),
             device,
             queue,
             capabilities,
-            shader_checks,
+            shader_checks: options.shader_checks,
             pipelines: PipelineCache::default(),
             f16: OnceLock::new(),
             lost: Arc::default(),
@@ -156,6 +176,23 @@ impl Context {
         self.shared.pipelines.keys()
     }
 
+    /// What became of [`ContextOptions::pipeline_cache`] when the context was made.
+    pub fn pipeline_cache(&self) -> &PipelineCacheState {
+        self.shared.disk_cache.state()
+    }
+
+    /// Writes what the driver has compiled so far into the directory of [`ContextOptions::pipeline_cache`], in the place of what
+    /// was there. Another process that reads at the same time finds the old file or the new one.
+    ///
+    /// Returns the bytes of the driver's data; `None` if there is no cache ([`PipelineCacheState::Off`],
+    /// [`PipelineCacheState::Unsupported`]).
+    ///
+    /// # Errors
+    /// [`Error::File`]. Nothing else is affected.
+    pub fn save_pipeline_cache(&self) -> Result<Option<u64>> {
+        self.shared.disk_cache.save()
+    }
+
     pub(crate) fn id(&self) -> ContextId {
         self.shared.id
     }
@@ -166,6 +203,10 @@ impl Context {
 
     pub(crate) fn known_f16(&self) -> &OnceLock<bool> {
         &self.shared.f16
+    }
+
+    pub(crate) fn disk_cache(&self) -> &DiskCache {
+        &self.shared.disk_cache
     }
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {

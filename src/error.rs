@@ -1,5 +1,7 @@
 //! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
 
+use std::path::PathBuf;
+
 use crate::activation::Activation;
 use crate::dtype::DType;
 use crate::shape::{Layout, Shape};
@@ -310,6 +312,16 @@ pub enum Error {
         what: String,
         /// What wgpu said.
         message: String,
+    },
+    /// A file that could not be read or written.
+    #[error("cannot {action} {}: {reason}", .path.display())]
+    File {
+        /// `read`, `write` or `create`.
+        action: &'static str,
+        /// The file, or the directory.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
     },
     /// The device is out of memory.
     #[error("out of memory for {what}")]

@@ -31,6 +31,8 @@ mod activation;
 mod context;
 mod dtype;
 mod error;
+#[cfg(not(target_family = "wasm"))]
+mod file;
 mod gpu;
 mod moments;
 mod norm;
@@ -45,6 +47,7 @@ pub use context::Context;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
+pub use gpu::disk_cache::PipelineCacheState;
 pub use gpu::dispatch::Prepared;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{

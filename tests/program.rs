@@ -423,3 +423,38 @@ fn runs_are_compared() {
     assert_eq!(compare("broken.json", &[]).0, 2);
     assert_eq!(compare("report.json", &["--fail-above", "-1"]).0, 2);
 }
+
+#[test]
+fn the_time_to_a_first_result_is_reported() {
+    let (code, report) = report(
+        "first_use",
+        &["bench", "--first-use", "--shape", "2,8,14,14", "--shape", "2,6,7,7", "--samples", "1"],
+    );
+    assert_eq!(code, 0, "{report}");
+    assert_eq!((&report["cases"], &report["total"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    let measured = report["first_use"].as_array().unwrap();
+    let named = |entry: &Value| (entry["layout"].clone(), entry["state"].clone());
+    let states = ["cold", "pipeline_cache", "driver_cache"];
+    let wanted = ["channels_first", "channels_last"]
+        .into_iter()
+        .flat_map(|layout| states.map(|state| (Value::from(layout), Value::from(state))));
+    assert_eq!(measured.iter().map(named).collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    for entry in measured {
+        let at = |key: &str| entry[key]["median"].as_f64().unwrap();
+        assert!(
+            0.0 < at("open_ns") && at("open_ns") < at("first_ns") && at("first_ns") < at("all_ns"),
+            "{entry}"
+        );
+        assert_eq!((&entry["layers"], &entry["runs"]), (&2.into(), &1.into()));
+        assert!(entry["kernels"].as_u64().unwrap() >= 2, "{entry}");
+        let cache = entry["pipeline_cache"].as_str().unwrap();
+        let wanted = match entry["state"].as_str().unwrap() {
+            "cold" => "new",
+            "pipeline_cache" => "loaded",
+            _ => "off",
+        };
+        assert!(cache.starts_with(wanted) || wanted != "off" && cache.starts_with("unsupported"), "{entry}");
+    }
+    assert_eq!(self::code(&["bench", "--first-use", "--op", "inference"]), 2);
+    assert_eq!(self::code(&["bench", "--first-use", "--adapter", "no such adapter"]), 2);
+}

@@ -37,7 +37,7 @@ async fn probe_f16(context: &Context) -> Result<bool> {
             module: &module,
             entry_point: Some("probe_f16"),
             compilation_options: Default::default(),
-            cache: None,
+            cache: context.disk_cache().wgpu(),
         });
         let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("probe_f16"),

@@ -11,6 +11,7 @@ mod layout;
 mod map;
 mod memory;
 mod numerics;
+mod pipeline_cache;
 mod reduce;
 mod support;
 mod windows;

@@ -83,6 +83,7 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
         ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
         ("subgroups", wgpu::Features::SUBGROUP),
         ("shader-f16", wgpu::Features::SHADER_F16),
+        ("pipeline-cache", wgpu::Features::PIPELINE_CACHE),
     ];
     let mut entry = Entry {
         adapter: Adapter::of(&info),

@@ -3,6 +3,7 @@
 
 mod case;
 mod data;
+pub mod first_use;
 mod measure;
 mod naive;
 mod plot;
@@ -73,6 +74,12 @@ pub struct Args {
     explain: bool,
     #[command(flatten)]
     forced: Forced,
+    /// Instead of speed, measures the time from a fresh context to the first y of a training forward pass, of the first layer and
+    /// of all: cold, with the crate's pipeline cache, and with the driver's own. At most 3 runs of each
+    #[arg(long, conflicts_with_all = [
+        "op", "dtype", "cache", "activation", "residual", "in_place", "explain", "csv", "plot", "Forced",
+    ])]
+    first_use: bool,
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -190,6 +197,9 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         })
         .collect();
 
+    if args.first_use {
+        return run_first_use(args, &layers, &layouts);
+    }
     let context = crate::open(args.adapter.as_deref())?.with_tuning(args.forced.tuning());
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
@@ -254,7 +264,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
 
     let date = jiff::Timestamp::now().to_string();
-    let report = Report { adapter, git: commit(), date, cases, total };
+    let report = Report { adapter, git: commit(), date, cases, total, first_use: Vec::new() };
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
@@ -265,6 +275,18 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         plot::write(path, &report)?;
     }
     Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
+}
+
+fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Result<Outcome, Refusal> {
+    let adapter = Adapter::of_context(&crate::open(args.adapter.as_deref())?);
+    println!("on {adapter}");
+    let first_use = first_use::measure(layers, layouts, args.samples, args.adapter.as_deref())?;
+    if let Some(path) = &args.json {
+        let date = jiff::Timestamp::now().to_string();
+        let (cases, total) = (Vec::new(), Vec::new());
+        write_json(path, &Report { adapter, git: commit(), date, cases, total, first_use })?;
+    }
+    Ok(Outcome::Passed)
 }
 
 impl Bench<'_> {
