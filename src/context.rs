@@ -14,6 +14,7 @@ use crate::gpu::readback;
 use crate::plan::{Capabilities, Tuning};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
+use crate::tune::{self, Autotuning, LoadedTunings, PinnedTuning, Pins};
 
 /// A wgpu device and queue, the device's capabilities, and the compiled kernels.
 ///
@@ -30,6 +31,7 @@ use crate::tensor::Tensor;
 pub struct Context {
     shared: Arc<Shared>,
     tuning: Tuning,
+    autotuning: Autotuning,
 }
 
 /// Tells contexts apart. wgpu's own equality of devices does not reach beyond one `wgpu::Instance`.
@@ -45,6 +47,8 @@ struct Shared {
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
     disk_cache: DiskCache,
+    /// Plans that were measured.
+    pins: Pins,
     /// Whether the device's own conversion of binary16 is exact, once that has been found out.
     f16: OnceLock<bool>,
     /// Why the device was lost; only known for devices that the crate opened itself.
@@ -130,16 +134,114 @@ impl Context {
             capabilities,
             shader_checks: options.shader_checks,
             pipelines: PipelineCache::default(),
+            pins: Pins::default(),
             f16: OnceLock::new(),
             lost: Arc::default(),
         };
-        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default() })
+        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default(), autotuning: Autotuning::Off })
     }
 
     /// The same device with plans forced by `tuning`, for tests and measurements.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Self {
-        Self { shared: self.shared.clone(), tuning }
+        Self { tuning, ..self.clone() }
+    }
+
+    /// The same device, with plans that are measured ([`Autotuning::Measure`]) or were ([`Autotuning::Pinned`]). It is meant for layers
+    /// that are made from the returned context; what [`with_tuning`](Self::with_tuning) forces goes before it.
+    ///
+    /// Preparing an operation of a [`BatchNorm`](crate::BatchNorm) or [`FrozenBatchNorm`](crate::FrozenBatchNorm) that is not pinned
+    /// then takes as long as compiling and running up to twelve plans does: seconds where compiling is slow. It runs them on
+    /// scratch tensors that take as much memory as those of the operation, and nothing of the caller's changes. Where there is not that much
+    /// memory, no clock (a browser without timestamps), or the tensors need several dispatches per pass
+    /// ([`Plan::windows`](crate::Plan::windows)), the policy decides as ever. A plan must be 3 % faster than the policy's to replace it.
+    /// Other work on the device at the same time disturbs what is measured.
+    ///
+    /// [`Plan::reasons`](crate::Plan::reasons) says where a plan comes from.
+    ///
+    /// ```
+    /// use wgnorm::{Autotuning, BatchNorm, BatchNormOptions, Context};
+    /// let context = Context::headless_blocking()?.with_autotuning(Autotuning::Measure);
+    /// # let directory = std::env::temp_dir().join(format!("wgnorm-doc-tunings-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory).unwrap();
+    /// # let path = &directory.join("wgnorm.tunings");
+    /// if path.exists() {
+    ///     context.load_tunings(path)?;
+    /// }
+    /// let layer = context.block_on(BatchNorm::new(&context, 4, BatchNormOptions::pytorch()))?.freeze();
+    /// let x = context.block_on(context.upload(&[2, 4, 8], &[0.5; 64]))?;
+    /// let y = context.block_on(layer.forward(&x))?;
+    /// assert_eq!(context.pinned_tunings().len(), 1);
+    /// context.save_tunings(path)?;
+    ///
+    /// // The next process has the same plans, and so the same bits, and measures nothing.
+    /// let next = Context::headless_blocking()?.with_autotuning(Autotuning::Pinned);
+    /// assert_eq!(next.load_tunings(path)?.pinned, 1);
+    /// # std::fs::remove_dir_all(&directory).unwrap();
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_autotuning(&self, autotuning: Autotuning) -> Self {
+        Self { autotuning, ..self.clone() }
+    }
+
+    /// Whether plans are measured.
+    pub fn autotuning(&self) -> Autotuning {
+        self.autotuning
+    }
+
+    /// The problems whose plans are pinned for this device, measured or loaded, sorted.
+    pub fn pinned_tunings(&self) -> Vec<PinnedTuning> {
+        self.shared.pins.all()
+    }
+
+    /// The pinned plans as text, a line each, for [`import_tunings`](Self::import_tunings).
+    pub fn export_tunings(&self) -> String {
+        tune::export(&self.tunings_header(), &self.pinned_tunings(), "")
+    }
+
+    /// Pins plans from a text that [`export_tunings`](Self::export_tunings) made, for all contexts of this device. Lines of another
+    /// adapter, driver or version of this crate, and malformed ones, are left out and reported. What is pinned already stays.
+    ///
+    /// # Errors
+    /// [`Error::Tunings`] if the text is something else; nothing is pinned then.
+    pub fn import_tunings(&self, text: &str) -> Result<LoadedTunings> {
+        let pins = &self.shared.pins;
+        tune::import(text, &self.tunings_header(), |problem, pin| pins.add(problem, pin))
+    }
+
+    /// Writes the pinned plans into a file, in the place of those that it holds for this adapter. What it holds for others stays.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Tunings`] if there is a file and it is something else. It stays as it was then.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn save_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        let (path, header) = (path.as_ref(), self.tunings_header());
+        let others = match crate::file::read(path)? {
+            Some(bytes) => tune::others(&String::from_utf8_lossy(&bytes), &header)?,
+            None => String::new(),
+        };
+        crate::file::replace(path, tune::export(&header, &self.pinned_tunings(), &others).as_bytes())
+    }
+
+    /// As [`import_tunings`](Self::import_tunings), from a file.
+    ///
+    /// # Errors
+    /// [`Error::File`], also if there is none; [`Error::Tunings`] if it is something else. Nothing is pinned then.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn load_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<LoadedTunings> {
+        let path = path.as_ref();
+        match crate::file::read(path)? {
+            Some(bytes) => self.import_tunings(&String::from_utf8_lossy(&bytes)),
+            None => {
+                let reason = "there is no such file".to_owned();
+                Err(Error::File { action: "read", path: path.to_owned(), reason })
+            }
+        }
+    }
+
+    fn tunings_header(&self) -> tune::Header {
+        tune::Header::of(&self.device().adapter_info())
     }
 
     /// The wgpu device.
@@ -207,6 +309,10 @@ impl Context {
 
     pub(crate) fn disk_cache(&self) -> &DiskCache {
         &self.shared.disk_cache
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.shared.pins
     }
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {

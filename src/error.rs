@@ -323,6 +323,14 @@ pub enum Error {
         /// What the operating system said.
         reason: String,
     },
+    /// A text that should hold pinned plans and is something else.
+    #[error("not a text of pinned plans: the first line should be {expected:?}, got {got:?}")]
+    Tunings {
+        /// The first line of such a text.
+        expected: &'static str,
+        /// That of the one that was passed, shortened.
+        got: String,
+    },
     /// The device is out of memory.
     #[error("out of memory for {what}")]
     OutOfMemory {

@@ -41,6 +41,7 @@ mod plan;
 pub mod reference;
 mod shape;
 mod tensor;
+mod tune;
 
 pub use activation::Activation;
 pub use context::Context;
@@ -58,6 +59,7 @@ pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
 pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
+pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 
 /// The wgpu whose types this crate's interface uses.
 pub use wgpu;

@@ -14,4 +14,5 @@ mod numerics;
 mod pipeline_cache;
 mod reduce;
 mod support;
+mod tuning;
 mod windows;

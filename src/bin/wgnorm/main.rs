@@ -9,6 +9,7 @@ mod info;
 mod layout;
 mod random;
 mod report;
+mod tuning;
 
 use std::process::ExitCode;
 

@@ -23,6 +23,8 @@ pub struct Report {
     pub date: String,
     pub cases: Vec<CaseReport>,
     pub total: Vec<TotalReport>,
+    /// Pinned plans, a line each, with `--autotune` or `--tuning-file`.
+    pub tunings: Vec<String>,
     /// Times to the first result, with `--first-use`.
     pub first_use: Vec<FirstUse>,
 }
