@@ -49,6 +49,7 @@ pub struct ContextOptions {
 
 /// An adapter, its driver and the version of this crate, in words: compiled kernels and measured plans are of use to the same
 /// alone.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn identity(info: &wgpu::AdapterInfo) -> String {
     let driver = format!("{} {}", info.driver, info.driver_info);
     format!("{} ({}), {}, wgnorm {}", info.name, info.backend, driver.trim(), env!("CARGO_PKG_VERSION"))
