@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
+use crate::gpu::disk_cache::{DiskCache, PipelineCacheState};
 use crate::gpu::dispatch::{Prepared, scoped};
 use crate::gpu::pipelines::PipelineCache;
 use crate::gpu::probe::{self, Probes};
@@ -13,6 +14,7 @@ use crate::gpu::readback;
 use crate::plan::{Capabilities, Op, Plan, Tuning, Walk, plan_walk};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
+use crate::tune::{self, Autotuning, LoadedTunings, PinnedTuning, Pins};
 
 /// A wgpu device and queue, the device's capabilities, and the compiled kernels.
 ///
@@ -29,6 +31,7 @@ use crate::tensor::Tensor;
 pub struct Context {
     shared: Arc<Shared>,
     tuning: Tuning,
+    autotuning: Autotuning,
 }
 
 /// Tells contexts apart. wgpu's own equality of devices does not reach beyond one `wgpu::Instance`.
@@ -44,6 +47,9 @@ struct Shared {
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
     probes: Probes,
+    disk_cache: DiskCache,
+    /// Plans that were measured.
+    pins: Pins,
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -65,7 +71,7 @@ impl Context {
     /// # Errors
     /// As [`Context::headless`].
     pub async fn headless_with(options: &ContextOptions) -> Result<Self> {
-        Self::from_adapter(&adapter::request_adapter(options).await?, options.shader_checks).await
+        Self::from_adapter_with(&adapter::request_adapter(options).await?, options).await
     }
 
     /// Opens a device of its own on one of [`adapters`](crate::adapters), with everything that the adapter allows.
@@ -73,8 +79,16 @@ impl Context {
     /// # Errors
     /// [`Error::RequestDevice`], [`Error::MissingCapability`].
     pub async fn from_adapter(adapter: &wgpu::Adapter, shader_checks: ShaderChecks) -> Result<Self> {
-        let (device, queue) = adapter::request_device(adapter).await?;
-        let context = Self::new(device, queue, shader_checks)?;
+        Self::from_adapter_with(adapter, &ContextOptions { shader_checks, ..ContextOptions::default() }).await
+    }
+
+    /// As [`Context::from_adapter`], with choices; the adapter's name is none of them.
+    ///
+    /// # Errors
+    /// As [`Context::from_adapter`].
+    pub async fn from_adapter_with(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        let (device, queue) = adapter::request_device(adapter, options).await?;
+        let context = Self::from_wgpu_with(device, queue, options)?;
         let lost = context.shared.lost.clone();
         context.device().set_device_lost_callback(move |reason, message| {
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?}: {message}"));
@@ -96,29 +110,137 @@ impl Context {
     /// # Errors
     /// [`Error::MissingCapability`] if the device was opened with limits below WebGPU's defaults.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
-        Self::new(device, queue, ShaderChecks::default())
+        Self::from_wgpu_with(device, queue, &ContextOptions::default())
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, shader_checks: ShaderChecks) -> Result<Self> {
+    /// As [`Context::from_wgpu`], with choices; the adapter's name is none of them. For a pipeline cache the device must have
+    /// been opened with `wgpu::Features::PIPELINE_CACHE`.
+    ///
+    /// # Errors
+    /// As [`Context::from_wgpu`].
+    pub fn from_wgpu_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &ContextOptions,
+    ) -> Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let capabilities = Capabilities::new(&device.limits(), device.features(), &device.adapter_info())?;
         let shared = Shared {
             id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            disk_cache: DiskCache::open(&device, options.pipeline_cache.as_deref()),
             device,
             queue,
             capabilities,
-            shader_checks,
+            shader_checks: options.shader_checks,
             pipelines: PipelineCache::default(),
             probes: Probes::default(),
+            pins: Pins::default(),
             lost: Arc::default(),
         };
-        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default() })
+        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default(), autotuning: Autotuning::Off })
     }
 
     /// The same device with plans forced by `tuning`, for tests and measurements.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Self {
-        Self { shared: self.shared.clone(), tuning }
+        Self { tuning, ..self.clone() }
+    }
+
+    /// The same device, with plans that are measured ([`Autotuning::Measure`]) or were ([`Autotuning::Pinned`]). It is meant for layers
+    /// that are made from the returned context; what [`with_tuning`](Self::with_tuning) forces goes before it.
+    ///
+    /// Preparing an operation of a [`BatchNorm`](crate::BatchNorm) or [`FrozenBatchNorm`](crate::FrozenBatchNorm) that is not pinned
+    /// then takes as long as compiling and running up to twelve plans does: seconds where compiling is slow. It runs them on
+    /// scratch tensors that take as much memory as those of the operation, and nothing of the caller's changes. Where there is not that much
+    /// memory, no clock (a browser without timestamps), or the tensors need several dispatches per pass
+    /// ([`Plan::windows`](crate::Plan::windows)), the policy decides as ever. A plan must be 3 % faster than the policy's to replace it.
+    /// Other work on the device at the same time disturbs what is measured.
+    ///
+    /// [`Plan::reasons`](crate::Plan::reasons) says where a plan comes from.
+    ///
+    /// ```
+    /// use wgnorm::{Autotuning, BatchNorm, BatchNormOptions, Context};
+    /// let context = Context::headless_blocking()?.with_autotuning(Autotuning::Measure);
+    /// # let directory = std::env::temp_dir().join(format!("wgnorm-doc-tunings-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory).unwrap();
+    /// # let path = &directory.join("wgnorm.tunings");
+    /// if path.exists() {
+    ///     context.load_tunings(path)?;
+    /// }
+    /// let layer = context.block_on(BatchNorm::new(&context, 4, BatchNormOptions::pytorch()))?.freeze();
+    /// let x = context.block_on(context.upload(&[2, 4, 8], &[0.5; 64]))?;
+    /// let y = context.block_on(layer.forward(&x))?;
+    /// assert_eq!(context.pinned_tunings().len(), 1);
+    /// context.save_tunings(path)?;
+    ///
+    /// // The next process has the same plans, and so the same bits, and measures nothing.
+    /// let next = Context::headless_blocking()?.with_autotuning(Autotuning::Pinned);
+    /// assert_eq!(next.load_tunings(path)?.pinned, 1);
+    /// # std::fs::remove_dir_all(&directory).unwrap();
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_autotuning(&self, autotuning: Autotuning) -> Self {
+        Self { autotuning, ..self.clone() }
+    }
+
+    /// Whether plans are measured.
+    pub fn autotuning(&self) -> Autotuning {
+        self.autotuning
+    }
+
+    /// The problems whose plans are pinned for this device, measured or loaded, sorted.
+    pub fn pinned_tunings(&self) -> Vec<PinnedTuning> {
+        self.shared.pins.all()
+    }
+
+    /// The pinned plans as text, a line each, for [`import_tunings`](Self::import_tunings).
+    pub fn export_tunings(&self) -> String {
+        tune::export(&self.tunings_header(), &self.pinned_tunings(), "")
+    }
+
+    /// Pins plans from a text that [`export_tunings`](Self::export_tunings) made, for all contexts of this device. Lines of another
+    /// adapter, driver or version of this crate, and malformed ones, are left out and reported. What is pinned already stays.
+    ///
+    /// # Errors
+    /// [`Error::Tunings`] if the text is something else; nothing is pinned then.
+    pub fn import_tunings(&self, text: &str) -> Result<LoadedTunings> {
+        let pins = &self.shared.pins;
+        tune::import(text, &self.tunings_header(), |problem, pin| pins.add(problem, pin))
+    }
+
+    /// Writes the pinned plans into a file, in the place of those that it holds for this adapter. What it holds for others stays.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Tunings`] if there is a file and it is something else. It stays as it was then.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn save_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        let (path, header) = (path.as_ref(), self.tunings_header());
+        let others = match crate::file::read(path)? {
+            Some(bytes) => tune::others(&String::from_utf8_lossy(&bytes), &header)?,
+            None => String::new(),
+        };
+        crate::file::replace(path, tune::export(&header, &self.pinned_tunings(), &others).as_bytes())
+    }
+
+    /// As [`import_tunings`](Self::import_tunings), from a file.
+    ///
+    /// # Errors
+    /// [`Error::File`], also if there is none; [`Error::Tunings`] if it is something else. Nothing is pinned then.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn load_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<LoadedTunings> {
+        let path = path.as_ref();
+        match crate::file::read(path)? {
+            Some(bytes) => self.import_tunings(&String::from_utf8_lossy(&bytes)),
+            None => {
+                let reason = "there is no such file".to_owned();
+                Err(Error::File { action: "read", path: path.to_owned(), reason })
+            }
+        }
+    }
+
+    fn tunings_header(&self) -> tune::Header {
+        tune::Header::of(&self.device().adapter_info())
     }
 
     /// The wgpu device.
@@ -191,6 +313,23 @@ impl Context {
         self.shared.pipelines.keys()
     }
 
+    /// What became of [`ContextOptions::pipeline_cache`] when the context was made.
+    pub fn pipeline_cache(&self) -> &PipelineCacheState {
+        self.shared.disk_cache.state()
+    }
+
+    /// Writes what the driver has compiled so far into the directory of [`ContextOptions::pipeline_cache`], in the place of what
+    /// was there. Another process that reads at the same time finds the old file or the new one.
+    ///
+    /// Returns the bytes of the driver's data; `None` if there is no cache ([`PipelineCacheState::Off`],
+    /// [`PipelineCacheState::Unsupported`]).
+    ///
+    /// # Errors
+    /// [`Error::File`]. Nothing else is affected.
+    pub fn save_pipeline_cache(&self) -> Result<Option<u64>> {
+        self.shared.disk_cache.save()
+    }
+
     pub(crate) fn id(&self) -> ContextId {
         self.shared.id
     }
@@ -201,6 +340,14 @@ impl Context {
 
     pub(crate) fn probes(&self) -> &Probes {
         &self.shared.probes
+    }
+
+    pub(crate) fn disk_cache(&self) -> &DiskCache {
+        &self.shared.disk_cache
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.shared.pins
     }
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {

@@ -1,5 +1,7 @@
 //! The one error type of the crate: every variant says what was wrong, what was expected and what was got.
 
+use std::path::PathBuf;
+
 use crate::activation::Activation;
 use crate::dtype::DType;
 use crate::shape::{Layout, Shape};
@@ -310,6 +312,24 @@ pub enum Error {
         what: String,
         /// What wgpu said.
         message: String,
+    },
+    /// A file that could not be read or written.
+    #[error("cannot {action} {}: {reason}", .path.display())]
+    File {
+        /// `read`, `write` or `create`.
+        action: &'static str,
+        /// The file, or the directory.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A text that should hold pinned plans and is something else.
+    #[error("not a text of pinned plans: the first line should be {expected:?}, got {got:?}")]
+    Tunings {
+        /// The first line of such a text.
+        expected: &'static str,
+        /// That of the one that was passed, shortened.
+        got: String,
     },
     /// The device is out of memory.
     #[error("out of memory for {what}")]

@@ -31,6 +31,8 @@ mod activation;
 mod context;
 mod dtype;
 mod error;
+#[cfg(not(target_family = "wasm"))]
+mod file;
 mod gpu;
 mod moments;
 mod norm;
@@ -39,12 +41,14 @@ mod plan;
 pub mod reference;
 mod shape;
 mod tensor;
+mod tune;
 
 pub use activation::Activation;
 pub use context::Context;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
+pub use gpu::disk_cache::PipelineCacheState;
 pub use gpu::dispatch::Prepared;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
@@ -55,6 +59,7 @@ pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
 pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
+pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 
 /// The wgpu whose types this crate's interface uses.
 pub use wgpu;

@@ -249,6 +249,25 @@ impl Tensor {
         Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
     }
 
+    /// A tensor of zeros in memory of its own that is walked as this one is: its shape, type, layout and distances, its place in a
+    /// block that bindings begin at, and the end of its buffer.
+    ///
+    /// # Errors
+    /// [`Error::NotContiguous`] for several parts, and those of an allocation.
+    pub(crate) async fn twin(&self, context: &Context) -> Result<Self> {
+        /// WebGPU's coarsest granularity of binding offsets.
+        const BLOCK: u64 = 256;
+        let what = "a tensor to measure with";
+        let [part] = &*self.parts else { return Err(Error::NotContiguous { what }) };
+        let byte_offset = part.byte_offset % BLOCK;
+        let end = byte_offset + self.hull_bytes().unwrap_or(0);
+        let left = part.buffer.size() - (part.byte_offset - byte_offset);
+        let size = end.max(4).next_multiple_of(16).min(left);
+        let buffer = context.create_buffer(what, size, wgpu::BufferUsages::STORAGE).await?;
+        let part = Part { buffer, byte_offset, samples: part.samples.clone() };
+        Ok(Self { parts: Arc::new([part]), ..self.clone() })
+    }
+
     /// Some of the samples (indices of the first axis), as a view of the same memory.
     ///
     /// # Errors

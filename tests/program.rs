@@ -423,3 +423,74 @@ fn runs_are_compared() {
     assert_eq!(compare("broken.json", &[]).0, 2);
     assert_eq!(compare("report.json", &["--fail-above", "-1"]).0, 2);
 }
+
+#[test]
+fn the_time_to_a_first_result_is_reported() {
+    let (code, report) = report(
+        "first_use",
+        &["bench", "--first-use", "--shape", "2,8,14,14", "--shape", "2,6,7,7", "--samples", "1"],
+    );
+    assert_eq!(code, 0, "{report}");
+    assert_eq!((&report["cases"], &report["total"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    let measured = report["first_use"].as_array().unwrap();
+    let named = |entry: &Value| (entry["layout"].clone(), entry["state"].clone());
+    let states = ["cold", "pipeline_cache", "driver_cache"];
+    let wanted = ["channels_first", "channels_last"]
+        .into_iter()
+        .flat_map(|layout| states.map(|state| (Value::from(layout), Value::from(state))));
+    assert_eq!(measured.iter().map(named).collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    for entry in measured {
+        let at = |key: &str| entry[key]["median"].as_f64().unwrap();
+        assert!(
+            0.0 < at("open_ns") && at("open_ns") < at("first_ns") && at("first_ns") < at("all_ns"),
+            "{entry}"
+        );
+        assert_eq!((&entry["layers"], &entry["runs"]), (&2.into(), &1.into()));
+        assert!(entry["kernels"].as_u64().unwrap() >= 2, "{entry}");
+        let cache = entry["pipeline_cache"].as_str().unwrap();
+        let wanted = match entry["state"].as_str().unwrap() {
+            "cold" => "new",
+            "pipeline_cache" => "loaded",
+            _ => "off",
+        };
+        assert!(cache.starts_with(wanted) || wanted != "off" && cache.starts_with("unsupported"), "{entry}");
+    }
+    assert_eq!(self::code(&["bench", "--first-use", "--op", "inference"]), 2);
+    assert_eq!(self::code(&["bench", "--first-use", "--adapter", "no such adapter"]), 2);
+}
+
+#[test]
+fn plans_are_measured_and_pinned_by_a_file() {
+    let file = scratch("tuning").join("wgnorm.tunings");
+    let _ = std::fs::remove_file(&file);
+    let path = file.to_str().unwrap();
+    let (code, measured) = report("autotune", &[&QUICK[..], &["--autotune", "--tuning-file", path]].concat());
+    assert_eq!(code, 0, "{measured}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for op in ["train_forward", "train_backward", "inference", "frozen_backward"] {
+        assert!(text.contains(&format!("{op} f32 channels_first 2x8x196 = ")), "{text}");
+    }
+    assert_eq!(measured["tunings"].as_array().unwrap().len(), 4);
+
+    // The next run has the plans of the file.
+    let (code, pinned) = report("autotune", &[&QUICK[..], &["--tuning-file", path]].concat());
+    assert_eq!(code, 0, "{pinned}");
+    let pairs = measured["cases"].as_array().unwrap().iter().zip(pinned["cases"].as_array().unwrap());
+    for (measured, pinned) in pairs {
+        assert_eq!((&pinned["checked"], &pinned["plan"]), (&true.into(), &measured["plan"]));
+        assert!(pinned["reasons"].to_string().contains("pinned by a file"), "{pinned}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+
+    let shape = "train_forward f32 channels_first 8x64x3136 = splits 3\n";
+    std::fs::write(&file, text.replace("train_forward f32", "inference f32") + shape).unwrap();
+    let output = wgnorm(&["info", "--tuning-file", path]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("tuning: splits 3, pinned by a file"), "{said}");
+
+    assert_eq!(self::code(&[&QUICK[..], &["--autotune", "--splits", "2"]].concat()), 2);
+    assert_eq!(self::code(&["info", "--tuning-file", "no such file"]), 2);
+    std::fs::write(&file, "precious").unwrap();
+    assert_eq!(self::code(&[&QUICK[..], &["--autotune", "--tuning-file", path]].concat()), 2);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}

@@ -1,5 +1,7 @@
 //! Choosing an adapter and opening a device.
 
+use std::path::PathBuf;
+
 use crate::error::{Error, Result};
 
 /// Whether kernels run with the bounds checks and loop bounds that wgpu injects into shaders.
@@ -12,13 +14,45 @@ pub enum ShaderChecks {
     Checked,
 }
 
-/// Choices for [`Context::headless_with`](crate::Context::headless_with).
+/// Choices for [`Context::headless_with`](crate::Context::headless_with), and as far as they are not about choosing an adapter for
+/// [`Context::from_wgpu_with`](crate::Context::from_wgpu_with).
+///
+/// Starts from what an earlier process compiled:
+///
+/// ```
+/// use wgnorm::{Context, ContextOptions};
+/// # let directory = std::env::temp_dir().join(format!("wgnorm-doc-{}", std::process::id()));
+/// let options = ContextOptions { pipeline_cache: Some(directory.clone()), ..ContextOptions::default() };
+/// let context = Context::headless_with(&options);
+/// # let context = pollster::block_on(context)?;
+/// // … use it, and at the end, or when all kernels are compiled:
+/// context.save_pipeline_cache()?;
+/// println!("pipeline cache: {}", context.pipeline_cache());
+/// # let _ = std::fs::remove_dir_all(&directory);
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ContextOptions {
     /// Take the first adapter whose name contains this text, in any case. Overrides `WGPU_ADAPTER_NAME`.
     pub adapter_name: Option<String>,
     /// Checks in shaders.
     pub shader_checks: ShaderChecks,
+    /// A directory for compiled kernels, in a file per adapter. It is read when the context is made, and written by
+    /// [`Context::save_pipeline_cache`](crate::Context::save_pipeline_cache) alone, which creates the directory too.
+    ///
+    /// Where wgpu has no pipeline caches (all but Vulkan), this has no effect, and
+    /// [`Context::pipeline_cache`](crate::Context::pipeline_cache) says so. A file that cannot be used is no error either.
+    /// A checksum guards against damage, not against forgery: drivers trust what such a file holds, so the directory should be
+    /// one that nobody else can write to.
+    pub pipeline_cache: Option<PathBuf>,
+}
+
+/// An adapter, its driver and the version of this crate, in words: compiled kernels and measured plans are of use to the same
+/// alone.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn identity(info: &wgpu::AdapterInfo) -> String {
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    format!("{} ({}), {}, wgnorm {}", info.name, info.backend, driver.trim(), env!("CARGO_PKG_VERSION"))
 }
 
 /// The instance that all headless contexts of a process share, so that wgpu can tell their buffers apart.
@@ -78,12 +112,19 @@ pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Ad
 }
 
 /// A device with everything that the adapter allows, so that large tensors can be bound.
-pub(crate) async fn request_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(crate) async fn request_device(
+    adapter: &wgpu::Adapter,
+    options: &ContextOptions,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    // Timestamps are for measuring; where they are missing wall time must do. Without subgroups teams merge through workgroup
+    // memory.
+    let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    if options.pipeline_cache.is_some() {
+        wanted |= wgpu::Features::PIPELINE_CACHE;
+    }
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgnorm"),
-        // Timestamps are the benchmark's; where they are missing it reports wall time alone. Without subgroups teams merge
-        // through workgroup memory.
-        required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
+        required_features: adapter.features() & wanted,
         required_limits: adapter.limits(),
         ..Default::default()
     };

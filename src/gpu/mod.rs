@@ -2,6 +2,7 @@
 
 pub(crate) mod adapter;
 pub(crate) mod bindings;
+pub(crate) mod disk_cache;
 pub(crate) mod dispatch;
 pub(crate) mod params;
 pub(crate) mod pipelines;

@@ -77,7 +77,7 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
                 // Every kernel writes its workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: context.disk_cache().wgpu(),
         });
         Pipeline { key, shared: variant.shared, compute, layout }
     })

@@ -74,7 +74,7 @@ async fn finds_no_difference(
             module: &module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
-            cache: None,
+            cache: context.disk_cache().wgpu(),
         });
         let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(entry),

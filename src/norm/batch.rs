@@ -8,7 +8,8 @@ use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance};
 use super::parts::Parts;
 use super::running::RunningStatistics;
-use super::saved::{Forward, Saved};
+use super::saved::{Pass, Saved};
+use super::tuning::{Backward, Forward};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use crate::moments::Moments;
 use crate::ops::{fold, map, reduce, resident};
 use crate::plan::{Op, Plan, Traffic};
 use crate::tensor::Tensor;
+use crate::tune::Chosen;
 
 /// A batch-norm layer in training.
 ///
@@ -85,7 +87,7 @@ use crate::tensor::Tensor;
 /// ```
 #[derive(Debug)]
 pub struct BatchNorm {
-    parts: Parts,
+    pub(super) parts: Parts,
 }
 
 /// A training forward pass that updates the running statistics of its layer whenever it is recorded.
@@ -316,15 +318,40 @@ impl BatchNorm {
         let from_y = saved.is_in_place();
         self.parts.check_recoverable(from_y, x.dtype())?;
         saved.check_same(self.pass(input))?;
+        let backward = Backward { view, input, dy, targets };
+        let chosen = self.choose_backward(&backward, saved).await;
+        self.assemble_backward(&chosen, &backward, saved).await
+    }
 
-        let residual = input.residual.filter(|_| self.parts.reads_residual(from_y));
-        let mut tensors = vec![(Slot::X, x), (Slot::Dy, dy)];
+    /// The tensors of a backward pass that are walked.
+    pub(super) fn backward_tensors<'t>(
+        &self,
+        backward: &Backward<'t>,
+        saved: &Saved,
+    ) -> Vec<(Slot, &'t Tensor)> {
+        let Backward { input, dy, targets, .. } = *backward;
+        let residual = input.residual.filter(|_| self.parts.reads_residual(saved.is_in_place()));
+        let mut tensors = vec![(Slot::X, input.x), (Slot::Dy, dy)];
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
         tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
-        // x̂ and dz.
-        let held = targets.dx.map(|_| 2);
-        let mut build = self.parts.build(Op::TrainBackward, view, held, residual.is_some(), &tensors)?;
+        tensors
+    }
+
+    /// A backward pass whose arguments are checked, planned as it was chosen.
+    pub(super) async fn assemble_backward(
+        &self,
+        chosen: &Chosen,
+        backward: &Backward<'_>,
+        saved: &Saved,
+    ) -> Result<Prepared> {
+        let Backward { view, input: Input { x, .. }, targets, .. } = *backward;
+        let from_y = saved.is_in_place();
+        let tensors = self.backward_tensors(backward, saved);
+        let residual = backward.input.residual.filter(|_| self.parts.reads_residual(from_y));
+        let held = backward.held();
+        let mut build =
+            self.parts.build(chosen, Op::TrainBackward, view, held, residual.is_some(), &tensors)?;
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
@@ -447,10 +474,31 @@ impl BatchNorm {
             }
         }
 
-        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
-        tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
-        let held = if moments.is_none() { Some(1) } else { None };
-        let mut build = self.parts.build(Op::TrainForward, view, held, input.residual.is_some(), &tensors)?;
+        if let Some(moments) = moments {
+            moments.check(context, view.channels)?;
+        }
+        let forward = Forward { view, input, y, moments };
+        let chosen = self.choose_forward(&forward, saved).await;
+        let prepared = self.assemble_forward(&chosen, &forward, saved, track).await?;
+        if let Some(saved) = saved {
+            saved.note(self.pass(input));
+        }
+        Ok(prepared)
+    }
+
+    /// A training forward pass whose arguments are checked, planned as it was chosen.
+    pub(super) async fn assemble_forward(
+        &self,
+        chosen: &Chosen,
+        forward: &Forward<'_>,
+        saved: Option<&Saved>,
+        track: bool,
+    ) -> Result<Prepared> {
+        let Forward { view, input: Input { x, residual }, moments, .. } = *forward;
+        let tensors = forward.tensors();
+        let held = forward.held();
+        let mut build =
+            self.parts.build(chosen, Op::TrainForward, view, held, residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
         if let Some(saved) = saved {
             build.params.flags |= flag::SAVE;
@@ -463,7 +511,7 @@ impl BatchNorm {
         if track {
             self.bind_running_update(&mut build);
         }
-        let mapped = 2 + u64::from(input.residual.is_some());
+        let mapped = tensors.len() as u64;
         let traffic = match moments {
             None if build.plan().held > 0 => {
                 resident::forward(&mut build);
@@ -475,23 +523,18 @@ impl BatchNorm {
                 Traffic::passes(x.byte_len(), mapped, mapped + 1)
             }
             Some(moments) => {
-                moments.check(context, view.channels)?;
                 build.buffer(Slot::Partials, moments.buffer());
                 build.params.partials = 1;
                 map::forward(&mut build, StatisticsFrom::Batch);
                 Traffic::passes(x.byte_len(), mapped, mapped)
             }
         };
-        let prepared = build.finish(traffic).await?;
-        if let Some(saved) = saved {
-            saved.note(self.pass(input));
-        }
-        Ok(prepared)
+        build.finish(traffic).await
     }
 
     /// What forward and backward must have in common.
-    fn pass(&self, input: Input<'_>) -> Forward {
-        Forward { residual: input.residual.is_some(), activation: self.parts.options.activation }
+    fn pass(&self, input: Input<'_>) -> Pass {
+        Pass { residual: input.residual.is_some(), activation: self.parts.options.activation }
     }
 
     fn bind_running_update(&self, build: &mut Build<'_>) {

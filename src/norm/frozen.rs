@@ -6,6 +6,7 @@ use super::options::{BatchNormOptions, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::saved::SavedRecord;
+use super::tuning::{Backward, Forward};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -15,6 +16,7 @@ use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce};
 use crate::plan::{Op, Traffic, WalkKind};
 use crate::tensor::Tensor;
+use crate::tune::Chosen;
 
 /// A batch-norm layer that normalizes with its running statistics: `y = act((x − running_mean) /
 /// sqrt(running_var + eps)·gamma + beta + residual)`.
@@ -23,7 +25,7 @@ use crate::tensor::Tensor;
 /// with frozen batch norm. [`unfreeze`](Self::unfreeze) turns it into a layer in training.
 #[derive(Debug)]
 pub struct FrozenBatchNorm {
-    parts: Parts,
+    pub(super) parts: Parts,
 }
 
 impl FrozenBatchNorm {
@@ -57,9 +59,16 @@ impl FrozenBatchNorm {
         if view.count() == 0 {
             return Ok(Prepared::nothing(&self.parts.context, Op::Inference));
         }
-        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
-        tensors.extend(input.residual.map(|residual| (Slot::Residual, residual)));
-        let mut build = self.parts.build(Op::Inference, view, None, input.residual.is_some(), &tensors)?;
+        let forward = Forward { view, input, y, moments: None };
+        let chosen = self.choose_forward(&forward).await;
+        self.assemble_forward(&chosen, &forward).await
+    }
+
+    /// An inference pass whose arguments are checked, planned as it was chosen.
+    pub(super) async fn assemble_forward(&self, chosen: &Chosen, forward: &Forward<'_>) -> Result<Prepared> {
+        let Forward { view, input: Input { x, residual }, .. } = *forward;
+        let tensors = forward.tensors();
+        let mut build = self.parts.build(chosen, Op::Inference, view, None, residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);
@@ -106,7 +115,7 @@ impl FrozenBatchNorm {
         let input = input.into();
         let (x, view) = (input.x, self.parts.view_input(input)?);
         self.parts.check_targets(input, dy, targets)?;
-        let sums = targets.dgamma.is_some() || targets.dbeta.is_some();
+        let sums = targets.has_sums();
         if view.count() == 0 {
             return match sums {
                 true => self.prepare_empty_sums(x.dtype(), targets).await,
@@ -114,15 +123,37 @@ impl FrozenBatchNorm {
             };
         }
 
+        let backward = Backward { view, input, dy, targets };
+        let chosen = self.choose_backward(&backward).await;
+        self.assemble_backward(&chosen, &backward).await
+    }
+
+    /// The tensors of a backward pass that are walked.
+    pub(super) fn backward_tensors<'t>(&self, backward: &Backward<'t>) -> Vec<(Slot, &'t Tensor)> {
+        let Backward { input, dy, targets, .. } = *backward;
         // Without an activation dz is dy.
         let activated = self.parts.reads_residual(false);
         let residual = input.residual.filter(|_| activated);
         let mut tensors = vec![(Slot::Dy, dy)];
-        tensors.extend((sums || activated).then_some((Slot::X, x)));
+        tensors.extend((targets.has_sums() || activated).then_some((Slot::X, input.x)));
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
         tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
-        let mut build = self.parts.build(Op::FrozenBackward, view, None, residual.is_some(), &tensors)?;
+        tensors
+    }
+
+    /// A backward pass whose arguments are checked, planned as it was chosen.
+    pub(super) async fn assemble_backward(
+        &self,
+        chosen: &Chosen,
+        backward: &Backward<'_>,
+    ) -> Result<Prepared> {
+        let Backward { view, input: Input { x, .. }, dy, targets } = *backward;
+        let tensors = self.backward_tensors(backward);
+        let (activated, sums) = (self.parts.reads_residual(false), targets.has_sums());
+        let residual = backward.input.residual.filter(|_| activated);
+        let mut build =
+            self.parts.build(chosen, Op::FrozenBackward, view, None, residual.is_some(), &tensors)?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         self.parts.bind_affine(&mut build)?;

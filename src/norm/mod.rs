@@ -7,6 +7,7 @@ mod options;
 mod parts;
 mod running;
 mod saved;
+mod tuning;
 
 pub use batch::{BatchNorm, TrainForward};
 pub use frozen::FrozenBatchNorm;

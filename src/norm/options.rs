@@ -211,6 +211,13 @@ pub struct GradientTargets<'a> {
     pub accumulation: Accumulation,
 }
 
+impl GradientTargets<'_> {
+    /// Whether sums over the channels are asked for.
+    pub(super) fn has_sums(&self) -> bool {
+        self.dgamma.is_some() || self.dbeta.is_some()
+    }
+}
+
 /// The gradients of a backward pass that allocates them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

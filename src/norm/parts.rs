@@ -18,6 +18,7 @@ use crate::norm::Accumulation;
 use crate::plan::{Op, Walk, plan_walk};
 use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
+use crate::tune::{Chosen, Problem};
 
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -106,21 +107,39 @@ impl Parts {
         Ok(view)
     }
 
-    /// Starts an operation over x and the tensors of its shape; `held` are the values for each of x that a resident kernel of
-    /// the operation holds, if there is one.
-    pub fn build(
+    /// What an operation over these tensors is to autotuning; `words` say what else its speed depends on.
+    pub fn problem(
         &self,
+        op: Op,
+        view: Channels,
+        held: Option<u32>,
+        tensors: &[(Slot, &Tensor)],
+        words: &[(bool, &'static str)],
+    ) -> Problem {
+        let walk = self.walk(view, held, tensors);
+        Problem::new(&self.context, op, view, walk, self.options.activation, words)
+    }
+
+    fn walk(&self, view: Channels, held: Option<u32>, tensors: &[(Slot, &Tensor)]) -> Walk {
+        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
+        Walk { held, ..Walk::channels(view, &walked, self.context.capabilities().storage_alignment) }
+    }
+
+    /// Starts an operation over x and the tensors of its shape, planned as it was chosen; `held` are the values for each
+    /// of x that a resident kernel of the operation holds, if there is one.
+    pub fn build<'c>(
+        &self,
+        chosen: &'c Chosen,
         op: Op,
         view: Channels,
         held: Option<u32>,
         residual: bool,
         tensors: &[(Slot, &Tensor)],
-    ) -> Result<Build<'_>> {
-        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
-        let capabilities = self.context.capabilities();
-        let walk = Walk { held, ..Walk::channels(view, &walked, capabilities.storage_alignment) };
-        let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
-        let mut build = Build::new(&self.context, op, plan);
+    ) -> Result<Build<'c>> {
+        let context = &chosen.context;
+        let mut plan = plan_walk(&self.walk(view, held, tensors), context.capabilities(), context.tuning())?;
+        plan.reasons.extend(chosen.reason.clone());
+        let mut build = Build::new(context, op, plan);
         build.params.eps = self.options.eps as f32;
         build.params.count = view.count() as f32;
         build.params.slope = self.options.activation.slope();

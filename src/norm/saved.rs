@@ -26,12 +26,12 @@ pub struct Saved {
     in_place: bool,
     dtype: DType,
     /// Of the forward pass that was prepared last.
-    forward: Mutex<Option<Forward>>,
+    forward: Mutex<Option<Pass>>,
 }
 
 /// What backward has to have in common with forward.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Forward {
+pub(crate) struct Pass {
     pub residual: bool,
     pub activation: Activation,
 }
@@ -116,7 +116,7 @@ impl Saved {
         }
     }
 
-    async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
+    pub(super) async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
         let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
         let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
@@ -163,12 +163,12 @@ impl Saved {
     }
 
     /// Remembers what forward does.
-    pub(crate) fn note(&self, forward: Forward) {
+    pub(crate) fn note(&self, forward: Pass) {
         *self.forward.lock().unwrap_or_else(PoisonError::into_inner) = Some(forward);
     }
 
     /// Requires that backward does what forward did.
-    pub(crate) fn check_same(&self, backward: Forward) -> Result<()> {
+    pub(crate) fn check_same(&self, backward: Pass) -> Result<()> {
         let Some(forward) = *self.forward.lock().unwrap_or_else(PoisonError::into_inner) else {
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! Validate, plan, record: the middle step. Pure functions of a problem and the device's capabilities, so every
 //! decision can be tested and printed without a GPU.
 
+mod candidates;
 mod capabilities;
 mod geometry;
 #[expect(clippy::module_inception, reason = "the plan of a plan module")]
@@ -11,6 +12,7 @@ mod resident;
 mod tuned;
 mod windows;
 
+pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
 pub(crate) use plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 pub use plan::{Plan, Tuning, WalkKind, Window};

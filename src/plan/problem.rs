@@ -196,6 +196,22 @@ impl Walk {
         }
     }
 
+    /// How the tensors lie in memory, in words, as far as it differs from dense ones at the start of a word.
+    pub fn place(&self) -> String {
+        let mut words = Vec::new();
+        let phase = self.parts.iter().map(|part| part.phase).max().unwrap_or(0);
+        match self.alignment {
+            Alignment::Same if phase > 0 => words.push(format!("phase {phase}")),
+            Alignment::Same => {}
+            Alignment::Differs => words.push("unaligned".to_owned()),
+            Alignment::Cut => words.push("cut".to_owned()),
+        }
+        if self.strided {
+            words.push(format!("rows {} samples {} bytes apart", self.row_bytes, self.sample_bytes));
+        }
+        words.join(" ")
+    }
+
     /// Whether a part of every tensor can be bound as it is.
     pub fn fits(&self, part: &Part, limit: u64) -> bool {
         let bytes = match self.pattern {

@@ -1,18 +1,21 @@
 //! `wgnorm info`: adapters, the limits that matter, and how the kernels are planned on each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wgnorm::{Capabilities, Context, GradientTargets, Saved, ShaderChecks};
 
 use crate::report::{Adapter, write_json};
-use crate::{Outcome, Refusal};
+use crate::{Outcome, Refusal, tuning};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Writes the same as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Takes plans that were measured from this file
+    #[arg(long, value_name = "FILE")]
+    tuning_file: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +44,8 @@ struct Limits {
 struct PlanEntry {
     shape: [usize; 4],
     plan: String,
+    /// Why, one decision each.
+    reasons: Vec<String>,
     kernels: Vec<String>,
 }
 
@@ -66,7 +71,8 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         // The error of opening one tells what to do.
         return Err(crate::open(None).err().map_or("no adapter".to_owned(), |e| e.to_string()).into());
     }
-    let entries: Vec<_> = adapters.iter().map(describe).collect();
+    let describe = |adapter| describe(adapter, args.tuning_file.as_deref());
+    let entries = adapters.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
     for entry in &entries {
         print(entry);
     }
@@ -76,13 +82,14 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     Ok(Outcome::Passed)
 }
 
-fn describe(adapter: &wgpu::Adapter) -> Entry {
+fn describe(adapter: &wgpu::Adapter, tunings: Option<&Path>) -> Result<Entry, Refusal> {
     let info = adapter.get_info();
     let features = adapter.features();
     let known = [
         ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
         ("subgroups", wgpu::Features::SUBGROUP),
         ("shader-f16", wgpu::Features::SHADER_F16),
+        ("pipeline-cache", wgpu::Features::PIPELINE_CACHE),
     ];
     let mut entry = Entry {
         adapter: Adapter::of(&info),
@@ -93,7 +100,10 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
         plans: Vec::new(),
         refused: None,
     };
-    let opened = pollster::block_on(Context::from_adapter(adapter, ShaderChecks::default()));
+    let opened = match pollster::block_on(Context::from_adapter(adapter, ShaderChecks::default())) {
+        Ok(context) => Ok(tuning::with_file(&context, false, tunings)?),
+        Err(error) => Err(error),
+    };
     match opened.and_then(|context| {
         entry.limits = Some(Limits::of(context.capabilities()));
         entry.float16 = Some(match context.block_on(context.has_exact_f16())? {
@@ -105,7 +115,7 @@ fn describe(adapter: &wgpu::Adapter) -> Entry {
         Ok(plans) => entry.plans = plans,
         Err(error) => entry.refused = Some(error.to_string()),
     }
-    entry
+    Ok(entry)
 }
 
 fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error> {
@@ -126,6 +136,7 @@ fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error
         Ok(PlanEntry {
             shape,
             plan: forward.plan().map(ToString::to_string).unwrap_or_default(),
+            reasons: forward.plan().map(|plan| plan.reasons.clone()).unwrap_or_default(),
             kernels: kernels.map(str::to_owned).collect(),
         })
     })
@@ -150,6 +161,9 @@ fn print(entry: &Entry) {
     }
     for plan in &entry.plans {
         println!("  {:?}: {}", plan.shape, plan.plan);
+        for reason in plan.reasons.iter().filter(|reason| reason.starts_with("tuning")) {
+            println!("    {reason}");
+        }
         for kernel in &plan.kernels {
             println!("    {kernel}");
         }

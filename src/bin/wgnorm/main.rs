@@ -9,6 +9,7 @@ mod info;
 mod layout;
 mod random;
 mod report;
+mod tuning;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,9 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Compares two JSON files of `bench`
     Compare(compare::Args),
+    /// One run of `bench --first-use`
+    #[command(hide = true)]
+    FirstUse(bench::first_use::Args),
 }
 
 /// How a command ended, if it could run at all.
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::FirstUse(args) => bench::first_use::run(&args),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(mut samples: Vec<f64>) -> Self {
+    pub fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_unstable_by(f64::total_cmp);
         let at = |quantile: f64| samples[((samples.len() - 1) as f64 * quantile).round() as usize];
         Self { median: at(0.5), min: at(0.0), p90: at(0.9) }

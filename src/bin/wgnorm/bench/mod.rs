@@ -3,6 +3,7 @@
 
 mod case;
 mod data;
+pub mod first_use;
 mod measure;
 mod naive;
 mod plot;
@@ -19,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use wgnorm::{Activation, Context, DType, Layout, Tuning, prepare_copy};
 
 use crate::report::{Adapter, write_json};
-use crate::{Outcome, Refusal, layout};
+use crate::{Outcome, Refusal, layout, tuning};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
 use variant::Variant;
@@ -73,6 +74,19 @@ pub struct Args {
     explain: bool,
     #[command(flatten)]
     forced: Forced,
+    /// Measures the plans of every case before it is timed, and takes the fastest
+    #[arg(long, conflicts_with = "Forced")]
+    autotune: bool,
+    /// Takes plans that were measured before from this file; with --autotune, it need not exist, and new ones are added to it
+    #[arg(long, value_name = "FILE", conflicts_with = "Forced")]
+    tuning_file: Option<PathBuf>,
+    /// Instead of speed, measures the time from a fresh context to the first y of a training forward pass, of the first layer and
+    /// of all: cold, with the crate's pipeline cache, and with the driver's own. At most 3 runs of each
+    #[arg(long, conflicts_with_all = [
+        "op", "dtype", "cache", "activation", "residual", "in_place", "explain", "csv", "plot", "autotune",
+        "tuning_file", "Forced",
+    ])]
+    first_use: bool,
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -197,7 +211,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         true => suite::load(&args.suite, args.batch as usize)?,
         false => args.shape.iter().map(|dims| suite::Layer { dims: dims.0.clone(), times: 1 }).collect(),
     };
-    [&args.json, &args.csv, &args.plot].into_iter().flatten().try_for_each(|path| check_directory(path))?;
+    [&args.json, &args.csv, &args.plot, &args.tuning_file]
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| check_directory(path))?;
     let ops = distinct(if args.op.is_empty() { &BenchOp::ALL } else { &args.op });
     let variants = variants(args);
     for (&variant, &op) in variants.iter().flat_map(|variant| ops.iter().map(move |op| (variant, op))) {
@@ -212,7 +229,11 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         })
         .collect();
 
+    if args.first_use {
+        return run_first_use(args, &layers, &layouts);
+    }
     let context = crate::open(args.adapter.as_deref())?.with_tuning(args.forced.tuning());
+    let context = tuning::with_file(&context, args.autotune, args.tuning_file.as_deref())?;
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
     println!("layers: {count}, shapes: {}, on {adapter}", layers.len());
@@ -275,8 +296,9 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         println!("Operations with a failed case have no total.");
     }
 
+    let tunings = pinned(&context, args)?;
     let date = jiff::Timestamp::now().to_string();
-    let report = Report { adapter, git: commit(), date, cases, total };
+    let report = Report { adapter, git: commit(), date, cases, total, tunings, first_use: Vec::new() };
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
@@ -287,6 +309,34 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         plot::write(path, &report)?;
     }
     Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
+}
+
+/// The pinned plans, a line each; those that were measured are saved.
+fn pinned(context: &Context, args: &Args) -> Result<Vec<String>, Refusal> {
+    let pinned = context.pinned_tunings();
+    if args.autotune {
+        let others = pinned.iter().filter(|pinned| pinned.tuning != Tuning::default()).count();
+        println!(
+            "tuning: {} problems pinned, {others} of them to other plans than the policy's",
+            pinned.len()
+        );
+        if let Some(file) = &args.tuning_file {
+            context.save_tunings(file)?;
+        }
+    }
+    Ok(pinned.iter().map(ToString::to_string).collect())
+}
+
+fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Result<Outcome, Refusal> {
+    let adapter = Adapter::of_context(&crate::open(args.adapter.as_deref())?);
+    println!("on {adapter}");
+    let first_use = first_use::measure(layers, layouts, args.samples, args.adapter.as_deref())?;
+    if let Some(path) = &args.json {
+        let date = jiff::Timestamp::now().to_string();
+        let (cases, total, tunings) = (Vec::new(), Vec::new(), Vec::new());
+        write_json(path, &Report { adapter, git: commit(), date, cases, total, tunings, first_use })?;
+    }
+    Ok(Outcome::Passed)
 }
 
 impl Bench<'_> {

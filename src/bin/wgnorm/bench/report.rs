@@ -7,6 +7,7 @@ use serde::Serialize;
 use wgnorm::Layout;
 
 use super::case::Measured;
+use super::first_use::FirstUse;
 use super::measure::Spread;
 use super::suite::{self, Layer};
 use super::variant::Variant;
@@ -22,6 +23,10 @@ pub struct Report {
     pub date: String,
     pub cases: Vec<CaseReport>,
     pub total: Vec<TotalReport>,
+    /// Pinned plans, a line each, with `--autotune` or `--tuning-file`.
+    pub tunings: Vec<String>,
+    /// Times to the first result, with `--first-use`.
+    pub first_use: Vec<FirstUse>,
 }
 
 #[derive(Clone, Serialize)]
