@@ -7,8 +7,10 @@ mod check;
 mod compare;
 mod info;
 mod layout;
+mod peers;
 mod random;
 mod report;
+mod results;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Compares two JSON files of `bench`
     Compare(compare::Args),
+    /// Sets a JSON file of `bench` beside those of other implementations (benches/peers)
+    Peers(peers::Args),
 }
 
 /// How a command ended, if it could run at all.
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Peers(args) => peers::run(&args),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
