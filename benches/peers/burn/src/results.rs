@@ -124,7 +124,7 @@ impl CaseResult {
         let ns = device_ns.unwrap_or(wall_ns).median;
         Self {
             checked,
-            error: (!checked).then(|| format!("off by {ratio:.1e} times what is tolerated")),
+            error: (!checked).then(|| format!("its worst error is {ratio:.1e} times what is tolerated")),
             check_ratio: ratio.is_finite().then_some(ratio),
             device_ns,
             wall_ns: Some(wall_ns),

@@ -121,7 +121,8 @@ impl<'f> Side<'f> {
     /// How many times as fast its copies are as another's beside the same cases: the geometric mean.
     pub fn copy_speed(&self, other: &Self) -> Option<f64> {
         let ratio = |key: &Key| {
-            let other = PARTS.iter().find_map(|part| other.get(part, self.cases[key]));
+            // Any operation on the same tensors: a copy is of them all.
+            let other = OPS.iter().find_map(|(op, _)| other.get(op, self.cases[key]));
             let (one, other) = (self.cases[key].copy_gbps?, other?.copy_gbps?);
             Some(one / other).filter(|ratio| ratio.is_finite() && *ratio > 0.0)
         };
