@@ -494,3 +494,81 @@ fn plans_are_measured_and_pinned_by_a_file() {
     assert_eq!(self::code(&[&QUICK[..], &["--autotune", "--tuning-file", path]].concat()), 2);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
+
+/// A file as `bench` or a peer writes it: cases of (operation, shape, ns, whether checked).
+fn results(adapter: [&str; 2], peer: Option<&str>, cases: &[(&str, [usize; 3], f64, bool)]) -> Value {
+    let case = |(op, shape, ns, checked): &(&str, [usize; 3], f64, bool)| {
+        serde_json::json!({
+            "name": format!("{op}.{shape:?}"), "op": op, "shape": shape, "layout": "channels_first",
+            "dtype": "float32", "activation": "none", "residual": false, "in_place": false, "cache": "warm",
+            "multiplicity": 2, "floor_bytes": 1e6, "checked": checked, "device_ns": null,
+            "wall_ns": { "median": ns, "min": ns, "p90": ns }, "copy_gbps": 1.0,
+        })
+    };
+    let [name, device_type] = adapter;
+    serde_json::json!({
+        "adapter": { "name": name, "backend": "b", "driver": "d", "device_type": device_type },
+        "git": null, "date": "today",
+        "peer": peer.map(|name| serde_json::json!({ "name": name, "version": "1.2", "variant": "v" })),
+        "cases": cases.iter().map(case).collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+fn peers_are_set_side_by_side() {
+    let path = |name: &str| scratch("peers").join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, value: &Value| std::fs::write(path(name), value.to_string()).unwrap();
+    let (shape, cpu) = ([2, 3, 4], ["llvmpipe", "Cpu"]);
+    let ours = [("train_forward", shape, 1e6, true), ("train_backward", shape, 3e6, true)];
+    write("ours.json", &results(cpu, None, &ours));
+    let step = [("train_forward", shape, 5e6, true), ("train_step", shape, 40e6, false)];
+    write("a.json", &results(cpu, Some("alpha"), &step));
+    let parts = [("train_forward", shape, 2e6, true), ("train_backward", shape, 4e6, true)];
+    write("b.json", &results(["a CPU", "Cpu"], Some("beta"), &parts));
+    write("gpu.json", &results(["a GPU", "DiscreteGpu"], Some("gamma"), &parts));
+    write("batch.json", &results(cpu, Some("delta"), &[("train_forward", [4, 3, 4], 1e6, true)]));
+    let peers = |files: &[&str], args: &[&str]| {
+        let files: Vec<_> = files.iter().map(|file| path(file)).collect();
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        let output = wgnorm(&[&["peers"], &files[..], args].concat());
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.code().unwrap(), out, err)
+    };
+
+    let (json, markdown) = (path("table.json"), path("table.md"));
+    let to = ["--json", json.as_str(), "--markdown", markdown.as_str()];
+    let (code, text, err) = peers(&["ours.json", "a.json", "b.json"], &to);
+    assert_eq!(code, 0, "{err}");
+    for part in
+        ["alpha 1.2 (v)", "beta", "train_step", "40.000!", "not right", "all layers", "smallest ratio"]
+    {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    let table: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let groups = table["groups"].as_array().unwrap();
+    let ops: Vec<_> = groups.iter().map(|group| group["op"].as_str().unwrap()).collect();
+    assert_eq!(ops, ["train_forward", "train_backward", "train_step"]);
+    assert_eq!(groups[1]["rows"][0]["peers"][0], Value::Null);
+    let step = &groups[2]["total"];
+    assert_eq!((&step["layers"], &step["wgnorm_ns"]), (&2.into(), &8e6.into()));
+    assert_eq!(step["peers"][0]["sum"]["ratio"], 10.0);
+    assert_eq!(step["peers"][0]["sum"]["checked"], false);
+    assert_eq!(
+        (&step["peers"][1]["sum"]["ns"], &step["peers"][1]["smallest_ratio"]),
+        (&12e6.into(), &1.5.into())
+    );
+    let markdown = std::fs::read_to_string(markdown).unwrap();
+    assert!(markdown.contains("| train_step | channels_first | float32 | 2 |"), "{markdown}");
+
+    // Another adapter is refused, or marked where it is wanted.
+    let (code, _, err) = peers(&["ours.json", "gpu.json"], &[]);
+    assert!(code == 2 && err.contains("--other-adapters") && err.contains("a GPU"), "{err}");
+    let (code, text, _) = peers(&["ours.json", "gpu.json"], &["--other-adapters"]);
+    assert!(code == 0 && text.contains("ANOTHER ADAPTER"), "{text}");
+    // Another batch, no peers, files in the wrong order, no file.
+    let (code, _, err) = peers(&["ours.json", "batch.json"], &[]);
+    assert!(code == 2 && err.contains("batch"), "{err}");
+    assert_eq!(peers(&["ours.json"], &[]).0, 2);
+    assert_eq!(peers(&["a.json", "b.json"], &[]).0, 2);
+    assert_eq!(peers(&["ours.json", "no such file"], &[]).0, 2);
+}

@@ -1,7 +1,9 @@
-//! `cargo xtask setup | test | bench`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | peers`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager. macOS (Metal) and Windows (DirectX 12) need nothing.
+
+mod peers;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   setup           installs a Vulkan driver if this machine has none
   test [ARGS]     setup, then all tests (ARGS go to `cargo test`)
-  bench [ARGS]    setup, then the ResNet-50 benchmark (ARGS go to `wgnorm bench`)";
+  bench [ARGS]    setup, then the ResNet-50 benchmark (ARGS go to `wgnorm bench`)
+  peers [ARGS]    setup, then the same cases by this crate, burn and PyTorch, and all of them in a table
+                  (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         "bench" => setup().and_then(|()| {
             cargo(&["run", "--release", "--features", "cli", "--bin", "wgnorm", "--", "bench"], rest)
         }),
+        "peers" => setup().and_then(|()| peers::run(rest)),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())
@@ -177,14 +182,20 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-/// Runs cargo with this process's exit code as its own.
-fn cargo(args: &[&str], rest: &[String]) -> Result<(), Failure> {
+/// The cargo that runs this.
+fn cargo_command() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).args(rest);
     if cfg!(target_os = "linux") && env::var_os("XDG_RUNTIME_DIR").is_none() {
         // Mesa's device selection asks Wayland, which complains on every start if this is not set.
         command.env("XDG_RUNTIME_DIR", env::temp_dir());
     }
+    command
+}
+
+/// Runs cargo with this process's exit code as its own.
+fn cargo(args: &[&str], rest: &[String]) -> Result<(), Failure> {
+    let mut command = cargo_command();
+    command.args(args).args(rest);
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() {
         return Ok(());

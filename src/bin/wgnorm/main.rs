@@ -7,8 +7,10 @@ mod check;
 mod compare;
 mod info;
 mod layout;
+mod peers;
 mod random;
 mod report;
+mod results;
 mod tuning;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ enum Command {
     /// One run of `bench --first-use`
     #[command(hide = true)]
     FirstUse(bench::first_use::Args),
+    /// Sets a JSON file of `bench` beside those of other implementations (benches/peers)
+    Peers(peers::Args),
 }
 
 /// How a command ended, if it could run at all.
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::FirstUse(args) => bench::first_use::run(&args),
+        Command::Peers(args) => peers::run(&args),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -3,12 +3,10 @@
 //! A machine's speed drifts, so every ratio of times is shown twice: raw, and relative to the copy that was timed beside
 //! each case, which drifts alike.
 
-mod file;
-
 use std::path::PathBuf;
 
+use crate::results::{Case, Clock, File};
 use crate::{Outcome, Refusal};
-use file::{Case, Clock, File};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -53,10 +51,7 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let (old, new) = (File::read(&args.old)?, File::read(&args.new)?);
-    let clock = match old.has_device_times() && new.has_device_times() {
-        true => Clock::Device,
-        false => Clock::Wall,
-    };
+    let clock = Clock::of([&old, &new].into_iter());
     let (old_cases, new_cases) = (old.keyed(), new.keyed());
     let mut pairs = Vec::new();
     let mut notes = Vec::new();

@@ -1,9 +1,10 @@
-//! Reading what `bench --json` wrote, of this version or an older one.
+//! Reading what `bench --json` wrote, of this version or an older one, or what a benchmark of a peer wrote in its
+//! format.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
 use crate::report::Adapter;
@@ -13,13 +14,25 @@ pub struct File {
     pub adapter: Adapter,
     pub git: Option<String>,
     pub date: String,
+    /// What was measured, if not this crate.
+    pub peer: Option<Peer>,
     pub cases: Vec<Case>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub name: String,
+    pub version: String,
+    /// Which of its kernels, and on what.
+    pub variant: String,
 }
 
 #[derive(Clone, Deserialize)]
 pub struct Case {
     pub name: String,
     pub op: String,
+    #[serde(default)]
+    pub shape: Vec<usize>,
     pub layout: String,
     pub dtype: String,
     #[serde(default = "none")]
@@ -32,6 +45,8 @@ pub struct Case {
     pub cache: String,
     pub multiplicity: u32,
     pub floor_bytes: f64,
+    #[serde(default = "yes")]
+    pub checked: bool,
     // What failed has no times.
     device_ns: Option<Spread>,
     wall_ns: Option<Spread>,
@@ -62,6 +77,10 @@ fn warm() -> String {
     "warm".to_owned()
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl File {
     pub fn read(path: &Path) -> Result<Self, Refusal> {
         let told = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
@@ -88,6 +107,13 @@ impl File {
     }
 }
 
+impl Clock {
+    /// The device's, if all files have its times.
+    pub fn of<'f>(mut files: impl Iterator<Item = &'f File>) -> Self {
+        if files.all(File::has_device_times) { Self::Device } else { Self::Wall }
+    }
+}
+
 impl Case {
     /// Element type, and what is fused or in place, if anything is.
     pub fn variant(&self) -> String {
@@ -96,6 +122,11 @@ impl Case {
         let in_place = self.in_place.then_some("in place");
         let parts = [Some(self.dtype.as_str()), residual, activation, in_place];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether nothing is fused or in place, and the cache is warm: what peers are measured in.
+    pub fn is_plain(&self) -> bool {
+        self.activation == "none" && !self.residual && !self.in_place && self.cache == "warm"
     }
 
     /// Median time, if there is one that can be divided by.

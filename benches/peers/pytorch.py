@@ -1,0 +1,423 @@
+#!/usr/bin/env python3
+"""Times PyTorch's batch norm over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+
+Operations are called as ATen has them, so backward is timed alone and no autograd counts; `train_step` is what a user
+calls instead: torch.nn.functional.batch_norm and autograd. On a CPU the clock is the wall's. On CUDA a graph of many
+repetitions is captured and replayed between two events, so launches from the host do not count.
+
+Each result is compared with a float64 evaluation of the formula, on the same device, before it is timed. What is off is
+timed all the same, and says so (`checked`, `check_ratio`). A copy of the same size takes turns with every operation.
+
+Requirements:  pip install torch numpy
+
+Usage:
+    python pytorch.py --cases wgnorm.json --json pytorch.json
+    python pytorch.py --cases wgnorm.json --json cudnn.json --device cuda --kernels cudnn
+
+Exit status: 0 all right, 1 a case failed or was off, 2 usage error, missing package or device, or no case to time.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import platform
+import sys
+import time
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    print(f"{error}; need: pip install torch numpy", file=sys.stderr)
+    sys.exit(2)
+
+EPS, MOMENTUM = 1e-5, 0.1
+LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.channels_last}
+# Largest error of an output, as a fraction of the largest value it should have. Tells the right function from a wrong
+# one; how accurate it is, is another question.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 2e-2}
+# Tensors of the shape of x that an operation must move at least.
+FLOORS = {"train_forward": 2, "train_backward": 3, "train_step": 5, "inference": 2, "frozen_backward": 3}
+
+# One sample should last this long, as in `wgnorm bench`. A node of a CUDA graph costs next to nothing, so more of them.
+SAMPLE_NS = 4e6
+MOST_REPEATS = {"cpu": 64, "cuda": 256}
+
+
+class Refusal(Exception):
+    """Why nothing can be timed."""
+
+
+# ---------------------------------------------------------------- clocks
+
+class CpuClock:
+    """Wall time of repeated calls."""
+
+    def prepare(self, call):
+        """Returns a function that takes one sample: nanoseconds of a call by (device, wall)."""
+        def timed(repeats):
+            started = time.perf_counter_ns()
+            for _ in range(repeats):
+                call()
+            return (time.perf_counter_ns() - started) / repeats
+        timed(1)
+        repeats = repeats_for(timed(1), "cpu")
+        return lambda: (None, timed(repeats))
+
+
+class CudaClock:
+    """Device time of a CUDA graph of repeated calls, between two events."""
+
+    def prepare(self, call):
+        # What a library sets up on its first calls must not be captured, and capture wants a stream of its own.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = self.capture(call, 1)
+        self.sample(graph, 1)
+        repeats = repeats_for(self.sample(graph, 1)[0], "cuda")
+        graph = self.capture(call, repeats)
+        self.sample(graph, repeats)
+        return lambda: self.sample(graph, repeats)
+
+    @staticmethod
+    def capture(call, repeats):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(repeats):
+                # The result is dropped, so the next repetition writes to the same memory.
+                call()
+        return graph
+
+    @staticmethod
+    def sample(graph, repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        started = time.perf_counter_ns()
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        wall = (time.perf_counter_ns() - started) / repeats
+        return start.elapsed_time(end) * 1e6 / repeats, wall
+
+
+def repeats_for(ns, device):
+    return max(1, min(MOST_REPEATS[device], int(SAMPLE_NS / max(ns, 1.0))))
+
+
+def spread(samples):
+    """Median, minimum and 90th percentile; None where a clock is missing."""
+    if any(sample is None for sample in samples):
+        return None
+    ordered = sorted(samples)
+    # Half up, as Rust rounds; Python's round() would take the even neighbour.
+    at = lambda quantile: ordered[math.floor((len(ordered) - 1) * quantile + 0.5)]
+    return {"median": at(0.5), "min": at(0.0), "p90": at(0.9)}
+
+
+def time_beside_copy(clock, call, copy, samples):
+    """Spreads by (device, wall) of a call and of a copy; they take turns, so that a drifting machine slows both."""
+    takes = [clock.prepare(work) for work in (call, copy)]
+    taken = [[], []]
+    for _ in range(samples):
+        for take, into in zip(takes, taken):
+            into.append(take())
+    return [tuple(spread([sample[clock] for sample in each]) for clock in (0, 1)) for each in taken]
+
+
+# ---------------------------------------------------------------- operations
+
+class Layer:
+    """Tensors of one shape, element type and layout, and what is done with them."""
+
+    def __init__(self, shape, dtype, layout, device, kernels):
+        generator = torch.Generator().manual_seed(1)
+        channels = shape[1]
+        uniform = lambda *dims: torch.rand(dims, generator=generator) * 2 - 1
+        memory = {"memory_format": LAYOUTS[layout]} if len(shape) == 4 else {}
+        stored = lambda values: values.to(device=device, dtype=dtype).contiguous(**memory)
+        self.kernels = kernels
+        self.x, self.dy = stored(2 * uniform(*shape) + 0.5), stored(uniform(*shape))
+        self.copied = torch.empty_like(self.x)
+        # Parameters and statistics are float32 for every element type, as usual in mixed precision.
+        per_channel = lambda shift, scale: (scale * uniform(channels) + shift).to(device)
+        self.gamma, self.beta = per_channel(1.0, 0.5), per_channel(0.0, 0.5)
+        self.mean, self.var = per_channel(0.5, 0.1), per_channel(1.3, 0.2)
+        self.running = [self.mean.clone(), self.var.clone()]
+        self.saved = self.forward(True, self.running)[1:]
+        self.leaves = [tensor.clone().requires_grad_() for tensor in (self.x, self.gamma, self.beta)]
+
+    def forward(self, training, running):
+        """y and what backward needs: mean, inverse standard deviation and, of cuDNN, its reserve."""
+        of = torch.ops.aten.cudnn_batch_norm if self.kernels == "cudnn" else torch.ops.aten.native_batch_norm
+        return of(self.x, self.gamma, self.beta, *running, training, MOMENTUM, EPS)
+
+    def backward(self):
+        if self.kernels == "cudnn":
+            mean, inv_std, reserve = self.saved
+            return torch.ops.aten.cudnn_batch_norm_backward(
+                self.x, self.dy, self.gamma, *self.running, mean, inv_std, EPS, reserve)
+        return self.native_backward(*self.running, *self.saved, True)
+
+    def native_backward(self, mean, var, saved_mean, saved_inv_std, training):
+        return torch.ops.aten.native_batch_norm_backward(
+            self.dy, self.x, self.gamma, mean, var, saved_mean, saved_inv_std, training, EPS, [True, True, True])
+
+    def step(self):
+        """What a user calls. The graph of autograd is made anew each time."""
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=self.kernels == "cudnn"):
+            x, gamma, beta = self.leaves
+            y = F.batch_norm(x, *self.running, gamma, beta, True, MOMENTUM, EPS)
+            return (y.detach(), *torch.autograd.grad(y, self.leaves, self.dy))
+
+    def call(self, op):
+        """A function without arguments that does an operation once and returns its outputs."""
+        calls = {
+            "train_forward": lambda: self.forward(True, self.running)[:1],
+            "train_backward": self.backward,
+            "train_step": self.step,
+            "inference": lambda: self.forward(False, [self.mean, self.var])[:1],
+            "frozen_backward": lambda: self.native_backward(self.mean, self.var, None, None, False),
+        }
+        return calls[op]
+
+    def copy(self):
+        return self.copied.copy_(self.x)
+
+    def expected(self, op):
+        """The outputs by the formula, in float64."""
+        along = [1, -1] + [1] * (self.x.dim() - 2)
+        per_channel = lambda values: values.double().view(along)
+        over = [axis for axis in range(self.x.dim()) if axis != 1]
+        x, dy = self.x.double(), self.dy.double()
+        if op in ("inference", "frozen_backward"):
+            mean, var = per_channel(self.mean), per_channel(self.var)
+        else:
+            mean = x.mean(over, keepdim=True)
+            var = (x - mean).square().mean(over, keepdim=True)
+        inv_std = (var + EPS).rsqrt()
+        x_hat = (x - mean) * inv_std
+        y = x_hat * per_channel(self.gamma) + per_channel(self.beta)
+        if op in ("train_forward", "inference"):
+            return [y]
+        dgamma, dbeta = (dy * x_hat).sum(over), dy.sum(over)
+        dx = dy
+        if op != "frozen_backward":
+            count = x.numel() // x.size(1)
+            dx = dy - per_channel(dbeta) / count - x_hat * per_channel(dgamma) / count
+        gradients = [dx * per_channel(self.gamma) * inv_std, dgamma, dbeta]
+        return [y, *gradients] if op == "train_step" else gradients
+
+
+def worst_error(got, expected):
+    """Largest error of an output as a fraction of its largest value; NaN where anything is."""
+    errors = []
+    for one, other in zip(got, expected, strict=True):
+        scale = other.abs().max().clamp(min=1e-30)
+        errors.append(((one.double() - other).abs().max() / scale).item())
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+# ---------------------------------------------------------------- cases
+
+def ops_of(wanted, kernels):
+    """The operations of a shape in the order of the report: those of the file, and the step where it has its parts."""
+    # cuDNN has no backward through frozen statistics.
+    ops = [op for op in FLOORS if op in wanted and (op, kernels) != ("frozen_backward", "cudnn")]
+    if {"train_forward", "train_backward"} <= set(wanted):
+        ops.insert(ops.index("train_backward") + 1, "train_step")
+    return ops
+
+
+def read_groups(path):
+    """The adapter, and the operations of each (shape, multiplicity, dtype, layout), in order; plain, warm cases only."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            report = json.load(file)
+        groups, skipped = {}, 0
+        for case in report["cases"]:
+            plain = case.get("activation", "none") == "none" and not case.get("residual") and not case.get("in_place")
+            if not plain or case.get("cache", "warm") != "warm":
+                skipped += 1
+                continue
+            key = (tuple(case["shape"]), case["multiplicity"], case["dtype"], case["layout"])
+            if case["dtype"] not in TOLERANCES or case["layout"] not in LAYOUTS:
+                raise Refusal(f"{path}: element type {case['dtype']} or layout {case['layout']} is not known here")
+            groups.setdefault(key, []).append(case["op"])
+        adapter = {field: report["adapter"][field] for field in ("name", "device_type")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refusal(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    if skipped:
+        print(f"{skipped} cases that are fused, in place or cold are left out")
+    if not groups:
+        raise Refusal(f"{path} has no case that can be timed here")
+    return adapter, groups
+
+
+def measure(layer, op, case, clock, samples, tolerance):
+    """Fills in what was measured, or why nothing was."""
+    try:
+        call = layer.call(op)
+        error = worst_error(call(), layer.expected(op))
+        case["check_ratio"] = error / tolerance if math.isfinite(error) else None
+        case["checked"] = error <= tolerance
+        if not case["checked"]:
+            case["error"] = f"off by {error:.1e} of the largest value"
+        (device, wall), copies = time_beside_copy(clock, call, layer.copy, samples)
+    except (Refusal, RuntimeError) as error:
+        case["error"] = str(error).splitlines()[0]
+        return
+    case["device_ns"], case["wall_ns"] = device, wall
+    copy_ns = (copies[0] or copies[1])["median"]
+    tensor_bytes = layer.x.numel() * layer.x.element_size()
+    case["copy_gbps"] = 2 * tensor_bytes / copy_ns
+    case["floor_fraction"] = case["floor_bytes"] / (device or wall)["median"] / case["copy_gbps"]
+
+
+def blank(op, shape, times, dtype, layout):
+    """A case that has not run. Fields of `wgnorm bench` that say nothing here are None."""
+    tensor_bytes = math.prod(shape) * getattr(torch, dtype).itemsize
+    bytes_ = FLOORS[op] * tensor_bytes
+    return {
+        "name": f"{op}.{'x'.join(map(str, shape))}", "op": op, "shape": list(shape), "layout": layout, "dtype": dtype,
+        "activation": "none", "residual": False, "in_place": False, "cache": "warm", "multiplicity": times,
+        "plan": None, "reasons": None, "kernels": None, "sets": 1,
+        "floor_bytes": bytes_, "plan_bytes": None, "tensor_bytes": bytes_,
+        "checked": False, "error": None, "check_ratio": None,
+        "device_ns": None, "wall_ns": None, "naive_ns": None, "speedup": None,
+        "separate_ns": None, "separate_speedup": None,
+        "copy_gbps": None, "floor_fraction": None, "plan_fraction": None,
+    }
+
+
+def totals(cases):
+    """Sums over multiplicity per operation, layout and element type; none where a case has no time."""
+    groups = {}
+    for case in cases:
+        groups.setdefault((case["op"], case["layout"], case["dtype"]), []).append(case)
+    result = []
+    for (op, layout, dtype), group in groups.items():
+        if any(case["wall_ns"] is None for case in group):
+            continue
+        total = lambda value: sum(case["multiplicity"] * value(case) for case in group)
+        wall = total(lambda case: case["wall_ns"]["median"])
+        device = None
+        if all(case["device_ns"] for case in group):
+            device = total(lambda case: case["device_ns"]["median"])
+        floor = total(lambda case: case["floor_bytes"] / case["copy_gbps"])
+        result.append({
+            "op": op, "layout": layout, "dtype": dtype, "activation": "none", "residual": False, "in_place": False,
+            "cache": "warm", "device_ns": device, "wall_ns": wall, "naive_ns": None, "speedup": None,
+            "separate_ns": None, "separate_speedup": None,
+            "floor_fraction": floor / (device or wall), "plan_fraction": None,
+        })
+    return result
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine() or "CPU"
+
+
+def adapter_of(device):
+    if device == "cpu":
+        name, driver = cpu_name(), f"{torch.get_num_threads()} threads"
+        return {"name": name, "backend": "cpu", "driver": driver, "device_type": "Cpu"}
+    driver = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    if not torch.version.cuda:
+        driver = f"ROCm {torch.version.hip}"
+    properties = torch.cuda.get_device_properties(0)
+    kind = "IntegratedGpu" if getattr(properties, "is_integrated", False) else "DiscreteGpu"
+    return {"name": properties.name, "backend": "cuda", "driver": driver, "device_type": kind}
+
+
+def table_line(case):
+    line = f"{str(case['shape']):<22} {case['op']:<15} {case['layout']:<14} {case['dtype']:<8} "
+    times = case["device_ns"] or case["wall_ns"]
+    if times:
+        line += f"{times['median'] / 1e6:>9.3f} ms {100 * case['floor_fraction']:>5.0f}% of a copy "
+    return line + (case["error"] or "")
+
+
+def run(args):
+    ours, groups = read_groups(args.cases)
+    device = args.device
+    if device == "auto":
+        device = "cpu" if ours["device_type"] == "Cpu" else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refusal(f"this PyTorch has no CUDA device, and the cases ran on {ours['name']}; --device cpu times the CPU")
+    # PyTorch for AMD calls its devices cuda as well.
+    if args.kernels == "cudnn" and (device != "cuda" or not torch.version.cuda or not torch.backends.cudnn.is_available()):
+        raise Refusal("cuDNN needs --device cuda, and a PyTorch with cuDNN")
+    clock = CudaClock() if device == "cuda" else CpuClock()
+    adapter = adapter_of(device)
+    variant = f"{device}, {args.kernels}"
+    print(f"PyTorch {torch.__version__} ({variant}) on {adapter['name']}, {adapter['driver']}")
+    cases = []
+    for (shape, times, dtype, layout), wanted in groups.items():
+        ops = ops_of(wanted, args.kernels)
+        reason, layer = None, None
+        try:
+            if layout == "channels_last" and len(shape) != 4:
+                raise Refusal("channels last is timed for four axes only")
+            layer = Layer(shape, getattr(torch, dtype), layout, device, args.kernels)
+        except (Refusal, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+        for op in ops:
+            case = blank(op, shape, times, dtype, layout)
+            if layer is None:
+                case["error"] = reason
+            else:
+                measure(layer, op, case, clock, args.samples, TOLERANCES[dtype])
+            print(table_line(case), flush=True)
+            cases.append(case)
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+    report = {
+        "adapter": adapter, "git": None, "date": now,
+        "peer": {"name": "PyTorch", "version": torch.__version__, "variant": variant},
+        "cases": cases, "total": totals(cases),
+    }
+    try:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(report, file, indent=2, allow_nan=False)
+            file.write("\n")
+    except OSError as error:
+        raise Refusal(f"cannot write {args.json}: {error}") from error
+    return 0 if all(case["checked"] for case in cases) else 1
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", required=True, metavar="FILE", help="what `wgnorm bench --json` wrote")
+    parser.add_argument("--json", required=True, metavar="FILE", help="where the results go")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                        help="auto: what the cases ran on, CPU or not")
+    parser.add_argument("--kernels", choices=["native", "cudnn"], default="native", help="whose kernels on CUDA")
+    parser.add_argument("--samples", type=positive, default=12, help="samples of each measurement")
+    args = parser.parse_args()
+    try:
+        with torch.no_grad():
+            sys.exit(run(args))
+    except Refusal as refusal:
+        print(f"pytorch.py: {refusal}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
