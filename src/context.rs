@@ -267,7 +267,7 @@ impl Context {
     /// [workspace](Plan::workspace_bytes) it would allocate. Nothing is compiled or allocated. `None` if x is empty.
     ///
     /// Tensors at other places of 16-byte words than x, or in more buffers, are planned otherwise; what was prepared
-    /// [says](Prepared::plan) how.
+    /// [says](Prepared::plan) how. So are those that autotuning has pinned.
     ///
     /// ```
     /// let context = wgnorm::Context::headless_blocking()?;

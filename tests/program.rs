@@ -258,6 +258,7 @@ fn in_place_is_measured_where_it_is_possible() {
 #[test]
 fn a_plan_explains_itself_and_can_be_forced() {
     let forced = ["--workgroup-size", "32", "--team-size", "8", "--splits", "2", "--width", "1"];
+    let forced = [&forced[..], &["--subgroups", "false"]].concat();
     let columns = ["--rows", "2", "--strip", "2", "--layout", "channels_last", "--explain"];
     let args = ["bench", "--shape", "2,6,5,5", "--samples", "1", "--op", "train_forward"];
     let output = wgnorm(&[&args[..], &forced, &columns].concat());

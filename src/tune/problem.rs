@@ -49,7 +49,8 @@ impl Problem {
 
     /// Whether the policy's plan walks the tensors in several dispatches per pass.
     pub fn is_windowed(&self, capabilities: &Capabilities) -> bool {
-        plan_walk(&self.walk, capabilities, &Tuning::default()).is_ok_and(|plan| plan.windows.len() > 1)
+        plan_walk(&self.walk, capabilities, &Tuning::default())
+            .is_ok_and(|plan| plan.windows.len() > 1 && !plan.grouped)
     }
 }
 
