@@ -264,7 +264,8 @@ impl Context {
     }
 
     /// How an operation of a batch-norm layer over x, and tensors like it, would be planned, and so what
-    /// [workspace](Plan::workspace_bytes) it would allocate. Nothing is compiled or allocated. `None` if x is empty.
+    /// [workspace](Plan::workspace_bytes) it would allocate: backward with all gradients, and with a residual also the
+    /// activation that needs it. Nothing is compiled or allocated. `None` if x is empty.
     ///
     /// Tensors at other places of 16-byte words than x, or in more buffers, are planned otherwise; what was prepared
     /// [says](Prepared::plan) how. So are those that autotuning has pinned.
@@ -295,7 +296,11 @@ impl Context {
             Op::Copy => (2, None),
         };
         let alignment = self.capabilities().storage_alignment;
-        let walk = Walk { held, ..Walk::channels(view, &vec![x; tensors], alignment) };
+        let tensors = vec![x; tensors];
+        let walk = match op {
+            Op::Copy => Walk::flat(&tensors, alignment),
+            _ => Walk { held, ..Walk::channels(view, &tensors, alignment) },
+        };
         plan_walk(&walk, self.capabilities(), self.tuning()).map(Some)
     }
 

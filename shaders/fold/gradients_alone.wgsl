@@ -2,7 +2,7 @@
 // dx not asked for.
 //
 // Grid: one team per slice. Bindings: those of fold/gradients.wgsl. Overrides: WORKGROUP_SIZE,
-// TEAM_SIZE. Features: none.
+// TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn fold_gradients(

@@ -1,7 +1,7 @@
 // The moments of every slice as a value of their own (public type `Moments`), from partial moments.
 //
 // Grid: one team per slice. Bindings: partials (fold/moments.wgsl); moments: [slices]. Overrides:
-// WORKGROUP_SIZE, TEAM_SIZE. Features: none. Member 0 of each team writes.
+// WORKGROUP_SIZE, TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.
 
 @group(0) @binding(11) var<storage, read_write> moments: array<MomentsRecord>;
 

@@ -1,7 +1,7 @@
 // dx through batch statistics (lib/dx.wgsl). The prologue folds the sums and writes dgamma and dbeta (fold/gradients.wgsl).
 //
 // Grid: walk/. Bindings: x, dy, residual, dx: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
-// Features: none.
+// Features: none, or those of lib/tree_subgroups.wgsl.
 
 fn dx_at(at: Cursor, s: Statistics, mean: GradientSums) -> Word {
     let x = x_at(at);

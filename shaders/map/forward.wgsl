@@ -4,7 +4,7 @@
 // fold/running.wgsl) and in nothing else.
 //
 // Grid: walk/. Bindings: x, residual, y: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
-// Features: none.
+// Features: none, or those of lib/tree_subgroups.wgsl.
 
 fn y_of(at: Cursor, s: Statistics) -> Word {
     return activate(z_of(at, x_at(at), s));

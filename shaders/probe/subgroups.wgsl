@@ -14,8 +14,10 @@ fn probe_subgroups(
     @builtin(subgroup_invocation_id) place: u32,
     @builtin(subgroup_size) size: u32,
 ) {
-    let expected = lane - lane % SUBGROUP_SIZE + (lane + 1u) % SUBGROUP_SIZE;
-    let next = subgroupShuffle(lane, (place + 1u) % SUBGROUP_SIZE);
+    // As many as there are, where a workgroup is less than a subgroup.
+    let many = min(SUBGROUP_SIZE, WORKGROUP_SIZE);
+    let expected = lane - lane % many + (lane + 1u) % many;
+    let next = subgroupShuffle(lane, (place + 1u) % many);
     if (size != SUBGROUP_SIZE || place != lane % SUBGROUP_SIZE || next != expected) {
         atomicAdd(&differences, 1u);
     }

@@ -10,7 +10,7 @@
 //
 // Grid: walk/. Bindings: x, dy, residual: tensor/; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1.
-// Features: none. Member 0 of each team holds and writes the sums.
+// Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team holds and writes the sums.
 
 override CHUNK_WORDS: u32 = 16u;
 

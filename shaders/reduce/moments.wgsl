@@ -4,7 +4,7 @@
 //
 // Grid: walk/. Bindings: x: tensor/input.wgsl; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1 to 64
-// values (see SCALE in lib/accumulate.wgsl). Features: none. Member 0 of each team holds and writes
+// values (see SCALE in lib/accumulate.wgsl). Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team holds and writes
 // the result.
 
 override CHUNK_WORDS: u32 = 16u;

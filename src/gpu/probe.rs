@@ -42,10 +42,17 @@ pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
     let found = match context.capabilities().subgroup_size {
         None => false,
         Some(size) => {
-            let workgroup = context.capabilities().max_workgroup_size.min(256);
-            let constants = [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
-            let wgsl = PROBE_SUBGROUPS.text.to_owned();
-            finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?
+            let most = context.capabilities().max_workgroup_size.min(256);
+            let mut same = true;
+            // The smallest workgroups that the policy takes, and large ones.
+            for workgroup in [most, 32, 8] {
+                // A workgroup that is less than a subgroup has but one, and needs no size of it.
+                let constants =
+                    [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
+                let wgsl = PROBE_SUBGROUPS.text.to_owned();
+                same = same && finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?;
+            }
+            same
         }
     };
     Ok(*known.get_or_init(|| found))

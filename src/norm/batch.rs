@@ -361,7 +361,14 @@ impl BatchNorm {
         let reduced = 2 + r + d;
         if build.plan().held > 0 {
             resident::backward(&mut build);
-            return build.finish(Traffic::passes(x.byte_len(), reduced + 1, reduced + 1)).await;
+            let traffic = Traffic::passes(x.byte_len(), reduced + 1, reduced + 1);
+            return match build.finish(traffic).await {
+                // Tensors of one buffer that no dispatch can bind together, though two dispatches can bind them apart.
+                Err(Error::SharedBlock { .. } | Error::Between { .. }) => {
+                    Box::pin(self.assemble_backward(&chosen.streaming(), backward, saved)).await
+                }
+                finished => finished,
+            };
         }
         reduce::gradients(&mut build, StatisticsFrom::Saved, false);
         let traffic = if targets.dx.is_some() {

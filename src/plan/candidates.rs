@@ -54,10 +54,11 @@ fn residents(walk: &Walk, plan: &Plan, capabilities: &Capabilities) -> Vec<Tunin
     vec![Tuning { resident: Some(plan.held == 0), ..Tuning::default() }]
 }
 
-/// Groups of what caches of GPUs keep: a few MiB, and tens. The kernels are the same.
+/// Groups of what caches keep: a MiB to tens. The kernels are the same.
 fn groups(walk: &Walk, plan: &Plan, _: &Capabilities) -> Vec<Tuning> {
     let bytes = walk.pattern.elements() * walk.dtype.size();
-    let groups = [16 << 20, 4 << 20].into_iter().filter(|&group| plan.held == 0 && 2 * group <= bytes);
+    let groups =
+        [16 << 20, 1 << 20, 4 << 20].into_iter().filter(|&group| plan.held == 0 && 2 * group <= bytes);
     groups.map(|group| Tuning { group_bytes: Some(group), ..Tuning::default() }).collect()
 }
 

@@ -10,7 +10,8 @@ pub struct Capabilities {
     pub cpu: bool,
     /// Invocations of one workgroup.
     pub max_workgroup_size: u32,
-    /// Invocations of a subgroup, where kernels may use subgroups and all have one size.
+    /// Invocations of a subgroup, where kernels may use subgroups and wgpu reports one size for all: on most Vulkan devices, not
+    /// on Metal, nor on the web.
     pub subgroup_size: Option<u32>,
     /// Bytes of workgroup memory.
     pub max_workgroup_bytes: u32,
@@ -127,7 +128,6 @@ pub(crate) mod table {
     /// Apple M1 to M4, Metal.
     pub const APPLE: Capabilities = Capabilities {
         max_workgroup_size: 1024,
-        subgroup_size: Some(32),
         max_workgroup_bytes: 32768,
         max_binding_bytes: TWO_GIB,
         max_buffer_bytes: 8 << 30,

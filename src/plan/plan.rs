@@ -13,7 +13,7 @@ pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
 /// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
-/// ([`Plan::reasons`] says so).
+/// ([`Plan::reasons`] says so), unless `team_size` is forced too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// Values per memory access: 1, or 4 where that is possible.
@@ -27,14 +27,15 @@ pub struct Tuning {
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
     /// Words that an invocation walks at once at most, 1, 2, 4, 8 or 16: channels last words of a row, as many as leave no more than
-    /// an eighth of the invocations idle; else words of a slice, as many as all tiles are multiples of.
+    /// an eighth of the invocations idle; else words of a slice, at most 8 and as many as all tiles are multiples of.
     pub strip: Option<u32>,
     /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
     /// the windows besides, give the same bits.
     pub tile: Option<u32>,
     /// Bytes of a tensor that one dispatch binds at most, below the device's own limit; at least one tile.
     pub window_bytes: Option<u64>,
-    /// Whether slices that fit are held in registers, so that a training pass is one dispatch which reads each input once.
+    /// Whether slices that fit are held in registers, so that a training pass is one dispatch which reads each input once. Slices
+    /// are streamed where another choice (tiles, groups, several splits, rows as one, or strips) asks for it.
     pub resident: Option<bool>,
     /// Whether teams merge by shuffles within subgroups, where the device has subgroups of one size.
     pub subgroups: Option<bool>,
@@ -116,7 +117,8 @@ pub struct Plan {
     pub workgroup_size: u32,
     /// Invocations that walk a slice, or a column of words, together.
     pub team_size: u32,
-    /// Invocations per subgroup where teams merge by shuffles; 0 where they merge through workgroup memory alone.
+    /// Invocations per subgroup where teams merge by shuffles, unless a probe finds that the device orders invocations otherwise; 0
+    /// where they merge through workgroup memory alone.
     pub subgroup_size: u32,
     /// Words that an invocation holds in registers, where reduction, fold and map are one dispatch; else 0.
     pub held: u32,
@@ -201,7 +203,9 @@ impl Plan {
         self.splits * (self.records / self.slices)
     }
 
-    /// Bytes of partial results that an operation with this plan allocates when it is prepared.
+    /// Bytes of partial results that an operation with this plan allocates when it is prepared: at most 1/100 of a tensor
+    /// above 4 MiB, or one partial result for each record and window, if that is more. Less where nothing is reduced: forward from
+    /// given moments, frozen backward without dgamma and dbeta.
     pub fn workspace_bytes(&self, op: Op) -> u64 {
         let records = u64::from(self.records) * u64::from(self.splits);
         match op {

@@ -24,11 +24,15 @@ pub(super) fn plan_resident(
     if tuning.resident == Some(false) || capabilities.cpu && tuning.resident.is_none() {
         return Ok(None);
     }
-    // One workgroup walks all of a slice, in one window; a tile, or several workgroups, were asked for otherwise.
-    if tuning.tile.is_some() || tuning.splits.is_some_and(|splits| splits > 1) || walk.parts.len() > 1 {
+    // One workgroup walks all of a slice, in one window; what was forced otherwise asks for another plan.
+    let several = |forced: Option<u32>| forced.is_some_and(|forced| forced > 1);
+    let streamed = tuning.tile.is_some() || tuning.group_bytes.is_some();
+    let limit = tuning.window_bytes.unwrap_or(u64::MAX).min(capabilities.max_binding_bytes);
+    let fits = matches!(walk.parts.as_slice(), [part] if walk.fits(part, limit));
+    if streamed || several(tuning.splits) || several(tuning.strip) || several(tuning.rows) || !fits {
         return Ok(None);
     }
-    let free = Tuning { splits: Some(1), strip: Some(1), rows: Some(1), group_bytes: None, ..*tuning };
+    let free = Tuning { splits: Some(1), strip: Some(1), rows: Some(1), ..*tuning };
     let slices = match walk.pattern {
         Pattern::Run { .. } => 1,
         Pattern::Segments { slices, .. } | Pattern::Columns { slices, .. } => slices,
@@ -48,7 +52,7 @@ pub(super) fn plan_resident(
             let most = (most_bytes / 4 / copies).min(MOST_VALUES) / width;
             for &workgroup_size in &sizes {
                 let fits = slice <= u64::from(most * width) * u64::from(workgroup_size);
-                if !fits || most_bytes * workgroup_size > HELD_WORKGROUP_BYTES {
+                if !fits || u64::from(most_bytes) * u64::from(workgroup_size) > HELD_WORKGROUP_BYTES {
                     continue;
                 }
                 let free = Tuning { width: Some(width), workgroup_size: Some(workgroup_size), ..free };
@@ -56,9 +60,12 @@ pub(super) fn plan_resident(
                 if tuning.resident.is_none() && !holds_slices(&plan, walk.pattern.elements(), capabilities) {
                     continue;
                 }
+                // What the search has forced is no wish of the caller's.
+                plan.reasons.retain(|reason| !reason.contains("forced"));
                 plan.reasons.push(format!(
-                    "resident: {} words of a slice in the registers of each of {} invocations, one dispatch",
-                    plan.held, plan.team_size
+                    "resident: {} words of a slice in the registers of each of {} invocations, in workgroups of {}; \
+                     one dispatch",
+                    plan.held, plan.team_size, plan.workgroup_size
                 ));
                 return Ok(Some(plan));
             }
@@ -79,8 +86,9 @@ fn plan_held(
     for team_size in teams(workgroup_size, tuning) {
         let plan = match plan_once(walk, capabilities, &Tuning { team_size: Some(team_size), ..*sized }) {
             Ok(plan) => plan,
-            // A workgroup that the device does not have.
+            // A workgroup that the device does not have, or a walk that needs several workgroups for a slice.
             Err(Error::MissingCapability { .. }) if tuning.workgroup_size.is_none() => return Ok(None),
+            Err(Error::TooLarge { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         if let Some(held) = held(&plan, sized.width, most) {
@@ -94,7 +102,10 @@ fn plan_held(
 fn teams(workgroup_size: u32, tuning: &Tuning) -> Vec<u32> {
     match tuning.team_size {
         Some(forced) => vec![forced],
-        None => (0..=workgroup_size.trailing_zeros()).map(|log| 1 << log).collect(),
+        None => {
+            let powers = (0..=workgroup_size.trailing_zeros()).map(|log| 1 << log);
+            powers.chain((!workgroup_size.is_power_of_two()).then_some(workgroup_size)).collect()
+        }
     }
 }
 

@@ -90,20 +90,20 @@ pub(super) fn most_segment_strips(capabilities: &Capabilities) -> u32 {
 }
 
 /// Bytes of a tensor that both dispatches of a training pass take at a time, so that the second finds in a cache what the first
-/// has read. `None`: all of it.
-pub(super) fn group_bytes(_capabilities: &Capabilities) -> Option<u64> {
-    None
-}
+/// has read; `None` for all of it. On a CPU what a cache keeps saves nothing, because loads are bound by instructions, and more
+/// dispatches cost: llvmpipe (as above, `wgnorm bench --group-bytes N`), (8,256,56,56) channels first, training forward at 0.4,
+/// 1 and 4 MB and all at once: 48, 67, 83 and 84 % of the copy; backward 71, 78, 97 and 93 %. On a GPU, groups have to last longer than the
+/// two launches that each adds, some 5 µs, and fit half of a cache whose size wgpu does not tell; autotuning tries them.
+pub(super) const GROUP_BYTES: Option<u64> = None;
 
-/// Whether teams merge by shuffles within subgroups rather than through workgroup memory alone.
-pub(super) fn merges_by_shuffles(_capabilities: &Capabilities) -> bool {
-    true
-}
+/// Whether teams merge by shuffles within subgroups rather than through workgroup memory alone: without a barrier where a
+/// subgroup holds a team. On llvmpipe it makes no difference beyond the noise (`wgnorm bench --subgroups BOOL`).
+pub(super) const SHUFFLES: bool = true;
 
 /// Bytes of registers for what a resident kernel holds: per invocation, and per workgroup, half of what a compute unit of most
 /// GPUs has (256 KiB on NVIDIA since Volta and on AMD since GCN), so that what else it needs has room too.
 pub(super) const HELD_BYTES: u32 = 256;
-pub(super) const HELD_WORKGROUP_BYTES: u32 = 128 << 10;
+pub(super) const HELD_WORKGROUP_BYTES: u64 = 128 << 10;
 
 /// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
 /// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
@@ -111,10 +111,10 @@ pub(super) const HELD_WORKGROUP_BYTES: u32 = 128 << 10;
 pub(super) fn holds_slices(plan: &Plan, elements: u64, capabilities: &Capabilities) -> bool {
     let fills = plan.windows.iter().all(|window| window.blocks >= 64);
     let small = elements * plan.dtype.size() <= 1 << 20;
-    let columns = plan.workgroup_size / plan.team_size;
+    let teams = plan.workgroup_size / plan.team_size;
     let wide = plan.walk == WalkKind::Segments
-        || plan.width == 4 && u64::from(columns * plan.width) * plan.dtype.size() >= 64
-        || plan.windows.iter().all(|window| columns >= window.run_words);
+        || plan.width == 4 && u64::from(teams * plan.width) * plan.dtype.size() >= 64
+        || plan.windows.iter().all(|window| teams >= window.run_words);
     let stores = plan.width == 4 || plan.dtype == DType::F32;
     !capabilities.cpu && (fills || small) && wide && stores
 }

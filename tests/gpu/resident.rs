@@ -182,7 +182,7 @@ fn what_is_not_finite_stays_in_its_channel() {
 #[test]
 fn what_cannot_be_held_is_streamed() {
     let context = context().with_tuning(Tuning { workgroup_size: Some(64), ..RESIDENT });
-    // Too long a slice; words of two slices with 16 bits; several rows as one word.
+    // Too long a slice, in both layouts.
     let too_long = Setup::new(&[9, 2, 32, 32], DType::F32, Activation::None);
     let last =
         Setup { layout: Layout::ChannelsLast, ..Setup::new(&[500, 3, 3, 64], DType::F32, Activation::None) };
@@ -192,6 +192,34 @@ fn what_cannot_be_held_is_streamed() {
         }
         assert_train(&context, &setup, seed);
     }
+}
+
+/// In one dispatch dx and d_residual cannot share a block of one buffer, in two they can: a device whose policy holds slices must
+/// take what others take.
+#[test]
+fn tensors_that_one_dispatch_cannot_bind_are_streamed() {
+    let context = context().with_tuning(RESIDENT);
+    context.block_on(async {
+        let dims = [3, 5, 7, 4];
+        let len: usize = dims.iter().product();
+        let options = BatchNormOptions::pytorch().activation(Activation::Gelu);
+        let layer = wgnorm::BatchNorm::new(&context, 5, options).await.unwrap();
+        let zeros = || context.zeros_as(&dims, DType::F16);
+        let (x, dy, residual, y) =
+            (zeros().await.unwrap(), zeros().await.unwrap(), zeros().await.unwrap(), zeros().await.unwrap());
+        let saved = wgnorm::Saved::new(&context, &x).await.unwrap();
+        let input = x.plus(&residual);
+        let _ = layer.prepare_train_forward_untracked(input, &y, Some(&saved)).await.unwrap();
+        let both = context.zeros_as(&[2 * len + 8], DType::F16).await.unwrap();
+        let part =
+            |at: u64| wgnorm::Tensor::from_buffer_as(&context, both.buffer().clone(), at, &dims, DType::F16);
+        let (d_residual, dx) = (part(0).unwrap(), part(2 * len as u64).unwrap());
+        let targets =
+            wgnorm::GradientTargets { dx: Some(&dx), d_residual: Some(&d_residual), ..Default::default() };
+        let backward = layer.prepare_backward(input, &dy, &saved, &targets).await.unwrap();
+        let plan = backward.plan().unwrap();
+        assert!(plan.held == 0 && plan.reasons.iter().any(|why| why.contains("streamed")), "{plan:?}");
+    });
 }
 
 #[test]
