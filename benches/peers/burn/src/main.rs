@@ -108,3 +108,11 @@ fn measure(bench: &Bench, group: &Group, op: Op) -> CaseResult {
         Err(error) => CaseResult { error: Some(error), ..blank },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_pinned_one() {
+        assert!(include_str!("../Cargo.toml").contains(&format!("burn = {{ version = \"={}\"", super::BURN)));
+    }
+}
