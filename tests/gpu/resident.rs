@@ -95,6 +95,18 @@ fn held_slices_agree_with_the_reference() {
 }
 
 #[test]
+fn large_workgroups_hold_long_slices() {
+    let setup = Setup::new(&[2, 2, 64, 96], DType::F32, Activation::None);
+    for subgroups in [true, false] {
+        let context = context().with_tuning(Tuning { subgroups: Some(subgroups), ..RESIDENT });
+        assert_resident("long slices", &context, &setup);
+        // Forward holds one value for each of x, backward two.
+        assert_eq!(plans(&context, &setup).map(|(plan, _)| plan.team_size), [512, 1024]);
+        assert_train(&context, &setup, 1);
+    }
+}
+
+#[test]
 fn held_slices_with_everything_around() {
     let (_, context) = &holding()[1];
     let relu = |dims: &[usize], dtype| Setup { residual: true, ..Setup::new(dims, dtype, Activation::Relu) };

@@ -1,0 +1,297 @@
+//! Every variant of every kernel is valid WGSL, binds what it says, and has a key of its own.
+
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+use super::*;
+
+fn all_kernels() -> Vec<Kernel> {
+    use StatisticsFrom::*;
+    vec![
+        Kernel::ReduceMoments,
+        Kernel::ReduceGradients { statistics: Saved, dx: false },
+        Kernel::ReduceGradients { statistics: Saved, dx: true },
+        Kernel::ReduceGradients { statistics: Running, dx: false },
+        Kernel::ReduceGradients { statistics: Running, dx: true },
+        Kernel::FoldMoments,
+        Kernel::MergeMoments,
+        Kernel::FoldGradients,
+        Kernel::FoldRunning,
+        Kernel::MapForward(Batch),
+        Kernel::MapForward(Running),
+        Kernel::MapBackward,
+        Kernel::MapFrozen { dx: true },
+        Kernel::MapFrozen { dx: false },
+        Kernel::MapCopy,
+        Kernel::ResidentForward,
+        Kernel::ResidentBackward,
+    ]
+}
+
+/// Whether the host dispatches the kernel over slices, as segments of single values.
+fn per_slice(kernel: Kernel) -> bool {
+    matches!(kernel, Kernel::FoldMoments | Kernel::MergeMoments | Kernel::FoldGradients | Kernel::FoldRunning)
+}
+
+/// Every walk, word, team and strip of every kernel, without pointwise operations, in f32.
+fn plain_variants() -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for kernel in all_kernels() {
+        for walk in [WalkKind::Segments, WalkKind::Columns] {
+            for (width, edges) in [(1, false), (1, true), (4, false), (4, true)] {
+                let flat = per_slice(kernel) || kernel == Kernel::MapCopy;
+                let columns = walk == WalkKind::Columns;
+                let words = per_slice(kernel) && (width == 4 || edges);
+                // Words of one value have edges in columns only, where rows and strips may not be full.
+                if words || flat && columns || width == 1 && edges && !columns {
+                    continue;
+                }
+                // Nothing to do.
+                if kernel == (Kernel::MapFrozen { dx: false }) {
+                    continue;
+                }
+                for (workgroup_size, team_size, strip) in
+                    [(8, 1, 1), (8, 1, 16), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
+                {
+                    // Words of two slices need the statistics of both.
+                    let resident = kernel.is_resident();
+                    if strip > 1 && (flat || resident) || resident && edges && !columns {
+                        continue;
+                    }
+                    for (shared, strided) in [(false, false), (true, true)] {
+                        let variant = Variant {
+                            kernel,
+                            pointwise: Pointwise::default(),
+                            dtype: DType::F32,
+                            parameters: DType::F32,
+                            packed_f16: false,
+                            through: [None; 3],
+                            walk,
+                            width,
+                            edges,
+                            strided: strided && !flat,
+                            strip,
+                            workgroup_size,
+                            team_size,
+                            subgroup_size: 0,
+                            held: 16 / width,
+                            chunk_words: 64 / width,
+                            shared,
+                        };
+                        variants.push(variant.reduced());
+                        let shuffles = Variant { subgroup_size: 32, ..variant }.reduced();
+                        if shuffles.subgroup_size > 0 && !shared {
+                            variants.push(shuffles);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    variants
+}
+
+/// Every pointwise operation that a kernel can be asked for, and through which output it can read its inputs.
+fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
+    let mut all = Vec::new();
+    for activation in Activation::ALL {
+        for bits in 0..16_u32 {
+            let [residual, d_residual, from_y, through] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+            if from_y && !activation.is_invertible() {
+                continue;
+            }
+            let activation = ActivationKind::of(activation);
+            let pointwise = Pointwise { activation, residual, d_residual, from_y };
+            let plain = Variant { pointwise, ..example(kernel) };
+            // In place is one input over one output; views may lie between each other in any way.
+            let output = plain.outputs().first().copied().filter(|_| through);
+            let through = match kernel {
+                Kernel::MapForward(_) | Kernel::MapCopy => [output, None, None],
+                _ => [None, output, None],
+            };
+            let bindings = Variant { through, ..plain }.slots().len();
+            // What the host asks for: see ops/.
+            let asked = match kernel {
+                Kernel::MapFrozen { dx: false } => d_residual,
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
+                    bindings <= 9 && !from_y
+                }
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+                _ => true,
+            };
+            if pointwise.of(kernel) == pointwise && asked {
+                all.push((pointwise, through));
+            }
+        }
+    }
+    all
+}
+
+/// A variant in the plainest walk.
+fn example(kernel: Kernel) -> Variant {
+    Variant {
+        kernel,
+        pointwise: Pointwise::default(),
+        dtype: DType::F32,
+        parameters: DType::F32,
+        packed_f16: false,
+        through: [None; 3],
+        walk: WalkKind::Segments,
+        width: if per_slice(kernel) { 1 } else { 4 },
+        edges: false,
+        strided: false,
+        strip: 1,
+        workgroup_size: 64,
+        team_size: if kernel == Kernel::MergeMoments || kernel == Kernel::FoldRunning { 1 } else { 64 },
+        subgroup_size: 0,
+        held: if kernel.is_resident() { 8 } else { 0 },
+        chunk_words: if kernel.chunked() { 16 } else { 0 },
+        shared: false,
+    }
+}
+
+fn all_variants() -> Vec<Variant> {
+    let mut variants = plain_variants();
+    for kernel in all_kernels() {
+        for (pointwise, through) in all_pointwise(kernel) {
+            variants.push(Variant { pointwise, through, ..example(kernel) });
+            for (dtype, packed_f16) in [(DType::F16, false), (DType::F16, true), (DType::Bf16, false)] {
+                // Activations do not know of the storage.
+                let kind = pointwise.activation;
+                if kind != ActivationKind::NONE && kind != ActivationKind::of(Activation::Relu) {
+                    continue;
+                }
+                for parameters in [DType::F32, dtype] {
+                    for width in [1, 4] {
+                        if per_slice(kernel)
+                            && (width == 4 || kernel == Kernel::MergeMoments || kernel == Kernel::FoldMoments)
+                        {
+                            continue;
+                        }
+                        for walk in [WalkKind::Segments, WalkKind::Columns] {
+                            if walk == WalkKind::Columns && (per_slice(kernel) || kernel == Kernel::MapCopy) {
+                                continue;
+                            }
+                            // A resident kernel knows no words of two slices.
+                            let pairs = walk == WalkKind::Segments && kernel.is_resident();
+                            let edges = width == 4 && !pairs;
+                            let example = example(kernel);
+                            variants.push(Variant {
+                                pointwise,
+                                through,
+                                dtype,
+                                parameters,
+                                packed_f16,
+                                width,
+                                walk,
+                                edges,
+                                ..example
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    variants.sort_by_key(Variant::key);
+    variants.dedup();
+    variants
+}
+
+/// No capability beyond WebGPU's core but subgroups where they are asked for: every other variant must run in a browser.
+/// (naga knows OpenGL devices, which cannot convert binary16; the probe finds that out.)
+fn validator(variant: &Variant) -> Validator {
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.packed_f16);
+    capabilities.set(Capabilities::SUBGROUP, variant.subgroup_size > 0);
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    validator
+}
+
+#[test]
+fn every_variant_is_valid() {
+    for variant in all_variants() {
+        let key = variant.key();
+        let wgsl = variant.wgsl();
+        let module = naga::front::wgsl::parse_str(&wgsl)
+            .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
+        let info = validator(&variant)
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
+
+        let constants =
+            variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
+        let (module, _) =
+            naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
+        let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
+        assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
+    }
+}
+
+#[test]
+fn bindings_are_the_ones_the_entry_points_use() {
+    for variant in all_variants() {
+        let key = variant.key();
+        let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
+        let info = validator(&variant).validate(&module).unwrap();
+        let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
+        let mut used = Vec::new();
+        for (handle, global) in module.global_variables.iter() {
+            let Some(binding) = &global.binding else { continue };
+            if info.get_entry_point(entry)[handle].is_empty() {
+                continue;
+            }
+            assert_eq!(binding.group, 0, "{key}");
+            let writable = match global.space {
+                naga::AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+                _ => false,
+            };
+            used.push((binding.binding, writable));
+        }
+        used.sort_unstable();
+        let declared: Vec<_> = variant
+            .slots()
+            .into_iter()
+            .map(|slot| (slot as u32, slot.writes() || variant.shared && slot.is_input()))
+            .collect();
+        assert_eq!(used, declared, "{key}");
+        assert!(declared.len() <= 1 + crate::plan::Capabilities::STORAGE_BUFFERS as usize, "{key}");
+    }
+}
+
+#[test]
+fn keys_are_unique_and_readable() {
+    let variants = all_variants();
+    let mut keys: Vec<_> = variants.iter().map(Variant::key).collect();
+    assert!(
+        keys.contains(
+            &"reduce_gradients<running,dx> columns f32x4 edges strided strip2 wg256 team32 chunk16 shared"
+                .to_owned()
+        )
+    );
+    keys.sort_unstable();
+    keys.dedup();
+    // Kernels without a chunk, and folds without words, differ in nothing else.
+    assert_eq!(keys.len(), variants.len());
+}
+
+#[test]
+fn records_have_the_same_layout_in_rust_and_wgsl() {
+    let variant =
+        Variant { walk: WalkKind::Columns, strip: 2, ..example(Kernel::MapForward(StatisticsFrom::Batch)) };
+    let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
+    let named = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {
+        fields.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
+    };
+    let (size, fields) = reflect::struct_layout(&module, "MomentsRecord");
+    assert_eq!(size, size_of::<crate::moments::MomentsRecord>());
+    assert_eq!(fields, named(&[("count", 0), ("shift", 8), ("delta", 12), ("variance", 16), ("unused", 20)]));
+    let (size, fields) = reflect::struct_layout(&module, "StatisticsRecord");
+    assert_eq!(size, size_of::<crate::norm::SavedRecord>());
+    assert_eq!(
+        fields[..6],
+        named(&[("shift", 0), ("delta", 4), ("inv_std", 8), ("variance", 12), ("gamma", 16), ("beta", 20)])
+    );
+}
