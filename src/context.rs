@@ -287,19 +287,17 @@ impl Context {
             return Ok(None);
         }
         let residuals = usize::from(residual);
-        let (tensors, held) = match op {
-            Op::TrainForward => (2 + residuals, Some(1)),
-            Op::TrainBackward => (3 + 2 * residuals, Some(2)),
-            Op::FrozenBackward => (3 + 2 * residuals, None),
-            Op::Inference => (2 + residuals, None),
-            Op::Moments => (1, None),
-            Op::Copy => (2, None),
+        let tensors = match op {
+            Op::TrainForward | Op::Inference => 2 + residuals,
+            Op::TrainBackward | Op::FrozenBackward => 3 + 2 * residuals,
+            Op::Moments => 1,
+            Op::Copy => 2,
         };
         let alignment = self.capabilities().storage_alignment;
         let tensors = vec![x; tensors];
         let walk = match op {
             Op::Copy => Walk::flat(&tensors, alignment),
-            _ => Walk { held, ..Walk::channels(view, &tensors, alignment) },
+            _ => Walk { held: op.held(), ..Walk::channels(view, &tensors, alignment) },
         };
         plan_walk(&walk, self.capabilities(), self.tuning()).map(Some)
     }

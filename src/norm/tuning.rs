@@ -36,9 +36,9 @@ impl<'a> Forward<'a> {
         tensors
     }
 
-    /// What a resident kernel holds for each value of x: the value.
+    /// What a resident kernel of training holds for each value of x: where statistics are given, there is none.
     pub fn held(&self) -> Option<u32> {
-        self.moments.is_none().then_some(1)
+        Op::TrainForward.held().filter(|_| self.moments.is_none())
     }
 
     /// What tells the problems of forward passes apart. Whether statistics are saved or tracked does not: a pass that recomputes
@@ -62,9 +62,9 @@ pub(super) struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// What a resident kernel holds for each value of x: x̂ and dz.
+    /// What a resident kernel of training holds for each value of x: without dx there is none.
     pub fn held(&self) -> Option<u32> {
-        self.targets.dx.map(|_| 2)
+        Op::TrainBackward.held().filter(|_| self.targets.dx.is_some())
     }
 
     /// What tells the problems of backward passes apart.

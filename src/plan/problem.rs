@@ -36,6 +36,17 @@ impl Op {
     }
 }
 
+impl Op {
+    /// Values that a resident kernel of the operation holds for each of x, if there is one: forward x, backward x̂ and dz.
+    pub(crate) const fn held(self) -> Option<u32> {
+        match self {
+            Op::TrainForward => Some(1),
+            Op::TrainBackward => Some(2),
+            _ => None,
+        }
+    }
+}
+
 /// Bytes of tensor data that an operation moves; values per channel are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
