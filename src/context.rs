@@ -538,7 +538,8 @@ impl Context {
         Ok(buffer)
     }
 
-    async fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+    /// Writes bytes to the start of a buffer, after everything that was submitted before.
+    pub(crate) async fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
         scoped(self, "an upload", || self.queue().write_buffer(buffer, 0, bytes)).await
     }
 

@@ -290,6 +290,49 @@ pub enum Error {
         /// The parameter.
         parameter: &'static str,
     },
+    /// A backward pass by the sums of x alone through statistics that cover more.
+    #[error(
+        "forward normalized with statistics that may cover more than x (Saved::pooled): merge the gradient sums of all that they cover and use backward_from"
+    )]
+    Pooled,
+    /// Lists of batches, or of samples, that should go together and do not.
+    #[error("{what}: expected {expected}, got {got}")]
+    Batches {
+        /// What is counted.
+        what: &'static str,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        got: usize,
+    },
+    /// A mask for a batch of another geometry.
+    #[error("the mask is for {} samples of {} positions, x has {} of {}", .got.0, .got.1, .expected.0, .expected.1)]
+    Mask {
+        /// Samples, and positions of each, of x.
+        expected: (u64, u64),
+        /// Those of the mask.
+        got: (u64, u64),
+    },
+    /// A mask in one of forward and backward and not in the other.
+    #[error("backward {} a mask, because forward {}", if *.expected { "needs" } else { "must not have" }, if *.expected { "had one" } else { "had none" })]
+    Masked {
+        /// Whether forward had one.
+        expected: bool,
+    },
+    /// Parts of no samples.
+    #[error("a ghost batch needs at least one sample; x has {samples}")]
+    GhostSize {
+        /// Samples of x.
+        samples: usize,
+    },
+    /// A gradient that another operation computes.
+    #[error("{gradient} is not a result of this operation, but of {instead}")]
+    NotHere {
+        /// The gradient.
+        gradient: &'static str,
+        /// The operation whose result it is.
+        instead: &'static str,
+    },
     /// A recording of a training forward pass with the wrong layer.
     #[error("this training forward pass was prepared for another layer")]
     WrongLayer,

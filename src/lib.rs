@@ -34,6 +34,8 @@ mod error;
 #[cfg(not(target_family = "wasm"))]
 mod file;
 mod gpu;
+mod gradient_sums;
+mod mask;
 mod moments;
 mod norm;
 mod ops;
@@ -41,6 +43,7 @@ mod plan;
 pub mod reference;
 mod shape;
 mod tensor;
+mod totals;
 mod tune;
 
 pub use activation::Activation;
@@ -50,10 +53,13 @@ pub use error::{Error, Result};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use gpu::disk_cache::PipelineCacheState;
 pub use gpu::dispatch::Prepared;
+pub use gradient_sums::{ChannelGradientSums, GradientSums};
+pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
-    Accumulation, Affine, BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input,
-    Momentum, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, TrainForward,
+    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
+    GhostSaved, GradientTargets, Gradients, Input, MicroBatch, MicroBatchGradient, Momentum,
+    RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SumGradients, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};

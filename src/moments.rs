@@ -2,14 +2,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::context::{Context, ContextId};
-use crate::error::{Error, Result};
+use crate::context::Context;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::readback;
+use crate::gpu::shader::Monoid;
 use crate::gpu::slot::Slot;
-use crate::ops::{fold, reduce};
+use crate::norm::Input;
+use crate::ops::reduce;
 use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk, plan_walk};
-use crate::tensor::Tensor;
+use crate::totals::Totals;
 
 /// Moments of one channel: count, mean and biased variance.
 ///
@@ -100,10 +103,10 @@ impl From<MomentsRecord> for ChannelMoments {
 /// ```
 #[derive(Debug)]
 pub struct Moments {
-    buffer: wgpu::Buffer,
-    home: ContextId,
-    channels: u64,
+    totals: Totals<MomentsRecord>,
     count: Option<u64>,
+    /// Whether a count of 0 can be the result of a mask, and not that of nothing having been computed yet.
+    masked: bool,
 }
 
 impl Moments {
@@ -112,7 +115,7 @@ impl Moments {
     /// # Errors
     /// [`Error::Channels`] for no channels, and those of an allocation.
     pub async fn empty(context: &Context, channels: usize) -> Result<Self> {
-        context.check_size("moments", channels as u64, size_of::<MomentsRecord>() as u64)?;
+        context.check_size(WHAT, channels as u64, MOMENTS_BYTES)?;
         Self::upload(context, &vec![ChannelMoments::default(); channels]).await
     }
 
@@ -121,36 +124,39 @@ impl Moments {
     /// # Errors
     /// [`Error::Channels`] for no channels, and those of an allocation.
     pub async fn upload(context: &Context, channels: &[ChannelMoments]) -> Result<Self> {
-        let Some(first) = channels.first() else {
-            return Err(Error::Channels { what: "moments", expected: 1, got: 0 });
-        };
-        let records: Vec<MomentsRecord> = channels.iter().map(|&moments| moments.into()).collect();
-        let buffer = context.create_buffer_with("moments", bytemuck::cast_slice(&records)).await?;
-        let uniform = channels.iter().all(|moments| moments.count == first.count);
-        Ok(Self {
-            buffer,
-            home: context.id(),
-            channels: channels.len() as u64,
-            count: uniform.then_some(first.count),
-        })
+        let records = channels.iter().map(|&moments| moments.into());
+        let totals = Totals::upload(context, WHAT, Monoid::Moments, records).await?;
+        Ok(Self { totals, count: uniform_count(channels), masked: false })
+    }
+
+    /// Replaces the moments by others from the host, one per channel, before everything that is submitted later.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
+    pub async fn write(&mut self, context: &Context, channels: &[ChannelMoments]) -> Result<()> {
+        self.totals.write(context, channels.iter().map(|&moments| moments.into())).await?;
+        self.count = uniform_count(channels);
+        Ok(())
     }
 
     /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, submitted at once.
     ///
     /// # Errors
     /// As [`Moments::prepare`].
-    pub async fn of(context: &Context, x: &Tensor) -> Result<Self> {
+    pub async fn of<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<Self> {
         let (moments, prepared) = Self::prepare(context, x).await?;
         context.submit(&[&prepared]).await?;
         Ok(moments)
     }
 
     /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until
-    /// that has run, the value holds the moments of nothing, and a layer that normalizes with it gives NaN.
+    /// that has run, the value holds the moments of nothing, and a layer that normalizes with it gives NaN. Of a masked x, what the mask
+    /// keeps; a residual does not matter.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.
-    pub async fn prepare(context: &Context, x: &Tensor) -> Result<(Self, Prepared)> {
+    pub async fn prepare<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<(Self, Prepared)> {
+        let Input { x, mask, .. } = x.into();
         let view = x.channels()?;
         x.check_device("x", context)?;
         let mut moments = Self::empty(context, view.channels as usize).await?;
@@ -161,17 +167,23 @@ impl Moments {
         let capabilities = context.capabilities();
         let walk = Walk::channels(view, &[x], capabilities.storage_alignment);
         let plan = plan_walk(&walk, capabilities, context.tuning())?;
-        let split = plan.partials() > 1;
         let mut build = Build::new(context, Op::Moments, plan);
         build.tensor(Slot::X, x)?;
-        if split {
-            reduce::moments(&mut build);
-            fold::moments(&mut build, &moments.buffer)?;
-        } else {
-            reduce::moments_into(&mut build, &moments.buffer);
+        if let Some(mask) = mask {
+            build.mask(mask, view)?;
+            (moments.masked, moments.count) = (true, None);
         }
+        reduce::moments_into(&mut build, moments.buffer())?;
         let prepared = build.finish(Traffic::passes(x.byte_len(), 1, 1)).await?;
         Ok((moments, prepared))
+    }
+
+    /// The operation that merges all of them into the first, pairwise.
+    pub(crate) async fn prepare_merge_all(context: &Context, all: &mut [Self]) -> Result<Prepared> {
+        let masked = all.iter().any(|moments| moments.masked);
+        all.iter_mut().for_each(|moments| (moments.count, moments.masked) = (None, masked));
+        let totals: Vec<_> = all.iter().map(|one| &one.totals).collect();
+        Totals::prepare_merge_all(context, Op::Moments, &totals).await
     }
 
     /// Merges the values that `other` covers into this, submitted at once.
@@ -192,10 +204,8 @@ impl Moments {
     /// # Errors
     /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
     pub async fn prepare_merge(&mut self, context: &Context, other: &Moments) -> Result<Prepared> {
-        for moments in [&*self, other] {
-            moments.check(context, self.channels)?;
-        }
-        let prepared = fold::merge(context, self.channels, &self.buffer, &other.buffer).await?;
+        let prepared = self.totals.prepare_merge(context, &other.totals).await?;
+        self.masked |= other.masked;
         self.count = None;
         Ok(prepared)
     }
@@ -205,17 +215,12 @@ impl Moments {
     /// # Errors
     /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn download(&self, context: &Context) -> Result<Vec<ChannelMoments>> {
-        self.check(context, self.channels)?;
-        let bytes =
-            readback::read(context, &self.buffer, 0, self.channels * size_of::<MomentsRecord>() as u64)
-                .await?;
-        let records: Vec<MomentsRecord> = bytemuck::pod_collect_to_vec(&bytes);
-        Ok(records.into_iter().map(Into::into).collect())
+        Ok(self.totals.download(context).await?.into_iter().map(Into::into).collect())
     }
 
     /// Number of channels.
     pub fn channels(&self) -> u64 {
-        self.channels
+        self.totals.channels()
     }
 
     /// Values per channel, if known on the host and the same for all channels.
@@ -223,18 +228,25 @@ impl Moments {
         self.count
     }
 
+    /// Whether a count of 0 is what a mask has left, and no sign of something that has not run.
+    pub(crate) fn may_be_of_nothing(&self) -> bool {
+        self.masked
+    }
+
     pub(crate) fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+        self.totals.buffer()
     }
 
     /// Requires the context's device and a number of channels.
     pub(crate) fn check(&self, context: &Context, channels: u64) -> Result<()> {
-        if self.home != context.id() {
-            return Err(Error::ForeignDevice { what: "moments" });
-        }
-        if self.channels != channels {
-            return Err(Error::Channels { what: "moments", expected: channels, got: self.channels });
-        }
-        Ok(())
+        self.totals.check(context, channels)
     }
+}
+
+const WHAT: &str = "moments";
+
+/// The count of all channels, if it is the same.
+fn uniform_count(channels: &[ChannelMoments]) -> Option<u64> {
+    let first = channels.first()?;
+    channels.iter().all(|moments| moments.count == first.count).then_some(first.count)
 }

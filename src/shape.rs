@@ -115,6 +115,11 @@ pub struct Channels {
 }
 
 impl Channels {
+    /// Whether values of a position follow each other, and positions each other.
+    pub(crate) fn walks_rows(&self) -> bool {
+        self.layout == Layout::ChannelsLast || self.inner == 1
+    }
+
     /// Values per channel: what one mean and one variance are taken over.
     pub fn count(&self) -> u64 {
         self.samples * self.inner

@@ -10,9 +10,11 @@
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
 fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
-    // Moments that were never computed: NaN, not a plausible number.
-    let inv_std = select(inv_std_of(m.variance), Stat(params.nan), count_of(m) == Stat(0.0));
-    var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0));
+    // Moments of nothing, because all values are masked: x̂ is 0 and y is beta. Moments that were never computed: NaN, not a
+    // plausible number.
+    let of_nothing = select(params.nan, 0.0, flag(zero, FLAG_MASKED));
+    let inv_std = select(inv_std_of(m.variance), Stat(of_nothing), count_of(m) == Stat(0.0));
+    var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0), count_of(m));
     for (var k = 0u; k < STATS; k += 1u) {
         let slice = slice_of(tile, k);
         if (flag(zero, FLAG_GAMMA)) {
@@ -32,7 +34,7 @@ fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
                     component(s.gamma, k),
                     component(s.beta, k),
                     status_of(zero, component(s.gamma, k)),
-                    0u,
+                    count_f32(batch.count),
                 );
             }
             if (flag(zero, FLAG_TRACK) && any(batch.count != vec2<u32>(0u))) {

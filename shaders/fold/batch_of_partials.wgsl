@@ -2,5 +2,5 @@
 // folds the same partials in the same order.
 
 fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
-    return batch_statistics(tile, zero, fold_moments_of(tile, zero));
+    return batch_statistics(tile, zero, fold_partials(tile, zero));
 }

@@ -3,12 +3,12 @@
 //
 //   dx = gamma·inv_std·(dz − Σ dz / n − x̂·Σ dz·x̂ / n)
 
-// The sums divided by the number of values.
-fn means_of(sums: GradientSums) -> GradientSums {
-    return GradientSums(sums.dz / params.count, sums.dz_xhat / params.count);
+// The sums divided by the number of values, which is that of the statistics: forward saved it with them.
+fn means_of(sums: GradientSums, s: Statistics) -> GradientSums {
+    return GradientSums(sums.dz / s.count, sums.dz_xhat / s.count);
 }
 
 fn dx_of(at: Cursor, dz: Word, xhat: Word, s: Statistics, mean: GradientSums) -> Word {
     let centred = dz - spread(at, mean.dz);
-    return fma(-xhat, spread(at, mean.dz_xhat), centred) * spread(at, s.gamma * s.inv_std);
+    return kept(at, fma(-xhat, spread(at, mean.dz_xhat), centred) * spread(at, s.gamma * s.inv_std));
 }

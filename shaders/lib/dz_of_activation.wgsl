@@ -6,5 +6,5 @@ fn operand_at(at: Cursor) -> Word {
 }
 
 fn dz_of(at: Cursor, x: Word, s: Statistics) -> Word {
-    return gradient(z_of(at, x, s), dy_at(at));
+    return kept(at, gradient(z_of(at, x, s), dy_at(at)));
 }

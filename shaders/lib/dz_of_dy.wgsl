@@ -5,5 +5,5 @@ fn operand_at(at: Cursor) -> Word {
 }
 
 fn dz_of(at: Cursor, x: Word, s: Statistics) -> Word {
-    return dy_at(at);
+    return kept(at, dy_at(at));
 }

@@ -13,11 +13,20 @@ struct GradientSumsRecord {
     dz_xhat: f32,
 }
 
-// What `lib/tree.wgsl` reduces in kernels that include this file.
+// What `lib/tree.wgsl` and the folds reduce in kernels that include this file.
 alias Partial = GradientSums;
+alias Record = GradientSumsRecord;
 
 fn identity() -> GradientSums {
     return GradientSums(Stat(0.0), Stat(0.0));
+}
+
+fn record_of_component(sums: GradientSums, k: u32) -> GradientSumsRecord {
+    return GradientSumsRecord(component(sums.dz, k), component(sums.dz_xhat, k));
+}
+
+fn with_record(sums: GradientSums, k: u32, record: GradientSumsRecord) -> GradientSums {
+    return GradientSums(with_component(sums.dz, k, record.dz), with_component(sums.dz_xhat, k, record.dz_xhat));
 }
 
 fn merge(a: GradientSums, b: GradientSums) -> GradientSums {

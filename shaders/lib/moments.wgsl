@@ -24,8 +24,9 @@ struct MomentsRecord {
     unused: u32,
 }
 
-// What `lib/tree.wgsl` reduces in kernels that include this file.
+// What `lib/tree.wgsl` and the folds reduce in kernels that include this file.
 alias Partial = Moments;
+alias Record = MomentsRecord;
 
 fn identity() -> Moments {
     return Moments(StatU(0u), StatU(0u), Stat(0.0), Stat(0.0), Stat(0.0));

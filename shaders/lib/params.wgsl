@@ -71,8 +71,6 @@ struct Params {
     // Weights of the old and the new value in the running statistics (exponential average).
     old_weight: f32,
     new_weight: f32,
-    // Values per slice, for the means of the gradient sums.
-    count: f32,
     // A NaN, because WGSL refuses to write one and compilers may fold what would compute one.
     nan: f32,
     // Slope of the leaky ReLU below 0.
@@ -83,6 +81,9 @@ struct Params {
     zero: u32,
     // The window's first word of a row (columns).
     first_column: u32,
+    // With a mask: the bit of the window's first value, and how many values of its row come before it (columns).
+    mask_first: u32,
+    mask_lead: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -95,6 +96,7 @@ const FLAG_DBETA: u32 = 64u;       // dbeta is bound and asked for
 const FLAG_ACCUMULATE: u32 = 128u; // add to dgamma and dbeta instead of writing them
 const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for the backward pass
 const FLAG_RECOVER: u32 = 512u;    // y is written over x: the backward pass recovers x̂ from y
+const FLAG_MASKED: u32 = 1024u;    // values are masked: moments may be those of nothing, though they were computed
 
 // Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
 // merges what a team has found; a workgroup of many small teams serves many small slices.

@@ -10,6 +10,8 @@ struct Statistics {
     inv_std: Stat,
     gamma: Stat,
     beta: Stat,
+    // Values that mean and variance are taken over, of x alone or of more; where statistics are frozen, of no meaning.
+    count: Stat,
 }
 
 // Statistics of one slice in memory, as forward saves them. Rust twin: `norm::saved::SavedRecord`.
@@ -22,7 +24,8 @@ struct StatisticsRecord {
     beta: f32,
     // Bits: see STATUS_* below.
     status: u32,
-    unused: u32,
+    // Values that the statistics cover.
+    count: f32,
 }
 
 // y was written over x, and gamma is too small to recover x̂ from it: the backward pass gives NaN.

@@ -14,6 +14,15 @@ fn word_sum(word: Word) -> f32 {
     return word;
 }
 
+fn word_has(mask: WordB, k: u32) -> bool {
+    return mask;
+}
+
+// Whether the lowest bit is set.
+fn word_of_bits(bits: u32) -> WordB {
+    return (bits & 1u) != 0u;
+}
+
 fn word_count(mask: WordB) -> u32 {
     return select(0u, 1u, mask);
 }

@@ -15,6 +15,15 @@ fn word_sum(word: Word) -> f32 {
     return (word.x + word.y) + (word.z + word.w);
 }
 
+fn word_has(mask: WordB, k: u32) -> bool {
+    return mask[k];
+}
+
+// Whether the lowest bits are set.
+fn word_of_bits(bits: u32) -> WordB {
+    return (vec4<u32>(bits) & vec4<u32>(1u, 2u, 4u, 8u)) != vec4<u32>(0u);
+}
+
 fn word_count(mask: WordB) -> u32 {
     let ones = select(vec4<u32>(0u), vec4<u32>(1u), mask);
     return (ones.x + ones.y) + (ones.z + ones.w);

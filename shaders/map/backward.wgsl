@@ -20,7 +20,7 @@ fn map_backward(
     var mean: array<GradientSums, STRANDS>;
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
         s[strand] = slice_statistics(strand_tile(tile, strand), zero);
-        mean[strand] = means_of(fold_gradients_of(strand_tile(tile, strand), zero));
+        mean[strand] = means_of(fold_gradients_of(strand_tile(tile, strand), zero), s[strand]);
     }
     var at = cursor_first(tile);
     while (at.index < tile.end) {

@@ -3,7 +3,7 @@
 // Bindings: dx: tensor/output.wgsl.
 
 fn dx_of(at: Cursor, dz: Word, s: Statistics) -> Word {
-    return dz * spread(at, s.gamma * s.inv_std);
+    return kept(at, dz * spread(at, s.gamma * s.inv_std));
 }
 
 fn emit_dx(at: Cursor, dz: Word, s: Statistics) {

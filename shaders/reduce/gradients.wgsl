@@ -72,7 +72,7 @@ fn reduce_gradients(
         for (var k = 0u; k < STATS; k += 1u) {
             if (owns(column, k)) {
                 partials_out[tile.split * params.records + record_of(column, k)] =
-                    GradientSumsRecord(component(merged.dz, k), component(merged.dz_xhat, k));
+                    record_of_component(merged, k);
             }
         }
     }

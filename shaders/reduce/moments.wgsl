@@ -58,6 +58,14 @@ fn first_guess(start: Cursor, words: u32, strand: u32) -> Guess {
     return Guess(median, median - reach, median + reach);
 }
 
+// The mean so far, or what was the shift before where a mask has left nothing.
+fn shift_of(m: Moments, otherwise: Stat) -> Stat {
+    if (!MASKED) {
+        return m.shift;
+    }
+    return select(otherwise, m.shift, count_of(m) != Stat(0.0));
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce_moments(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -73,7 +81,7 @@ fn reduce_moments(
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
         mine[strand] = identity();
         shift[strand] = Stat(0.0);
-        if (at.index < tile.end) {
+        if (!MASKED && at.index < tile.end) {
             let guess = first_guess(at, words_of(steps_of_chunk(at, tile, CHUNK_WORDS)), strand);
             shift[strand] = guess.shift;
             low[strand] = guess.low;
@@ -101,12 +109,18 @@ fn reduce_moments(
                 var here = at;
                 for (var j = 0u; j < STRIP; j += 1u) {
                     let strand = strand_of(j);
+                    if (MASKED) {
+                        // Words may hold any number of values, so the first that counts is the guess. Its distance from the mean
+                        // of its chunk is at most the square root of their number, in standard deviations.
+                        let none = count_of(mine[strand]) + count_of(group[strand]) + Stat(counted[strand]) == Stat(0.0);
+                        shift[strand] = select(shift[strand], sampled(here, x_at(here), shift[strand]), none);
+                    }
                     let scaled_shift = spread(here, -shift[strand] * SCALE);
                     let e = within(here, fma(x_at(here), Word(SCALE), scaled_shift));
                     sum[strand] += e;
                     squares[strand] = fma(e, e, squares[strand]);
-                    if (EDGES) {
-                        counted[strand] += values_in(inside(here));
+                    if (EDGES || MASKED) {
+                        counted[strand] += values_in(counts(here));
                     }
                     here = strip_next(at, here, j);
                 }
@@ -116,14 +130,17 @@ fn reduce_moments(
                 let count = counted_values(words_of(steps), counted[strand]);
                 let found = moments_of_sums(count, shift[strand], gathered(sum[strand]), gathered(squares[strand]));
                 group[strand] = merge(group[strand], found);
-                shift[strand] = min(max(group[strand].shift, low[strand]), high[strand]);
-                low[strand] = Stat(-F32_MAX);
-                high[strand] = Stat(F32_MAX);
+                shift[strand] = shift_of(group[strand], shift[strand]);
+                if (!MASKED) {
+                    shift[strand] = min(max(shift[strand], low[strand]), high[strand]);
+                    low[strand] = Stat(-F32_MAX);
+                    high[strand] = Stat(F32_MAX);
+                }
             }
         }
         for (var strand = 0u; strand < STRANDS; strand += 1u) {
             mine[strand] = merge(mine[strand], group[strand]);
-            shift[strand] = mine[strand].shift;
+            shift[strand] = shift_of(mine[strand], shift[strand]);
         }
     }
     for (var strand = 0u; strand < STRANDS; strand += 1u) {

@@ -42,7 +42,7 @@ fn resident_backward(
     let mine = GradientSums(gathered(sum_dz), gathered(sum_dz_xhat));
     let sums = team_merge_all(tile, mine);
     write_sums(tile, zero, sums);
-    let mean = means_of(sums);
+    let mean = means_of(sums, s);
 
     at = first;
     for (var i = 0u; i < HELD; i += 1u) {

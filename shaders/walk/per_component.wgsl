@@ -11,15 +11,15 @@ fn gathered(word: Word) -> Stat {
 
 // Values of the slices from the word at the cursor, something else where there are none.
 fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
-    if (!EDGES) {
+    if (!EDGES && !MASKED) {
         return word;
     }
-    return select(otherwise, word, inside(at));
+    return select(otherwise, word, counts(at));
 }
 
-// Values of `words` words, of which `counted` were counted where there are edges.
+// Values of `words` words, of which `counted` were counted where there are edges or a mask.
 fn counted_values(words: u32, counted: StatU) -> StatU {
-    return select(StatU(words), counted, EDGES);
+    return select(StatU(words), counted, EDGES || MASKED);
 }
 
 fn values_in(mask: WordB) -> StatU {

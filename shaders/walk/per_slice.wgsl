@@ -10,6 +10,14 @@ fn gathered(word: Word) -> Stat {
 
 // A value of the slice from the word at the cursor, something else if there is none.
 fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
+    if (MASKED) {
+        let counted = counts(at);
+        var found = otherwise;
+        for (var left = WORD_WIDTH; left > 0u; left -= 1u) {
+            found = select(found, word_at(word, left - 1u), word_has(counted, left - 1u));
+        }
+        return found;
+    }
     if (!EDGES) {
         return word_at(word, 0u);
     }
@@ -18,9 +26,9 @@ fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
     return select(otherwise, word_at(word, min(k, WORD_WIDTH - 1u)), k < WORD_WIDTH);
 }
 
-// Values of `words` words, of which `counted` were counted where there are edges.
+// Values of `words` words, of which `counted` were counted where there are edges or a mask.
 fn counted_values(words: u32, counted: StatU) -> StatU {
-    return select(words * WORD_WIDTH, counted, EDGES);
+    return select(words * WORD_WIDTH, counted, EDGES || MASKED);
 }
 
 fn values_in(mask: WordB) -> StatU {

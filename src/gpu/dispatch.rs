@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bindings::{Bound, check_overlap, check_sharing, read_through};
-use super::params::{Common, Params};
+use super::params::{Common, Params, flag};
 use super::pipelines::Pipeline;
 use super::probe;
 use super::shader::{Kernel, Pointwise, Variant, WALKED_INPUTS};
@@ -12,7 +12,9 @@ use super::slot::Slot;
 use crate::context::{Context, ContextId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::plan::{Capabilities, Op, Plan, Traffic, Window};
+use crate::mask::Mask;
+use crate::plan::{Capabilities, Op, Plan, Traffic, WalkKind, Window};
+use crate::shape::Channels;
 use crate::tensor::Tensor;
 
 /// An operation that is ready to be recorded, any number of times.
@@ -49,6 +51,23 @@ impl Prepared {
             workspace_bytes: 0,
             steps: Vec::new(),
         }
+    }
+
+    /// Operations one after the other as one, with the plan of the first.
+    pub(crate) fn sequence(context: &Context, op: Op, operations: Vec<Prepared>) -> Self {
+        let mut all = Self::nothing(context, op);
+        for operation in operations {
+            all.plan = all.plan.or(operation.plan);
+            all.traffic = all.traffic.plus(operation.traffic);
+            all.workspace_bytes += operation.workspace_bytes;
+            all.steps.extend(operation.steps);
+        }
+        all
+    }
+
+    /// The same, of an operation whose tensors are values per channel: they are not counted.
+    pub(crate) fn without_traffic(self) -> Self {
+        Self { traffic: Traffic::default(), ..self }
     }
 
     /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
@@ -111,6 +130,8 @@ pub(crate) struct Build<'c> {
     walked: Vec<(Slot, Tensor)>,
     /// Values per channel.
     values: Vec<(Slot, Tensor)>,
+    /// Positions that do not count, and the geometry of x.
+    mask: Option<(Mask, Channels)>,
     /// Buffers of the crate's own.
     owned: Vec<(Slot, wgpu::Buffer)>,
     scratch_bytes: u64,
@@ -136,6 +157,7 @@ impl<'c> Build<'c> {
             pointwise: Pointwise::default(),
             walked: Vec::new(),
             values: Vec::new(),
+            mask: None,
             owned: Vec::new(),
             scratch_bytes: 0,
             dispatches: Vec::new(),
@@ -164,6 +186,16 @@ impl<'c> Build<'c> {
             tensor.check_device(slot.name(), self.context)?;
             self.values.push((slot, tensor.clone()));
         }
+        Ok(())
+    }
+
+    /// Lets only what a mask keeps count, of tensors with this geometry.
+    pub fn mask(&mut self, mask: &Mask, view: Channels) -> Result<()> {
+        mask.check(self.context, view)?;
+        self.pointwise.masked = true;
+        self.params.flags |= flag::MASKED;
+        self.buffer(Slot::Mask, mask.buffer());
+        self.mask = Some((mask.clone(), view));
         Ok(())
     }
 
@@ -274,6 +306,7 @@ impl<'c> Build<'c> {
             edges: plan.edges,
             strided: plan.strided,
             strip: plan.strip,
+            single_rows: plan.walk == WalkKind::Columns && !plan.edges && plan.records == plan.slices,
             workgroup_size: plan.workgroup_size,
             team_size: plan.team_size,
             subgroup_size: plan.subgroup_size,
@@ -298,6 +331,9 @@ impl<'c> Build<'c> {
             let mut variant = Variant { packed_f16, ..plain };
             let mut params = Params::new(plan, window, &self.params);
             let mut bound = self.bind_walked(&walked, window, &mut variant, &mut params)?;
+            if let Some((mask, view)) = &self.mask {
+                (params.mask_first, params.mask_lead) = mask.place(*view, window.elements.start);
+            }
             let slots = variant.slots();
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();

@@ -58,12 +58,13 @@ pub(crate) struct Params {
     pub eps: f32,
     pub old_weight: f32,
     pub new_weight: f32,
-    pub count: f32,
     pub nan: f32,
     pub slope: f32,
     pub least_gamma: f32,
     pub zero: u32,
     pub first_column: u32,
+    pub mask_first: u32,
+    pub mask_lead: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -78,6 +79,7 @@ pub(crate) mod flag {
     pub const ACCUMULATE: u32 = 128;
     pub const SAVE: u32 = 256;
     pub const RECOVER: u32 = 512;
+    pub const MASKED: u32 = 1024;
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
@@ -88,7 +90,6 @@ pub(crate) struct Common {
     pub eps: f32,
     pub old_weight: f32,
     pub new_weight: f32,
-    pub count: f32,
     pub slope: f32,
     pub least_gamma: f32,
 }
@@ -134,7 +135,6 @@ impl Params {
             eps: common.eps,
             old_weight: common.old_weight,
             new_weight: common.new_weight,
-            count: common.count,
             slope: common.slope,
             least_gamma: common.least_gamma,
             nan: f32::NAN,
@@ -191,7 +191,7 @@ mod tests {
             partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset gamma_offset beta_offset
             dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
             d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
-            d_residual_sample_skip eps old_weight new_weight count nan slope least_gamma zero first_column
+            d_residual_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
         }
     }
 
@@ -217,6 +217,7 @@ mod tests {
             ("FLAG_ACCUMULATE", flag::ACCUMULATE),
             ("FLAG_SAVE", flag::SAVE),
             ("FLAG_RECOVER", flag::RECOVER),
+            ("FLAG_MASKED", flag::MASKED),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

@@ -46,6 +46,11 @@ sources! {
     PER_PAIR = "walk/per_pair.wgsl";
     PER_COMPONENT = "walk/per_component.wgsl";
     EDGES = "walk/edges.wgsl";
+    MASK_NONE = "mask/none.wgsl";
+    MASK_SOME = "mask/some.wgsl";
+    MASK_OF_RUN = "mask/of_run.wgsl";
+    MASK_OF_ROW = "mask/of_row.wgsl";
+    MASK_OF_ELEMENT = "mask/of_element.wgsl";
     CONTROL = "lib/control.wgsl";
     STRIP = "walk/strip.wgsl";
     TENSOR_ADDRESS = "tensor/address.wgsl";
@@ -85,8 +90,8 @@ sources! {
     STATISTICS = "lib/statistics.wgsl";
     REDUCE_MOMENTS = "reduce/moments.wgsl";
     REDUCE_GRADIENTS = "reduce/gradients.wgsl";
-    FOLD_MOMENTS = "fold/moments.wgsl";
-    FOLD_MOMENTS_ALONE = "fold/moments_alone.wgsl";
+    FOLD_PARTIALS = "fold/partials.wgsl";
+    FOLD_TOTAL = "fold/total.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
     FOLD_BATCH_OF_PARTIALS = "fold/batch_of_partials.wgsl";
@@ -94,6 +99,7 @@ sources! {
     FOLD_RUNNING_ALONE = "fold/running_alone.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
     FOLD_SUMS = "fold/sums.wgsl";
+    FOLD_NO_SUMS = "fold/no_sums.wgsl";
     FOLD_GRADIENTS = "fold/gradients.wgsl";
     FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
@@ -133,7 +139,7 @@ impl StatisticsFrom {
     fn sources(self) -> &'static [&'static Source] {
         match self {
             StatisticsFrom::Batch => {
-                &[&MOMENTS, &TREE, &FOLD_MOMENTS, &STATISTICS, &FOLD_BATCH, &FOLD_BATCH_OF_PARTIALS]
+                &[&MOMENTS, &TREE, &FOLD_PARTIALS, &STATISTICS, &FOLD_BATCH, &FOLD_BATCH_OF_PARTIALS]
             }
             StatisticsFrom::Saved => &[&STATISTICS, &FOLD_SAVED],
             StatisticsFrom::Running => &[&STATISTICS, &FOLD_RUNNING],
@@ -147,6 +153,38 @@ impl StatisticsFrom {
             }
             StatisticsFrom::Saved => &[Slot::Saved],
             StatisticsFrom::Running => &[Slot::Gamma, Slot::Beta, Slot::Running],
+        }
+    }
+}
+
+/// What a slice is reduced to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Monoid {
+    /// Count, mean and variance (lib/moments.wgsl).
+    Moments,
+    /// Σ dz and Σ dz·x̂ (lib/gradient_sums.wgsl).
+    GradientSums,
+}
+
+impl Monoid {
+    const fn name(self) -> &'static str {
+        match self {
+            Monoid::Moments => "moments",
+            Monoid::GradientSums => "gradient_sums",
+        }
+    }
+
+    const fn source(self) -> &'static Source {
+        match self {
+            Monoid::Moments => &MOMENTS,
+            Monoid::GradientSums => &GRADIENT_SUMS,
+        }
+    }
+
+    const fn shuffled(self) -> &'static Source {
+        match self {
+            Monoid::Moments => &MOMENTS_SHUFFLED,
+            Monoid::GradientSums => &GRADIENT_SUMS_SHUFFLED,
         }
     }
 }
@@ -188,11 +226,19 @@ pub(crate) struct Pointwise {
     pub d_residual: bool,
     /// Slot `X` holds y, from which x̂ is recovered.
     pub from_y: bool,
+    /// Some positions do not count.
+    pub masked: bool,
 }
 
 impl Default for Pointwise {
     fn default() -> Self {
-        Self { activation: ActivationKind::NONE, residual: false, d_residual: false, from_y: false }
+        Self {
+            activation: ActivationKind::NONE,
+            residual: false,
+            d_residual: false,
+            from_y: false,
+            masked: false,
+        }
     }
 }
 
@@ -205,11 +251,13 @@ impl Pointwise {
         let residual = self.residual && (activated || self.from_y);
         match kernel {
             Kernel::MapForward(_) | Kernel::ResidentForward => {
-                Self { d_residual: false, from_y: false, ..self }
+                Self { d_residual: false, from_y: false, masked: false, ..self }
             }
-            Kernel::ReduceGradients { .. } | Kernel::ResidentBackward => Self { residual, ..self },
+            Kernel::ReduceGradients { .. } => Self { residual, ..self },
+            Kernel::ResidentBackward => Self { residual, masked: false, ..self },
             Kernel::MapBackward => Self { residual, d_residual: false, ..self },
             Kernel::MapFrozen { .. } => Self { residual: self.residual && activated, from_y: false, ..self },
+            Kernel::ReduceMoments => Self { masked: self.masked, ..nothing },
             _ => nothing,
         }
     }
@@ -219,9 +267,12 @@ impl Pointwise {
         if self.activation != ActivationKind::NONE {
             key += &format!(" {}", self.activation.0);
         }
-        for (is, name) in
-            [(self.residual, " residual"), (self.d_residual, " d_residual"), (self.from_y, " from_y")]
-        {
+        for (is, name) in [
+            (self.residual, " residual"),
+            (self.d_residual, " d_residual"),
+            (self.from_y, " from_y"),
+            (self.masked, " masked"),
+        ] {
             if is {
                 key += name;
             }
@@ -239,14 +290,17 @@ pub(crate) enum Kernel {
         statistics: StatisticsFrom,
         dx: bool,
     },
-    FoldMoments,
-    MergeMoments,
+    /// The total of each slice from partial results.
+    FoldTotal(Monoid),
+    /// Two totals to one.
+    FoldMerge(Monoid),
     FoldGradients,
     FoldRunning,
     MapForward(StatisticsFrom),
     MapBackward,
     /// dx, if asked for, and d_residual.
     MapFrozen {
+        statistics: StatisticsFrom,
         dx: bool,
     },
     MapCopy,
@@ -261,8 +315,8 @@ impl Kernel {
         match self {
             Kernel::ReduceMoments => "reduce_moments",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
-            Kernel::FoldMoments => "fold_moments",
-            Kernel::MergeMoments => "merge_moments",
+            Kernel::FoldTotal(_) => "fold_total",
+            Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRunning => "fold_running",
             Kernel::MapForward(_) => "map_forward",
@@ -286,10 +340,11 @@ impl Kernel {
                 sources.extend(statistics(from));
                 sources.extend([dx_of(dx), &REDUCE_GRADIENTS]);
             }
-            Kernel::FoldMoments => sources.extend([&MOMENTS, &TREE, &FOLD_MOMENTS, &FOLD_MOMENTS_ALONE]),
-            Kernel::MergeMoments => sources.extend([&MOMENTS, &FOLD_MERGE]),
+            Kernel::FoldTotal(of) => sources.extend([of.source(), &TREE, &FOLD_PARTIALS, &FOLD_TOTAL]),
+            Kernel::FoldMerge(of) => sources.extend([of.source(), &FOLD_MERGE]),
             Kernel::FoldGradients => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS, &FOLD_GRADIENTS, &FOLD_GRADIENTS_ALONE]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_SUMS, &FOLD_GRADIENTS]);
+                sources.push(&FOLD_GRADIENTS_ALONE);
             }
             Kernel::FoldRunning => {
                 sources.extend(statistics(StatisticsFrom::Running));
@@ -300,12 +355,12 @@ impl Kernel {
                 sources.push(&MAP_FORWARD);
             }
             Kernel::MapBackward => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS, &FOLD_GRADIENTS]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_SUMS, &FOLD_GRADIENTS]);
                 sources.extend(statistics(StatisticsFrom::Saved));
                 sources.extend([&DX, &MAP_BACKWARD]);
             }
-            Kernel::MapFrozen { dx } => {
-                sources.extend(statistics(StatisticsFrom::Running));
+            Kernel::MapFrozen { statistics: from, dx } => {
+                sources.extend(statistics(from));
                 sources.extend([dx_of(dx), &MAP_FROZEN_ONLY]);
             }
             Kernel::MapCopy => sources.push(&MAP_COPY),
@@ -344,17 +399,17 @@ impl Kernel {
         )
     }
 
-    /// What shuffles the monoid that the kernel reduces over teams, if it does.
-    const fn shuffled(self) -> Option<&'static Source> {
+    /// The monoid that the kernel reduces over teams, if it does.
+    const fn reduces(self) -> Option<Monoid> {
         match self {
-            Kernel::ReduceMoments
-            | Kernel::FoldMoments
-            | Kernel::MapForward(StatisticsFrom::Batch)
-            | Kernel::ResidentForward => Some(&MOMENTS_SHUFFLED),
+            Kernel::FoldTotal(of) => Some(of),
+            Kernel::ReduceMoments | Kernel::MapForward(StatisticsFrom::Batch) | Kernel::ResidentForward => {
+                Some(Monoid::Moments)
+            }
             Kernel::ReduceGradients { .. }
             | Kernel::FoldGradients
             | Kernel::MapBackward
-            | Kernel::ResidentBackward => Some(&GRADIENT_SUMS_SHUFFLED),
+            | Kernel::ResidentBackward => Some(Monoid::GradientSums),
             _ => None,
         }
     }
@@ -391,6 +446,8 @@ pub(crate) struct Variant {
     pub edges: bool,
     /// Rows or samples of a tensor are further apart than in a dense one.
     pub strided: bool,
+    /// A row has each channel once (columns): not several rows as one.
+    pub single_rows: bool,
     /// Words that an invocation walks at once: 1, 2, 4, 8 or 16.
     pub strip: u32,
     pub workgroup_size: u32,
@@ -411,12 +468,14 @@ pub(crate) struct Variant {
 impl Variant {
     /// Without what makes no difference to the kernel, so that it is compiled once.
     pub fn reduced(self) -> Self {
-        let merges = self.kernel.shuffled().is_some() && self.team_size > 1;
+        let merges = self.kernel.reduces().is_some() && self.team_size > 1;
         Self {
             strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
             subgroup_size: if merges { self.subgroup_size } else { 0 },
             held: if self.kernel.is_resident() { self.held } else { 0 },
             chunk_words: if self.kernel.chunked() { self.chunk_words } else { 0 },
+            // Only where the mask is looked up does it make a difference.
+            single_rows: self.single_rows && self.pointwise.of(self.kernel).masked,
             pointwise: self.pointwise.of(self.kernel),
             ..self
         }
@@ -435,7 +494,10 @@ impl Variant {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
             Kernel::MapForward(statistics) => key += &format!("<{}>", statistics.name()),
-            Kernel::MapFrozen { dx: false } => key += "<no dx>",
+            Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
+            Kernel::MapFrozen { statistics, dx } => {
+                key += &format!("<{}{}>", statistics.name(), if dx { "" } else { ",no dx" });
+            }
             _ => {}
         }
         key += &self.pointwise.key();
@@ -455,6 +517,9 @@ impl Variant {
             if is {
                 key += name;
             }
+        }
+        if self.single_rows {
+            key += " rows";
         }
         if self.strip > 1 {
             key += &format!(" strip{}", self.strip);
@@ -496,7 +561,7 @@ impl Variant {
             Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward => vec![Slot::Y],
             Kernel::MapBackward
             | Kernel::ResidentBackward
-            | Kernel::MapFrozen { dx: true }
+            | Kernel::MapFrozen { dx: true, .. }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
         };
@@ -507,6 +572,7 @@ impl Variant {
     /// The bindings that the entry point uses, in order of their numbers.
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots = vec![Slot::Params];
+        slots.extend(self.pointwise.masked.then_some(Slot::Mask));
         slots.extend(self.inputs().into_iter().filter(|(_, over)| over.is_none()).map(|(slot, _)| slot));
         slots.extend(self.outputs());
         match self.kernel {
@@ -515,7 +581,7 @@ impl Variant {
                 slots.push(Slot::PartialsOut);
                 slots.extend(statistics.slots());
             }
-            Kernel::FoldMoments | Kernel::MergeMoments => slots.extend([Slot::Partials, Slot::Moments]),
+            Kernel::FoldTotal(_) | Kernel::FoldMerge(_) => slots.extend([Slot::Partials, Slot::Total]),
             Kernel::FoldGradients => slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]),
             Kernel::FoldRunning => {
                 slots.push(Slot::SavedOut);
@@ -523,10 +589,12 @@ impl Variant {
             }
             Kernel::MapForward(statistics) => slots.extend(statistics.slots()),
             Kernel::MapBackward => {
-                slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
+                slots.push(Slot::Partials);
+                // With a mask there is no binding left for them.
+                slots.extend([Slot::Dgamma, Slot::Dbeta].into_iter().filter(|_| !self.pointwise.masked));
                 slots.extend(StatisticsFrom::Saved.slots());
             }
-            Kernel::MapFrozen { .. } => slots.extend(StatisticsFrom::Running.slots()),
+            Kernel::MapFrozen { statistics, .. } => slots.extend(statistics.slots()),
             Kernel::MapCopy => {}
             Kernel::ResidentForward => {
                 let statistics = StatisticsFrom::Batch.slots().iter();
@@ -568,6 +636,12 @@ impl Variant {
         sources.extend([stat, walk, per]);
         if stat.name != STAT_F32X1.name {
             sources.push(&STAT_VECTOR);
+        }
+        match (self.pointwise.masked, self.walk) {
+            (false, _) => sources.push(&MASK_NONE),
+            (true, WalkKind::Segments) => sources.extend([&MASK_SOME, &MASK_OF_RUN]),
+            (true, WalkKind::Columns) if self.single_rows => sources.extend([&MASK_SOME, &MASK_OF_ROW]),
+            (true, WalkKind::Columns) => sources.extend([&MASK_SOME, &MASK_OF_ELEMENT]),
         }
         sources.extend([&EDGES, &CONTROL, &STRIP]);
         sources
@@ -650,10 +724,14 @@ impl Variant {
         append(self.common());
         append(self.elements());
         let mut kernel = self.kernel.sources();
+        if self.kernel == Kernel::MapBackward && self.pointwise.masked {
+            let sums = kernel.iter_mut().filter(|source| source.name == FOLD_SUMS.name);
+            sums.for_each(|source| *source = &FOLD_NO_SUMS);
+        }
         if self.subgroup_size > 0 {
             let tree = kernel.iter_mut().filter(|source| source.name == TREE.name);
             tree.for_each(|source| *source = &TREE_SUBGROUPS);
-            kernel.extend(self.kernel.shuffled());
+            kernel.extend(self.kernel.reduces().map(Monoid::shuffled));
         }
         append(kernel);
         wgsl += &self.tensors();

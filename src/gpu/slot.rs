@@ -15,17 +15,18 @@ pub(crate) enum Slot {
     RunningUpdate = 8,
     Partials = 9,
     PartialsOut = 10,
-    Moments = 11,
+    Total = 11,
     SavedOut = 12,
     Saved = 13,
     Dgamma = 14,
     Dbeta = 15,
     Residual = 16,
     DResidual = 17,
+    Mask = 18,
 }
 
 impl Slot {
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
 
     /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
@@ -39,12 +40,13 @@ impl Slot {
             Slot::Beta => "beta",
             Slot::Running | Slot::RunningUpdate => "running statistics",
             Slot::Partials | Slot::PartialsOut => "partials",
-            Slot::Moments => "moments",
+            Slot::Total => "a total",
             Slot::SavedOut | Slot::Saved => "saved statistics",
             Slot::Dgamma => "dgamma",
             Slot::Dbeta => "dbeta",
             Slot::Residual => "residual",
             Slot::DResidual => "d_residual",
+            Slot::Mask => "mask",
         }
     }
 
@@ -61,6 +63,7 @@ impl Slot {
                 | Slot::Running
                 | Slot::Partials
                 | Slot::Saved
+                | Slot::Mask
         )
     }
 

@@ -9,7 +9,7 @@ use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, Run
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::saved::{Pass, Saved};
-use super::tuning::{Backward, Forward};
+use super::tuning::{Backward, Forward, Sums};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -104,8 +104,8 @@ pub struct BatchNorm {
 /// ```
 #[derive(Debug)]
 pub struct TrainForward {
-    prepared: Prepared,
-    layer: u64,
+    pub(super) prepared: Prepared,
+    pub(super) layer: u64,
 }
 
 impl TrainForward {
@@ -213,23 +213,6 @@ impl BatchNorm {
         self.prepare_batch(input.into(), y, saved, None, false).await
     }
 
-    /// As [`prepare_train_forward`](Self::prepare_train_forward), with moments that were computed before, of x or of
-    /// more than x. One dispatch for each window.
-    ///
-    /// # Errors
-    /// Besides those, [`Error::Count`] if `saved` is given and the moments do not cover exactly as many values per
-    /// channel as x holds: the gradient sums of x alone would then be wrong.
-    pub async fn prepare_train_forward_from<'a>(
-        &mut self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-        y: &Tensor,
-        saved: Option<&Saved>,
-    ) -> Result<TrainForward> {
-        let prepared = self.prepare_batch(input.into(), y, saved, Some(moments), true).await?;
-        Ok(TrainForward { prepared, layer: self.parts.id })
-    }
-
     /// y and what the backward pass needs, from the statistics of the batch; updates the running statistics.
     /// Submitted at once.
     ///
@@ -253,23 +236,6 @@ impl BatchNorm {
         let forward = self.prepare_train_forward_untracked(input, &y, Some(&saved)).await?;
         self.parts.context.submit(&[&forward]).await?;
         Ok((y, saved))
-    }
-
-    /// y from moments that were computed before; updates the running statistics with them. Submitted at once.
-    ///
-    /// # Errors
-    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
-    pub async fn train_forward_from<'a>(
-        &mut self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-    ) -> Result<Tensor> {
-        let input = input.into();
-        self.parts.view_input(input)?;
-        let y = self.parts.context.zeros_like(input.x).await?;
-        let forward = self.prepare_train_forward_from(moments, input, &y, None).await?;
-        self.submit(&forward).await?;
-        Ok(y)
     }
 
     /// Records a training forward pass of this layer and submits it.
@@ -308,19 +274,32 @@ impl BatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let input = input.into();
-        let (x, view) = (input.x, self.parts.view_input(input)?);
-        self.parts.check_targets(input, dy, targets)?;
-        if view.count() == 0 {
-            return Err(Error::EmptyBatch { shape: x.shape() });
+        let view = self.parts.view_input(input)?;
+        targets.check_any()?;
+        if saved.is_pooled() {
+            return Err(Error::Pooled);
         }
+        if view.count() == 0 {
+            return Err(Error::EmptyBatch { shape: input.x.shape() });
+        }
+        let backward = Backward { view, input, dy, targets, sums: Sums::Own };
+        self.prepare_checked_backward(&backward, saved).await
+    }
+
+    /// A backward pass over a tensor that is not empty.
+    pub(super) async fn prepare_checked_backward(
+        &self,
+        backward: &Backward<'_>,
+        saved: &Saved,
+    ) -> Result<Prepared> {
+        let Backward { view, input, dy, targets, .. } = *backward;
+        self.parts.check_targets(input, dy, targets)?;
         saved.check(&self.parts.context, view.channels, view.count())?;
-        x.check_dtype("x", saved.dtype())?;
-        let from_y = saved.is_in_place();
-        self.parts.check_recoverable(from_y, x.dtype())?;
+        input.x.check_dtype("x", saved.dtype())?;
+        self.parts.check_recoverable(saved.is_in_place(), input.x.dtype())?;
         saved.check_same(self.pass(input))?;
-        let backward = Backward { view, input, dy, targets };
-        let chosen = self.choose_backward(&backward, saved).await;
-        self.assemble_backward(&chosen, &backward, saved).await
+        let chosen = self.choose_backward(backward, saved).await;
+        self.assemble_backward(&chosen, backward, saved).await
     }
 
     /// The tensors of a backward pass that are walked.
@@ -356,6 +335,9 @@ impl BatchNorm {
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
         build.buffer(Slot::Saved, saved.buffer());
+        if let Some(mask) = backward.input.mask {
+            build.mask(mask, view)?;
+        }
         Parts::bind_targets(&mut build, targets)?;
         let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
         let reduced = 2 + r + d;
@@ -370,7 +352,23 @@ impl BatchNorm {
                 finished => finished,
             };
         }
-        reduce::gradients(&mut build, StatisticsFrom::Saved, false);
+        match backward.sums {
+            Sums::Own => reduce::gradients(&mut build, StatisticsFrom::Saved, false),
+            Sums::Into(sums) => {
+                reduce::gradients_into(&mut build, StatisticsFrom::Saved, sums.totals.buffer())?;
+            }
+            Sums::From(sums) => {
+                build.params.partials = 1;
+                build.buffer(Slot::Partials, sums.totals.buffer());
+                map::backward(&mut build);
+                let mapped = 3 + r;
+                return build.finish(Traffic::passes(x.byte_len(), mapped, mapped)).await;
+            }
+        }
+        // With a mask, no binding of the map is left for dgamma and dbeta.
+        if targets.has_sums() && (targets.dx.is_none() || backward.input.mask.is_some()) {
+            fold::gradients(&mut build)?;
+        }
         let traffic = if targets.dx.is_some() {
             // What reduce has written as d_residual is dz, unless storing has rounded it.
             let exact = x.dtype() == DType::F32 || self.parts.options.activation.is_mask();
@@ -382,9 +380,6 @@ impl BatchNorm {
                 Traffic::passes(x.byte_len(), reduced + 1, reduced + 3 + r)
             }
         } else {
-            if targets.dgamma.is_some() || targets.dbeta.is_some() {
-                fold::gradients(&mut build)?;
-            }
             Traffic::passes(x.byte_len(), reduced, reduced)
         };
         build.finish(traffic).await
@@ -438,13 +433,13 @@ impl BatchNorm {
         Self { parts }
     }
 
-    async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
+    pub(super) async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
         self.parts.view_input(input)?;
         let context = &self.parts.context;
         Ok((context.zeros_like(input.x).await?, Saved::new(context, input.x).await?))
     }
 
-    async fn prepare_batch(
+    pub(super) async fn prepare_batch(
         &self,
         input: Input<'_>,
         y: &Tensor,
@@ -456,7 +451,11 @@ impl BatchNorm {
         let (x, view) = (input.x, self.parts.view_input(input)?);
         y.check_like("y", x)?;
         if view.count() == 0 {
-            return Err(Error::EmptyBatch { shape: x.shape() });
+            return match moments {
+                None => Err(Error::EmptyBatch { shape: x.shape() }),
+                Some(moments) if track => Box::pin(self.prepare_update(moments)).await,
+                Some(_) => Ok(Prepared::nothing(context, Op::TrainForward)),
+            };
         }
         let over_x = y.is_same_place(x);
         self.parts.check_saved_in_place(over_x, saved, x.dtype())?;
@@ -471,12 +470,12 @@ impl BatchNorm {
         if let Some(saved) = saved {
             saved.check(context, view.channels, view.count())?;
             x.check_dtype("x", saved.dtype())?;
-            if count != Some(view.count()) {
+            if count != Some(view.count()) && !saved.is_pooled() {
                 return Err(Error::Count {
                     what: "moments",
                     expected: count,
                     got: view.count(),
-                    hint: "the backward pass of x alone would be wrong; prepare without saved",
+                    hint: "the gradient sums of x alone would be wrong; use Saved::pooled and backward from sums over all that the moments cover",
                 });
             }
         }
@@ -501,7 +500,7 @@ impl BatchNorm {
         saved: Option<&Saved>,
         track: bool,
     ) -> Result<Prepared> {
-        let Forward { view, input: Input { x, residual }, moments, .. } = *forward;
+        let Forward { view, input: Input { x, residual, .. }, moments, .. } = *forward;
         let tensors = forward.tensors();
         let held = forward.held();
         let mut build =
@@ -519,6 +518,11 @@ impl BatchNorm {
             self.bind_running_update(&mut build);
         }
         let mapped = tensors.len() as u64;
+        match (moments, forward.input.mask) {
+            (None, Some(mask)) => build.mask(mask, view)?,
+            (Some(moments), _) if moments.may_be_of_nothing() => build.params.flags |= flag::MASKED,
+            _ => {}
+        }
         let traffic = match moments {
             None if build.plan().held > 0 => {
                 resident::forward(&mut build);
@@ -541,7 +545,11 @@ impl BatchNorm {
 
     /// What forward and backward must have in common.
     fn pass(&self, input: Input<'_>) -> Pass {
-        Pass { residual: input.residual.is_some(), activation: self.parts.options.activation }
+        Pass {
+            residual: input.residual.is_some(),
+            masked: input.mask.is_some(),
+            activation: self.parts.options.activation,
+        }
     }
 
     fn bind_running_update(&self, build: &mut Build<'_>) {

@@ -6,15 +6,14 @@ use super::options::{BatchNormOptions, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::saved::SavedRecord;
-use super::tuning::{Backward, Forward};
+use super::tuning::{Backward, Forward, Sums};
 use crate::context::Context;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::{Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce};
-use crate::plan::{Op, Traffic, WalkKind};
+use crate::plan::{Capabilities, Op, Traffic, WalkKind};
 use crate::tensor::Tensor;
 use crate::tune::Chosen;
 
@@ -66,7 +65,7 @@ impl FrozenBatchNorm {
 
     /// An inference pass whose arguments are checked, planned as it was chosen.
     pub(super) async fn assemble_forward(&self, chosen: &Chosen, forward: &Forward<'_>) -> Result<Prepared> {
-        let Forward { view, input: Input { x, residual }, .. } = *forward;
+        let Forward { view, input: Input { x, residual, .. }, .. } = *forward;
         let tensors = forward.tensors();
         let mut build = self.parts.build(chosen, Op::Inference, view, None, residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
@@ -113,17 +112,14 @@ impl FrozenBatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let input = input.into();
-        let (x, view) = (input.x, self.parts.view_input(input)?);
+        let view = self.parts.view_input(input)?;
         self.parts.check_targets(input, dy, targets)?;
-        let sums = targets.has_sums();
+        targets.check_any()?;
         if view.count() == 0 {
-            return match sums {
-                true => self.prepare_empty_sums(x.dtype(), targets).await,
-                false => Ok(Prepared::nothing(&self.parts.context, Op::FrozenBackward)),
-            };
+            return self.parts.prepare_empty_sums(Op::FrozenBackward, input.x.dtype(), targets).await;
         }
 
-        let backward = Backward { view, input, dy, targets };
+        let backward = Backward { view, input, dy, targets, sums: Sums::Own };
         let chosen = self.choose_backward(&backward).await;
         self.assemble_backward(&chosen, &backward).await
     }
@@ -148,7 +144,7 @@ impl FrozenBatchNorm {
         chosen: &Chosen,
         backward: &Backward<'_>,
     ) -> Result<Prepared> {
-        let Backward { view, input: Input { x, .. }, dy, targets } = *backward;
+        let Backward { view, input: Input { x, .. }, dy, targets, .. } = *backward;
         let tensors = self.backward_tensors(backward);
         let (activated, sums) = (self.parts.reads_residual(false), targets.has_sums());
         let residual = backward.input.residual.filter(|_| activated);
@@ -158,32 +154,35 @@ impl FrozenBatchNorm {
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
+        let masked = backward.input.mask;
+        if let Some(mask) = masked {
+            build.mask(mask, view)?;
+        }
         let passes = tensors.len() as u64;
         let mut plan_passes = passes;
-        if sums {
+        // Where neighbouring slices share words, one would write dx over a word whose dy the other has yet to sum.
+        let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
+        // The tensors, and partial results, a mask, gamma, beta and running statistics.
+        let bindings = tensors.len() + usize::from(sums) + usize::from(masked.is_some()) + 3;
+        let statistics = match bindings - usize::from(over_dy) > Capabilities::STORAGE_BUFFERS as usize {
+            // More than there are: gamma, beta and running statistics become one.
+            true if !in_two => self.fold_running(&mut build).await?,
+            _ => StatisticsFrom::Running,
+        };
+        let (pointwise, dx) = (build.pointwise, targets.dx.is_some());
+        if !sums {
+            map::frozen(&mut build, statistics, pointwise, dx);
+        } else {
             Parts::bind_targets(&mut build, targets)?;
-            // Where neighbouring slices share words, one would write dx over a word whose dy the other has yet to sum.
-            let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
             if in_two {
-                let pointwise = build.pointwise;
                 build.pointwise = Pointwise { d_residual: false, ..pointwise };
-                reduce::gradients(&mut build, StatisticsFrom::Running, false);
-                map::frozen(&mut build, pointwise, true);
+                reduce::gradients(&mut build, statistics, false);
+                map::frozen(&mut build, statistics, pointwise, true);
                 plan_passes += 2 + u64::from(residual.is_some()) - u64::from(!activated);
             } else {
-                let all =
-                    residual.is_some() && targets.dx.is_some() && targets.d_residual.is_some() && !over_dy;
-                let statistics = match all {
-                    // One binding more than there are: gamma, beta and running statistics become one.
-                    true => self.fold_running(&mut build).await?,
-                    false => StatisticsFrom::Running,
-                };
-                reduce::gradients(&mut build, statistics, targets.dx.is_some());
+                reduce::gradients(&mut build, statistics, dx);
             }
             fold::gradients(&mut build)?;
-        } else {
-            let pointwise = build.pointwise;
-            map::frozen(&mut build, pointwise, targets.dx.is_some());
         }
         build.finish(Traffic::passes(x.byte_len(), passes, plan_passes)).await
     }
@@ -237,14 +236,5 @@ impl FrozenBatchNorm {
         let folded = self.parts.context.create_buffer("folded statistics", bytes, usage).await?;
         fold::running(build, &folded)?;
         Ok(StatisticsFrom::Saved)
-    }
-
-    /// The parameter gradients of an empty batch: zero, written or added like any other.
-    async fn prepare_empty_sums(&self, dtype: DType, targets: &GradientTargets<'_>) -> Result<Prepared> {
-        let channels = self.parts.running.channels();
-        let mut build = fold::empty_gradients(&self.parts.context, channels, dtype)?;
-        Parts::bind_targets(&mut build, targets)?;
-        fold::gradients(&mut build)?;
-        build.finish(Traffic::default()).await
     }
 }

@@ -1,5 +1,6 @@
 //! What a layer is given.
 
+use crate::mask::Mask;
 use crate::tensor::Tensor;
 
 /// What a layer takes: x, and perhaps a residual of the same shape that is added before the activation,
@@ -31,17 +32,32 @@ pub struct Input<'a> {
     pub x: &'a Tensor,
     /// What is added to the normalized x.
     pub residual: Option<&'a Tensor>,
+    /// Which positions of x count.
+    pub mask: Option<&'a Mask>,
+}
+
+impl<'a> Input<'a> {
+    /// The same, of which only the positions that the mask keeps count in training.
+    #[must_use]
+    pub fn masked(self, mask: &'a Mask) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
 }
 
 impl<'a> From<&'a Tensor> for Input<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, residual: None }
+        Self { x, residual: None, mask: None }
     }
 }
 
 impl Tensor {
     /// This tensor as x, with a residual.
     pub fn plus<'a>(&'a self, residual: &'a Tensor) -> Input<'a> {
-        Input { x: self, residual: Some(residual) }
+        Input { x: self, residual: Some(residual), mask: None }
+    }
+
+    /// This tensor as x, of which only the positions that the mask keeps count in training.
+    pub fn masked<'a>(&'a self, mask: &'a Mask) -> Input<'a> {
+        Input::from(self).masked(mask)
     }
 }

@@ -1,20 +1,28 @@
 //! The public layers.
 
+mod accumulated;
 mod batch;
+mod cross_iteration;
 mod frozen;
+mod ghost;
 mod input;
 mod options;
 mod parts;
+mod pooled;
 mod running;
 mod saved;
 mod tuning;
 
+pub use accumulated::{AccumulatedGradients, MicroBatch, MicroBatchGradient};
 pub use batch::{BatchNorm, TrainForward};
+pub use cross_iteration::CrossIteration;
 pub use frozen::FrozenBatchNorm;
+pub use ghost::GhostSaved;
 pub use input::Input;
 pub use options::{
     Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
 };
+pub use pooled::SumGradients;
 pub use running::{RunningStatistics, RunningValues};
 #[cfg(test)]
 pub(crate) use saved::SavedRecord;

@@ -4,18 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::input::Input;
 use super::options::{Affine, BatchNormOptions, GradientTargets};
+use super::pooled::SumGradients;
 use super::running::RunningStatistics;
 use super::saved::Saved;
 use crate::activation::Activation;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Build;
+use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::flag;
 use crate::gpu::shader::{ActivationKind, Pointwise};
 use crate::gpu::slot::Slot;
 use crate::norm::Accumulation;
-use crate::plan::{Op, Walk, plan_walk};
+use crate::ops::fold;
+use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
 use crate::tune::{Chosen, Problem};
@@ -98,11 +100,14 @@ impl Parts {
         Ok(view)
     }
 
-    /// As [`view`](Self::view), with a residual that is like x.
+    /// As [`view`](Self::view), with a residual that is like x and a mask that fits it.
     pub fn view_input(&self, input: Input<'_>) -> Result<Channels> {
         let view = self.view(input.x)?;
         if let Some(residual) = input.residual {
             residual.check_like("residual", input.x)?;
+        }
+        if let Some(mask) = input.mask {
+            mask.check(&self.context, view)?;
         }
         Ok(view)
     }
@@ -125,6 +130,15 @@ impl Parts {
         Walk { held, ..Walk::channels(view, &walked, self.context.capabilities().storage_alignment) }
     }
 
+    /// Requires enough values per channel to train with; `shape` is that of x, or of one of several.
+    pub fn check_count(&self, count: u64, shape: Shape) -> Result<()> {
+        match count {
+            0 => Err(Error::EmptyBatch { shape }),
+            1 if !self.options.allow_single_value => Err(Error::SingleValue { shape }),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts an operation over x and the tensors of its shape, planned as it was chosen; `held` are the values for each
     /// of x that a resident kernel of the operation holds, if there is one.
     pub fn build<'c>(
@@ -141,7 +155,6 @@ impl Parts {
         plan.reasons.extend(chosen.reason.clone());
         let mut build = Build::new(context, op, plan);
         build.params.eps = self.options.eps as f32;
-        build.params.count = view.count() as f32;
         build.params.slope = self.options.activation.slope();
         build.pointwise = Pointwise {
             activation: ActivationKind::of(self.options.activation),
@@ -221,9 +234,6 @@ impl Parts {
                 tensor.check_dtype(gradient, *dtype.get_or_insert(tensor.dtype()))?;
             }
         }
-        if [targets.dx, targets.d_residual, targets.dgamma, targets.dbeta].iter().all(Option::is_none) {
-            return Err(Error::NoGradient);
-        }
         Ok(())
     }
 
@@ -237,8 +247,30 @@ impl Parts {
         Ok(())
     }
 
+    /// The parameter gradients of an empty batch: zero, written or added like any other.
+    pub async fn prepare_empty_sums(
+        &self,
+        op: Op,
+        dtype: DType,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        if !targets.has_sums() {
+            return Ok(Prepared::nothing(&self.context, op));
+        }
+        let mut build = fold::empty_gradients(&self.context, op, self.running.channels(), dtype)?;
+        Self::bind_targets(&mut build, targets)?;
+        fold::gradients(&mut build)?;
+        build.finish(Traffic::default()).await
+    }
+
     /// Tensors for all gradients that the layer has.
     pub async fn allocate_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<super::Gradients> {
+        let dx = self.context.zeros_like(input.x).await?;
+        Ok(self.allocate_sum_gradients(input, dy).await?.with_dx(dx))
+    }
+
+    /// As [`allocate_gradients`](Self::allocate_gradients), but for x.
+    pub async fn allocate_sum_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<SumGradients> {
         let channels = self.running.channels() as usize;
         let like = async |parameter: &Option<Tensor>| match parameter {
             Some(parameter) => self.context.zeros_as(&[channels], parameter.dtype()).await.map(Some),
@@ -250,12 +282,7 @@ impl Parts {
             Some(_) if self.options.activation == Activation::None => Some(dy.clone()),
             Some(_) => Some(self.context.zeros_like(input.x).await?),
         };
-        Ok(super::Gradients {
-            dx: self.context.zeros_like(input.x).await?,
-            d_residual,
-            dgamma: like(&self.gamma).await?,
-            dbeta: like(&self.beta).await?,
-        })
+        Ok(SumGradients { d_residual, dgamma: like(&self.gamma).await?, dbeta: like(&self.beta).await? })
     }
 
     /// What a convenience call computes of these gradients: not what is dy itself.

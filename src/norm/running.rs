@@ -37,15 +37,34 @@ pub struct RunningValues {
     pub batches: u32,
 }
 
+impl RunningValues {
+    /// As frameworks start: mean 0, variance 1, no batches.
+    pub fn initial(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], var: vec![1.0; channels], batches: 0 }
+    }
+
+    /// Requires as many variances as means.
+    fn check(&self) -> Result<()> {
+        let (expected, got) = (self.mean.len() as u64, self.var.len() as u64);
+        if expected == got {
+            return Ok(());
+        }
+        let shape = Shape::per_channel(expected);
+        Err(Error::Length { what: "running_var", shape, expected, got })
+    }
+
+    /// As they lie on the GPU.
+    fn words(&self) -> Vec<u32> {
+        let mut words: Vec<u32> = self.mean.iter().chain(&self.var).map(|v| v.to_bits()).collect();
+        words.resize(3 * self.mean.len(), self.batches);
+        words
+    }
+}
+
 impl RunningStatistics {
     /// As frameworks start: mean 0, variance 1, no batches.
     pub(crate) async fn initial(context: &Context, channels: u64) -> Result<Self> {
-        let values = RunningValues {
-            mean: vec![0.0; channels as usize],
-            var: vec![1.0; channels as usize],
-            batches: 0,
-        };
-        Self::upload(context, &values).await
+        Self::upload(context, &RunningValues::initial(channels as usize)).await
     }
 
     /// Running statistics from the host, of a trained layer for example.
@@ -58,18 +77,20 @@ impl RunningStatistics {
         if channels == 0 {
             return Err(Error::Channels { what: "running statistics", expected: 1, got: 0 });
         }
-        if values.var.len() != channels {
-            return Err(Error::Length {
-                what: "running_var",
-                shape: Shape::per_channel(channels as u64),
-                expected: channels as u64,
-                got: values.var.len() as u64,
-            });
-        }
-        let mut words: Vec<u32> = values.mean.iter().chain(&values.var).map(|v| v.to_bits()).collect();
-        words.resize(3 * channels, values.batches);
+        values.check()?;
+        let words = values.words();
         let buffer = context.create_buffer_with("running statistics", bytemuck::cast_slice(&words)).await?;
         Ok(Self { buffer, home: context.id(), channels: channels as u64 })
+    }
+
+    /// Replaces the statistics, after everything that was submitted before and before everything that is submitted later.
+    pub(super) async fn write(&mut self, context: &Context, values: &RunningValues) -> Result<()> {
+        let (expected, got) = (self.channels, values.mean.len() as u64);
+        if expected != got {
+            return Err(Error::Channels { what: "running statistics", expected, got });
+        }
+        values.check()?;
+        context.write(&self.buffer, bytemuck::cast_slice(&values.words())).await
     }
 
     /// The statistics on the host, after everything that was submitted before.

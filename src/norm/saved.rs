@@ -24,6 +24,8 @@ pub struct Saved {
     count: u64,
     /// Whether forward writes y over x.
     in_place: bool,
+    /// Whether statistics may cover more than x.
+    pooled: bool,
     dtype: DType,
     /// Of the forward pass that was prepared last.
     forward: Mutex<Option<Pass>>,
@@ -33,6 +35,7 @@ pub struct Saved {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pass {
     pub residual: bool,
+    pub masked: bool,
     pub activation: Activation,
 }
 
@@ -48,6 +51,8 @@ pub struct SavedStatistics {
     pub var: f32,
     /// `1 / sqrt(var + eps)`.
     pub inv_std: f32,
+    /// Values that the statistics cover, in f32: those of x, or of more.
+    pub count: f32,
     /// Whether the backward pass can have x̂: not if y was written over x and |gamma| is below
     /// [`Saved::least_gamma`] (dx and dgamma are NaN then), nor before forward has run.
     pub recoverable: bool,
@@ -71,7 +76,7 @@ pub(crate) struct SavedRecord {
     gamma: f32,
     beta: f32,
     status: u32,
-    unused: u32,
+    count: f32,
 }
 
 impl Saved {
@@ -116,7 +121,21 @@ impl Saved {
         }
     }
 
-    pub(super) async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
+    /// Room of the same kind, for another tensor.
+    pub(super) async fn like(&self, context: &Context, x: &Tensor) -> Result<Self> {
+        Ok(Self { pooled: self.pooled, ..Self::with(context, x, self.in_place).await? })
+    }
+
+    /// The same, for statistics that may cover more than x: moments that are merged from several tensors, of this device or others.
+    /// The backward pass then takes the gradient sums over all of them
+    /// ([`BatchNorm::prepare_backward_from`](crate::BatchNorm::prepare_backward_from)); the number of values is saved with the
+    /// statistics.
+    #[must_use]
+    pub fn pooled(self) -> Self {
+        Self { pooled: true, ..self }
+    }
+
+    async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
         let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
         let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
@@ -126,6 +145,7 @@ impl Saved {
             channels: view.channels,
             count: view.count(),
             in_place,
+            pooled: false,
             dtype: x.dtype(),
             forward: Mutex::new(None),
         })
@@ -147,6 +167,7 @@ impl Saved {
                 delta: r.delta,
                 var: r.variance,
                 inv_std: r.inv_std,
+                count: r.count,
                 // What was never written is NaN, of which nothing can be recovered.
                 recoverable: r.status == 0,
             })
@@ -160,6 +181,10 @@ impl Saved {
 
     pub(crate) fn is_in_place(&self) -> bool {
         self.in_place
+    }
+
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled
     }
 
     /// Remembers what forward does.
@@ -177,6 +202,9 @@ impl Saved {
         }
         if forward.residual != backward.residual {
             return Err(Error::Residual { expected: forward.residual });
+        }
+        if forward.masked != backward.masked {
+            return Err(Error::Masked { expected: forward.masked });
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::gpu::dispatch::Prepared;
 use crate::gpu::slot::Slot;
+use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;
 use crate::plan::{Op, Tuning};
 use crate::shape::Channels;
@@ -36,15 +37,16 @@ impl<'a> Forward<'a> {
         tensors
     }
 
-    /// What a resident kernel of training holds for each value of x: where statistics are given, there is none.
+    /// What a resident kernel of training holds for each value of x: where statistics are given, or values masked, there is none.
     pub fn held(&self) -> Option<u32> {
-        Op::TrainForward.held().filter(|_| self.moments.is_none())
+        Op::TrainForward.held().filter(|_| self.moments.is_none() && self.input.mask.is_none())
     }
 
     /// What tells the problems of forward passes apart. Whether statistics are saved or tracked does not: a pass that recomputes
     /// another should have its plan, and so its bits.
-    fn words(&self) -> [(bool, &'static str); 3] {
+    fn words(&self) -> [(bool, &'static str); 4] {
         [
+            (self.input.mask.is_some(), "masked"),
             (self.input.residual.is_some(), "residual"),
             (self.moments.is_some(), "from_moments"),
             (self.y.is_same_place(self.input.x), "in_place"),
@@ -59,18 +61,34 @@ pub(super) struct Backward<'a> {
     pub input: Input<'a>,
     pub dy: &'a Tensor,
     pub targets: &'a GradientTargets<'a>,
+    pub sums: Sums<'a>,
+}
+
+/// Whose gradient sums a backward pass takes, and where they go.
+#[derive(Clone, Copy)]
+pub(super) enum Sums<'a> {
+    /// Of x and dy, for the operation itself.
+    Own,
+    /// Of x and dy, as a value.
+    Into(&'a GradientSums),
+    /// Given.
+    From(&'a GradientSums),
 }
 
 impl Backward<'_> {
-    /// What a resident kernel of training holds for each value of x: without dx there is none.
+    /// What a resident kernel of training holds for each value of x: without both the sums and dx there is none.
     pub fn held(&self) -> Option<u32> {
-        Op::TrainBackward.held().filter(|_| self.targets.dx.is_some())
+        let both = self.targets.dx.is_some() && matches!(self.sums, Sums::Own) && self.input.mask.is_none();
+        Op::TrainBackward.held().filter(|_| both)
     }
 
     /// What tells the problems of backward passes apart.
-    fn words(&self, from_y: bool) -> [(bool, &'static str); 6] {
-        let Self { input, dy, targets, .. } = self;
+    fn words(&self, from_y: bool) -> [(bool, &'static str); 9] {
+        let Self { input, dy, targets, sums, .. } = self;
         [
+            (input.mask.is_some(), "masked"),
+            (matches!(sums, Sums::Into(_)), "into_sums"),
+            (matches!(sums, Sums::From(_)), "from_sums"),
             (input.residual.is_some(), "residual"),
             (targets.d_residual.is_some(), "d_residual"),
             (from_y, "from_y"),
@@ -117,8 +135,8 @@ impl BackwardTwins {
         }
     }
 
-    fn input(&self) -> Input<'_> {
-        Input { x: &self.x, residual: self.residual.as_ref() }
+    fn input<'a>(&'a self, like: Input<'a>) -> Input<'a> {
+        Input { x: &self.x, residual: self.residual.as_ref(), ..like }
     }
 }
 
@@ -163,10 +181,10 @@ impl BatchNorm {
         let residual = twins.of_some(forward.input.residual).await?;
         let y = twins.of(forward.y).await?;
         let saved = match saved {
-            Some(saved) => Some(Saved::with(context, &x, saved.is_in_place()).await?),
+            Some(saved) => Some(saved.like(context, &x).await?),
             None => None,
         };
-        let input = Input { x: &x, residual: residual.as_ref() };
+        let input = Input { x: &x, residual: residual.as_ref(), ..forward.input };
         let forward = Forward { input, y: &y, ..*forward };
         let mut plans = Vec::new();
         for tuning in tunings {
@@ -200,7 +218,7 @@ impl BatchNorm {
         let twins = BackwardTwins::new(context, backward).await?;
         let targets = twins.targets(backward.targets);
         let backward =
-            Backward { view: backward.view, input: twins.input(), dy: &twins.dy, targets: &targets };
+            Backward { input: twins.input(backward.input), dy: &twins.dy, targets: &targets, ..*backward };
         let mut plans = Vec::new();
         for tuning in tunings {
             let chosen = Chosen::candidate(context, tuning);
@@ -229,7 +247,7 @@ impl FrozenBatchNorm {
         let x = twins.of(forward.input.x).await?;
         let residual = twins.of_some(forward.input.residual).await?;
         let y = twins.of(forward.y).await?;
-        let input = Input { x: &x, residual: residual.as_ref() };
+        let input = Input { x: &x, residual: residual.as_ref(), ..forward.input };
         let forward = Forward { input, y: &y, ..*forward };
         let mut plans = Vec::new();
         for tuning in tunings {
@@ -257,7 +275,7 @@ impl FrozenBatchNorm {
         let twins = BackwardTwins::new(context, backward).await?;
         let targets = twins.targets(backward.targets);
         let backward =
-            Backward { view: backward.view, input: twins.input(), dy: &twins.dy, targets: &targets };
+            Backward { input: twins.input(backward.input), dy: &twins.dy, targets: &targets, ..*backward };
         let mut plans = Vec::new();
         for tuning in tunings {
             let chosen = Chosen::candidate(context, tuning);

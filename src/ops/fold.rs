@@ -5,14 +5,14 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::shader::Kernel;
+use crate::gpu::shader::{Kernel, Monoid};
 use crate::gpu::slot::Slot;
 use crate::plan::{Op, Plan, Traffic, plan_per_slice};
 
-/// Dispatches the fold of partial moments into `moments`.
-pub(crate) fn moments(build: &mut Build<'_>, moments: &wgpu::Buffer) -> Result<()> {
-    build.buffer(Slot::Moments, moments);
-    team_per_slice(build, Kernel::FoldMoments)
+/// Dispatches the fold of partial results into `total`.
+pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &wgpu::Buffer) -> Result<()> {
+    build.buffer(Slot::Total, total);
+    team_per_slice(build, Kernel::FoldTotal(of))
 }
 
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta.
@@ -21,10 +21,10 @@ pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
 }
 
 /// Starts a fold of gradient sums over no partial results.
-pub(crate) fn empty_gradients(context: &Context, channels: u64, dtype: DType) -> Result<Build<'_>> {
+pub(crate) fn empty_gradients(context: &Context, op: Op, channels: u64, dtype: DType) -> Result<Build<'_>> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
     let plan = plan_per_slice(channels, 0, (1, 0), dtype, capabilities, tuning)?;
-    let mut build = Build::new(context, Op::FrozenBackward, plan);
+    let mut build = Build::new(context, op, plan);
     build.params.partials = 0;
     Ok(build)
 }
@@ -55,18 +55,19 @@ pub(crate) fn running(build: &mut Build<'_>, saved: &wgpu::Buffer) -> Result<()>
     Ok(())
 }
 
-/// An operation that merges the moments in `other` into those in `moments`.
+/// An operation that merges the values in `other` into those in `total`.
 pub(crate) async fn merge(
     context: &Context,
+    of: Monoid,
     channels: u64,
-    moments: &wgpu::Buffer,
+    total: &wgpu::Buffer,
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
     let plan = plan_per_slice(channels, 1, (1, 0), DType::F32, capabilities, tuning)?;
     let mut build = Build::new(context, Op::Moments, plan);
-    build.buffer(Slot::Moments, moments);
+    build.buffer(Slot::Total, total);
     build.buffer(Slot::Partials, other);
-    build.dispatch(Kernel::MergeMoments);
+    build.dispatch(Kernel::FoldMerge(of));
     build.finish(Traffic::default()).await
 }

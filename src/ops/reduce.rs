@@ -1,9 +1,11 @@
 //! Reduce: per slice, the moments of x (shaders/reduce/moments.wgsl) or the gradient sums
 //! (shaders/reduce/gradients.wgsl), as one partial result per team and tile.
 
+use crate::error::Result;
 use crate::gpu::dispatch::Build;
-use crate::gpu::shader::{Kernel, StatisticsFrom};
+use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
+use crate::ops::fold;
 use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 
 /// Dispatches the moments of x into scratch, one record per slice (or component) and tile.
@@ -12,17 +14,38 @@ pub(crate) fn moments(build: &mut Build<'_>) {
     build.dispatch(Kernel::ReduceMoments);
 }
 
-/// Dispatches the moments of x straight into `moments`, one record per slice; the plan must give one partial result
-/// per slice.
-pub(crate) fn moments_into(build: &mut Build<'_>, moments: &wgpu::Buffer) {
-    build.buffer(Slot::PartialsOut, moments);
-    build.dispatch(Kernel::ReduceMoments);
+/// Dispatches the moments of x into `moments`, one record per slice: at once where there is one partial result per slice, else
+/// by a fold.
+pub(crate) fn moments_into(build: &mut Build<'_>, total: &wgpu::Buffer) -> Result<()> {
+    if build.plan().partials() == 1 {
+        build.buffer(Slot::PartialsOut, total);
+        build.dispatch(Kernel::ReduceMoments);
+        return Ok(());
+    }
+    moments(build);
+    fold::total(build, Monoid::Moments, total)
 }
 
 /// Dispatches the gradient sums of x and dy into scratch, and dx on the way if `dx`.
 pub(crate) fn gradients(build: &mut Build<'_>, statistics: StatisticsFrom, dx: bool) {
     build.scratch(partials(build) * GRADIENT_SUMS_BYTES);
     build.dispatch(Kernel::ReduceGradients { statistics, dx });
+}
+
+/// Dispatches the gradient sums of x and dy into `total`, one record per slice. What follows finds the partial results as ever.
+pub(crate) fn gradients_into(
+    build: &mut Build<'_>,
+    statistics: StatisticsFrom,
+    total: &wgpu::Buffer,
+) -> Result<()> {
+    if build.plan().partials() == 1 {
+        build.buffer(Slot::PartialsOut, total);
+        build.buffer(Slot::Partials, total);
+        build.dispatch(Kernel::ReduceGradients { statistics, dx: false });
+        return Ok(());
+    }
+    gradients(build, statistics, false);
+    fold::total(build, Monoid::GradientSums, total)
 }
 
 fn partials(build: &Build<'_>) -> u64 {

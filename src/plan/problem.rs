@@ -61,6 +61,14 @@ impl Traffic {
     pub(crate) const fn passes(bytes: u64, floor: u64, plan: u64) -> Self {
         Self { floor_bytes: bytes * floor, plan_bytes: bytes * plan }
     }
+
+    /// Traffic of both.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            floor_bytes: self.floor_bytes + other.floor_bytes,
+            plan_bytes: self.plan_bytes + other.plan_bytes,
+        }
+    }
 }
 
 /// How the slices of a problem lie in memory, in elements of a dense tensor.

@@ -119,7 +119,7 @@ fn moments_of_x_serve_as_well_as_x() {
                     .await
                     .unwrap();
                 run(&context, &mut prepared, &forward);
-                let y_at_once = at_once.train_forward_from(&moments, &x).await.unwrap();
+                let (y_at_once, _) = at_once.train_forward_from(&moments, &x).await.unwrap();
 
                 let what = format!("{dims:?} {name}");
                 let expected = bits(&context.download(&y).await.unwrap());
@@ -138,7 +138,7 @@ fn moments_of_x_serve_as_well_as_x() {
 }
 
 #[test]
-fn pooled_moments_normalize_but_cannot_be_saved() {
+fn pooled_moments_need_a_saved_that_knows() {
     for (name, context) in few_contexts() {
         let inputs = Inputs::new(5, &[3, 5, 4, 6]);
         let other = Inputs { x: values(8, 40, 3.0, 2.0), ..Inputs::new(6, &[2, 5, 4]) };
@@ -154,7 +154,7 @@ fn pooled_moments_normalize_but_cannot_be_saved() {
                 layer.prepare_train_forward_from(&pooled, &x, &y, Some(&saved)).await,
                 Error::Count { expected: Some(80), got: 72, .. }
             );
-            layer.train_forward_from(&pooled, &x).await.unwrap()
+            layer.train_forward_from(&pooled, &x).await.unwrap().0
         });
         // The reference: statistics of the pool, applied to x.
         let exact = |inputs: &Inputs| reduce::moments(&wide(&inputs.x), inputs.view());
@@ -395,7 +395,10 @@ fn an_empty_batch_cannot_train() {
         refused!(context.block_on(layer.train_forward_untracked(&x)), Error::EmptyBatch { .. });
         refused!(context.block_on(layer.backward(&x, &x, &saved)), Error::EmptyBatch { .. });
         let moments = context.block_on(Moments::of(&context, &x)).unwrap();
-        refused!(context.block_on(layer.train_forward_from(&moments, &x)), Error::EmptyBatch { .. });
+        refused!(
+            context.block_on(layer.train_forward_from(&moments, &x)),
+            Error::Count { expected: Some(0), .. }
+        );
         assert_eq!(download_running(&context, layer.running()), inputs.running);
     }
 }
@@ -512,7 +515,7 @@ fn statistics_that_were_never_computed_give_nan() {
     let x = placed(&context, &inputs.dims, &inputs.x, 0);
     // Prepared and never submitted.
     let (moments, _) = context.block_on(Moments::prepare(&context, &x)).unwrap();
-    let y = context.block_on(layer.train_forward_from(&moments, &x)).unwrap();
+    let (y, _) = context.block_on(layer.train_forward_from(&moments, &x)).unwrap();
     assert!(download(&context, &y).iter().all(|v| v.is_nan()));
     assert_eq!(context.block_on(layer.running().download(&context)).unwrap(), before);
     // Saved by no forward pass.

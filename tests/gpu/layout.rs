@@ -213,7 +213,7 @@ fn results_have_the_layout_of_their_inputs() {
             assert_eq!((gradients.dx.shape(), gradients.dx.layout()), (x.shape(), layout));
             let moments = Moments::of(&context, &x).await.unwrap();
             assert_eq!(moments.count(), Some(24));
-            assert_eq!(layer.train_forward_from(&moments, &x).await.unwrap().layout(), layout);
+            assert_eq!(layer.train_forward_from(&moments, &x).await.unwrap().0.layout(), layout);
             let layer = layer.freeze();
             assert_eq!(layer.forward(&x).await.unwrap().layout(), layout);
             assert_eq!(layer.backward(&x, &dy).await.unwrap().dx.layout(), layout);

@@ -12,6 +12,7 @@ mod map;
 mod memory;
 mod numerics;
 mod pipeline_cache;
+mod pooled;
 mod reduce;
 mod resident;
 mod support;

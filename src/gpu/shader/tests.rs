@@ -12,15 +12,18 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::ReduceGradients { statistics: Saved, dx: true },
         Kernel::ReduceGradients { statistics: Running, dx: false },
         Kernel::ReduceGradients { statistics: Running, dx: true },
-        Kernel::FoldMoments,
-        Kernel::MergeMoments,
+        Kernel::FoldTotal(Monoid::Moments),
+        Kernel::FoldTotal(Monoid::GradientSums),
+        Kernel::FoldMerge(Monoid::Moments),
+        Kernel::FoldMerge(Monoid::GradientSums),
         Kernel::FoldGradients,
         Kernel::FoldRunning,
         Kernel::MapForward(Batch),
         Kernel::MapForward(Running),
         Kernel::MapBackward,
-        Kernel::MapFrozen { dx: true },
-        Kernel::MapFrozen { dx: false },
+        Kernel::MapFrozen { statistics: Running, dx: true },
+        Kernel::MapFrozen { statistics: Running, dx: false },
+        Kernel::MapFrozen { statistics: Saved, dx: true },
         Kernel::MapCopy,
         Kernel::ResidentForward,
         Kernel::ResidentBackward,
@@ -29,7 +32,10 @@ fn all_kernels() -> Vec<Kernel> {
 
 /// Whether the host dispatches the kernel over slices, as segments of single values.
 fn per_slice(kernel: Kernel) -> bool {
-    matches!(kernel, Kernel::FoldMoments | Kernel::MergeMoments | Kernel::FoldGradients | Kernel::FoldRunning)
+    matches!(
+        kernel,
+        Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldGradients | Kernel::FoldRunning
+    )
 }
 
 /// Every walk, word, team and strip of every kernel, without pointwise operations, in f32.
@@ -46,7 +52,7 @@ fn plain_variants() -> Vec<Variant> {
                     continue;
                 }
                 // Nothing to do.
-                if kernel == (Kernel::MapFrozen { dx: false }) {
+                if matches!(kernel, Kernel::MapFrozen { dx: false, .. }) {
                     continue;
                 }
                 for (workgroup_size, team_size, strip) in
@@ -70,6 +76,7 @@ fn plain_variants() -> Vec<Variant> {
                             edges,
                             strided: strided && !flat,
                             strip,
+                            single_rows: false,
                             workgroup_size,
                             team_size,
                             subgroup_size: 0,
@@ -94,13 +101,14 @@ fn plain_variants() -> Vec<Variant> {
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..16_u32 {
-            let [residual, d_residual, from_y, through] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..32_u32 {
+            let [residual, d_residual, from_y, through, masked] =
+                [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
             let activation = ActivationKind::of(activation);
-            let pointwise = Pointwise { activation, residual, d_residual, from_y };
+            let pointwise = Pointwise { activation, residual, d_residual, from_y, masked };
             let plain = Variant { pointwise, ..example(kernel) };
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
@@ -111,7 +119,8 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
             let bindings = Variant { through, ..plain }.slots().len();
             // What the host asks for: see ops/.
             let asked = match kernel {
-                Kernel::MapFrozen { dx: false } => d_residual,
+                Kernel::MapFrozen { dx: false, .. } => d_residual,
+                Kernel::MapFrozen { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
                     bindings <= 9 && !from_y
                 }
@@ -140,8 +149,9 @@ fn example(kernel: Kernel) -> Variant {
         edges: false,
         strided: false,
         strip: 1,
+        single_rows: false,
         workgroup_size: 64,
-        team_size: if kernel == Kernel::MergeMoments || kernel == Kernel::FoldRunning { 1 } else { 64 },
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning) { 1 } else { 64 },
         subgroup_size: 0,
         held: if kernel.is_resident() { 8 } else { 0 },
         chunk_words: if kernel.chunked() { 16 } else { 0 },
@@ -154,6 +164,30 @@ fn all_variants() -> Vec<Variant> {
     for kernel in all_kernels() {
         for (pointwise, through) in all_pointwise(kernel) {
             variants.push(Variant { pointwise, through, ..example(kernel) });
+            if pointwise.masked && pointwise.activation == ActivationKind::NONE {
+                let columns = WalkKind::Columns;
+                for (walk, width, edges, strip, single_rows) in [
+                    (WalkKind::Segments, 1, false, 1, false),
+                    (WalkKind::Segments, 4, true, 4, false),
+                    (columns, 1, false, 1, true),
+                    (columns, 1, true, 2, false),
+                    (columns, 4, false, 2, false),
+                    (columns, 4, false, 2, true),
+                    (columns, 4, true, 1, false),
+                ] {
+                    let example = example(kernel);
+                    variants.push(Variant {
+                        pointwise,
+                        through,
+                        walk,
+                        width,
+                        edges,
+                        strip,
+                        single_rows,
+                        ..example
+                    });
+                }
+            }
             for (dtype, packed_f16) in [(DType::F16, false), (DType::F16, true), (DType::Bf16, false)] {
                 // Activations do not know of the storage.
                 let kind = pointwise.activation;
@@ -163,7 +197,7 @@ fn all_variants() -> Vec<Variant> {
                 for parameters in [DType::F32, dtype] {
                     for width in [1, 4] {
                         if per_slice(kernel)
-                            && (width == 4 || kernel == Kernel::MergeMoments || kernel == Kernel::FoldMoments)
+                            && (width == 4 || matches!(kernel, Kernel::FoldTotal(_) | Kernel::FoldMerge(_)))
                         {
                             continue;
                         }

@@ -1,36 +1,36 @@
-// Partial moments of a slice to its moments.
+// Partial results of a slice, of whatever monoid the kernel includes, to its total.
 //
-// `fold_moments_of` is the prologue of every dispatch that follows reduce_moments.
+// `fold_partials` is the prologue of every map that follows a reduction, or a dispatch of its own (fold/total.wgsl).
 //
-//   moments of slice = partials[slice] ⊕ partials[slices + slice] ⊕ …,  params.partials of them
+//   total of slice = partials[slice] ⊕ partials[slices + slice] ⊕ …,  params.partials of them
 //
 // Bindings: partials: [params.partials × slices]. Every member of a team holds the result.
 
-@group(0) @binding(9) var<storage, read> partials: array<MomentsRecord>;
+@group(0) @binding(9) var<storage, read> partials: array<Record>;
 
 // Partial results that are merged before the result is merged further: rounding errors grow with the number of merges in
 // a row.
 const GROUP_PARTIALS: u32 = 16u;
 
-fn partial_moments(tile: Tile, i: u32) -> Moments {
-    var m = identity();
+fn partial_of(tile: Tile, i: u32) -> Partial {
+    var partial = identity();
     for (var k = 0u; k < STATS; k += 1u) {
-        m = with_record(m, k, partials[i * params.slices + slice_of(tile, k)]);
+        partial = with_record(partial, k, partials[i * params.slices + slice_of(tile, k)]);
     }
-    return m;
+    return partial;
 }
 
-fn fold_moments_of(tile: Tile, zero: u32) -> Moments {
+fn fold_partials(tile: Tile, zero: u32) -> Partial {
     let partials_of_slice = deciding(zero, params.partials);
     if (partials_of_slice == 1u) {
-        return partial_moments(tile, 0u);
+        return partial_of(tile, 0u);
     }
     var mine = identity();
     for (var i = tile.member; i < partials_of_slice; i += GROUP_PARTIALS * TEAM_SIZE) {
         var group = identity();
         let end = min(partials_of_slice, i + GROUP_PARTIALS * TEAM_SIZE);
         for (var j = i; j < end; j += TEAM_SIZE) {
-            group = merge(group, partial_moments(tile, j));
+            group = merge(group, partial_of(tile, j));
         }
         mine = merge(mine, group);
     }

@@ -1,0 +1,206 @@
+//! Training over micro-batches as if they were one batch: statistics and gradient sums merged over all of them.
+
+use super::batch::{BatchNorm, TrainForward};
+use super::input::Input;
+use super::options::{Accumulation, GradientTargets};
+use super::saved::Saved;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::Prepared;
+use crate::gradient_sums::GradientSums;
+use crate::moments::Moments;
+use crate::plan::Op;
+use crate::tensor::Tensor;
+
+/// One of several batches that are trained as one: what forward takes and gives.
+#[derive(Clone, Copy, Debug)]
+pub struct MicroBatch<'a> {
+    /// x, with a residual perhaps.
+    pub input: Input<'a>,
+    /// Where y goes.
+    pub y: &'a Tensor,
+    /// What backward needs, [pooled](Saved::pooled).
+    pub saved: &'a Saved,
+}
+
+/// One of several batches that are trained as one: what backward takes and gives.
+#[derive(Clone, Copy, Debug)]
+pub struct MicroBatchGradient<'a> {
+    /// As in forward.
+    pub input: Input<'a>,
+    /// The gradient of y.
+    pub dy: &'a Tensor,
+    /// What forward saved.
+    pub saved: &'a Saved,
+    /// Where dx goes.
+    pub dx: &'a Tensor,
+    /// Where the gradient of the residual goes, if it is asked for.
+    pub d_residual: Option<&'a Tensor>,
+}
+
+/// The gradients of several batches that are trained as one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AccumulatedGradients {
+    /// Gradient of x, of each batch.
+    pub dx: Vec<Tensor>,
+    /// Gradient of the residual, of each batch that has one. Without an activation it is its dy.
+    pub d_residual: Vec<Option<Tensor>>,
+    /// Gradient of gamma over all batches, `[C]`, if the layer has one.
+    pub dgamma: Option<Tensor>,
+    /// Gradient of beta over all batches, `[C]`, if the layer has one.
+    pub dbeta: Option<Tensor>,
+}
+
+impl BatchNorm {
+    /// Prepares y of several batches from the statistics of all of them together, as if they were one batch: moments of each,
+    /// merged, then mapped. Running statistics are updated once. Moves 3 tensors of each.
+    ///
+    /// For batches that do not fit into memory as one, with activations recomputed layer by layer; they may differ in the number of
+    /// samples and in shape, and be empty.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for no batches, [`Error::EmptyBatch`] if all are empty, [`Error::SingleValue`], and those of
+    /// [`prepare_train_forward_from`](Self::prepare_train_forward_from).
+    pub async fn prepare_train_forward_accumulated(
+        &mut self,
+        batches: &[MicroBatch<'_>],
+    ) -> Result<TrainForward> {
+        let context = &self.parts.context;
+        let first = batches.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
+        let mut steps = Vec::new();
+        let mut moments = Vec::new();
+        let mut count = 0;
+        for batch in batches {
+            count += self.parts.view_input(batch.input)?.count();
+            let (of_batch, reduce) = Moments::prepare(context, batch.input).await?;
+            steps.push(reduce);
+            moments.push(of_batch);
+        }
+        self.parts.check_count(count, first.input.x.shape())?;
+        steps.push(Moments::prepare_merge_all(context, &mut moments).await?);
+        let pooled = &moments[0];
+        for MicroBatch { input, y, saved } in batches {
+            steps.push(self.prepare_train_forward_from_untracked(pooled, *input, y, Some(saved)).await?);
+        }
+        steps.push(self.prepare_update(pooled).await?);
+        let prepared = Prepared::sequence(context, Op::TrainForward, steps);
+        Ok(TrainForward { prepared, layer: self.parts.id })
+    }
+
+    /// Prepares the gradients of several batches that were trained as one. `parameters` says where dgamma and dbeta over all of
+    /// them go. Moves 5 tensors of each.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for no batches, [`Error::NotHere`] for dx or d_residual in `parameters`, and those of
+    /// [`prepare_gradient_sums`](Self::prepare_gradient_sums) and [`prepare_backward_from`](Self::prepare_backward_from).
+    pub async fn prepare_backward_accumulated(
+        &self,
+        batches: &[MicroBatchGradient<'_>],
+        parameters: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        let context = &self.parts.context;
+        for (gradient, tensor) in [("dx", parameters.dx), ("d_residual", parameters.d_residual)] {
+            if tensor.is_some() {
+                return Err(Error::NotHere { gradient, instead: "each micro-batch" });
+            }
+        }
+        if batches.is_empty() {
+            return Err(Error::Empty { what: "training over micro-batches" });
+        }
+        let mut steps = Vec::new();
+        let mut sums = Vec::new();
+        for (i, MicroBatchGradient { input, dy, saved, d_residual, .. }) in batches.iter().enumerate() {
+            let accumulation = if i == 0 { parameters.accumulation } else { Accumulation::Add };
+            let targets = GradientTargets { d_residual: *d_residual, accumulation, ..*parameters };
+            let (of_batch, reduce) = self.prepare_gradient_sums(*input, dy, saved, &targets).await?;
+            steps.push(reduce);
+            sums.push(of_batch);
+        }
+        steps.push(GradientSums::prepare_merge_all(context, &mut sums).await?);
+        for MicroBatchGradient { input, dy, saved, dx, .. } in batches {
+            let targets = GradientTargets { dx: Some(dx), ..GradientTargets::default() };
+            steps.push(self.prepare_backward_from(&sums[0], *input, dy, saved, &targets).await?);
+        }
+        Ok(Prepared::sequence(context, Op::TrainBackward, steps))
+    }
+
+    /// y of several batches from the statistics of all of them together, and what backward needs of each. Submitted at once.
+    ///
+    /// ```
+    /// use wgnorm::{BatchNorm, BatchNormOptions, Context};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     let a = context.upload(&[1, 1, 2], &[1.0, 3.0]).await?;
+    ///     let b = context.upload(&[2, 1, 2], &[5.0, 7.0, 9.0, 11.0]).await?;
+    ///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;
+    ///     let outputs = layer.train_forward_accumulated(&[(&a).into(), (&b).into()]).await?;
+    ///     // As of one batch 1, 3, … 11: mean 6, variance 35/3.
+    ///     let y = context.download(&outputs[1].0).await?;
+    ///     assert!((y[0] + 1.0 / (35.0_f32 / 3.0).sqrt()).abs() < 1e-5);
+    ///     assert_eq!(layer.running().download(&context).await?.batches, 1);
+    ///
+    ///     let gradients = layer
+    ///         .backward_accumulated(&[(&a).into(), (&b).into()], &[&outputs[0].0, &outputs[1].0], &[&outputs[0].1, &outputs[1].1])
+    ///         .await?;
+    ///     assert!((context.download(&gradients.dgamma.unwrap()).await?[0] - 6.0).abs() < 1e-4);
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward_accumulated`](Self::prepare_train_forward_accumulated).
+    pub async fn train_forward_accumulated(&mut self, inputs: &[Input<'_>]) -> Result<Vec<(Tensor, Saved)>> {
+        let mut outputs = Vec::new();
+        for input in inputs {
+            let (y, saved) = self.forward_outputs(*input).await?;
+            outputs.push((y, saved.pooled()));
+        }
+        let batches: Vec<_> =
+            inputs.iter().zip(&outputs).map(|(&input, (y, saved))| MicroBatch { input, y, saved }).collect();
+        let forward = self.prepare_train_forward_accumulated(&batches).await?;
+        self.submit(&forward).await?;
+        Ok(outputs)
+    }
+
+    /// All gradients of several batches that were trained as one. Submitted at once.
+    ///
+    /// # Errors
+    /// [`Error::Batches`] if there are not as many dy and saved as inputs, and those of
+    /// [`prepare_backward_accumulated`](Self::prepare_backward_accumulated).
+    pub async fn backward_accumulated(
+        &self,
+        inputs: &[Input<'_>],
+        dys: &[&Tensor],
+        saved: &[&Saved],
+    ) -> Result<AccumulatedGradients> {
+        for (what, got) in [("dy", dys.len()), ("saved statistics", saved.len())] {
+            if got != inputs.len() {
+                return Err(Error::Batches { what, expected: inputs.len(), got });
+            }
+        }
+        let mut each = Vec::new();
+        for (input, dy) in inputs.iter().zip(dys) {
+            self.parts.view_input(*input)?;
+            each.push(self.parts.allocate_gradients(*input, dy).await?);
+        }
+        let batches: Vec<_> = each
+            .iter()
+            .enumerate()
+            .map(|(i, gradients)| MicroBatchGradient {
+                input: inputs[i],
+                dy: dys[i],
+                saved: saved[i],
+                dx: &gradients.dx,
+                d_residual: self.parts.computed(gradients).d_residual,
+            })
+            .collect();
+        let first = each.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
+        let parameters = GradientTargets { dx: None, d_residual: None, ..first.targets() };
+        let backward = self.prepare_backward_accumulated(&batches, &parameters).await?;
+        self.parts.context.submit(&[&backward]).await?;
+        let (dgamma, dbeta) = (first.dgamma.clone(), first.dbeta.clone());
+        let (dx, d_residual) = each.into_iter().map(|each| (each.dx, each.d_residual)).unzip();
+        Ok(AccumulatedGradients { dx, d_residual, dgamma, dbeta })
+    }
+}

@@ -1,0 +1,117 @@
+//! Cross-iteration statistics: those of the last steps merged.
+
+use std::collections::VecDeque;
+
+use super::batch::BatchNorm;
+use super::input::Input;
+use super::options::Gradients;
+use super::saved::Saved;
+use crate::error::{Error, Result};
+use crate::moments::{ChannelMoments, Moments};
+use crate::tensor::Tensor;
+
+/// Moments of the last steps of training, with which a layer normalizes instead of those of the batch alone: for batches too small
+/// to have good statistics.
+///
+/// Source: Yao et al., "Cross-Iteration Batch Normalization", 2021, **without** its Taylor correction: moments of earlier steps are
+/// taken as they were, though parameters have changed since. That is fair while learning rates are small; the paper has
+/// the correction for where they are not. The gradient takes earlier steps as constants.
+///
+/// ```
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context, CrossIteration};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;
+///     let mut last = CrossIteration::new(2)?;
+///     let a = context.upload(&[2, 1], &[0.0, 2.0]).await?;
+///     let b = context.upload(&[2, 1], &[4.0, 6.0]).await?;
+///     last.train_forward(&mut layer, &a).await?;
+///     let (y, saved) = last.train_forward(&mut layer, &b).await?;
+///     // Of 0, 2, 4, 6: mean 3, variance 5.
+///     assert!((context.download(&y).await?[0] - 1.0 / 5.0_f32.sqrt()).abs() < 1e-5);
+///     let gradients = last.backward(&layer, &b, &y, &saved).await?;
+///     assert_eq!(gradients.dx.shape(), b.shape());
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct CrossIteration {
+    steps: usize,
+    last: VecDeque<Moments>,
+}
+
+impl CrossIteration {
+    /// For the last `steps` steps, the current one included.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] if `steps` is 0.
+    pub fn new(steps: usize) -> Result<Self> {
+        if steps == 0 {
+            return Err(Error::Empty { what: "cross-iteration statistics" });
+        }
+        Ok(Self { steps, last: VecDeque::new() })
+    }
+
+    /// Steps whose moments are kept: of the current one and those before it.
+    pub fn steps(&self) -> usize {
+        self.last.len()
+    }
+
+    /// Forgets all steps, for a change of what the layer sees.
+    pub fn clear(&mut self) {
+        self.last.clear();
+    }
+
+    /// y of x, normalized with the moments of the last steps, x among them. The running statistics are updated with those of x alone, so
+    /// that no value enters them twice. Submitted at once.
+    ///
+    /// # Errors
+    /// [`Error::EmptyBatch`], [`Error::SingleValue`], and those of
+    /// [`BatchNorm::train_forward_from`]. Nothing changes on an error.
+    pub async fn train_forward<'a>(
+        &mut self,
+        layer: &mut BatchNorm,
+        input: impl Into<Input<'a>>,
+    ) -> Result<(Tensor, Saved)> {
+        let input = input.into();
+        let context = layer.parts.context.clone();
+        let view = layer.parts.view_input(input)?;
+        layer.parts.check_count(view.count(), input.x.shape())?;
+        let (current, reduce) = Moments::prepare(&context, input).await?;
+        let identity = vec![ChannelMoments::default(); view.channels as usize];
+        let mut merged = Moments::upload(&context, &identity).await?;
+        let mut steps = vec![reduce];
+        let kept = self.steps - 1;
+        for moments in self.last.iter().rev().take(kept).rev().chain([&current]) {
+            steps.push(merged.prepare_merge(&context, moments).await?);
+        }
+        let (y, saved) = layer.forward_outputs(input).await?;
+        let saved = saved.pooled();
+        steps.push(layer.prepare_train_forward_from_untracked(&merged, input, &y, Some(&saved)).await?);
+        steps.push(layer.prepare_update(&current).await?);
+        context.submit(&steps.iter().collect::<Vec<_>>()).await?;
+        if self.last.len() > kept {
+            self.last.pop_front();
+        }
+        self.last.push_back(current);
+        Ok((y, saved))
+    }
+
+    /// All gradients of the step that `saved` is of, in which the values of earlier steps are constants. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::gradient_sums`].
+    pub async fn backward<'a>(
+        &self,
+        layer: &BatchNorm,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+    ) -> Result<Gradients> {
+        let input = input.into();
+        let (sums, gradients) = layer.gradient_sums(input, dy, saved).await?;
+        let dx = layer.backward_from(&sums, input, dy, saved).await?;
+        Ok(gradients.with_dx(dx))
+    }
+}

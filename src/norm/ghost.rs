@@ -1,0 +1,215 @@
+//! Ghost batch norm: statistics over parts of a batch, one update of the running statistics.
+//!
+//! Source: Hoffer, Hubara & Soudry, "Train longer, generalize better", 2017. The running statistics here are updated once per
+//! batch, with the pooled moments of all its parts, so that momentum means what it means without parts.
+
+use std::ops::Range;
+
+use super::batch::{BatchNorm, TrainForward};
+use super::input::Input;
+use super::options::{Accumulation, GradientTargets, Gradients};
+use super::saved::Saved;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::Prepared;
+use crate::mask::Mask;
+use crate::moments::Moments;
+use crate::plan::Op;
+use crate::tensor::Tensor;
+
+/// What a forward pass of ghost batch norm leaves for its backward pass: the statistics of each part.
+#[derive(Debug)]
+pub struct GhostSaved {
+    /// Samples of x, and of each part but perhaps the last.
+    samples: usize,
+    size: usize,
+    parts: Vec<Saved>,
+}
+
+impl GhostSaved {
+    /// Room for the statistics of x in parts of `size` samples; the last has what is left.
+    ///
+    /// # Errors
+    /// [`Error::GhostSize`] if `size` is 0, [`Error::EmptyBatch`] if x is empty, and those of [`Saved::new`].
+    pub async fn new(context: &Context, x: &Tensor, size: usize) -> Result<Self> {
+        let samples = x.channels()?.samples as usize;
+        if size == 0 {
+            return Err(Error::GhostSize { samples });
+        }
+        if x.shape().len() == 0 {
+            return Err(Error::EmptyBatch { shape: x.shape() });
+        }
+        let mut parts = Vec::new();
+        for range in ranges(samples, size) {
+            parts.push(Saved::new(context, &x.slice_samples(range)?).await?);
+        }
+        Ok(Self { samples, size, parts })
+    }
+
+    /// Samples of a part.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The statistics of each part, in order.
+    pub fn parts(&self) -> &[Saved] {
+        &self.parts
+    }
+
+    /// The parts of a batch.
+    fn ranges(&self, x: &Tensor) -> Result<impl Iterator<Item = (Range<usize>, &Saved)>> {
+        let got = x.channels()?.samples as usize;
+        if got != self.samples {
+            return Err(Error::Batches { what: "samples of x", expected: self.samples, got });
+        }
+        Ok(ranges(self.samples, self.size).zip(&self.parts))
+    }
+}
+
+fn ranges(samples: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..samples).step_by(size).map(move |first| first..samples.min(first.saturating_add(size)))
+}
+
+/// Some samples of an input.
+struct Part {
+    x: Tensor,
+    residual: Option<Tensor>,
+    mask: Option<Mask>,
+}
+
+impl Part {
+    fn of(input: Input<'_>, range: Range<usize>) -> Result<Self> {
+        let residual = input.residual.map(|residual| residual.slice_samples(range.clone())).transpose()?;
+        let mask = input.mask.map(|mask| mask.slice_samples(range.clone())).transpose()?;
+        Ok(Self { x: input.x.slice_samples(range)?, residual, mask })
+    }
+
+    fn input(&self) -> Input<'_> {
+        Input { x: &self.x, residual: self.residual.as_ref(), mask: self.mask.as_ref() }
+    }
+}
+
+impl BatchNorm {
+    /// Prepares y with the statistics of each part of x's samples by itself, as many samples as `saved` was made for; the running
+    /// statistics are updated once, with the moments of all parts together. Moves 3 tensors.
+    ///
+    /// # Errors
+    /// [`Error::Batches`] if `saved` is for another number of samples, [`Error::SingleValue`] if a part has one value per channel, and
+    /// those of [`prepare_train_forward`](Self::prepare_train_forward).
+    pub async fn prepare_train_forward_ghost<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: &GhostSaved,
+    ) -> Result<TrainForward> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        y.check_like("y", input.x)?;
+        let context = &self.parts.context;
+        let (mut steps, mut all) = (Vec::new(), Vec::new());
+        for (range, saved) in saved.ranges(input.x)? {
+            let part = Part::of(input, range.clone())?;
+            let (moments, reduce) = Moments::prepare(context, part.input()).await?;
+            let y = y.slice_samples(range)?;
+            steps.push(reduce);
+            steps.push(
+                self.prepare_train_forward_from_untracked(&moments, part.input(), &y, Some(saved)).await?,
+            );
+            all.push(moments);
+        }
+        steps.push(Moments::prepare_merge_all(context, &mut all).await?);
+        steps.push(self.prepare_update(&all[0]).await?);
+        let prepared = Prepared::sequence(context, Op::TrainForward, steps);
+        Ok(TrainForward { prepared, layer: self.parts.id })
+    }
+
+    /// Prepares the gradients of a batch whose parts were normalized by themselves: dx through the statistics of each part, dgamma and
+    /// dbeta over all.
+    ///
+    /// # Errors
+    /// [`Error::Batches`] if `saved` is for another number of samples, and those of
+    /// [`prepare_backward`](Self::prepare_backward).
+    pub async fn prepare_backward_ghost<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &GhostSaved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        self.parts.check_targets(input, dy, targets)?;
+        let mut steps = Vec::new();
+        for (range, saved) in saved.ranges(input.x)? {
+            let part = Part::of(input, range.clone())?;
+            let slice = |tensor: Option<&Tensor>| {
+                tensor.map(|tensor| tensor.slice_samples(range.clone())).transpose()
+            };
+            let (dx, d_residual) = (slice(targets.dx)?, slice(targets.d_residual)?);
+            let of_part = GradientTargets {
+                dx: dx.as_ref(),
+                d_residual: d_residual.as_ref(),
+                accumulation: if range.start == 0 { targets.accumulation } else { Accumulation::Add },
+                ..*targets
+            };
+            let dy = dy.slice_samples(range.clone())?;
+            steps.push(self.prepare_backward(part.input(), &dy, saved, &of_part).await?);
+        }
+        Ok(Prepared::sequence(&self.parts.context, Op::TrainBackward, steps))
+    }
+
+    /// y with the statistics of each `size` samples of x by themselves. Submitted at once.
+    ///
+    /// ```
+    /// use wgnorm::{BatchNorm, BatchNormOptions, Context};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     let x = context.upload(&[4, 1], &[1.0, 3.0, 100.0, 104.0]).await?;
+    ///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;
+    ///     let (y, saved) = layer.train_forward_ghost(&x, 2).await?;
+    ///     let values = context.download(&y).await?;
+    ///     assert!(values.iter().zip([-1.0, 1.0, -1.0, 1.0]).all(|(y, x): (&f32, f32)| (y - x).abs() < 1e-4));
+    ///     // The running mean saw all four values once: 0.1 · 52.
+    ///     assert!((layer.running().download(&context).await?.mean[0] - 5.2).abs() < 1e-5);
+    ///     let gradients = layer.backward_ghost(&x, &y, &saved).await?;
+    ///     assert_eq!(gradients.dx.shape(), x.shape());
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::GhostSize`], and those of [`prepare_train_forward_ghost`](Self::prepare_train_forward_ghost).
+    pub async fn train_forward_ghost<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        size: usize,
+    ) -> Result<(Tensor, GhostSaved)> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let saved = GhostSaved::new(&self.parts.context, input.x, size).await?;
+        let y = self.parts.context.zeros_like(input.x).await?;
+        let forward = self.prepare_train_forward_ghost(input, &y, &saved).await?;
+        self.submit(&forward).await?;
+        Ok((y, saved))
+    }
+
+    /// All gradients of a batch whose parts were normalized by themselves. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_backward_ghost`](Self::prepare_backward_ghost).
+    pub async fn backward_ghost<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &GhostSaved,
+    ) -> Result<Gradients> {
+        let input = input.into();
+        self.parts.view_input(input)?;
+        let gradients = self.parts.allocate_gradients(input, dy).await?;
+        let targets = self.parts.computed(&gradients);
+        let backward = self.prepare_backward_ghost(input, dy, saved, &targets).await?;
+        self.parts.context.submit(&[&backward]).await?;
+        Ok(gradients)
+    }
+}
