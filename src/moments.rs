@@ -105,6 +105,8 @@ impl From<MomentsRecord> for ChannelMoments {
 pub struct Moments {
     totals: Totals<MomentsRecord>,
     count: Option<u64>,
+    /// Values per channel of the tensor that it was prepared for, those included that a mask leaves out.
+    extent: Option<u64>,
     /// Whether a count of 0 can be the result of a mask, and not that of nothing having been computed yet.
     masked: bool,
 }
@@ -126,7 +128,7 @@ impl Moments {
     pub async fn upload(context: &Context, channels: &[ChannelMoments]) -> Result<Self> {
         let records = channels.iter().map(|&moments| moments.into());
         let totals = Totals::upload(context, WHAT, Monoid::Moments, records).await?;
-        Ok(Self { totals, count: uniform_count(channels), masked: false })
+        Ok(Self { totals, count: uniform_count(channels), extent: None, masked: false })
     }
 
     /// Replaces the moments by others from the host, one per channel, before everything that is submitted later.
@@ -135,7 +137,7 @@ impl Moments {
     /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
     pub async fn write(&mut self, context: &Context, channels: &[ChannelMoments]) -> Result<()> {
         self.totals.write(context, channels.iter().map(|&moments| moments.into())).await?;
-        self.count = uniform_count(channels);
+        (self.count, self.extent) = (uniform_count(channels), None);
         Ok(())
     }
 
@@ -160,7 +162,7 @@ impl Moments {
         let view = x.channels()?;
         x.check_device("x", context)?;
         let mut moments = Self::empty(context, view.channels as usize).await?;
-        moments.count = Some(view.count());
+        (moments.count, moments.extent) = (Some(view.count()), Some(view.count()));
         if view.count() == 0 {
             return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
@@ -181,7 +183,9 @@ impl Moments {
     /// The operation that merges all of them into the first, pairwise.
     pub(crate) async fn prepare_merge_all(context: &Context, all: &mut [Self]) -> Result<Prepared> {
         let masked = all.iter().any(|moments| moments.masked);
-        all.iter_mut().for_each(|moments| (moments.count, moments.masked) = (None, masked));
+        for moments in all.iter_mut() {
+            (moments.count, moments.extent, moments.masked) = (None, None, masked);
+        }
         let totals: Vec<_> = all.iter().map(|one| &one.totals).collect();
         Totals::prepare_merge_all(context, Op::Moments, &totals).await
     }
@@ -206,6 +210,7 @@ impl Moments {
     pub async fn prepare_merge(&mut self, context: &Context, other: &Moments) -> Result<Prepared> {
         let prepared = self.totals.prepare_merge(context, &other.totals).await?;
         self.masked |= other.masked;
+        self.extent = None;
         self.count = None;
         Ok(prepared)
     }
@@ -226,6 +231,14 @@ impl Moments {
     /// Values per channel, if known on the host and the same for all channels.
     pub fn count(&self) -> Option<u64> {
         self.count
+    }
+
+    /// Whether the values of one tensor are covered, as many per channel and masked or not.
+    pub(crate) fn covers(&self, count: u64, masked: bool) -> bool {
+        match masked {
+            true => self.masked && self.extent == Some(count),
+            false => self.count == Some(count),
+        }
     }
 
     /// Whether a count of 0 is what a mask has left, and no sign of something that has not run.

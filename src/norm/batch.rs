@@ -470,7 +470,8 @@ impl BatchNorm {
         if let Some(saved) = saved {
             saved.check(context, view.channels, view.count())?;
             x.check_dtype("x", saved.dtype())?;
-            if count != Some(view.count()) && !saved.is_pooled() {
+            let covered = moments.is_none_or(|moments| moments.covers(view.count(), input.mask.is_some()));
+            if !covered && !saved.is_pooled() {
                 return Err(Error::Count {
                     what: "moments",
                     expected: count,

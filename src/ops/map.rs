@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::bindings::check_apart;
 use crate::gpu::dispatch::{Build, Prepared};
-use crate::gpu::shader::{ActivationKind, Kernel, Pointwise, StatisticsFrom};
+use crate::gpu::shader::{Kernel, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::plan::{Op, Traffic, Walk, plan_walk};
 use crate::tensor::Tensor;
@@ -24,7 +24,7 @@ pub(crate) fn backward(build: &mut Build<'_>) {
 /// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
 /// again, nor the activation computed.
 pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
-    let plain = Pointwise { activation: ActivationKind::NONE, ..Pointwise::default() };
+    let plain = Pointwise { masked: build.pointwise.masked, ..Pointwise::default() };
     build.dispatch_with(Kernel::MapBackward, plain, Some((Slot::Dy, Slot::DResidual)));
 }
 

@@ -19,6 +19,7 @@ pub mod bounds;
 mod compare;
 pub mod fold;
 pub mod map;
+pub mod masked;
 pub mod reduce;
 
 pub use compare::{LengthMismatch, WhereNan, Worst, compare, compare_as};

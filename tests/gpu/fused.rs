@@ -372,7 +372,7 @@ impl Host {
             dbeta: Some(&dbeta.tensor),
             ..Default::default()
         };
-        let input = Input { x: &x.tensor, residual: residual.as_ref().map(|r| &r.tensor) };
+        let input = Input { residual: residual.as_ref().map(|r| &r.tensor), ..(&x.tensor).into() };
         let mut layer = self.layer(context);
         let mut recoverable = vec![];
         if train {

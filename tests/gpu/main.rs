@@ -9,6 +9,7 @@ mod in_place;
 mod layer;
 mod layout;
 mod map;
+mod masked;
 mod memory;
 mod numerics;
 mod pipeline_cache;

@@ -107,7 +107,7 @@ impl Set {
     }
 
     fn input(&self) -> Input<'_> {
-        Input { x: &self.x, residual: self.residual.as_ref() }
+        Input { residual: self.residual.as_ref(), ..(&self.x).into() }
     }
 
     /// Where a forward operation writes y.

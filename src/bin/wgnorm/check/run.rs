@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         let over_x = self.problem.over_x();
         let (x, y) = self.put_forward(arena, x, over_x).await?;
         let residual = self.put_residual(arena).await?;
-        let input = Input { x: &x, residual: residual.as_ref() };
+        let input = Input { residual: residual.as_ref(), ..(&x).into() };
         let saved = match over_x {
             true => Saved::in_place(self.context, &x).await?,
             false => Saved::new(self.context, &x).await?,
@@ -224,14 +224,14 @@ impl<'a> Run<'a> {
         let over_x = self.problem.over_x();
         let (x, y) = self.put_forward(arena, values, over_x).await?;
         let residual = self.put_residual(arena).await?;
-        let forward = layer.prepare_forward(Input { x: &x, residual: residual.as_ref() }, &y).await?;
+        let forward = layer.prepare_forward(Input { residual: residual.as_ref(), ..(&x).into() }, &y).await?;
         self.kernels.extend(forward.kernels().map(str::to_owned));
         self.context.submit(&[&forward]).await?;
         self.push_batch("y", &y).await?;
         let Some(dy) = dy else { return Ok(()) };
         // Backward takes x as it was.
         let x = if over_x { self.put(arena, values, Role::Read).await? } else { x };
-        let input = Input { x: &x, residual: residual.as_ref() };
+        let input = Input { residual: residual.as_ref(), ..(&x).into() };
         self.backward(arena, &Layer::Frozen(layer), input, dy, None).await
     }
 
