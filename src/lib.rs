@@ -27,8 +27,11 @@
 //! needs a feature that a browser lacks.
 #![deny(missing_docs)]
 
+pub mod absorb;
 mod activation;
 mod context;
+mod diagnostics;
+mod drift;
 mod dtype;
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -45,6 +48,8 @@ mod tune;
 
 pub use activation::Activation;
 pub use context::Context;
+pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
+pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};

@@ -1,6 +1,7 @@
 //! The public layers.
 
 mod batch;
+mod diagnose;
 mod frozen;
 mod input;
 mod options;
@@ -8,6 +9,7 @@ mod parts;
 mod running;
 mod saved;
 mod tuning;
+mod values;
 
 pub use batch::{BatchNorm, TrainForward};
 pub use frozen::FrozenBatchNorm;
