@@ -222,7 +222,8 @@ fn dead_and_prunable(state: &LayerState<'_>, options: &DiagnosticOptions, findin
         findings.push(Finding::DeadChannels { channels: dead, eps });
     }
     let below = options.prunable_gamma;
-    let prunable = channels(wide(state.gamma.unwrap_or(&[])), |gamma| gamma.abs() <= below);
+    // As f32 has it: 1e-3 is at most 1e-3.
+    let prunable = channels(wide(state.gamma.unwrap_or(&[])), |gamma| gamma.abs() <= f64::from(below as f32));
     if !prunable.is_empty() {
         findings.push(Finding::PrunableChannels { channels: prunable, at_most: below });
     }

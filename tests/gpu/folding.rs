@@ -1,6 +1,8 @@
 //! Folding into weights in tensors: against convolutions in f64, in all layouts, types and places.
 
-use wgnorm::absorb::{AbsorbedTensors, Border, Destination, InferenceNorm, TensorWeights, WeightLayout};
+use wgnorm::absorb::{
+    AbsorbedTensors, Border, Destination, InferenceNorm, TensorWeights, WeightLayout, Weights,
+};
 use wgnorm::{
     Activation, BatchNormOptions, Context, DType, Error, FrozenBatchNorm, RunningStatistics, RunningValues,
     Shape, Tensor,
@@ -239,6 +241,38 @@ fn tensors_and_slices_agree() {
 }
 
 #[test]
+fn three_kernel_axes_and_other_contexts() {
+    let norm = moderate(4, 6);
+    let values = values(9, 6 * 2 * 2 * 3 * 2, 0.0, 1.0);
+    let dims = [6, 2, 2, 3, 2];
+    let layout = WeightLayout::OutputFirst { groups: 2 };
+    let on_host: InferenceNorm = InferenceNorm {
+        mean: &norm.mean,
+        var: &norm.var,
+        gamma: norm.gamma.as_deref(),
+        beta: norm.beta.as_deref(),
+        eps: norm.eps,
+    };
+    let expected =
+        on_host.absorb_into_preceding(&Weights { values: &values, dims: &dims, layout, bias: None });
+    let expected = expected.unwrap();
+    for (name, context) in few_contexts() {
+        let weight = upload(&context, &dims, &values);
+        let weights = TensorWeights { weight: &weight, bias: None, layout };
+        let layer = layer(&context, &norm);
+        let got = context.block_on(layer.absorb_into_preceding(&weights, Destination::New)).unwrap();
+        assert_bits(name, &download(&context, &got.bias), &expected.bias);
+        assert_bits("the weight that was given", &download(&context, &weight), &values);
+        for (got, expected) in download(&context, &got.weight).into_iter().zip(&expected.weight) {
+            assert!(
+                (got - expected).abs() <= 4e-7 * expected.abs(),
+                "{name}: {got:e}, expected {expected:e}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_activation_stays_with_the_caller() {
     let context = context();
     let norm = moderate(1, 2);
@@ -272,6 +306,8 @@ fn what_is_refused_changes_nothing() {
     );
     let flat = upload(&context, &[4], &content);
     refused!(into(&norm_layer, TensorWeights { weight: &flat, ..weights }), Error::WeightShape { .. });
+    let none = zeros(&context, &[2, 0]);
+    refused!(into(&norm_layer, TensorWeights { weight: &none, ..weights }), Error::WeightShape { .. });
     let groups = WeightLayout::OutputFirst { groups: 3 };
     refused!(
         into(&norm_layer, TensorWeights { layout: groups, ..weights }),
