@@ -26,7 +26,7 @@ async fn trained(context: &Context, activation: Activation) -> Result<FrozenBatc
     let x = context.upload(&[1, CHANNELS, 2, 3], &numbers(CHANNELS * 6, 99)).await?;
     let findings =
         layer.diagnose(Some(&Moments::of(context, &x).await?), &DiagnosticOptions::default()).await?;
-    println!("{} findings", findings.len());
+    println!("findings: {}", findings.len());
     for finding in findings {
         println!("  {finding}");
     }

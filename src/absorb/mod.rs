@@ -27,7 +27,7 @@
 //!     mean: &[1.0, -2.0],
 //!     var: &[4.0, 0.25],
 //!     gamma: Some(&[1.0, 3.0]),
-//!     beta: Some(&[0.5, 0.0]),
+//!     beta: Some(&[1.0, 0.0]),
 //!     eps: 1e-12,
 //! };
 //! let weights = Weights {
@@ -38,7 +38,7 @@
 //! };
 //! let absorbed = norm.absorb_into_preceding(&weights)?;
 //! assert_eq!(absorbed.weight, [0.5, 1.0, 1.5, 24.0, 30.0, 36.0]);
-//! assert_eq!(absorbed.bias, [0.0, 12.0]);
+//! assert_eq!(absorbed.bias, [0.5, 12.0]);
 //! // By this much outputs can differ for inputs up to 1000, besides the rounding of the convolution itself.
 //! assert!(absorbed.deviation.of_output(1000.0) < 1e-2);
 //! # Ok::<(), wgnorm::Error>(())

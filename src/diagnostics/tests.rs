@@ -226,6 +226,37 @@ fn findings_explain_themselves() {
 }
 
 #[test]
+fn every_finding_names_channels_and_literature() {
+    let channels = vec![ChannelValue { channel: 7, value: 1.5e-9 }];
+    let drift = ChannelDrift::between((0.0, 1.0), (-2.0, 4.0), 1e-12);
+    let with_value = "1 channel: 7 (1.50e-9)";
+    for (finding, part) in [
+        (Finding::NotFinite { what: "gamma", channels: channels.clone() }, with_value),
+        (Finding::NegativeVariance { channels: channels.clone() }, with_value),
+        (Finding::NeverUpdated, "mean 0 and variance 1"),
+        (
+            Finding::Unsettled { batches: 2, weight_of_initial: 1.0, settled_after: f64::INFINITY },
+            "never lets go",
+        ),
+        (Finding::NoValues { channels: vec![7] }, "in 1 channel: 7:"),
+        (Finding::SingleValue { channels: vec![7, 8] }, "in 2 channels: 7, 8:"),
+        (Finding::FewValues { channels: channels.clone(), fewer_than: 8 }, with_value),
+        (Finding::DeadChannels { channels: channels.clone(), eps: 1e-5 }, with_value),
+        (Finding::PrunableChannels { channels, at_most: 1e-3 }, with_value),
+        (
+            Finding::Drifted { channels: vec![DriftedChannel { channel: 7, count: 100, drift }] },
+            "channel 7: mean -2.000 standard deviations, standard deviation ×2.000",
+        ),
+    ] {
+        let text = finding.to_string();
+        assert!(
+            text.contains(part) && text.ends_with("]") && text.contains("https://arxiv.org/abs/"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let refuse = |state: LayerState<'_>, options: DiagnosticOptions| diagnose(&state, &options).unwrap_err();
     let default = DiagnosticOptions::default();

@@ -119,7 +119,7 @@ impl Case {
         };
         let ((unit_weight, least_weight), (unit_bias, least_bias)) = (unit(&got.weight), unit(&got.bias));
         let allowed =
-            (1.01 * unit_weight + 6.0 * DType::F32.unit_roundoff()) * largest(&weight) + least_weight;
+            (1.01 * unit_weight + 10.0 * DType::F32.unit_roundoff()) * largest(&weight) + least_weight;
         assert!(got.deviation.weight <= allowed, "{:?}, {allowed:e}", got.deviation);
         let allowed = 1.01 * unit_bias * largest(&bias) + least_bias;
         assert!(got.deviation.bias <= allowed, "{:?}, {allowed:e}", got.deviation);
@@ -265,7 +265,7 @@ fn three_kernel_axes_and_other_contexts() {
         assert_bits("the weight that was given", &download(&context, &weight), &values);
         for (got, expected) in download(&context, &got.weight).into_iter().zip(&expected.weight) {
             assert!(
-                (got - expected).abs() <= 4e-7 * expected.abs(),
+                (got - expected).abs() <= 6e-7 * expected.abs(),
                 "{name}: {got:e}, expected {expected:e}"
             );
         }
