@@ -348,6 +348,58 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A value that is not what it must be.
+    #[error("{what}[{index}] must be {expected}, got {got}")]
+    Value {
+        /// The values.
+        what: &'static str,
+        /// Which of them.
+        index: u64,
+        /// What they must be.
+        expected: &'static str,
+        /// The value that was passed, or what it leads to.
+        got: f64,
+    },
+    /// A threshold of a diagnosis from which nothing could follow.
+    #[error("the threshold {what} must be {expected}, got {got}")]
+    Threshold {
+        /// The field of the options.
+        what: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// The value that was passed.
+        got: f64,
+    },
+    /// A result that its element type cannot hold.
+    #[error("{what}[{index}] would be {got:e}, but the largest {dtype} is {:e}", .dtype.max())]
+    Unrepresentable {
+        /// The results.
+        what: &'static str,
+        /// Which of them.
+        index: u64,
+        /// The result.
+        got: f64,
+        /// The element type.
+        dtype: DType,
+    },
+    /// Weights of a convolution or linear layer that do not have the axes they are said to have.
+    #[error("weights of shape {dims:?} as {axes} in {groups} groups: {why}")]
+    WeightShape {
+        /// The layout.
+        axes: &'static str,
+        /// Axis lengths that were passed.
+        dims: Vec<usize>,
+        /// Groups that were passed.
+        groups: usize,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A norm that cannot be folded into what follows it without changing results.
+    #[error("folding the norm into what follows it would not be exact: {why}")]
+    InexactFolding {
+        /// Why not.
+        why: &'static str,
+    },
     /// A buffer, shader, pipeline or bind group that wgpu refused.
     #[error("wgpu refused {what}: {message}")]
     Validation {

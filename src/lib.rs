@@ -5,6 +5,7 @@
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
 //!   [`TrainForward`]. Convenience calls prepare, record and submit.
 //! - [`Moments`] are mean and variance as a value on the GPU that can be merged.
+//! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
 //!
 //! ```
@@ -27,8 +28,11 @@
 //! needs a feature that a browser lacks.
 #![deny(missing_docs)]
 
+pub mod absorb;
 mod activation;
 mod context;
+mod diagnostics;
+mod drift;
 mod dtype;
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -48,6 +52,8 @@ mod tune;
 
 pub use activation::Activation;
 pub use context::Context;
+pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
+pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};

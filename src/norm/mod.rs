@@ -3,6 +3,7 @@
 mod accumulated;
 mod batch;
 mod cross_iteration;
+mod diagnose;
 mod frozen;
 mod ghost;
 mod input;
@@ -12,6 +13,7 @@ mod pooled;
 mod running;
 mod saved;
 mod tuning;
+mod values;
 
 pub use accumulated::{AccumulatedGradients, MicroBatch, MicroBatchGradient};
 pub use batch::{BatchNorm, TrainForward};

@@ -47,7 +47,10 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
     }
     check_apart((Slot::X, x), (Slot::Y, y))?;
     // What the values are does not matter: as few words as possible.
-    let (x, y) = (as_words(x)?, as_words(y)?);
+    let (x, y) = match (as_words(x)?, as_words(y)?) {
+        (Some(x), Some(y)) => (x, y),
+        _ => (x.clone(), y.clone()),
+    };
     let capabilities = context.capabilities();
     let walk = Walk::flat(&[&x, &y], capabilities.storage_alignment);
     let plan = plan_walk(&walk, capabilities, context.tuning())?;
@@ -59,11 +62,12 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
 }
 
 /// A contiguous tensor as one of f32, if it begins and ends at multiples of 4 bytes.
-fn as_words(tensor: &Tensor) -> Result<Tensor> {
+fn as_words(tensor: &Tensor) -> Result<Option<Tensor>> {
     let what = "a tensor to copy";
     tensor.check_contiguous(what)?;
-    if tensor.dtype() == DType::F32 || !(tensor.byte_offset() | tensor.byte_len()).is_multiple_of(4) {
-        return Ok(tensor.clone());
+    if tensor.dtype() == DType::F32 {
+        return Ok(Some(tensor.clone()));
     }
-    tensor.as_f32_words()
+    let whole = (tensor.byte_offset() | tensor.byte_len()).is_multiple_of(4);
+    whole.then(|| tensor.as_f32_words()).transpose()
 }

@@ -2,11 +2,12 @@
 //! that rounding is about.
 
 use wgnorm::{
-    Activation, BatchNorm, Context, DType, FrozenBatchNorm, Layout, RunningStatistics, RunningValues, Tuning,
+    Activation, BatchNorm, Context, DType, FrozenBatchNorm, Layout, RunningStatistics, RunningValues, Tensor,
+    Tuning, prepare_copy,
 };
 
 use crate::fused::{OPTIONS, Place, Setup, assert_frozen, assert_same_bits, assert_train};
-use crate::support::{context, few_contexts, refused};
+use crate::support::{assert_bits, context, download, few_contexts, refused, submit};
 
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
@@ -240,4 +241,27 @@ fn types_must_agree() {
         assert!(layer.forward(&x).await.is_ok());
         refused!(layer.forward(&other).await, Error::DType { what: "gamma", .. });
     });
+}
+
+#[test]
+fn copies_begin_anywhere_in_a_word() {
+    let context = context();
+    for dtype in HALVES {
+        for (from, to) in [(0, 0), (0, 1), (1, 0), (3, 3), (2, 5)] {
+            let place = |offset: usize, values: &[f32]| {
+                let all = [&vec![0.5; offset], values, &[0.5; 8]].concat();
+                let all = context.block_on(context.upload_as(&[all.len()], &all, dtype)).unwrap();
+                let begin = offset as u64 * dtype.size();
+                Tensor::from_buffer_as(&context, all.buffer().clone(), begin, &[6], dtype).unwrap()
+            };
+            let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+            let y = place(to, &[0.0; 6]);
+            let copy = context.block_on(prepare_copy(&context, &place(from, &x), &y)).unwrap();
+            submit(&context, &[&copy]);
+            assert_bits(&format!("{dtype} from {from} to {to}"), &download(&context, &y), &x);
+            let after =
+                Tensor::from_buffer_as(&context, y.buffer().clone(), 0, &[6 + to + 8], dtype).unwrap();
+            assert_bits("after", &download(&context, &after)[to + 6..], &[0.5; 8]);
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! Tests that need a GPU: one binary, one shared device. A missing adapter is a failure, never a skip.
 
+mod convolution;
 mod device;
+mod diagnostics;
 mod errors;
 mod fold;
+mod folding;
 mod fused;
 mod half;
 mod in_place;

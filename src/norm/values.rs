@@ -1,0 +1,41 @@
+//! What a layer holds on the GPU, on the host.
+
+use super::frozen::FrozenBatchNorm;
+use super::parts::Parts;
+use super::running::RunningValues;
+use crate::context::Context;
+use crate::error::Result;
+
+/// Parameters and running statistics of a layer; 16-bit parameters widened.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerValues {
+    pub running: RunningValues,
+    pub gamma: Option<Vec<f32>>,
+    pub beta: Option<Vec<f32>>,
+}
+
+impl Parts {
+    pub(super) async fn download_values(&self) -> Result<LayerValues> {
+        let context = &self.context;
+        let running = self.running.download(context).await?;
+        let gamma = match &self.gamma {
+            Some(gamma) => Some(context.download(gamma).await?),
+            None => None,
+        };
+        let beta = match &self.beta {
+            Some(beta) => Some(context.download(beta).await?),
+            None => None,
+        };
+        Ok(LayerValues { running, gamma, beta })
+    }
+}
+
+impl FrozenBatchNorm {
+    pub(crate) fn context(&self) -> &Context {
+        &self.parts.context
+    }
+
+    pub(crate) async fn download_values(&self) -> Result<LayerValues> {
+        self.parts.download_values().await
+    }
+}
