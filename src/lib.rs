@@ -28,6 +28,7 @@
 #![deny(missing_docs)]
 
 mod activation;
+mod collective;
 mod context;
 mod dtype;
 mod error;
@@ -44,6 +45,11 @@ mod tensor;
 mod tune;
 
 pub use activation::Activation;
+#[cfg(not(target_family = "wasm"))]
+pub use collective::LocalRank;
+#[cfg(all(feature = "mpi", not(target_family = "wasm")))]
+pub use collective::MpiCollective;
+pub use collective::{Collective, CollectiveFailure, SingleRank};
 pub use context::Context;
 pub use dtype::DType;
 pub use error::{Error, Result};
@@ -61,6 +67,9 @@ pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
 pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 
+/// The `mpi` whose types [`MpiCollective`] takes.
+#[cfg(all(feature = "mpi", not(target_family = "wasm")))]
+pub use ::mpi;
 /// The wgpu whose types this crate's interface uses.
 pub use wgpu;
 
