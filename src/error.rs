@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::activation::Activation;
+use crate::collective::CollectiveFailure;
 use crate::dtype::DType;
 use crate::shape::{Layout, Shape};
 
@@ -425,6 +426,22 @@ pub enum Error {
         expected: &'static str,
         /// That of the one that was passed, shortened.
         got: String,
+    },
+    /// The ranks of a collective cannot come together.
+    #[error("cannot set up a collective: {failure}")]
+    CollectiveSetup {
+        /// What is wrong.
+        failure: CollectiveFailure,
+    },
+    /// Ranks could not exchange their messages, and the collective is unusable from then on.
+    #[error("rank {rank}: the collective {}: {failure}", if *.earlier { "is unusable, because it failed before" } else { "failed" })]
+    Collective {
+        /// The rank that returns this error.
+        rank: usize,
+        /// The first failure of the collective.
+        failure: CollectiveFailure,
+        /// Whether it had failed before this call.
+        earlier: bool,
     },
     /// The device is out of memory.
     #[error("out of memory for {what}")]

@@ -30,6 +30,7 @@
 
 pub mod absorb;
 mod activation;
+mod collective;
 mod context;
 mod diagnostics;
 mod drift;
@@ -51,6 +52,11 @@ mod totals;
 mod tune;
 
 pub use activation::Activation;
+#[cfg(not(target_family = "wasm"))]
+pub use collective::LocalRank;
+#[cfg(all(feature = "mpi", not(target_family = "wasm")))]
+pub use collective::MpiCollective;
+pub use collective::{Collective, CollectiveFailure, SingleRank};
 pub use context::Context;
 pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
@@ -73,6 +79,9 @@ pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
 pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 
+/// The `mpi` whose types [`MpiCollective`] takes.
+#[cfg(all(feature = "mpi", not(target_family = "wasm")))]
+pub use ::mpi;
 /// The wgpu whose types this crate's interface uses.
 pub use wgpu;
 
