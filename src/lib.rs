@@ -40,6 +40,8 @@ mod ops;
 mod plan;
 pub mod reference;
 mod shape;
+#[cfg(feature = "safetensors")]
+pub mod state;
 mod tensor;
 mod tune;
 
