@@ -5,6 +5,7 @@
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
 //!   [`TrainForward`]. Convenience calls prepare, record and submit.
 //! - [`Moments`] are mean and variance as a value on the GPU that can be merged.
+//! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
 //!
 //! ```

@@ -281,10 +281,11 @@ impl Load<'_> {
     }
 
     fn find_unexpected(&mut self, specs: &[LayerSpec]) {
+        let asked: HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         let under = self.options.nothing_else_under.as_deref();
-        for (key, _) in self.state.archive.iter() {
-            let asked = || specs.iter().any(|spec| self.naming.is_in(&spec.name, key));
-            if !self.used.contains(key) && (under.is_some_and(|under| key.starts_with(under)) || asked()) {
+        for (key, _) in self.state.archive.iter().filter(|(key, _)| !self.used.contains(*key)) {
+            let within = || self.naming.layers_around(key).iter().any(|layer| asked.contains(layer));
+            if under.is_some_and(|under| key.starts_with(under)) || within() {
                 self.report.unexpected.push(key.to_owned());
             }
         }

@@ -239,17 +239,17 @@ impl Naming {
         })
     }
 
-    /// Whether a tensor of this name lies in a layer.
-    pub(super) fn is_in(&self, layer: &str, key: &str) -> bool {
-        (0..2).any(|collection| {
-            let Some(rest) = key.strip_prefix(self.before(collection).as_str()) else { return false };
-            match layer.is_empty() {
-                true => !rest.contains(self.separator.as_ref()),
-                false => {
-                    rest.strip_prefix(layer).is_some_and(|rest| rest.starts_with(self.separator.as_ref()))
-                }
+    /// The layers in which a tensor of this name would lie: all that its name begins with.
+    pub(super) fn layers_around<'k>(&self, key: &'k str) -> Vec<&'k str> {
+        let mut layers = Vec::new();
+        for collection in 0..2 {
+            let Some(rest) = key.strip_prefix(self.before(collection).as_str()) else { continue };
+            layers.extend(rest.match_indices(self.separator.as_ref()).map(|(end, _)| &rest[..end]));
+            if !rest.contains(self.separator.as_ref()) {
+                layers.push("");
             }
-        })
+        }
+        layers
     }
 
     /// # Errors
