@@ -39,8 +39,8 @@ impl ModelState {
     /// The state that a file holds.
     ///
     /// # Errors
-    /// [`Error::StateFile`](crate::Error::StateFile) for anything that is not a whole safetensors file: a header that is cut short, not JSON, has two entries of one
-    /// name, or whose tensors do not cover the data exactly.
+    /// [`Error::StateFile`](crate::Error::StateFile) for anything that is not a whole safetensors file: a header that is
+    /// cut short, not JSON, has two entries of one name, or whose tensors do not cover the data exactly.
     pub fn from_bytes(file: impl Into<Vec<u8>>) -> Result<Self> {
         Ok(Self { archive: Archive::read(file.into())? })
     }
