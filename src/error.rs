@@ -443,6 +443,66 @@ pub enum Error {
         /// Whether it had failed before this call.
         earlier: bool,
     },
+    /// Bytes that are not a whole safetensors file.
+    #[cfg(feature = "safetensors")]
+    #[error("not a safetensors file: {reason}")]
+    StateFile {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor of a state that does not fit what is to be saved there.
+    #[cfg(feature = "safetensors")]
+    #[error("the tensor {0}")]
+    StateTensor(crate::state::Mismatch),
+    /// A state that does not hold what layers need: everything that is missing, unexpected or mismatched.
+    #[cfg(feature = "safetensors")]
+    #[error("cannot load the layers: {0}")]
+    LoadState(Box<crate::state::LoadReport>),
+    /// Two tensors of one name.
+    #[cfg(feature = "safetensors")]
+    #[error("the name {name:?} is that of more than one tensor, or layer")]
+    DuplicateName {
+        /// The name of the tensor.
+        name: String,
+    },
+    /// Names of a layer's tensors that cannot be told apart.
+    #[cfg(feature = "safetensors")]
+    #[error("these names of tensors cannot be used: {reason}")]
+    Naming {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A running variance of one convention where the other is meant.
+    #[cfg(feature = "safetensors")]
+    #[error(
+        "{layer}: the running variance is {}, and {} is needed; convert it with the number of values per channel of a batch, or say to keep the numbers", variance(.from), variance(.to)
+    )]
+    VarianceConvention {
+        /// The layer.
+        layer: String,
+        /// What it is.
+        from: crate::norm::RunningVariance,
+        /// What is needed.
+        to: crate::norm::RunningVariance,
+    },
+    /// A conversion between biased and unbiased variance without the count that it needs.
+    #[cfg(feature = "safetensors")]
+    #[error(
+        "biased and unbiased variance differ by n/(n − 1): needs the number of values per channel that each update saw, at least 2, got {}", .got.map_or("none".to_owned(), |got| got.to_string())
+    )]
+    VarianceCount {
+        /// The count that was passed, if any.
+        got: Option<u64>,
+    },
+    /// A number that another convention cannot express.
+    #[cfg(feature = "safetensors")]
+    #[error("cannot convert {what}: {why}")]
+    Conversion {
+        /// What was to be converted.
+        what: &'static str,
+        /// Why it cannot.
+        why: &'static str,
+    },
     /// The device is out of memory.
     #[error("out of memory for {what}")]
     OutOfMemory {
@@ -459,6 +519,14 @@ pub enum Error {
 
 fn known(count: &Option<u64>) -> String {
     count.map_or("an unknown number of".to_owned(), |count| count.to_string())
+}
+
+#[cfg(feature = "safetensors")]
+fn variance(variance: &crate::norm::RunningVariance) -> &'static str {
+    match variance {
+        crate::norm::RunningVariance::Unbiased => "unbiased",
+        crate::norm::RunningVariance::Biased => "biased",
+    }
 }
 
 fn described(name: &Option<String>) -> String {

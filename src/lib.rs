@@ -6,6 +6,7 @@
 //!   [`TrainForward`]. Convenience calls prepare, record and submit.
 //! - [`Moments`] are mean and variance as a value on the GPU that can be merged.
 //! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
+//! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
 //!
 //! ```
@@ -47,6 +48,8 @@ mod ops;
 mod plan;
 pub mod reference;
 mod shape;
+#[cfg(feature = "safetensors")]
+pub mod state;
 mod tensor;
 mod totals;
 mod tune;

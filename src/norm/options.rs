@@ -51,7 +51,7 @@ impl Momentum {
         }
     }
 
-    fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         match self {
             Momentum::WeightOfNew(got) | Momentum::WeightOfOld(got) if !(0.0..=1.0).contains(&got) => {
                 Err(Error::Momentum { got })

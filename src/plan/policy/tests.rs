@@ -119,7 +119,7 @@ fn assert_covered(walk: &Walk, p: &Plan) {
         elements = window.elements.end;
         let (span, tile) = (u64::from(window.span_words), u64::from(p.tile_words));
         let spans = u64::from(window.slice_words).div_ceil(span);
-        assert_eq!(spans * u64::from(window.span_tiles), window.splits.into(), "{p}: {window:?}");
+        assert_eq!(spans * u64::from(window.span_tiles), u64::from(window.splits), "{p}: {window:?}");
         assert!(u64::from(window.span_tiles) * tile >= span, "values left out: {p}: {window:?}");
         // With edges, a run may touch a word less than it has.
         let words = span + u64::from(p.edges);

@@ -1,0 +1,102 @@
+//! The batch-norm layers of a file, found by their running statistics.
+
+use std::collections::BTreeSet;
+
+use super::float::FloatType;
+use super::load::LayerSpec;
+use super::model::ModelState;
+use super::naming::Naming;
+use super::report::Mismatch;
+use crate::error::Result;
+use crate::norm::{Affine, BatchNormOptions};
+
+/// A batch-norm layer of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundLayer {
+    /// What stands before the names of its tensors, without separator.
+    pub name: String,
+    /// Number of channels.
+    pub channels: usize,
+    /// Element type of the running mean.
+    pub mean: FloatType,
+    /// Element type of the running variance.
+    pub var: FloatType,
+    /// Element type of gamma, if there is one.
+    pub gamma: Option<FloatType>,
+    /// Element type of beta, if there is one.
+    pub beta: Option<FloatType>,
+    /// Number of batches, if the file has it.
+    pub batches: Option<u32>,
+}
+
+impl FoundLayer {
+    /// Which affine parameters it has.
+    pub fn affine(&self) -> Affine {
+        match (self.gamma, self.beta) {
+            (Some(_), Some(_)) => Affine::Both,
+            (Some(_), None) => Affine::Weight,
+            (None, Some(_)) => Affine::Bias,
+            (None, None) => Affine::None,
+        }
+    }
+
+    /// This layer, with its affine parameters, to be loaded.
+    pub fn spec(&self, options: BatchNormOptions) -> LayerSpec {
+        LayerSpec::new(&self.name, self.channels, options.affine(self.affine()))
+    }
+}
+
+/// The batch-norm layers of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundLayers {
+    /// Those that can be loaded, by name.
+    pub layers: Vec<FoundLayer>,
+    /// What has the names of one and is none that can be loaded, and why.
+    pub refused: Vec<Mismatch>,
+}
+
+impl ModelState {
+    /// The batch-norm layers: whatever has a running mean and a running variance of one value per channel, by these
+    /// names. Layers without running statistics look like any other affine layer and are not found; instance norm with running
+    /// statistics looks like batch norm and is.
+    ///
+    /// # Errors
+    /// [`Error::Naming`](crate::Error::Naming).
+    pub fn layers(&self, naming: &Naming) -> Result<FoundLayers> {
+        naming.check()?;
+        let names: BTreeSet<&str> = self.archive.iter().filter_map(|(key, _)| naming.layer_of(key)).collect();
+        let mut found = FoundLayers::default();
+        for name in names {
+            match self.layer(naming, name) {
+                Ok(layer) => found.layers.push(layer),
+                Err(mismatch) => found.refused.push(mismatch),
+            }
+        }
+        Ok(found)
+    }
+
+    fn layer(&self, naming: &Naming, name: &str) -> Result<FoundLayer, Mismatch> {
+        let required = |key: String, channels| match self.per_channel(&key, channels)? {
+            Some((float, tensor)) => Ok((float, tensor.shape[0])),
+            None => Err(Mismatch::new(key, "a tensor, because the other running statistic is there", "none")),
+        };
+        let optional = |key: String, channels| {
+            self.per_channel(&key, Some(channels)).map(|tensor| tensor.map(|(float, _)| float))
+        };
+        let (mean, channels) = required(naming.mean_key(name), None)?;
+        Ok(FoundLayer {
+            name: name.to_owned(),
+            channels,
+            mean,
+            var: required(naming.var_key(name), Some(channels))?.0,
+            gamma: optional(naming.gamma_key(name), channels)?,
+            beta: optional(naming.beta_key(name), channels)?,
+            batches: match naming.batches_key(name) {
+                Some(key) => self.counter(&key)?,
+                None => None,
+            },
+        })
+    }
+}
