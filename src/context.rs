@@ -481,19 +481,29 @@ impl Context {
         .await
     }
 
-    /// Runs a future of this crate to its end, blocking the thread; waits for the device instead of spinning.
-    ///
-    /// Meant for futures that wait for this context's device and for nothing else.
+    /// Runs a future of this crate to its end, blocking the thread; waits for the device, or for what else wakes the future (another
+    /// rank of a [`Collective`](crate::Collective)), instead of spinning.
     #[cfg(not(target_family = "wasm"))]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        /// Wakes the thread.
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        let mut cx = std::task::Context::from_waker(&waker);
         let mut future = std::pin::pin!(future);
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         loop {
             if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut cx) {
                 return output;
             }
             // An error here reaches the future as well, as a failed mapping.
             let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
+            // Returns at once if the future was woken since it was polled. Not for long, because another thread may have submitted
+            // what this one waits for, and only a poll of the device completes it.
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
         }
     }
 

@@ -320,6 +320,18 @@ pub enum Error {
         /// Whether forward had one.
         expected: bool,
     },
+    /// Statistics of a data set of which nothing has been seen.
+    #[error("channel {channel} has no values yet, of which statistics could be")]
+    NothingPooled {
+        /// The first channel without values.
+        channel: usize,
+    },
+    /// Bytes that are not a recalibration.
+    #[error("these bytes are not a recalibration: {reason}")]
+    RecalibrationState {
+        /// What is wrong.
+        reason: String,
+    },
     /// Parts of no samples.
     #[error("a ghost batch needs at least one sample; x has {samples}")]
     GhostSize {

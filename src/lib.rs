@@ -46,6 +46,8 @@ mod moments;
 mod norm;
 mod ops;
 mod plan;
+mod pooled_moments;
+mod recalibration;
 pub mod reference;
 mod shape;
 #[cfg(feature = "safetensors")]
@@ -74,10 +76,13 @@ pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
     GhostSaved, GradientTargets, Gradients, Input, MicroBatch, MicroBatchGradient, Momentum,
-    RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SumGradients, TrainForward,
+    RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SumGradients, SyncBackward,
+    SyncBatchNorm, SyncTrainForward, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
+pub use pooled_moments::PooledMoments;
+pub use recalibration::{Progress, Recalibration};
 pub use shape::{Channels, Layout, Shape};
 pub use tensor::Tensor;
 pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};

@@ -233,6 +233,11 @@ impl Moments {
         self.count
     }
 
+    /// Says that what they cover is not known before they are written, which may be nothing.
+    pub(crate) fn leave_open(&mut self) {
+        (self.count, self.extent, self.masked) = (None, None, true);
+    }
+
     /// Whether the values of one tensor are covered, as many per channel and masked or not.
     pub(crate) fn covers(&self, count: u64, masked: bool) -> bool {
         match masked {

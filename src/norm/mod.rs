@@ -12,6 +12,7 @@ mod parts;
 mod pooled;
 mod running;
 mod saved;
+mod synchronised;
 mod tuning;
 mod values;
 
@@ -29,3 +30,4 @@ pub use running::{RunningStatistics, RunningValues};
 #[cfg(test)]
 pub(crate) use saved::SavedRecord;
 pub use saved::{Saved, SavedStatistics};
+pub use synchronised::{SyncBackward, SyncBatchNorm, SyncTrainForward};
