@@ -20,6 +20,11 @@ use wgnorm::mpi::collective::CommunicatorCollectives;
 use wgnorm::mpi::topology::{Communicator, SimpleCommunicator};
 use wgnorm::{Collective, CollectiveFailure, Error, MpiCollective, Result};
 
+/// The example, as `mpirun -n 4` runs it.
+#[path = "../examples/synchronised_mpi.rs"]
+#[expect(dead_code, reason = "it has a main function of its own")]
+mod synchronised_mpi;
+
 const RANKS: usize = 4;
 /// Longer than a scenario is let run, so whoever waits for it fails the test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -45,6 +50,12 @@ const ALL: &[usize] = &[0, 1, 2, 3];
 
 const SCENARIOS: &[Scenario] = &[
     scenario("rounds", rounds),
+    scenario("synchronised_batch_norm", |world| synchronised_mpi::run(world).unwrap()),
+    Scenario {
+        passes: &[0, 1, 3],
+        ends: false,
+        ..scenario("layer_with_a_silent_rank", layer_with_a_silent_rank)
+    },
     scenario("overlapping_calls", overlapping_calls),
     scenario("mismatch", mismatch),
     scenario("fail", fail),
@@ -231,6 +242,28 @@ fn overlapping_calls(world: &SimpleCommunicator) {
             assert_eq!(result, Some(Ok(messages(number + call))));
         }
     }
+}
+
+/// A rank stops taking part between forward and backward: the others have an error of the layer.
+fn layer_with_a_silent_rank(world: &SimpleCommunicator) {
+    let context = wgnorm::Context::headless_blocking().unwrap();
+    let run = async {
+        let layer = wgnorm::BatchNorm::new(&context, 3, wgnorm::BatchNormOptions::pytorch()).await.unwrap();
+        let x = context.upload(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).await.unwrap();
+        let collective = MpiCollective::new(world, 5 * SHORT).unwrap();
+        let mut layer = layer.synchronised(&collective);
+        let (y, saved) = layer.train_forward(&x).await.unwrap();
+        if world.rank() == 2 {
+            thread::sleep(LONG);
+        }
+        let error = layer.backward(&x, &y, &saved).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Collective { failure: CollectiveFailure::Deadline { .. }, .. }),
+            "{error}"
+        );
+        assert_eq!(layer.local().running().download(&context).await.unwrap().batches, 1);
+    };
+    context.block_on(run);
 }
 
 fn mismatch(world: &SimpleCommunicator) {

@@ -61,6 +61,8 @@ pub enum Task {
     Eval { x: Vec<f32>, dy: Option<Vec<f32>> },
     /// Training forward over several batches, then inference; batches may differ in size.
     Sequence { steps: Vec<Batch>, x_eval: Batch },
+    /// Training forward and backward over the shards of several ranks, x and dy of each.
+    Sync { shards: Vec<[Batch; 2]> },
 }
 
 /// A tensor on the host.
@@ -88,16 +90,14 @@ pub struct Expected {
 
 impl Expected {
     pub fn pass(&self) -> &'static str {
-        match self.name.as_str() {
-            "dx" | "dresidual" | "dweight" | "dbias" | "dweight_twice" | "dbias_twice" => "backward",
-            _ => "forward",
-        }
+        let gradients = ["dx", "dresidual", "dweight", "dbias", "sum_dy"];
+        if gradients.iter().any(|name| self.name.starts_with(name)) { "backward" } else { "forward" }
     }
 
     /// y and dx must be NaN where NaN is expected; statistics may be infinite.
     pub fn where_nan(&self) -> WhereNan {
-        match self.name.as_str() {
-            "y" | "dx" | "dresidual" | "y_eval" => WhereNan::Nan,
+        match self.name.split('_').next() {
+            Some("y" | "dx" | "dresidual") => WhereNan::Nan,
             _ => WhereNan::NonFinite,
         }
     }

@@ -42,6 +42,7 @@ struct Attributes {
     layout: Option<String>,
     run_layouts: Option<Vec<String>>,
     steps: Option<usize>,
+    shard_sizes: Option<Vec<usize>>,
     initial_running_mean: Option<f32>,
     initial_running_var: Option<f32>,
 }
@@ -113,7 +114,9 @@ pub fn load(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Case>
 /// Why this version does not run a case.
 fn skip_reason(entry: &Entry) -> Option<String> {
     let attrs = &entry.attrs;
-    if !["batch_norm_train", "batch_norm_eval", "batch_norm_sequence"].contains(&entry.op.as_str()) {
+    if !["batch_norm_train", "batch_norm_eval", "batch_norm_sequence", "batch_norm_sync"]
+        .contains(&entry.op.as_str())
+    {
         return Some(format!("op {} is not implemented", entry.op));
     }
     for dtype in [Some(&entry.dtype), entry.param_dtype.as_ref()].into_iter().flatten() {
@@ -159,7 +162,7 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
     let dims = layout::logical_dims(stored, &entry.shape);
     let channels = *dims.get(1).ok_or("the shape has no channels")?;
     let backward = entry.passes.iter().any(|pass| pass == "backward");
-    let dy = if backward { Some(needed("dy")?) } else { None };
+    let of_one = |name: &str| if backward { needed(name).map(Some) } else { Ok(None) };
     let task = match entry.op.as_str() {
         "batch_norm_sequence" => Task::Sequence {
             steps: (0..attrs.steps.ok_or("steps is missing")?)
@@ -167,8 +170,13 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
                 .collect::<Result<_, _>>()?,
             x_eval: batch("x_eval")?,
         },
-        "batch_norm_eval" => Task::Eval { x: needed("x")?, dy },
-        _ => Task::Train { x: needed("x")?, dy },
+        "batch_norm_sync" => Task::Sync {
+            shards: (0..attrs.shard_sizes.as_ref().ok_or("shard_sizes is missing")?.len())
+                .map(|rank| Ok([batch(&format!("x_{rank}"))?, batch(&format!("dy_{rank}"))?]))
+                .collect::<Result<_, Refusal>>()?,
+        },
+        "batch_norm_eval" => Task::Eval { x: needed("x")?, dy: of_one("dy")? },
+        _ => Task::Train { x: needed("x")?, dy: of_one("dy")? },
     };
     let running = RunningValues {
         mean: input("running_mean")?

@@ -9,6 +9,7 @@ mod data;
 mod layer;
 mod matrix;
 mod run;
+mod sync;
 mod variant;
 
 use std::path::PathBuf;

@@ -9,11 +9,11 @@ use wgnorm::{
 use super::arena::{Arena, Role};
 use super::case::{Expected, Problem, Task};
 use super::variant::{self, Placement};
-use super::{OutputReport, RunReport};
+use super::{OutputReport, RunReport, sync};
 use crate::layout;
 
 /// Outputs by name.
-type Outputs = Vec<(String, Vec<f32>)>;
+pub type Outputs = Vec<(String, Vec<f32>)>;
 
 /// Runs every variant that applies; returns the reports and a line for each output that fails.
 pub fn all_variants(context: &Context, problem: &Problem) -> (Vec<RunReport>, Vec<String>) {
@@ -158,6 +158,10 @@ impl<'a> Run<'a> {
         // Batches: x, y, residual, dy, dx, its residual's, and x, dy and dx once more; or one y per step.
         let batches: Vec<usize> = match &problem.task {
             Task::Train { .. } | Task::Eval { .. } => vec![elements(&problem.dims); 10],
+            Task::Sync { .. } => {
+                self.outputs = sync::outputs(self.context, problem, self.layout)?;
+                return Ok(None);
+            }
             Task::Sequence { steps, x_eval } => {
                 steps.iter().chain([x_eval]).map(|batch| elements(&batch.dims)).collect()
             }
@@ -177,6 +181,7 @@ impl<'a> Run<'a> {
             Task::Train { x, dy } => self.train(&arena, layer, x, dy.as_deref()).await?,
             Task::Eval { x, dy } => self.eval(&arena, layer.freeze(), x, dy.as_deref()).await?,
             Task::Sequence { .. } => self.sequence(&arena, layer).await?,
+            Task::Sync { .. } => unreachable!("ranks have layers of their own"),
         }
         self.kernels.dedup();
         arena.disturbed().await

@@ -114,6 +114,8 @@ impl Variant {
         asked
             && match self.name {
                 // Sequences may have smaller batches, so they are left out.
+                // Shards are placed by themselves.
+                _ if matches!(problem.task, Task::Sync { .. }) => self.placement == Placement::Apart,
                 "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
                 "parts" => problem.dims[0] > 1 && !matches!(problem.task, Task::Sequence { .. }),
                 "integer f16" => problem.dtype == wgnorm::DType::F16,
