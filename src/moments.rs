@@ -223,6 +223,15 @@ impl Moments {
         Ok(self.totals.download(context).await?.into_iter().map(Into::into).collect())
     }
 
+    /// As [`download`](Self::download), after these operations of the context, which are submitted with it.
+    pub(crate) async fn download_after(
+        &self,
+        context: &Context,
+        operations: &[&Prepared],
+    ) -> Result<Vec<ChannelMoments>> {
+        Ok(self.totals.download_after(context, operations).await?.into_iter().map(Into::into).collect())
+    }
+
     /// Number of channels.
     pub fn channels(&self) -> u64 {
         self.totals.channels()

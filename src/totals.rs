@@ -55,8 +55,14 @@ impl<R: Pod> Totals<R> {
 
     /// The records on the host, after everything that was submitted before.
     pub async fn download(&self, context: &Context) -> Result<Vec<R>> {
+        self.download_after(context, &[]).await
+    }
+
+    /// As [`download`](Self::download), after these operations of the context, which are submitted with it.
+    pub async fn download_after(&self, context: &Context, operations: &[&Prepared]) -> Result<Vec<R>> {
         self.check(context, self.channels)?;
-        let bytes = readback::read(context, &self.buffer, 0, self.channels * size_of::<R>() as u64).await?;
+        let len = self.channels * size_of::<R>() as u64;
+        let bytes = readback::read_after(context, operations, &self.buffer, 0, len).await?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 

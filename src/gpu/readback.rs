@@ -6,12 +6,23 @@ use std::task::Poll;
 
 use futures_intrusive::channel::shared::oneshot_channel;
 
-use super::dispatch::scoped;
+use super::dispatch::{Prepared, scoped};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
 /// Copies `len` bytes of a buffer from `offset` to the host, after everything submitted before.
 pub(crate) async fn read(context: &Context, buffer: &wgpu::Buffer, offset: u64, len: u64) -> Result<Vec<u8>> {
+    read_after(context, &[], buffer, offset, len).await
+}
+
+/// As [`read`], after these operations, in one submission with them.
+pub(crate) async fn read_after(
+    context: &Context,
+    operations: &[&Prepared],
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    len: u64,
+) -> Result<Vec<u8>> {
     if len == 0 {
         return Ok(Vec::new());
     }
@@ -23,6 +34,9 @@ pub(crate) async fn read(context: &Context, buffer: &wgpu::Buffer, offset: u64, 
         let mut encoder = context
             .device()
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read-back") });
+        for operation in operations {
+            operation.record(&mut encoder);
+        }
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, len);
         context.queue().submit([encoder.finish()]);
         staging.map_async(wgpu::MapMode::Read, .., move |mapped| {

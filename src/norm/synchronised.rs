@@ -158,8 +158,7 @@ impl<C: Collective> SyncBatchNorm<C> {
             if forward.layer != parts.id {
                 return Err(Error::WrongLayer);
             }
-            parts.context.submit(&[&forward.reduce]).await?;
-            encode_moments(&forward.local.download(&parts.context).await?)
+            encode_moments(&forward.local.download_after(&parts.context, &[&forward.reduce]).await?)
         };
         let message = self.told(result.await)?;
         let length = message.len();
@@ -221,8 +220,8 @@ impl<C: Collective> SyncBatchNorm<C> {
             if backward.layer != parts.id {
                 return Err(Error::WrongLayer);
             }
-            parts.context.submit(&[&backward.reduce]).await?;
-            Ok(encode_sums(&backward.local.download(&parts.context).await?))
+            let sums = backward.local.totals.download_after(&parts.context, &[&backward.reduce]).await?;
+            Ok(encode_sums(&sums))
         };
         let message = self.told(result.await)?;
         let length = message.len();

@@ -93,8 +93,8 @@ impl Recalibration {
     pub async fn add<'a>(&mut self, context: &Context, x: impl Into<Input<'a>>) -> Result<Progress> {
         let input = x.into();
         self.check(input.x.channels()?.channels)?;
-        let moments = Moments::of(context, input).await?.download(context).await?;
-        self.add_moments(&moments)
+        let (moments, prepared) = Moments::prepare(context, input).await?;
+        self.add_moments(&moments.download_after(context, &[&prepared]).await?)
     }
 
     /// Adds a batch whose moments are known, one for each channel.

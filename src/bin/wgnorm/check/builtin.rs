@@ -10,6 +10,7 @@ use wgnorm::{BatchNormOptions, Momentum, RunningVariance};
 use super::case::{Batch, Case, Task};
 use super::data::{Data, HOSTILE, view, widen, x_of};
 use super::layer::{Layer, Setup, channel, expected};
+use super::pooled;
 use super::variant::Variants;
 
 /// Ranks 2 to 5 and sizes on both sides of words, chunks, workgroups and tiles.
@@ -83,6 +84,26 @@ pub fn cases() -> Vec<Case> {
     let single = options.allow_single_value(true);
     cases.push(Setup { options: single, ..setup("single_value", &[1, 3], Data::Normal) }.train());
     cases.push(sequence(Setup { options: single, ..setup("single_value", &[1, 3, 1], Data::Normal) }));
+    // Masks: single positions, parts of words, many words; every walk.
+    for (dims, run) in [
+        (&[3, 4, 7, 5][..], 1),
+        (&[2, 3, 16, 16], 3),
+        (&[3, 5, 130], 40),
+        (&[40, 3], 2),
+        (&[33, 8], 1),
+        (&[1, 2, 7001], 90),
+    ] {
+        for (what, data) in [("normal", Data::Normal), ("large_mean", Data::LargeMean)] {
+            cases.push(pooled::masked(setup(&format!("{what}.run{run}"), dims, data), run));
+        }
+    }
+    // Shards of other sizes, one of them empty.
+    for (dims, samples) in
+        [(&[1, 4, 7, 5][..], &[2, 0, 5, 1][..]), (&[1, 6], &[1, 3]), (&[1, 3, 130], &[30, 1])]
+    {
+        let what = samples.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+        cases.push(pooled::synchronised(setup(&what, dims, Data::Normal), samples));
+    }
     // Empty batches have no training; inference gives an empty result.
     for dims in [&[0, 3][..], &[0, 3, 4, 4], &[2, 3, 0]] {
         cases.push(setup("empty", dims, Data::Normal).eval());

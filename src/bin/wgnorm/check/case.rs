@@ -35,6 +35,8 @@ pub struct Problem {
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
     pub residual: Option<Vec<f32>>,
+    /// Which positions count: of each sample in turn.
+    pub mask: Option<Vec<bool>>,
     /// Whether y is written over x, where the backward pass can do without x, and dx over dy.
     pub in_place: bool,
     pub running: RunningValues,

@@ -222,6 +222,7 @@ fn problem(entry: &Entry, tensors: &SafeTensors<'_>) -> Result<Problem, Refusal>
         gamma: input("weight")?,
         beta: input("bias")?,
         residual: if attrs.residual == Some(true) { Some(needed("residual")?) } else { None },
+        mask: None,
         in_place: false,
         running,
         task,

@@ -178,6 +178,12 @@ impl Layer {
         self.beta.as_ref().map_or(0.0, |beta| beta[c].into())
     }
 
+    /// gamma and beta of all channels.
+    pub fn affine(&self) -> (Vec<f64>, Vec<f64>) {
+        let c = self.running.mean.len();
+        ((0..c).map(|c| self.gamma(c)).collect(), (0..c).map(|c| self.beta(c)).collect())
+    }
+
     pub fn running(&self, c: usize) -> Running {
         Running { mean: self.running.mean[c].into(), var: self.running.var[c].into(), batches: 0 }
     }
@@ -220,6 +226,7 @@ impl Layer {
                 gamma,
                 beta,
                 residual,
+                mask: None,
                 in_place: setup.in_place,
                 running,
                 task,

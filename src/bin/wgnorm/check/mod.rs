@@ -8,6 +8,7 @@ mod covering;
 mod data;
 mod layer;
 mod matrix;
+mod pooled;
 mod run;
 mod sync;
 mod variant;

@@ -2,7 +2,7 @@
 
 use wgnorm::reference::{Worst, compare_as};
 use wgnorm::{
-    Accumulation, BatchNorm, Context, Error, FrozenBatchNorm, GradientTargets, Input, Layout, Prepared,
+    Accumulation, BatchNorm, Context, Error, FrozenBatchNorm, GradientTargets, Input, Layout, Mask, Prepared,
     Result, RunningStatistics, RunningValues, Saved, Tensor,
 };
 
@@ -197,7 +197,11 @@ impl<'a> Run<'a> {
         let over_x = self.problem.over_x();
         let (x, y) = self.put_forward(arena, x, over_x).await?;
         let residual = self.put_residual(arena).await?;
-        let input = Input { residual: residual.as_ref(), ..(&x).into() };
+        let mask = match &self.problem.mask {
+            Some(keep) => Some(Mask::of_positions(self.context, &x, keep).await?),
+            None => None,
+        };
+        let input = Input { residual: residual.as_ref(), mask: mask.as_ref(), ..(&x).into() };
         let saved = match over_x {
             true => Saved::in_place(self.context, &x).await?,
             false => Saved::new(self.context, &x).await?,
