@@ -58,6 +58,21 @@ fn first_guess(start: Cursor, words: u32, strand: u32) -> Guess {
     return Guess(median, median - reach, median + reach);
 }
 
+// With a mask, words may hold any number of values: the first that counts is the guess. Its distance from the mean of its chunk is at
+// most the square root of their number, in standard deviations.
+fn first_counted(start: Cursor, tile: Tile, strand: u32) -> Stat {
+    var found = Stat(0.0);
+    var seen = StatU(0u);
+    var at = start;
+    while ((at.index < tile.end) & any(seen == StatU(0u))) {
+        let here = strand_cursor(at, strand);
+        found = select(found, sampled(here, x_at(here), found), seen == StatU(0u));
+        seen += values_in(counts(here));
+        at = cursor_next(at);
+    }
+    return found;
+}
+
 // The mean so far, or what was the shift before where a mask has left nothing.
 fn shift_of(m: Moments, otherwise: Stat) -> Stat {
     if (!MASKED) {
@@ -81,7 +96,9 @@ fn reduce_moments(
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
         mine[strand] = identity();
         shift[strand] = Stat(0.0);
-        if (!MASKED && at.index < tile.end) {
+        if (MASKED) {
+            shift[strand] = first_counted(at, tile, strand);
+        } else if (at.index < tile.end) {
             let guess = first_guess(at, words_of(steps_of_chunk(at, tile, CHUNK_WORDS)), strand);
             shift[strand] = guess.shift;
             low[strand] = guess.low;
@@ -109,12 +126,6 @@ fn reduce_moments(
                 var here = at;
                 for (var j = 0u; j < STRIP; j += 1u) {
                     let strand = strand_of(j);
-                    if (MASKED) {
-                        // Words may hold any number of values, so the first that counts is the guess. Its distance from the mean
-                        // of its chunk is at most the square root of their number, in standard deviations.
-                        let none = count_of(mine[strand]) + count_of(group[strand]) + Stat(counted[strand]) == Stat(0.0);
-                        shift[strand] = select(shift[strand], sampled(here, x_at(here), shift[strand]), none);
-                    }
                     let scaled_shift = spread(here, -shift[strand] * SCALE);
                     let e = within(here, fma(x_at(here), Word(SCALE), scaled_shift));
                     sum[strand] += e;
