@@ -168,6 +168,7 @@ impl Moments {
         }
         let capabilities = context.capabilities();
         let walk = Walk::channels(view, &[x], capabilities.storage_alignment);
+        let walk = Walk { masked: mask.is_some(), ..walk };
         let plan = plan_walk(&walk, capabilities, context.tuning())?;
         let mut build = Build::new(context, Op::Moments, plan);
         build.tensor(Slot::X, x)?;

@@ -14,8 +14,8 @@ fn word_sum(word: Word) -> f32 {
     return word;
 }
 
-fn word_has(mask: WordB, k: u32) -> bool {
-    return mask;
+fn first_in(mask: WordB, word: Word, otherwise: f32) -> f32 {
+    return select(otherwise, word, mask);
 }
 
 // Whether the lowest bit is set.

@@ -15,8 +15,10 @@ fn word_sum(word: Word) -> f32 {
     return (word.x + word.y) + (word.z + word.w);
 }
 
-fn word_has(mask: WordB, k: u32) -> bool {
-    return mask[k];
+// The first component that the mask has.
+fn first_in(mask: WordB, word: Word, otherwise: f32) -> f32 {
+    let second_half = select(select(otherwise, word.w, mask.w), word.z, mask.z);
+    return select(select(second_half, word.y, mask.y), word.x, mask.x);
 }
 
 // Whether the lowest bits are set.

@@ -11,12 +11,7 @@ fn gathered(word: Word) -> Stat {
 // A value of the slice from the word at the cursor, something else if there is none.
 fn sampled(at: Cursor, word: Word, otherwise: Stat) -> Stat {
     if (MASKED) {
-        let counted = counts(at);
-        var found = otherwise;
-        for (var left = WORD_WIDTH; left > 0u; left -= 1u) {
-            found = select(found, word_at(word, left - 1u), word_has(counted, left - 1u));
-        }
-        return found;
+        return first_in(counts(at), word, otherwise);
     }
     if (!EDGES) {
         return word_at(word, 0u);

@@ -51,6 +51,8 @@ sources! {
     MASK_OF_RUN = "mask/of_run.wgsl";
     MASK_OF_ROW = "mask/of_row.wgsl";
     MASK_OF_ELEMENT = "mask/of_element.wgsl";
+    MASK_EACH_X1 = "mask/each_x1.wgsl";
+    MASK_EACH_X4 = "mask/each_x4.wgsl";
     CONTROL = "lib/control.wgsl";
     STRIP = "walk/strip.wgsl";
     TENSOR_ADDRESS = "tensor/address.wgsl";
@@ -641,7 +643,13 @@ impl Variant {
             (false, _) => sources.push(&MASK_NONE),
             (true, WalkKind::Segments) => sources.extend([&MASK_SOME, &MASK_OF_RUN]),
             (true, WalkKind::Columns) if self.single_rows => sources.extend([&MASK_SOME, &MASK_OF_ROW]),
-            (true, WalkKind::Columns) => sources.extend([&MASK_SOME, &MASK_OF_ELEMENT]),
+            (true, WalkKind::Columns) => {
+                sources.extend([
+                    &MASK_SOME,
+                    if wide { &MASK_EACH_X4 } else { &MASK_EACH_X1 },
+                    &MASK_OF_ELEMENT,
+                ]);
+            }
         }
         sources.extend([&EDGES, &CONTROL, &STRIP]);
         sources

@@ -329,15 +329,18 @@ impl BatchNorm {
         let tensors = self.backward_tensors(backward, saved);
         let residual = backward.input.residual.filter(|_| self.parts.reads_residual(from_y));
         let held = backward.held();
-        let mut build =
-            self.parts.build(chosen, Op::TrainBackward, view, held, residual.is_some(), &tensors)?;
+        let mut build = self.parts.build(
+            chosen,
+            Op::TrainBackward,
+            view,
+            held,
+            Input { residual, ..backward.input },
+            &tensors,
+        )?;
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
         build.buffer(Slot::Saved, saved.buffer());
-        if let Some(mask) = backward.input.mask {
-            build.mask(mask, view)?;
-        }
         Parts::bind_targets(&mut build, targets)?;
         let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
         let reduced = 2 + r + d;
@@ -505,11 +508,12 @@ impl BatchNorm {
         saved: Option<&Saved>,
         track: bool,
     ) -> Result<Prepared> {
-        let Forward { view, input: Input { x, residual, .. }, moments, .. } = *forward;
+        let Forward { view, input: Input { x, .. }, moments, .. } = *forward;
         let tensors = forward.tensors();
         let held = forward.held();
-        let mut build =
-            self.parts.build(chosen, Op::TrainForward, view, held, residual.is_some(), &tensors)?;
+        // Given moments know of a mask what there is to know.
+        let looked_at = Input { mask: forward.input.mask.filter(|_| moments.is_none()), ..forward.input };
+        let mut build = self.parts.build(chosen, Op::TrainForward, view, held, looked_at, &tensors)?;
         self.parts.bind_affine(&mut build)?;
         if let Some(saved) = saved {
             build.params.flags |= flag::SAVE;
@@ -523,10 +527,8 @@ impl BatchNorm {
             self.bind_running_update(&mut build);
         }
         let mapped = tensors.len() as u64;
-        match (moments, forward.input.mask) {
-            (None, Some(mask)) => build.mask(mask, view)?,
-            (Some(moments), _) if moments.may_be_of_nothing() => build.params.flags |= flag::MASKED,
-            _ => {}
+        if moments.is_some_and(Moments::may_be_of_nothing) {
+            build.params.flags |= flag::MASKED;
         }
         let traffic = match moments {
             None if build.plan().held > 0 => {

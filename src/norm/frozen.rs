@@ -65,9 +65,11 @@ impl FrozenBatchNorm {
 
     /// An inference pass whose arguments are checked, planned as it was chosen.
     pub(super) async fn assemble_forward(&self, chosen: &Chosen, forward: &Forward<'_>) -> Result<Prepared> {
-        let Forward { view, input: Input { x, residual, .. }, .. } = *forward;
+        let Forward { view, input: Input { x, .. }, .. } = *forward;
         let tensors = forward.tensors();
-        let mut build = self.parts.build(chosen, Op::Inference, view, None, residual.is_some(), &tensors)?;
+        // All of y is normalized, whatever a mask says.
+        let looked_at = Input { mask: None, ..forward.input };
+        let mut build = self.parts.build(chosen, Op::Inference, view, None, looked_at, &tensors)?;
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);
@@ -148,22 +150,24 @@ impl FrozenBatchNorm {
         let tensors = self.backward_tensors(backward);
         let (activated, sums) = (self.parts.reads_residual(false), targets.has_sums());
         let residual = backward.input.residual.filter(|_| activated);
-        let mut build =
-            self.parts.build(chosen, Op::FrozenBackward, view, None, residual.is_some(), &tensors)?;
+        let mut build = self.parts.build(
+            chosen,
+            Op::FrozenBackward,
+            view,
+            None,
+            Input { residual, ..backward.input },
+            &tensors,
+        )?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
-        let masked = backward.input.mask;
-        if let Some(mask) = masked {
-            build.mask(mask, view)?;
-        }
         let passes = tensors.len() as u64;
         let mut plan_passes = passes;
         // Where neighbouring slices share words, one would write dx over a word whose dy the other has yet to sum.
         let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
         // The tensors, and partial results, a mask, gamma, beta and running statistics.
-        let bindings = tensors.len() + usize::from(sums) + usize::from(masked.is_some()) + 3;
+        let bindings = tensors.len() + usize::from(sums) + usize::from(backward.input.mask.is_some()) + 3;
         let statistics = match bindings - usize::from(over_dy) > Capabilities::STORAGE_BUFFERS as usize {
             // More than there are: gamma, beta and running statistics become one.
             true if !in_two => self.fold_running(&mut build).await?,

@@ -118,16 +118,17 @@ impl Parts {
         op: Op,
         view: Channels,
         held: Option<u32>,
+        masked: bool,
         tensors: &[(Slot, &Tensor)],
         words: &[(bool, &'static str)],
     ) -> Problem {
-        let walk = self.walk(view, held, tensors);
+        let walk = self.walk(view, held, masked, tensors);
         Problem::new(&self.context, op, view, walk, self.options.activation, words)
     }
 
-    fn walk(&self, view: Channels, held: Option<u32>, tensors: &[(Slot, &Tensor)]) -> Walk {
+    fn walk(&self, view: Channels, held: Option<u32>, masked: bool, tensors: &[(Slot, &Tensor)]) -> Walk {
         let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
-        Walk { held, ..Walk::channels(view, &walked, self.context.capabilities().storage_alignment) }
+        Walk { held, masked, ..Walk::channels(view, &walked, self.context.capabilities().storage_alignment) }
     }
 
     /// Requires enough values per channel to train with; `shape` is that of x, or of one of several.
@@ -140,27 +141,32 @@ impl Parts {
     }
 
     /// Starts an operation over x and the tensors of its shape, planned as it was chosen; `held` are the values for each
-    /// of x that a resident kernel of the operation holds, if there is one.
+    /// of x that a resident kernel of the operation holds, if there is one; `input` is what the kernels look at, with the residual and the mask
+    /// only where they do.
     pub fn build<'c>(
         &self,
         chosen: &'c Chosen,
         op: Op,
         view: Channels,
         held: Option<u32>,
-        residual: bool,
+        input: Input<'_>,
         tensors: &[(Slot, &Tensor)],
     ) -> Result<Build<'c>> {
         let context = &chosen.context;
-        let mut plan = plan_walk(&self.walk(view, held, tensors), context.capabilities(), context.tuning())?;
+        let walk = self.walk(view, held, input.mask.is_some(), tensors);
+        let mut plan = plan_walk(&walk, context.capabilities(), context.tuning())?;
         plan.reasons.extend(chosen.reason.clone());
         let mut build = Build::new(context, op, plan);
         build.params.eps = self.options.eps as f32;
         build.params.slope = self.options.activation.slope();
         build.pointwise = Pointwise {
             activation: ActivationKind::of(self.options.activation),
-            residual,
+            residual: input.residual.is_some(),
             ..Default::default()
         };
+        if let Some(mask) = input.mask {
+            build.mask(mask, view)?;
+        }
         for (slot, tensor) in tensors {
             build.tensor(*slot, tensor)?;
         }

@@ -158,6 +158,7 @@ impl BatchNorm {
             Op::TrainForward,
             forward.view,
             forward.held(),
+            forward.input.mask.is_some() && forward.moments.is_none(),
             &forward.tensors(),
             &forward.words(),
         );
@@ -200,7 +201,14 @@ impl BatchNorm {
         let context = &self.parts.context;
         let tensors = self.backward_tensors(backward, saved);
         let words = backward.words(saved.is_in_place());
-        let problem = self.parts.problem(Op::TrainBackward, backward.view, backward.held(), &tensors, &words);
+        let problem = self.parts.problem(
+            Op::TrainBackward,
+            backward.view,
+            backward.held(),
+            backward.input.mask.is_some(),
+            &tensors,
+            &words,
+        );
         match look_up(context, &problem) {
             Some(chosen) => chosen,
             None => pin(context, &problem, Box::pin(self.measure_backward(&problem, backward, saved)).await),
@@ -232,8 +240,14 @@ impl FrozenBatchNorm {
     /// How an inference pass is planned.
     pub(super) async fn choose_forward(&self, forward: &Forward<'_>) -> Chosen {
         let context = &self.parts.context;
-        let problem =
-            self.parts.problem(Op::Inference, forward.view, None, &forward.tensors(), &forward.words());
+        let problem = self.parts.problem(
+            Op::Inference,
+            forward.view,
+            None,
+            false,
+            &forward.tensors(),
+            &forward.words(),
+        );
         match look_up(context, &problem) {
             Some(chosen) => chosen,
             None => pin(context, &problem, Box::pin(self.measure_forward(&problem, forward)).await),
@@ -261,8 +275,14 @@ impl FrozenBatchNorm {
     pub(super) async fn choose_backward(&self, backward: &Backward<'_>) -> Chosen {
         let context = &self.parts.context;
         let tensors = self.backward_tensors(backward);
-        let problem =
-            self.parts.problem(Op::FrozenBackward, backward.view, None, &tensors, &backward.words(false));
+        let problem = self.parts.problem(
+            Op::FrozenBackward,
+            backward.view,
+            None,
+            backward.input.mask.is_some(),
+            &tensors,
+            &backward.words(false),
+        );
         match look_up(context, &problem) {
             Some(chosen) => chosen,
             None => pin(context, &problem, Box::pin(self.measure_backward(&problem, backward)).await),

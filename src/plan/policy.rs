@@ -86,6 +86,8 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let strip = u64::from(geometry.strip);
     let per_step = |strip: u64| if strip > 1 { 1 + strip } else { 1 };
     let per_word = per_step(strip);
+    // Each strand looks for the first value that a mask leaves, over all of its words if need be.
+    let per_word = per_word + if walk.masked { strip } else { 0 };
     let per_chunk = 2 * strip;
     let chunk = u64::from(chunk_words);
     let iterations = |rounds: u64, splits: u64| {

@@ -106,6 +106,8 @@ pub(crate) struct Walk {
     pub tensors: usize,
     /// Values that a resident kernel holds for each place of a tensor, where the operation has one.
     pub held: Option<u32>,
+    /// Whether a mask leaves out some values.
+    pub masked: bool,
     pub alignment: Alignment,
     /// The ranges of elements that lie in one buffer each, of all tensors, in order.
     pub parts: Vec<Part>,
@@ -197,6 +199,7 @@ impl Walk {
             dtype,
             tensors: tensors.len(),
             held: None,
+            masked: false,
             alignment,
             parts,
             strided,
@@ -265,6 +268,7 @@ impl Walk {
             dtype: DType::F32,
             tensors: 2,
             held: None,
+            masked: false,
             alignment: Alignment::Same,
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,

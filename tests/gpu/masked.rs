@@ -403,3 +403,43 @@ fn compositions_go_with_masks() {
         }
     });
 }
+
+/// Longer than one invocation may walk at once, with a mask that leaves the very end: what looks for the first value that counts
+/// comes before the sums.
+#[test]
+fn a_value_at_the_very_end_is_found() {
+    // As few workgroups as loops allow.
+    let long = Tuning {
+        splits: Some(1),
+        workgroup_size: Some(8),
+        team_size: Some(1),
+        strip: Some(1),
+        ..Tuning::default()
+    };
+    for (name, context) in [("policy", context()), ("long", trusted_context().with_tuning(long))] {
+        for (dims, layout) in [
+            (&[1, 1, 2_200_001][..], Layout::ChannelsFirst),
+            (&[300_001, 3], Layout::ChannelsFirst),
+            (&[2, 3, 400_000], Layout::ChannelsFirst),
+        ] {
+            let view = Inputs::of(1, dims, layout).view();
+            let n = view.count() as usize;
+            let values: Vec<f32> = (0..view.elements()).map(|i| 1e4 + (i % 7) as f32).collect();
+            let x = upload(&context, dims, &values);
+            let keep: Vec<bool> = (0..n).map(|i| i >= n - 5).collect();
+            let moments = context.block_on(async {
+                let mask = Mask::of_positions(&context, &x, &keep).await.unwrap();
+                Moments::of(&context, x.masked(&mask)).await.unwrap().download(&context).await.unwrap()
+            });
+            let expected = masked::moments(&wide(&values), view, &keep);
+            for (got, expected) in moments.iter().zip(&expected) {
+                assert_eq!(got.count, 5, "{name} {dims:?}");
+                assert!(
+                    (got.mean() - expected.mean).abs() <= 1e-6 * expected.var.sqrt(),
+                    "{name} {dims:?}: {got:?}"
+                );
+                assert!((f64::from(got.var) / expected.var - 1.0).abs() <= 2e-6, "{name} {dims:?}: {got:?}");
+            }
+        }
+    }
+}
