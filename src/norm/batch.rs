@@ -333,6 +333,7 @@ impl BatchNorm {
             self.parts.build(chosen, Op::TrainBackward, view, held, residual.is_some(), &tensors)?;
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
+        build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
         build.buffer(Slot::Saved, saved.buffer());
         if let Some(mask) = backward.input.mask {
@@ -484,7 +485,8 @@ impl BatchNorm {
         if let Some(moments) = moments {
             moments.check(context, view.channels)?;
         }
-        let forward = Forward { view, input, y, moments };
+        let renorm = self.parts.options.renorm.is_some();
+        let forward = Forward { view, input, y, moments, renorm };
         let chosen = self.choose_forward(&forward, saved).await;
         let prepared = self.assemble_forward(&chosen, &forward, saved, track).await?;
         if let Some(saved) = saved {
@@ -507,17 +509,12 @@ impl BatchNorm {
         let mut build =
             self.parts.build(chosen, Op::TrainForward, view, held, residual.is_some(), &tensors)?;
         self.parts.bind_affine(&mut build)?;
-        if let Some(saved) = saved {
-            build.params.flags |= flag::SAVE;
-            if saved.is_in_place() {
-                build.params.flags |= flag::RECOVER;
-                build.params.least_gamma = Saved::least_gamma(x.dtype());
-            }
-            build.buffer(Slot::SavedOut, saved.buffer());
+        if saved.is_some_and(Saved::is_in_place) {
+            build.params.flags |= flag::RECOVER;
+            build.params.least_gamma = Saved::least_gamma(x.dtype());
         }
-        if track {
-            self.bind_running_update(&mut build);
-        }
+        self.bind_saved(&mut build, saved).await?;
+        self.bind_running(&mut build, track);
         let mapped = tensors.len() as u64;
         match (moments, forward.input.mask) {
             (None, Some(mask)) => build.mask(mask, view)?,
@@ -531,17 +528,45 @@ impl BatchNorm {
             }
             None => {
                 reduce::moments(&mut build);
-                map::forward(&mut build, StatisticsFrom::Batch);
+                self.map_forward(&mut build)?;
                 Traffic::passes(x.byte_len(), mapped, mapped + 1)
             }
             Some(moments) => {
                 build.buffer(Slot::Partials, moments.buffer());
                 build.params.partials = 1;
-                map::forward(&mut build, StatisticsFrom::Batch);
+                self.map_forward(&mut build)?;
                 Traffic::passes(x.byte_len(), mapped, mapped)
             }
         };
         build.finish(traffic).await
+    }
+
+    /// Dispatches y from the partial moments of the batch.
+    fn map_forward(&self, build: &mut Build<'_>) -> Result<()> {
+        let Some(renorm) = self.parts.options.renorm else {
+            map::forward(build, StatisticsFrom::Batch);
+            return Ok(());
+        };
+        renorm.set(&mut build.params);
+        fold::renorm(build)?;
+        map::forward(build, StatisticsFrom::Saved);
+        Ok(())
+    }
+
+    /// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
+    async fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) -> Result<()> {
+        let renorm = self.parts.options.renorm.is_some();
+        let scratch = match saved {
+            None if renorm => Some(self.parts.create_records("corrected statistics").await?),
+            _ => None,
+        };
+        let Some(record) = saved.map(Saved::buffer).or(scratch.as_ref()) else { return Ok(()) };
+        build.params.flags |= flag::SAVE;
+        build.buffer(Slot::SavedOut, record);
+        if renorm {
+            build.buffer(Slot::Saved, record);
+        }
+        Ok(())
     }
 
     /// What forward and backward must have in common.
@@ -549,13 +574,20 @@ impl BatchNorm {
         Pass {
             residual: input.residual.is_some(),
             masked: input.mask.is_some(),
+            renorm: self.parts.options.renorm.is_some(),
             activation: self.parts.options.activation,
         }
     }
 
-    fn bind_running_update(&self, build: &mut Build<'_>) {
+    /// Binds the running statistics, if they are updated, or with batch renorm read.
+    fn bind_running(&self, build: &mut Build<'_>, track: bool) {
         let options = &self.parts.options;
-        build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+        if track || options.renorm.is_some() {
+            build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+        }
+        if !track {
+            return;
+        }
         build.params.flags |= flag::TRACK;
         if options.momentum == Momentum::Cumulative {
             build.params.flags |= flag::CUMULATIVE;
