@@ -18,6 +18,7 @@ mod numerics;
 mod pipeline_cache;
 mod pooled;
 mod reduce;
+mod renorm;
 mod resident;
 mod support;
 mod tuning;
