@@ -182,7 +182,8 @@ impl BatchNorm {
     /// `saved` receives what the backward pass needs; without it there is none.
     ///
     /// Two dispatches for each window; moves 3 tensors (x twice, y once), and the residual if there is one. Where the plan holds
-    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once.
+    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::Renorm)) there is
+    /// one more over the channels, and no plan holds them.
     ///
     /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
     ///
@@ -254,6 +255,8 @@ impl BatchNorm {
     /// dbeta = Σ dz        dgamma = Σ dz·x̂
     /// dx = gamma / sqrt(var + eps)·(dz − dbeta/n − x̂·dgamma/n)
     /// ```
+    ///
+    /// (with batch renorm as [`Renorm`](crate::Renorm) has it).
     ///
     /// x and the residual must be what forward saw, or x what forward left in its place if it was written over
     /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves

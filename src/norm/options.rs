@@ -180,7 +180,7 @@ impl BatchNormOptions {
         self
     }
 
-    /// Makes training batch renorm.
+    /// Makes training that of batch renorm; inference stays as it is.
     #[must_use]
     pub const fn renorm(mut self, renorm: Renorm) -> Self {
         self.renorm = Some(renorm);

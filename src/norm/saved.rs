@@ -101,8 +101,8 @@ impl Saved {
     /// the activation must be invertible ([`Activation::is_invertible`](crate::Activation::is_invertible)).
     ///
     /// The rounding errors of y are divided by gamma. Where |gamma| is below [`least_gamma`](Self::least_gamma), dx and dgamma of
-    /// the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run. The slope of
-    /// a leaky ReLU must be at least [`least_slope`](Self::least_slope).
+    /// the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run. With batch
+    /// renorm it is |gamma·r| that must not be. The slope of a leaky ReLU must be at least [`least_slope`](Self::least_slope).
     ///
     /// # Errors
     /// As [`new`](Self::new).

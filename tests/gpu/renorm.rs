@@ -133,6 +133,7 @@ fn streaming() -> Vec<(&'static str, Context)> {
         ("policy", context().with_tuning(plain)),
         ("split 3", context().with_tuning(Tuning { splits: Some(3), ..few })),
         ("windows", context().with_tuning(Tuning { window_bytes: Some(1200), ..plain })),
+        ("groups", context().with_tuning(Tuning { group_bytes: Some(2000), ..plain })),
     ]
 }
 
@@ -321,6 +322,20 @@ fn with_activations_residuals_masks_halves_and_in_place_it_is_a_batch_norm() {
             }
         }
     }
+}
+
+#[test]
+fn what_r_makes_too_small_is_not_recovered_in_place() {
+    let context = context();
+    let setup = Setup { in_place: true, ..Setup::new(&[4, 3, 8], Layout::ChannelsFirst) };
+    let least = Saved::least_gamma(DType::F32);
+    let gamma = [1.0, 1.5 * least, 3.0 * least];
+    let running = RunningValues { mean: vec![5.0; 3], var: vec![1e4; 3], batches: 9 };
+    let mut layer = setup.layer(&context, Some(Renorm::fixed(2.0, 0.0)), &gamma, &[0.0; 3], &running);
+    let got = setup.run(&context, &mut layer);
+    assert!(got.saved.iter().all(|s| s.r == 0.5 && s.d == 0.0));
+    assert_eq!(got.saved.iter().map(|s| s.recoverable).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(got.dgamma.iter().map(|g| g.is_nan()).collect::<Vec<_>>(), [false, true, false]);
 }
 
 #[test]
