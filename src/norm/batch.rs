@@ -158,7 +158,8 @@ impl BatchNorm {
     /// A layer for `channels` channels with gamma 1, beta 0, running mean 0 and running variance 1.
     ///
     /// # Errors
-    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], [`Error::Momentum`], and those of an allocation.
+    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], [`Error::Momentum`], [`Error::RenormLimit`],
+    /// [`Error::RenormRamp`], and those of an allocation.
     pub async fn new(context: &Context, channels: usize, options: BatchNormOptions) -> Result<Self> {
         Ok(Self { parts: Parts::new(context, channels, options).await? })
     }
@@ -167,7 +168,8 @@ impl BatchNorm {
     /// those that are given, whatever the options say.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::ForeignDevice`], [`Error::Epsilon`], [`Error::Momentum`].
+    /// [`Error::Shape`], [`Error::ForeignDevice`], [`Error::Epsilon`], [`Error::Momentum`], [`Error::RenormLimit`],
+    /// [`Error::RenormRamp`].
     pub fn from_parts(
         context: &Context,
         options: BatchNormOptions,
@@ -267,8 +269,7 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
     /// [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], [`Error::Residual`],
-    /// [`Error::Activation`], [`Error::InPlace`], and what binding the
-    /// tensors can raise.
+    /// [`Error::Activation`], [`Error::Renormalized`], [`Error::InPlace`], and what binding the tensors can raise.
     pub async fn prepare_backward<'a>(
         &self,
         input: impl Into<Input<'a>>,
