@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use wgnorm::{
     Accumulation, BatchNorm, BatchNormOptions, Context, GhostSaved, GradientTargets, Mask, MicroBatch,
-    MicroBatchGradient, Prepared, Result, Saved, Tensor, TrainForward,
+    MicroBatchGradient, Prepared, Renorm, Result, Saved, Tensor, TrainForward,
 };
 
 const ROUNDS: usize = 15;
@@ -35,11 +35,13 @@ fn main() -> Result<()> {
 /// The ways to train, prepared.
 struct Ways {
     layer: BatchNorm,
+    corrected: BatchNorm,
     ways: Vec<(TrainForward, Prepared)>,
 }
 
 impl Ways {
-    const NAMES: [&str; 4] = ["plain", "masked, 3/4 count", "4 micro-batches", "4 ghost batches"];
+    const NAMES: [&str; 5] =
+        ["plain", "masked, 3/4 count", "batch renorm", "4 micro-batches", "4 ghost batches"];
 }
 
 async fn measure(context: &Context, shape: [usize; 4], rounds: usize) -> Result<Vec<f64>> {
@@ -103,6 +105,14 @@ async fn prepare(
         layer.prepare_backward(x.masked(&mask), dy, &saved, targets).await?,
     );
 
+    let options = BatchNormOptions::pytorch().renorm(Renorm::fixed(1.5, 0.5));
+    let mut corrected = BatchNorm::new(context, x.shape().dims()[1], options).await?;
+    let saved = Saved::new(context, x).await?;
+    let renorm = (
+        corrected.prepare_train_forward(x, y, Some(&saved)).await?,
+        corrected.prepare_backward(x, dy, &saved, targets).await?,
+    );
+
     let size = samples / PARTS;
     let mut parts = Vec::new();
     for range in (0..PARTS).map(|part| part * size..(part + 1) * size) {
@@ -132,18 +142,22 @@ async fn prepare(
         layer.prepare_train_forward_ghost(x, y, &saved).await?,
         layer.prepare_backward_ghost(x, dy, &saved, targets).await?,
     );
-    Ok(Ways { layer, ways: vec![plain, masked, accumulated, ghost] })
+    Ok(Ways { layer, corrected, ways: vec![plain, masked, renorm, accumulated, ghost] })
 }
 
 impl Ways {
     async fn run(&mut self, context: &Context, i: usize) -> Result<()> {
         let (forward, backward) = &self.ways[i];
-        self.layer.submit(forward).await?;
+        let layer = if i == RENORM { &mut self.corrected } else { &mut self.layer };
+        layer.submit(forward).await?;
         context.submit(&[backward]).await
     }
 }
 
-/// The mean of y over what a way normalizes together is 0.
+/// The way whose y has another mean.
+const RENORM: usize = 2;
+
+/// The mean of y over what a way normalizes together is 0; with batch renorm, d, at its limit here.
 async fn check(context: &Context, values: &[f32], shape: [usize; 4], y: &Tensor, way: usize) -> Result<()> {
     let y = context.download(y).await?;
     let inner = shape[2] * shape[3];
@@ -152,6 +166,7 @@ async fn check(context: &Context, values: &[f32], shape: [usize; 4], y: &Tensor,
     let of_channel = |i: &usize| i / inner % shape[1] == 1 && counts(*i);
     let kept: Vec<usize> = (0..values.len()).filter(of_channel).collect();
     let mean = kept.iter().map(|&i| f64::from(y[i])).sum::<f64>() / kept.len() as f64;
-    assert!(mean.abs() < 1e-4, "{}: the mean of y is {mean}", Ways::NAMES[way]);
+    let expected = if way == RENORM { 0.5 } else { 0.0 };
+    assert!((mean - expected).abs() < 1e-4, "{}: the mean of y is {mean}", Ways::NAMES[way]);
     Ok(())
 }

@@ -165,6 +165,32 @@ pub enum Error {
         /// The value that was passed.
         got: f64,
     },
+    /// A limit of batch renorm that is not one.
+    #[error("the limit {what} of batch renorm must be finite in f32 and at least {least}, got {got}")]
+    RenormLimit {
+        /// `r_max` or `d_max`.
+        what: &'static str,
+        /// The least that it can be.
+        least: f64,
+        /// The value that was passed.
+        got: f64,
+    },
+    /// A limit of batch renorm that ends to rise before it begins.
+    #[error("the limit {what} of batch renorm cannot rise from batch {begin} to batch {end}")]
+    RenormRamp {
+        /// `r_max` or `d_max`.
+        what: &'static str,
+        /// Where it was to begin.
+        begin: u32,
+        /// Where it was to end.
+        end: u32,
+    },
+    /// Batch renorm in one of forward and backward and not in the other.
+    #[error("backward is of a layer {} batch renorm, but forward was of one {}", if *.expected { "without" } else { "with" }, if *.expected { "with" } else { "without" })]
+    Renormalized {
+        /// Whether forward's layer had it.
+        expected: bool,
+    },
     /// A slope of a leaky ReLU that is not finite.
     #[error("the slope of a leaky ReLU must be finite, got {got}")]
     Slope {

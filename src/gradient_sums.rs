@@ -15,7 +15,7 @@ use crate::totals::Totals;
 pub struct ChannelGradientSums {
     /// Σ dz: the gradient of beta.
     pub dz: f32,
-    /// Σ dz·x̂: the gradient of gamma.
+    /// Σ dz·x̂: the gradient of gamma, but with batch renorm, where that takes both sums ([`Renorm`](crate::Renorm)).
     pub dz_xhat: f32,
 }
 

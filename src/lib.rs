@@ -75,7 +75,7 @@ pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
-    GhostSaved, GradientTargets, Gradients, Input, MicroBatch, MicroBatchGradient, Momentum,
+    GhostSaved, GradientTargets, Gradients, Input, MicroBatch, MicroBatchGradient, Momentum, Ramp, Renorm,
     RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SumGradients, SyncBackward,
     SyncBatchNorm, SyncTrainForward, TrainForward,
 };

@@ -1,13 +1,22 @@
 // Statistics of a slice from the moments of the batch.
 //
 // The team that walks split 0 also writes what outlives the dispatch: the saved statistics for the backward pass and, if
-// asked for, the running statistics with their counter of batches, which nobody else reads or writes.
+// asked for, the running statistics with their counter of batches, which nobody else reads or writes. What is saved of gamma and beta
+// is what `corrected` makes of them: fold/no_renorm.wgsl or fold/renorm.wgsl.
 //
 // Bindings: gamma, beta: tensor/parameter_*.wgsl; running: running_mean [slices] and running_var [slices] as f32 bits,
 // batches [slices]; saved: [slices].
 
 @group(0) @binding(8) var<storage, read_write> running: array<u32>;
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
+
+// The affine map that follows x̂, and how it differs from that of the layer.
+struct Corrected {
+    gamma: f32,
+    beta: f32,
+    r: f32,
+    d: f32,
+}
 
 fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
     // Moments of nothing, because all values are masked: x̂ is 0 and y is beta. Moments that were never computed: NaN, not a
@@ -26,15 +35,18 @@ fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
         if (writes(tile, k)) {
             let batch = record_of_component(m, k);
             if (flag(zero, FLAG_SAVE)) {
+                let c = corrected(slice, batch, component(inv_std, k), component(s.gamma, k), component(s.beta, k));
                 saved[slice] = StatisticsRecord(
                     batch.shift,
                     batch.delta,
                     component(inv_std, k),
                     batch.variance,
-                    component(s.gamma, k),
-                    component(s.beta, k),
-                    status_of(zero, component(s.gamma, k)),
+                    c.gamma,
+                    c.beta,
+                    status_of(zero, c.gamma),
                     count_f32(batch.count),
+                    c.r,
+                    c.d,
                 );
             }
             if (flag(zero, FLAG_TRACK) && any(batch.count != vec2<u32>(0u))) {

@@ -15,6 +15,6 @@ fn fold_running(
     let tile = team_of_slice(workgroup, workgroups, lane);
     if (tile.live) {
         let s = slice_statistics(tile, workgroups.z - 1u);
-        saved[tile.slice] = StatisticsRecord(s.shift, s.delta, s.inv_std, 0.0, s.gamma, s.beta, 0u, 0.0);
+        saved[tile.slice] = StatisticsRecord(s.shift, s.delta, s.inv_std, 0.0, s.gamma, s.beta, 0u, 0.0, 1.0, 0.0);
     }
 }

@@ -84,6 +84,13 @@ struct Params {
     // With a mask: the bit of the window's first value, and how many values of its row come before it (columns).
     mask_first: u32,
     mask_lead: u32,
+    // Limits of batch renorm, and the numbers of batches between which they open: see fold/renorm.wgsl.
+    r_max: f32,
+    d_max: f32,
+    r_begin: u32,
+    r_end: u32,
+    d_begin: u32,
+    d_end: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)

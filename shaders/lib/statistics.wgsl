@@ -20,12 +20,16 @@ struct StatisticsRecord {
     delta: f32,
     inv_std: f32,
     variance: f32,
+    // As maps use them: those of the layer, or with batch renorm gamma·r and beta + gamma·d.
     gamma: f32,
     beta: f32,
     // Bits: see STATUS_* below.
     status: u32,
     // Values that the statistics cover.
     count: f32,
+    // Of batch renorm (fold/renorm.wgsl); else 1 and 0.
+    r: f32,
+    d: f32,
 }
 
 // y was written over x, and gamma is too small to recover x̂ from it: the backward pass gives NaN.

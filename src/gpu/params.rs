@@ -65,6 +65,12 @@ pub(crate) struct Params {
     pub first_column: u32,
     pub mask_first: u32,
     pub mask_lead: u32,
+    pub r_max: f32,
+    pub d_max: f32,
+    pub r_begin: u32,
+    pub r_end: u32,
+    pub d_begin: u32,
+    pub d_end: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -92,6 +98,12 @@ pub(crate) struct Common {
     pub new_weight: f32,
     pub slope: f32,
     pub least_gamma: f32,
+    pub r_max: f32,
+    pub d_max: f32,
+    pub r_begin: u32,
+    pub r_end: u32,
+    pub d_begin: u32,
+    pub d_end: u32,
 }
 
 impl Params {
@@ -137,6 +149,12 @@ impl Params {
             new_weight: common.new_weight,
             slope: common.slope,
             least_gamma: common.least_gamma,
+            r_max: common.r_max,
+            d_max: common.d_max,
+            r_begin: common.r_begin,
+            r_end: common.r_end,
+            d_begin: common.d_begin,
+            d_end: common.d_end,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
@@ -192,6 +210,7 @@ mod tests {
             dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
             d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
             d_residual_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
+            r_max d_max r_begin r_end d_begin d_end
         }
     }
 

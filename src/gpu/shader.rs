@@ -97,11 +97,16 @@ sources! {
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
     FOLD_BATCH_OF_PARTIALS = "fold/batch_of_partials.wgsl";
+    FOLD_NO_RENORM = "fold/no_renorm.wgsl";
+    FOLD_RENORM = "fold/renorm.wgsl";
+    FOLD_RENORM_ALONE = "fold/renorm_alone.wgsl";
     FOLD_RUNNING = "fold/running.wgsl";
     FOLD_RUNNING_ALONE = "fold/running_alone.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
     FOLD_SUMS = "fold/sums.wgsl";
     FOLD_NO_SUMS = "fold/no_sums.wgsl";
+    FOLD_DGAMMA = "fold/dgamma.wgsl";
+    FOLD_DGAMMA_RENORM = "fold/dgamma_renorm.wgsl";
     FOLD_GRADIENTS = "fold/gradients.wgsl";
     FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
@@ -140,9 +145,15 @@ impl StatisticsFrom {
 
     fn sources(self) -> &'static [&'static Source] {
         match self {
-            StatisticsFrom::Batch => {
-                &[&MOMENTS, &TREE, &FOLD_PARTIALS, &STATISTICS, &FOLD_BATCH, &FOLD_BATCH_OF_PARTIALS]
-            }
+            StatisticsFrom::Batch => &[
+                &MOMENTS,
+                &TREE,
+                &FOLD_PARTIALS,
+                &STATISTICS,
+                &FOLD_NO_RENORM,
+                &FOLD_BATCH,
+                &FOLD_BATCH_OF_PARTIALS,
+            ],
             StatisticsFrom::Saved => &[&STATISTICS, &FOLD_SAVED],
             StatisticsFrom::Running => &[&STATISTICS, &FOLD_RUNNING],
         }
@@ -230,6 +241,8 @@ pub(crate) struct Pointwise {
     pub from_y: bool,
     /// Some positions do not count.
     pub masked: bool,
+    /// dgamma is that of batch renorm.
+    pub renorm: bool,
 }
 
 impl Default for Pointwise {
@@ -240,6 +253,7 @@ impl Default for Pointwise {
             d_residual: false,
             from_y: false,
             masked: false,
+            renorm: false,
         }
     }
 }
@@ -253,13 +267,19 @@ impl Pointwise {
         let residual = self.residual && (activated || self.from_y);
         match kernel {
             Kernel::MapForward(_) | Kernel::ResidentForward => {
-                Self { d_residual: false, from_y: false, masked: false, ..self }
+                Self { d_residual: false, from_y: false, masked: false, renorm: false, ..self }
             }
-            Kernel::ReduceGradients { .. } => Self { residual, ..self },
+            Kernel::ReduceGradients { .. } => Self { residual, renorm: false, ..self },
             Kernel::ResidentBackward => Self { residual, masked: false, ..self },
-            Kernel::MapBackward => Self { residual, d_residual: false, ..self },
-            Kernel::MapFrozen { .. } => Self { residual: self.residual && activated, from_y: false, ..self },
+            // With a mask it writes no dgamma.
+            Kernel::MapBackward => {
+                Self { residual, d_residual: false, renorm: self.renorm && !self.masked, ..self }
+            }
+            Kernel::MapFrozen { .. } => {
+                Self { residual: self.residual && activated, from_y: false, renorm: false, ..self }
+            }
             Kernel::ReduceMoments => Self { masked: self.masked, ..nothing },
+            Kernel::FoldGradients => Self { renorm: self.renorm, ..nothing },
             _ => nothing,
         }
     }
@@ -274,6 +294,7 @@ impl Pointwise {
             (self.d_residual, " d_residual"),
             (self.from_y, " from_y"),
             (self.masked, " masked"),
+            (self.renorm, " renorm"),
         ] {
             if is {
                 key += name;
@@ -298,6 +319,8 @@ pub(crate) enum Kernel {
     FoldMerge(Monoid),
     FoldGradients,
     FoldRunning,
+    /// Statistics of the batch and batch renorm's r and d as records, and the update of running statistics.
+    FoldRenorm,
     MapForward(StatisticsFrom),
     MapBackward,
     /// dx, if asked for, and d_residual.
@@ -321,6 +344,7 @@ impl Kernel {
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRunning => "fold_running",
+            Kernel::FoldRenorm => "fold_renorm",
             Kernel::MapForward(_) => "map_forward",
             Kernel::MapBackward => "map_backward",
             Kernel::MapFrozen { .. } => "map_frozen",
@@ -331,10 +355,15 @@ impl Kernel {
     }
 
     /// The files of the kernel itself; those of its walk, words, tensors and elements are the variant's.
-    fn sources(self) -> Vec<&'static Source> {
+    fn sources(self, pointwise: Pointwise) -> Vec<&'static Source> {
         let mut sources = Vec::new();
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
         let dx_of = |dx: bool| if dx { &MAP_FROZEN } else { &MAP_NO_DX };
+        let write_sums: &[&Source] = match self {
+            Kernel::MapBackward if pointwise.masked => &[&FOLD_NO_SUMS],
+            _ if pointwise.renorm => &[&FOLD_SUMS, &FOLD_DGAMMA_RENORM],
+            _ => &[&FOLD_SUMS, &FOLD_DGAMMA],
+        };
         match self {
             Kernel::ReduceMoments => sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &REDUCE_MOMENTS]),
             Kernel::ReduceGradients { statistics: from, dx } => {
@@ -345,19 +374,28 @@ impl Kernel {
             Kernel::FoldTotal(of) => sources.extend([of.source(), &TREE, &FOLD_PARTIALS, &FOLD_TOTAL]),
             Kernel::FoldMerge(of) => sources.extend([of.source(), &FOLD_MERGE]),
             Kernel::FoldGradients => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_SUMS, &FOLD_GRADIENTS]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_GRADIENTS]);
+                sources.extend(write_sums);
                 sources.push(&FOLD_GRADIENTS_ALONE);
+                if pointwise.renorm {
+                    sources.extend(statistics(StatisticsFrom::Saved));
+                }
             }
             Kernel::FoldRunning => {
                 sources.extend(statistics(StatisticsFrom::Running));
                 sources.push(&FOLD_RUNNING_ALONE);
+            }
+            Kernel::FoldRenorm => {
+                sources.extend([&MOMENTS, &TREE, &FOLD_PARTIALS, &STATISTICS, &FOLD_RENORM, &FOLD_BATCH]);
+                sources.push(&FOLD_RENORM_ALONE);
             }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
                 sources.push(&MAP_FORWARD);
             }
             Kernel::MapBackward => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_SUMS, &FOLD_GRADIENTS]);
+                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_GRADIENTS]);
+                sources.extend(write_sums);
                 sources.extend(statistics(StatisticsFrom::Saved));
                 sources.extend([&DX, &MAP_BACKWARD]);
             }
@@ -367,10 +405,12 @@ impl Kernel {
             }
             Kernel::MapCopy => sources.push(&MAP_COPY),
             Kernel::ResidentForward => {
-                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &STATISTICS, &FOLD_BATCH, &RESIDENT_FORWARD]);
+                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &STATISTICS, &FOLD_NO_RENORM, &FOLD_BATCH]);
+                sources.push(&RESIDENT_FORWARD);
             }
             Kernel::ResidentBackward => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_SUMS]);
+                sources.extend([&GRADIENT_SUMS, &TREE]);
+                sources.extend(write_sums);
                 sources.extend(statistics(StatisticsFrom::Saved));
                 sources.extend([&DX, &RESIDENT_BACKWARD]);
             }
@@ -405,9 +445,10 @@ impl Kernel {
     const fn reduces(self) -> Option<Monoid> {
         match self {
             Kernel::FoldTotal(of) => Some(of),
-            Kernel::ReduceMoments | Kernel::MapForward(StatisticsFrom::Batch) | Kernel::ResidentForward => {
-                Some(Monoid::Moments)
-            }
+            Kernel::ReduceMoments
+            | Kernel::FoldRenorm
+            | Kernel::MapForward(StatisticsFrom::Batch)
+            | Kernel::ResidentForward => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
             | Kernel::FoldGradients
             | Kernel::MapBackward
@@ -584,11 +625,15 @@ impl Variant {
                 slots.extend(statistics.slots());
             }
             Kernel::FoldTotal(_) | Kernel::FoldMerge(_) => slots.extend([Slot::Partials, Slot::Total]),
-            Kernel::FoldGradients => slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]),
+            Kernel::FoldGradients => {
+                slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
+                slots.extend(self.pointwise.renorm.then_some(Slot::Saved));
+            }
             Kernel::FoldRunning => {
                 slots.push(Slot::SavedOut);
                 slots.extend(StatisticsFrom::Running.slots());
             }
+            Kernel::FoldRenorm => slots.extend(StatisticsFrom::Batch.slots()),
             Kernel::MapForward(statistics) => slots.extend(statistics.slots()),
             Kernel::MapBackward => {
                 slots.push(Slot::Partials);
@@ -731,11 +776,7 @@ impl Variant {
         };
         append(self.common());
         append(self.elements());
-        let mut kernel = self.kernel.sources();
-        if self.kernel == Kernel::MapBackward && self.pointwise.masked {
-            let sums = kernel.iter_mut().filter(|source| source.name == FOLD_SUMS.name);
-            sums.for_each(|source| *source = &FOLD_NO_SUMS);
-        }
+        let mut kernel = self.kernel.sources(self.pointwise);
         if self.subgroup_size > 0 {
             let tree = kernel.iter_mut().filter(|source| source.name == TREE.name);
             tree.for_each(|source| *source = &TREE_SUBGROUPS);

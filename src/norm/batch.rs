@@ -158,7 +158,8 @@ impl BatchNorm {
     /// A layer for `channels` channels with gamma 1, beta 0, running mean 0 and running variance 1.
     ///
     /// # Errors
-    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], [`Error::Momentum`], and those of an allocation.
+    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], [`Error::Momentum`], [`Error::RenormLimit`],
+    /// [`Error::RenormRamp`], and those of an allocation.
     pub async fn new(context: &Context, channels: usize, options: BatchNormOptions) -> Result<Self> {
         Ok(Self { parts: Parts::new(context, channels, options).await? })
     }
@@ -167,7 +168,8 @@ impl BatchNorm {
     /// those that are given, whatever the options say.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::ForeignDevice`], [`Error::Epsilon`], [`Error::Momentum`].
+    /// [`Error::Shape`], [`Error::ForeignDevice`], [`Error::Epsilon`], [`Error::Momentum`], [`Error::RenormLimit`],
+    /// [`Error::RenormRamp`].
     pub fn from_parts(
         context: &Context,
         options: BatchNormOptions,
@@ -182,7 +184,8 @@ impl BatchNorm {
     /// `saved` receives what the backward pass needs; without it there is none.
     ///
     /// Two dispatches for each window; moves 3 tensors (x twice, y once), and the residual if there is one. Where the plan holds
-    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once.
+    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::Renorm)) there is
+    /// one more over the channels, and no plan holds them.
     ///
     /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
     ///
@@ -255,6 +258,8 @@ impl BatchNorm {
     /// dx = gamma / sqrt(var + eps)·(dz − dbeta/n − x̂·dgamma/n)
     /// ```
     ///
+    /// (with batch renorm as [`Renorm`](crate::Renorm) has it).
+    ///
     /// x and the residual must be what forward saw, or x what forward left in its place if it was written over
     /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves
     /// 5 tensors (x and dy twice, dx once), or 2 without dx; with an activation and a residual 2 more (the residual and
@@ -264,8 +269,7 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
     /// [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`], [`Error::Count`], [`Error::Residual`],
-    /// [`Error::Activation`], [`Error::InPlace`], and what binding the
-    /// tensors can raise.
+    /// [`Error::Activation`], [`Error::Renormalized`], [`Error::InPlace`], and what binding the tensors can raise.
     pub async fn prepare_backward<'a>(
         &self,
         input: impl Into<Input<'a>>,
@@ -339,6 +343,7 @@ impl BatchNorm {
         )?;
         build.pointwise.from_y = from_y;
         build.pointwise.d_residual = targets.d_residual.is_some();
+        build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
         build.buffer(Slot::Saved, saved.buffer());
         Parts::bind_targets(&mut build, targets)?;
@@ -491,7 +496,8 @@ impl BatchNorm {
         if let Some(moments) = moments {
             moments.check(context, view.channels)?;
         }
-        let forward = Forward { view, input, y, moments };
+        let renorm = self.parts.options.renorm.is_some();
+        let forward = Forward { view, input, y, moments, renorm };
         let chosen = self.choose_forward(&forward, saved).await;
         let prepared = self.assemble_forward(&chosen, &forward, saved, track).await?;
         if let Some(saved) = saved {
@@ -515,17 +521,12 @@ impl BatchNorm {
         let looked_at = Input { mask: forward.input.mask.filter(|_| moments.is_none()), ..forward.input };
         let mut build = self.parts.build(chosen, Op::TrainForward, view, held, looked_at, &tensors)?;
         self.parts.bind_affine(&mut build)?;
-        if let Some(saved) = saved {
-            build.params.flags |= flag::SAVE;
-            if saved.is_in_place() {
-                build.params.flags |= flag::RECOVER;
-                build.params.least_gamma = Saved::least_gamma(x.dtype());
-            }
-            build.buffer(Slot::SavedOut, saved.buffer());
+        if saved.is_some_and(Saved::is_in_place) {
+            build.params.flags |= flag::RECOVER;
+            build.params.least_gamma = Saved::least_gamma(x.dtype());
         }
-        if track {
-            self.bind_running_update(&mut build);
-        }
+        self.bind_saved(&mut build, saved).await?;
+        self.bind_running(&mut build, track);
         let mapped = tensors.len() as u64;
         if moments.is_some_and(Moments::may_be_of_nothing) {
             build.params.flags |= flag::MASKED;
@@ -537,17 +538,45 @@ impl BatchNorm {
             }
             None => {
                 reduce::moments(&mut build);
-                map::forward(&mut build, StatisticsFrom::Batch);
+                self.map_forward(&mut build)?;
                 Traffic::passes(x.byte_len(), mapped, mapped + 1)
             }
             Some(moments) => {
                 build.buffer(Slot::Partials, moments.buffer());
                 build.params.partials = 1;
-                map::forward(&mut build, StatisticsFrom::Batch);
+                self.map_forward(&mut build)?;
                 Traffic::passes(x.byte_len(), mapped, mapped)
             }
         };
         build.finish(traffic).await
+    }
+
+    /// Dispatches y from the partial moments of the batch.
+    fn map_forward(&self, build: &mut Build<'_>) -> Result<()> {
+        let Some(renorm) = self.parts.options.renorm else {
+            map::forward(build, StatisticsFrom::Batch);
+            return Ok(());
+        };
+        renorm.set(&mut build.params);
+        fold::renorm(build)?;
+        map::forward(build, StatisticsFrom::Saved);
+        Ok(())
+    }
+
+    /// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
+    async fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) -> Result<()> {
+        let renorm = self.parts.options.renorm.is_some();
+        let scratch = match saved {
+            None if renorm => Some(self.parts.create_records("corrected statistics").await?),
+            _ => None,
+        };
+        let Some(record) = saved.map(Saved::buffer).or(scratch.as_ref()) else { return Ok(()) };
+        build.params.flags |= flag::SAVE;
+        build.buffer(Slot::SavedOut, record);
+        if renorm {
+            build.buffer(Slot::Saved, record);
+        }
+        Ok(())
     }
 
     /// What forward and backward must have in common.
@@ -555,13 +584,20 @@ impl BatchNorm {
         Pass {
             residual: input.residual.is_some(),
             masked: input.mask.is_some(),
+            renorm: self.parts.options.renorm.is_some(),
             activation: self.parts.options.activation,
         }
     }
 
-    fn bind_running_update(&self, build: &mut Build<'_>) {
+    /// Binds the running statistics, if they are updated, or with batch renorm read.
+    fn bind_running(&self, build: &mut Build<'_>, track: bool) {
         let options = &self.parts.options;
-        build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+        if track || options.renorm.is_some() {
+            build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+        }
+        if !track {
+            return;
+        }
         build.params.flags |= flag::TRACK;
         if options.momentum == Momentum::Cumulative {
             build.params.flags |= flag::CUMULATIVE;

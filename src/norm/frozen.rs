@@ -5,7 +5,6 @@ use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningStatistics;
-use super::saved::SavedRecord;
 use super::tuning::{Backward, Forward, Sums};
 use crate::context::Context;
 use crate::error::Result;
@@ -58,7 +57,7 @@ impl FrozenBatchNorm {
         if view.count() == 0 {
             return Ok(Prepared::nothing(&self.parts.context, Op::Inference));
         }
-        let forward = Forward { view, input, y, moments: None };
+        let forward = Forward { view, input, y, moments: None, renorm: false };
         let chosen = self.choose_forward(&forward).await;
         self.assemble_forward(&chosen, &forward).await
     }
@@ -235,9 +234,7 @@ impl FrozenBatchNorm {
 
     /// The statistics and parameters of all channels in one buffer, by a dispatch over C values.
     async fn fold_running(&self, build: &mut Build<'_>) -> Result<StatisticsFrom> {
-        let bytes = self.parts.running.channels() * size_of::<SavedRecord>() as u64;
-        let usage = wgpu::BufferUsages::STORAGE;
-        let folded = self.parts.context.create_buffer("folded statistics", bytes, usage).await?;
+        let folded = self.parts.create_records("folded statistics").await?;
         fold::running(build, &folded)?;
         Ok(StatisticsFrom::Saved)
     }

@@ -10,6 +10,7 @@ mod input;
 mod options;
 mod parts;
 mod pooled;
+mod renorm;
 mod running;
 mod saved;
 mod synchronised;
@@ -26,6 +27,7 @@ pub use options::{
     Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
 };
 pub use pooled::SumGradients;
+pub use renorm::{Ramp, Renorm};
 pub use running::{RunningStatistics, RunningValues};
 #[cfg(test)]
 pub(crate) use saved::SavedRecord;

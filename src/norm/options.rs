@@ -1,5 +1,6 @@
 //! What a layer is made with, and which gradients are asked of it.
 
+use super::renorm::Renorm;
 use crate::activation::Activation;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -94,6 +95,8 @@ pub struct BatchNormOptions {
     pub activation: Activation,
     /// Whether one value per channel is allowed in training.
     pub allow_single_value: bool,
+    /// Whether training corrects x̂ towards the running statistics: batch renorm.
+    pub renorm: Option<Renorm>,
 }
 
 impl BatchNormOptions {
@@ -105,6 +108,7 @@ impl BatchNormOptions {
             affine: Affine::Both,
             activation: Activation::None,
             allow_single_value: false,
+            renorm: None,
         }
     }
 
@@ -176,12 +180,20 @@ impl BatchNormOptions {
         self
     }
 
+    /// Makes training that of batch renorm; inference stays as it is.
+    #[must_use]
+    pub const fn renorm(mut self, renorm: Renorm) -> Self {
+        self.renorm = Some(renorm);
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let eps = self.eps as f32;
         if !(eps >= f32::MIN_POSITIVE && eps.is_finite()) {
             return Err(Error::Epsilon { got: self.eps });
         }
         self.activation.check()?;
+        self.renorm.map_or(Ok(()), Renorm::check)?;
         self.momentum.check()
     }
 }

@@ -6,7 +6,7 @@ use super::input::Input;
 use super::options::{Affine, BatchNormOptions, GradientTargets};
 use super::pooled::SumGradients;
 use super::running::RunningStatistics;
-use super::saved::Saved;
+use super::saved::{Saved, SavedRecord};
 use crate::activation::Activation;
 use crate::context::Context;
 use crate::dtype::DType;
@@ -267,6 +267,12 @@ impl Parts {
         Self::bind_targets(&mut build, targets)?;
         fold::gradients(&mut build)?;
         build.finish(Traffic::default()).await
+    }
+
+    /// Room for the statistics of all channels, as forward saves them.
+    pub async fn create_records(&self, what: &'static str) -> Result<wgpu::Buffer> {
+        let bytes = self.running.channels() * size_of::<SavedRecord>() as u64;
+        self.context.create_buffer(what, bytes, wgpu::BufferUsages::STORAGE).await
     }
 
     /// Tensors for all gradients that the layer has.

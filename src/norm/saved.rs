@@ -36,6 +36,7 @@ pub struct Saved {
 pub(crate) struct Pass {
     pub residual: bool,
     pub masked: bool,
+    pub renorm: bool,
     pub activation: Activation,
 }
 
@@ -53,6 +54,10 @@ pub struct SavedStatistics {
     pub inv_std: f32,
     /// Values that the statistics cover, in f32: those of x, or of more.
     pub count: f32,
+    /// r of batch renorm ([`Renorm`](crate::Renorm)); else 1.
+    pub r: f32,
+    /// d of batch renorm; else 0.
+    pub d: f32,
     /// Whether the backward pass can have x̂: not if y was written over x and |gamma| is below
     /// [`Saved::least_gamma`] (dx and dgamma are NaN then), nor before forward has run.
     pub recoverable: bool,
@@ -77,6 +82,8 @@ pub(crate) struct SavedRecord {
     beta: f32,
     status: u32,
     count: f32,
+    r: f32,
+    d: f32,
 }
 
 impl Saved {
@@ -94,8 +101,8 @@ impl Saved {
     /// the activation must be invertible ([`Activation::is_invertible`](crate::Activation::is_invertible)).
     ///
     /// The rounding errors of y are divided by gamma. Where |gamma| is below [`least_gamma`](Self::least_gamma), dx and dgamma of
-    /// the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run. The slope of
-    /// a leaky ReLU must be at least [`least_slope`](Self::least_slope).
+    /// the channel are NaN; [`SavedStatistics::recoverable`] tells which channels these are as soon as forward has run. With batch
+    /// renorm it is |gamma·r| that must not be. The slope of a leaky ReLU must be at least [`least_slope`](Self::least_slope).
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -168,6 +175,8 @@ impl Saved {
                 var: r.variance,
                 inv_std: r.inv_std,
                 count: r.count,
+                r: r.r,
+                d: r.d,
                 // What was never written is NaN, of which nothing can be recovered.
                 recoverable: r.status == 0,
             })
@@ -202,6 +211,9 @@ impl Saved {
         }
         if forward.residual != backward.residual {
             return Err(Error::Residual { expected: forward.residual });
+        }
+        if forward.renorm != backward.renorm {
+            return Err(Error::Renormalized { expected: forward.renorm });
         }
         if forward.masked != backward.masked {
             return Err(Error::Masked { expected: forward.masked });

@@ -317,8 +317,8 @@ impl SyncBackward {
         &self.local
     }
 
-    /// The gradient sums of all ranks' shards, which are dbeta and dgamma of the whole batch, after
-    /// [`SyncBatchNorm::submit_backward`].
+    /// The gradient sums of all ranks' shards, after [`SyncBatchNorm::submit_backward`]: dbeta and, but for batch renorm, dgamma of the
+    /// whole batch.
     pub fn pooled(&self) -> &GradientSums {
         &self.pooled
     }

@@ -27,6 +27,8 @@ pub(super) struct Forward<'a> {
     pub y: &'a Tensor,
     /// Statistics that were computed before.
     pub moments: Option<&'a Moments>,
+    /// Statistics are corrected before they are used, by a dispatch of its own.
+    pub renorm: bool,
 }
 
 impl<'a> Forward<'a> {
@@ -37,15 +39,18 @@ impl<'a> Forward<'a> {
         tensors
     }
 
-    /// What a resident kernel of training holds for each value of x: where statistics are given, or values masked, there is none.
+    /// What a resident kernel of training holds for each value of x: where statistics are given or corrected, or values masked, there
+    /// is none.
     pub fn held(&self) -> Option<u32> {
-        Op::TrainForward.held().filter(|_| self.moments.is_none() && self.input.mask.is_none())
+        let plain = self.moments.is_none() && self.input.mask.is_none() && !self.renorm;
+        Op::TrainForward.held().filter(|_| plain)
     }
 
     /// What tells the problems of forward passes apart. Whether statistics are saved or tracked does not: a pass that recomputes
     /// another should have its plan, and so its bits.
-    fn words(&self) -> [(bool, &'static str); 4] {
+    fn words(&self) -> [(bool, &'static str); 5] {
         [
+            (self.renorm, "renorm"),
             (self.input.mask.is_some(), "masked"),
             (self.input.residual.is_some(), "residual"),
             (self.moments.is_some(), "from_moments"),

@@ -29,6 +29,11 @@ pub(crate) fn empty_gradients(context: &Context, op: Op, channels: u64, dtype: D
     Ok(build)
 }
 
+/// Dispatches the fold of partial moments, with running statistics before their update, into saved statistics for the map.
+pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
+    team_per_slice(build, Kernel::FoldRenorm)
+}
+
 fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let context = build.context();
     let Plan { slices, team_size, subgroup_size, dtype, .. } = *build.plan();

@@ -24,7 +24,8 @@ pub(crate) fn backward(build: &mut Build<'_>) {
 /// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
 /// again, nor the activation computed.
 pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
-    let plain = Pointwise { masked: build.pointwise.masked, ..Pointwise::default() };
+    let Pointwise { masked, renorm, .. } = build.pointwise;
+    let plain = Pointwise { masked, renorm, ..Pointwise::default() };
     build.dispatch_with(Kernel::MapBackward, plain, Some((Slot::Dy, Slot::DResidual)));
 }
 

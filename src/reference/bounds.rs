@@ -9,6 +9,7 @@
 use super::activation::activate;
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
+use super::renorm::Correction;
 use crate::activation::Activation;
 use crate::dtype::DType;
 use crate::shape::Channels;
@@ -175,6 +176,37 @@ pub fn recovered_xhat(
     };
     let z = (y / slope).abs();
     ((y_bound / slope) + 4.0 * U * (z + beta.abs() + residual.abs())) / gamma.abs()
+}
+
+/// Errors of r and d of batch renorm (`limits` are r_max and d_max): where a limit acts, its own rounding error alone.
+pub fn renorm(batch: &Statistics, running: &Statistics, limits: (f64, f64)) -> (f64, f64) {
+    let raw = Correction::unlimited(batch, running);
+    let (r_max, d_max) = limits;
+    let limited = |value: f64, low: f64, high: f64, error: f64| {
+        let acts = |limit: f64| 6.0 * U * limit.abs();
+        match value {
+            v if v - error > high => acts(high),
+            v if v + error < low => acts(low),
+            _ => error + acts(value.clamp(low, high)),
+        }
+    };
+    let r_error = (INV_STD + 8.0) * U * raw.r;
+    // The batch's mean errs in units of its own standard deviation.
+    let d_error = MEAN * U * raw.r + 8.0 * U * raw.d.abs();
+    (limited(raw.r, 1.0 / r_max, r_max, r_error), limited(raw.d, -d_max, d_max, d_error))
+}
+
+/// What errors of r and d add to [`y`] of gamma·r and beta + gamma·d.
+pub fn renorm_y(s: &Statistics, x: f64, gamma: f64, beta: f64, c: &Correction, errors: (f64, f64)) -> f64 {
+    let xhat = s.normalize(x).abs();
+    gamma.abs() * (xhat * (errors.0 + U * c.r) + errors.1) + 2.0 * U * (beta.abs() + (gamma * c.d).abs())
+}
+
+/// Bound of `dgamma = r·Σ dy·x̂ + d·Σ dy`.
+pub fn renorm_dgamma(m: &Magnitudes, sums: &GradientSums, c: &Correction, errors: (f64, f64)) -> f64 {
+    let of_sums = c.r * dgamma(m) + c.d.abs() * dbeta(m);
+    let (xhat_part, d_part) = (sums.dy_xhat.abs(), sums.dy.abs());
+    of_sums + (errors.0 + 2.0 * U * c.r) * xhat_part + (errors.1 + 2.0 * U * c.d.abs()) * d_part + TINY
 }
 
 /// Bound of dx through frozen statistics.

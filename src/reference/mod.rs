@@ -21,6 +21,7 @@ pub mod fold;
 pub mod map;
 pub mod masked;
 pub mod reduce;
+pub mod renorm;
 
 pub use compare::{LengthMismatch, WhereNan, Worst, compare, compare_as};
 pub use fold::Statistics;

@@ -19,6 +19,7 @@ mod pipeline_cache;
 mod pooled;
 mod recalibration;
 mod reduce;
+mod renorm;
 mod resident;
 mod support;
 mod synchronised;

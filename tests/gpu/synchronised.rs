@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wgnorm::{
     Activation, BatchNorm, BatchNormOptions, Collective, CollectiveFailure, Context, DType, Error,
-    GradientTargets, Layout, LocalRank, Mask, Momentum, RunningValues, Saved, SingleRank, Tensor,
+    GradientTargets, Layout, LocalRank, Mask, Momentum, Renorm, RunningValues, Saved, SingleRank, Tensor,
 };
 
 use crate::support::*;
@@ -130,6 +130,28 @@ fn shards_are_one_batch_and_all_ranks_agree_to_the_bit() {
             assert_running(&what, &shards.whole, &running);
         }
     }
+}
+
+#[test]
+fn batch_renorm_is_corrected_by_the_statistics_of_all_ranks() {
+    let options = OPTIONS.renorm(Renorm::fixed(1.5, 0.5));
+    let shards = Shards::new(50, &[2, 5], &[4, 6], Layout::ChannelsFirst);
+    let ranks = LocalRank::group(2, LONG).unwrap();
+    let outputs = on_threads(ranks, |_| context(), |rank, context| train(&shards, &rank, &context, options));
+    let context = context();
+    let mut whole = shards.whole.layer(&context, options);
+    let expected = crate::support::train(&context, &shards.whole, &mut whole);
+    let got = together(&outputs);
+    let close = |what: &str, got: &[f32], expected: &[f32]| {
+        let scale = expected.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+        for (g, e) in got.iter().zip(expected) {
+            assert!((g - e).abs() <= 1e-5 * scale, "{what}: {g} {e}");
+        }
+    };
+    close("y", &got.y, &expected.y);
+    close("dx", &got.dx, &expected.dx);
+    close("dgamma", got.dgamma.as_ref().unwrap(), expected.dgamma.as_ref().unwrap());
+    assert_eq!(outputs[0].1, outputs[1].1);
 }
 
 #[test]

@@ -18,7 +18,9 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldMerge(Monoid::GradientSums),
         Kernel::FoldGradients,
         Kernel::FoldRunning,
+        Kernel::FoldRenorm,
         Kernel::MapForward(Batch),
+        Kernel::MapForward(Saved),
         Kernel::MapForward(Running),
         Kernel::MapBackward,
         Kernel::MapFrozen { statistics: Running, dx: true },
@@ -34,7 +36,11 @@ fn all_kernels() -> Vec<Kernel> {
 fn per_slice(kernel: Kernel) -> bool {
     matches!(
         kernel,
-        Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldGradients | Kernel::FoldRunning
+        Kernel::FoldTotal(_)
+            | Kernel::FoldMerge(_)
+            | Kernel::FoldGradients
+            | Kernel::FoldRunning
+            | Kernel::FoldRenorm
     )
 }
 
@@ -101,14 +107,14 @@ fn plain_variants() -> Vec<Variant> {
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..32_u32 {
-            let [residual, d_residual, from_y, through, masked] =
-                [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..64_u32 {
+            let [residual, d_residual, from_y, through, masked, renorm] =
+                [0, 1, 2, 3, 4, 5].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
             let activation = ActivationKind::of(activation);
-            let pointwise = Pointwise { activation, residual, d_residual, from_y, masked };
+            let pointwise = Pointwise { activation, residual, d_residual, from_y, masked, renorm };
             let plain = Variant { pointwise, ..example(kernel) };
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
@@ -324,8 +330,7 @@ fn records_have_the_same_layout_in_rust_and_wgsl() {
     assert_eq!(fields, named(&[("count", 0), ("shift", 8), ("delta", 12), ("variance", 16), ("unused", 20)]));
     let (size, fields) = reflect::struct_layout(&module, "StatisticsRecord");
     assert_eq!(size, size_of::<crate::norm::SavedRecord>());
-    assert_eq!(
-        fields[..6],
-        named(&[("shift", 0), ("delta", 4), ("inv_std", 8), ("variance", 12), ("gamma", 16), ("beta", 20)])
-    );
+    let names =
+        ["shift", "delta", "inv_std", "variance", "gamma", "beta", "status", "count", "r", "d"].iter();
+    assert_eq!(fields, named(&names.copied().zip((0..).step_by(4)).collect::<Vec<_>>()));
 }

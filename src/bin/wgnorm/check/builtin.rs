@@ -10,8 +10,8 @@ use wgnorm::{BatchNormOptions, Momentum, RunningVariance};
 use super::case::{Batch, Case, Task};
 use super::data::{Data, HOSTILE, view, widen, x_of};
 use super::layer::{Layer, Setup, channel, expected};
-use super::pooled;
 use super::variant::Variants;
+use super::{pooled, renorm};
 
 /// Ranks 2 to 5 and sizes on both sides of words, chunks, workgroups and tiles.
 const SHAPES: [&[usize]; 20] = [
@@ -95,6 +95,19 @@ pub fn cases() -> Vec<Case> {
     ] {
         for (what, data) in [("normal", Data::Normal), ("large_mean", Data::LargeMean)] {
             cases.push(pooled::masked(setup(&format!("{what}.run{run}"), dims, data), run));
+        }
+    }
+    // Batch renorm, with limits that act in some channels, in all, and in none.
+    for (dims, data) in [
+        (&[3, 4, 7, 5][..], Data::Normal),
+        (&[2, 7, 64], Data::Normal),
+        (&[70, 5], Data::Normal),
+        (&[3, 5, 130], Data::LargeMean),
+    ] {
+        for (what, r_max, d_max) in
+            [("narrow", 1.1, 0.3), ("wide", 1e4, 1e6), ("r", 1.2, 0.0), ("d", 1.0, 0.4)]
+        {
+            cases.push(renorm::train(setup(what, dims, data), r_max, d_max));
         }
     }
     // Shards of other sizes, one of them empty.

@@ -9,6 +9,7 @@ mod data;
 mod layer;
 mod matrix;
 mod pooled;
+mod renorm;
 mod run;
 mod sync;
 mod variant;

@@ -1,0 +1,16 @@
+// Statistics of every slice from partial moments, as records for the map that follows: r and d are read from the running
+// statistics that the same dispatch updates, so not every team of a map can compute them for itself.
+//
+// Grid: one team per slice. Bindings: those of fold/partials.wgsl and fold/batch.wgsl. Overrides: WORKGROUP_SIZE, TEAM_SIZE.
+// Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn fold_renorm(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let zero = workgroups.z - 1u;
+    let tile = team_of_slice(workgroup, workgroups, lane);
+    batch_statistics(tile, zero, fold_partials(tile, zero));
+}
