@@ -1,5 +1,6 @@
 //! Tests that need a GPU: one binary, one shared device. A missing adapter is a failure, never a skip.
 
+mod compositions;
 mod convolution;
 mod device;
 mod diagnostics;
