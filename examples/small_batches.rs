@@ -45,7 +45,7 @@ async fn run(context: &Context) -> Result<(), Error> {
     for part in &parts {
         let (_, saved) = last.train_forward(&mut small, part).await?;
         let statistics = saved.download(context).await?;
-        println!("cross-iteration: step {} with {} values per channel", last.steps(), statistics[0].count);
+        println!("cross-iteration: step {} with {} values per channel", last.held(), statistics[0].count);
     }
 
     // All of them with padding: the samples are sequences of these lengths.

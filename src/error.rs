@@ -322,9 +322,9 @@ pub enum Error {
         "forward normalized with statistics that may cover more than x (Saved::pooled): merge the gradient sums of all that they cover and use backward_from"
     )]
     Pooled,
-    /// Lists of batches, or of samples, that should go together and do not.
+    /// Another number of something than goes with the rest.
     #[error("{what}: expected {expected}, got {got}")]
-    Batches {
+    Number {
         /// What is counted.
         what: &'static str,
         /// How many there should be.

@@ -75,8 +75,8 @@ pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
-    GhostSaved, GradientTargets, Gradients, Input, MicroBatch, MicroBatchGradient, Momentum, Ramp, Renorm,
-    RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SumGradients, SyncBackward,
+    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Momentum,
+    Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
     SyncBatchNorm, SyncTrainForward, TrainForward,
 };
 pub use ops::map::prepare_copy;

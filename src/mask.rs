@@ -9,8 +9,9 @@ use crate::tensor::Tensor;
 ///
 /// One truth value for each sample and position, the same for all channels, on the GPU as bits. What is masked enters neither
 /// statistics nor gradients, whatever its value is, NaN included: y there is normalized as usual, dy there counts as 0, dx there is 0.
-/// A batch without any value that counts leaves the running statistics untouched and gives y = beta. Inference and statistics that are
-/// given are not affected.
+/// A batch without any value that counts leaves the running statistics untouched and gives y = beta, where x is finite. How many values a mask
+/// leaves is known on the GPU alone, so one that leaves a single value is not refused as a batch of one value is. Inference and statistics
+/// that are given are not affected; gradients through frozen statistics are.
 ///
 /// ```
 /// use wgnorm::{BatchNorm, BatchNormOptions, Context, Mask};
@@ -38,6 +39,8 @@ pub struct Mask {
     positions: u64,
     /// Samples that lie before the first, in a part of a mask.
     first_sample: u64,
+    /// Whether it is a part of a mask.
+    is_part: bool,
 }
 
 /// Bits before the first: where a run begins inside of a word of four values, kernels look at up to three.
@@ -47,7 +50,7 @@ impl Mask {
     /// A truth value for each sample and position of x, row-major `[N, …]` without the axis of channels; true counts.
     ///
     /// # Errors
-    /// [`Error::Batches`] if there are not as many, [`Error::Rank`], [`Error::TooLarge`] beyond 2^31 positions, and those of an
+    /// [`Error::Number`] if there are not as many, [`Error::Rank`], [`Error::TooLarge`] beyond 2^31 positions, and those of an
     /// allocation.
     pub async fn of_positions(context: &Context, x: &Tensor, keep: &[bool]) -> Result<Self> {
         let mask = Self::allocate(context, x).await?;
@@ -94,23 +97,30 @@ impl Mask {
         let bytes = (LEAD + bits).div_ceil(32) * 4;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let buffer = context.create_buffer("a mask", bytes, usage).await?;
-        Ok(Self { buffer, home: context.id(), samples: view.samples, positions: view.inner, first_sample: 0 })
+        Ok(Self {
+            buffer,
+            home: context.id(),
+            samples: view.samples,
+            positions: view.inner,
+            first_sample: 0,
+            is_part: false,
+        })
     }
 
     /// Replaces the truth values, after everything that was submitted before and before everything that is submitted later: a prepared
     /// operation then works with the new ones.
     ///
     /// # Errors
-    /// [`Error::Batches`] if there are not as many as before, [`Error::ForeignDevice`]; on a part of a mask
+    /// [`Error::Number`] if there are not as many as before, [`Error::ForeignDevice`]; on a part of a mask
     /// ([`slice_samples`](Self::slice_samples)) [`Error::NotContiguous`].
     pub async fn write(&self, context: &Context, keep: &[bool]) -> Result<()> {
         self.check_device(context)?;
-        if self.first_sample > 0 {
+        if self.is_part {
             return Err(Error::NotContiguous { what: "a mask that is written" });
         }
         let (expected, got) = ((self.samples * self.positions) as usize, keep.len());
         if expected != got {
-            return Err(Error::Batches { what: "truth values of a mask", expected, got });
+            return Err(Error::Number { what: "truth values of a mask", expected, got });
         }
         let mut words = vec![0_u32; (LEAD as usize + keep.len()).div_ceil(32)];
         for (i, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
@@ -129,7 +139,8 @@ impl Mask {
         if start > end || end > self.samples {
             return Err(Error::Range { what: "samples", start, end, len: self.samples });
         }
-        Ok(Self { samples: end - start, first_sample: self.first_sample + start, ..self.clone() })
+        let first_sample = self.first_sample + start;
+        Ok(Self { samples: end - start, first_sample, is_part: true, ..self.clone() })
     }
 
     /// Samples.
@@ -174,5 +185,5 @@ impl Mask {
 
 fn check_samples(view: Channels, got: usize) -> Result<()> {
     let expected = view.samples as usize;
-    if expected == got { Ok(()) } else { Err(Error::Batches { what: "samples of a mask", expected, got }) }
+    if expected == got { Ok(()) } else { Err(Error::Number { what: "samples of a mask", expected, got }) }
 }

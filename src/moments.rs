@@ -3,9 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::Context;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::shader::Monoid;
 use crate::gpu::slot::Slot;
@@ -124,8 +122,9 @@ impl Moments {
     /// Moments from the host, one per channel.
     ///
     /// # Errors
-    /// [`Error::Channels`] for no channels, and those of an allocation.
+    /// [`Error::Channels`] for no channels, [`Error::Value`] for a negative variance, and those of an allocation.
     pub async fn upload(context: &Context, channels: &[ChannelMoments]) -> Result<Self> {
+        check_variances(channels)?;
         let records = channels.iter().map(|&moments| moments.into());
         let totals = Totals::upload(context, WHAT, Monoid::Moments, records).await?;
         Ok(Self { totals, count: uniform_count(channels), extent: None, masked: false })
@@ -134,8 +133,9 @@ impl Moments {
     /// Replaces the moments by others from the host, one per channel, before everything that is submitted later.
     ///
     /// # Errors
-    /// [`Error::Channels`] if the channels differ, [`Error::ForeignDevice`].
+    /// [`Error::Channels`] if the channels differ, [`Error::Value`] for a negative variance, [`Error::ForeignDevice`].
     pub async fn write(&mut self, context: &Context, channels: &[ChannelMoments]) -> Result<()> {
+        check_variances(channels)?;
         self.totals.write(context, channels.iter().map(|&moments| moments.into())).await?;
         (self.count, self.extent) = (uniform_count(channels), None);
         Ok(())
@@ -272,6 +272,19 @@ impl Moments {
 }
 
 const WHAT: &str = "moments";
+
+/// NaN and infinities are what a channel can have come to; a negative variance is no variance.
+fn check_variances(channels: &[ChannelMoments]) -> Result<()> {
+    match channels.iter().position(|channel| channel.var < 0.0) {
+        None => Ok(()),
+        Some(index) => Err(Error::Value {
+            what: "the variance of moments",
+            index: index as u64,
+            expected: "at least 0",
+            got: channels[index].var.into(),
+        }),
+    }
+}
 
 /// The count of all channels, if it is the same.
 fn uniform_count(channels: &[ChannelMoments]) -> Option<u64> {

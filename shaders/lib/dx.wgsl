@@ -5,7 +5,9 @@
 
 // The sums divided by the number of values, which is that of the statistics: forward saved it with them.
 fn means_of(sums: GradientSums, s: Statistics) -> GradientSums {
-    return GradientSums(sums.dz / s.count, sums.dz_xhat / s.count);
+    // Sums over nothing are 0, and so are their means.
+    let count = max(s.count, Stat(1.0));
+    return GradientSums(sums.dz / count, sums.dz_xhat / count);
 }
 
 fn dx_of(at: Cursor, dz: Word, xhat: Word, s: Statistics, mean: GradientSums) -> Word {

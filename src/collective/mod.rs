@@ -31,6 +31,8 @@ use crate::error::Result;
 /// # Contract
 /// - All ranks make the same calls in the same order. A call is made when its future is first polled.
 /// - A rank may have several calls underway; they are matched in the order in which they were made.
+/// - What ranks call is told apart by the length of messages alone.
+/// - Code that is generic over `C: Collective` cannot require its futures to be [`Send`]; with a concrete collective they are if its are.
 /// - Several layers can share one collective, by `&C`, [`Arc<C>`] or [`Rc<C>`].
 /// - A collective fails as a whole and for good. Calls that are underway return [`Error::Collective`](crate::Error::Collective),
 ///   unless their messages are complete. Every later call of a rank that knows of the failure returns that error at once, with

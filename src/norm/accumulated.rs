@@ -1,11 +1,13 @@
 //! Training over micro-batches as if they were one batch: statistics and gradient sums merged over all of them.
 
 use super::batch::{BatchNorm, TrainForward};
+use super::composition::{Part, check_parts};
 use super::input::Input;
-use super::options::{Accumulation, GradientTargets};
+use super::options::GradientTargets;
 use super::saved::Saved;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::Prepared;
+use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;
 use crate::plan::Op;
@@ -37,13 +39,30 @@ pub struct MicroBatchGradient<'a> {
     pub d_residual: Option<&'a Tensor>,
 }
 
+impl<'a> MicroBatch<'a> {
+    fn part(&self) -> Part<'a> {
+        let residual = self.input.residual.map(|residual| (Slot::Residual, residual));
+        let reads = [(Slot::X, self.input.x)].into_iter().chain(residual).collect();
+        Part { reads, writes: vec![(Slot::Y, self.y)] }
+    }
+}
+
+impl<'a> MicroBatchGradient<'a> {
+    fn part(&self) -> Part<'a> {
+        let residual = self.input.residual.map(|residual| (Slot::Residual, residual));
+        let reads = [(Slot::X, self.input.x), (Slot::Dy, self.dy)].into_iter().chain(residual).collect();
+        let d_residual = self.d_residual.map(|d_residual| (Slot::DResidual, d_residual));
+        Part { reads, writes: [(Slot::Dx, self.dx)].into_iter().chain(d_residual).collect() }
+    }
+}
+
 /// The gradients of several batches that are trained as one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AccumulatedGradients {
     /// Gradient of x, of each batch.
     pub dx: Vec<Tensor>,
-    /// Gradient of the residual, of each batch that has one. Without an activation it is its dy.
+    /// Gradient of the residual, of each batch that has one. Without an activation and a mask it is its dy.
     pub d_residual: Vec<Option<Tensor>>,
     /// Gradient of gamma over all batches, `[C]`, if the layer has one.
     pub dgamma: Option<Tensor>,
@@ -67,22 +86,27 @@ impl BatchNorm {
     ) -> Result<TrainForward> {
         let context = &self.parts.context;
         let first = batches.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
-        let mut steps = Vec::new();
-        let mut moments = Vec::new();
         let mut count = 0;
         for batch in batches {
             count += self.parts.view_input(batch.input)?.count();
+        }
+        self.parts.check_count(count, first.input.x.shape())?;
+        check_parts(&batches.iter().map(MicroBatch::part).collect::<Vec<_>>())?;
+        let mut steps = Vec::new();
+        let mut moments = Vec::new();
+        // Empty ones add nothing, and no dispatch would rewrite theirs before the next merge.
+        for batch in batches.iter().filter(|batch| batch.input.x.shape().len() > 0) {
             let (of_batch, reduce) = Moments::prepare(context, batch.input).await?;
             steps.push(reduce);
             moments.push(of_batch);
         }
-        self.parts.check_count(count, first.input.x.shape())?;
         steps.push(Moments::prepare_merge_all(context, &mut moments).await?);
         let pooled = &moments[0];
         for MicroBatch { input, y, saved } in batches {
-            steps.push(self.prepare_train_forward_from_untracked(pooled, *input, y, Some(saved)).await?);
+            steps.push(self.prepare_batch(*input, y, Some(saved), Some(pooled), false).await?);
         }
         steps.push(self.prepare_update(pooled).await?);
+        batches.iter().for_each(|batch| self.note(batch.saved, batch.input));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
@@ -107,16 +131,27 @@ impl BatchNorm {
         if batches.is_empty() {
             return Err(Error::Empty { what: "training over micro-batches" });
         }
+        check_parts(&batches.iter().map(MicroBatchGradient::part).collect::<Vec<_>>())?;
         let mut steps = Vec::new();
-        let mut sums = Vec::new();
-        for (i, MicroBatchGradient { input, dy, saved, d_residual, .. }) in batches.iter().enumerate() {
-            let accumulation = if i == 0 { parameters.accumulation } else { Accumulation::Add };
-            let targets = GradientTargets { d_residual: *d_residual, accumulation, ..*parameters };
+        let (mut sums, mut of_any) = (Vec::new(), None);
+        for MicroBatchGradient { input, dy, saved, d_residual, .. } in batches {
+            let targets = GradientTargets { d_residual: *d_residual, ..GradientTargets::default() };
             let (of_batch, reduce) = self.prepare_gradient_sums(*input, dy, saved, &targets).await?;
-            steps.push(reduce);
-            sums.push(of_batch);
+            // As in forward: no dispatch would rewrite those of an empty one.
+            if input.x.shape().len() > 0 {
+                steps.push(reduce);
+                sums.push(of_batch);
+                of_any = Some((*input, *saved));
+            }
         }
+        let Some((input, saved)) = of_any else {
+            let first = batches[0].input;
+            self.parts.check_parameter_targets(first, parameters)?;
+            return self.parts.prepare_empty_sums(Op::TrainBackward, first.x.dtype(), parameters).await;
+        };
         steps.push(GradientSums::prepare_merge_all(context, &mut sums).await?);
+        // Once, from what all have together: 16-bit gradients are rounded once.
+        steps.push(self.prepare_parameter_gradients(&sums[0], input, saved, parameters).await?);
         for MicroBatchGradient { input, dy, saved, dx, .. } in batches {
             let targets = GradientTargets { dx: Some(dx), ..GradientTargets::default() };
             steps.push(self.prepare_backward_from(&sums[0], *input, dy, saved, &targets).await?);
@@ -166,7 +201,7 @@ impl BatchNorm {
     /// All gradients of several batches that were trained as one. Submitted at once.
     ///
     /// # Errors
-    /// [`Error::Batches`] if there are not as many dy and saved as inputs, and those of
+    /// [`Error::Number`] if there are not as many dy and saved as inputs, and those of
     /// [`prepare_backward_accumulated`](Self::prepare_backward_accumulated).
     pub async fn backward_accumulated(
         &self,
@@ -176,7 +211,7 @@ impl BatchNorm {
     ) -> Result<AccumulatedGradients> {
         for (what, got) in [("dy", dys.len()), ("saved statistics", saved.len())] {
             if got != inputs.len() {
-                return Err(Error::Batches { what, expected: inputs.len(), got });
+                return Err(Error::Number { what, expected: inputs.len(), got });
             }
         }
         let mut each = Vec::new();
@@ -192,7 +227,7 @@ impl BatchNorm {
                 dy: dys[i],
                 saved: saved[i],
                 dx: &gradients.dx,
-                d_residual: self.parts.computed(gradients).d_residual,
+                d_residual: self.parts.computed(gradients, dys[i]).d_residual,
             })
             .collect();
         let first = each.first().ok_or(Error::Empty { what: "training over micro-batches" })?;

@@ -198,7 +198,7 @@ impl BatchNorm {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_batch(input.into(), y, saved, None, true).await?;
+        let prepared = self.prepare_noted(input.into(), y, saved, None, true).await?;
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
@@ -213,7 +213,7 @@ impl BatchNorm {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<Prepared> {
-        self.prepare_batch(input.into(), y, saved, None, false).await
+        self.prepare_noted(input.into(), y, saved, None, false).await
     }
 
     /// y and what the backward pass needs, from the statistics of the batch; updates the running statistics.
@@ -406,7 +406,7 @@ impl BatchNorm {
         let input = input.into();
         self.parts.view_input(input)?;
         let gradients = self.parts.allocate_gradients(input, dy).await?;
-        let targets = self.parts.computed(&gradients);
+        let targets = self.parts.computed(&gradients, dy);
         let backward = self.prepare_backward(input, dy, saved, &targets).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
@@ -451,6 +451,23 @@ impl BatchNorm {
         Ok((context.zeros_like(input.x).await?, Saved::new(context, input.x).await?))
     }
 
+    /// A training forward pass, which `saved` remembers if all is well.
+    pub(super) async fn prepare_noted(
+        &self,
+        input: Input<'_>,
+        y: &Tensor,
+        saved: Option<&Saved>,
+        moments: Option<&Moments>,
+        track: bool,
+    ) -> Result<Prepared> {
+        let prepared = self.prepare_batch(input, y, saved, moments, track).await?;
+        if let Some(saved) = saved {
+            self.note(saved, input);
+        }
+        Ok(prepared)
+    }
+
+    /// As [`prepare_noted`](Self::prepare_noted), to be [noted](Self::note) by the caller.
     pub(super) async fn prepare_batch(
         &self,
         input: Input<'_>,
@@ -462,9 +479,17 @@ impl BatchNorm {
         let context = &self.parts.context;
         let (x, view) = (input.x, self.parts.view_input(input)?);
         y.check_like("y", x)?;
+        if let Some(moments) = moments {
+            moments.check(context, view.channels)?;
+        }
+        if let Some(saved) = saved {
+            saved.check(context, view.channels, view.count())?;
+            x.check_dtype("x", saved.dtype())?;
+        }
         if view.count() == 0 {
             return match moments {
                 None => Err(Error::EmptyBatch { shape: x.shape() }),
+                Some(moments) if moments.count() == Some(0) => Err(Error::EmptyBatch { shape: x.shape() }),
                 Some(moments) if track => Box::pin(self.prepare_update(moments)).await,
                 Some(_) => Ok(Prepared::nothing(context, Op::TrainForward)),
             };
@@ -480,8 +505,6 @@ impl BatchNorm {
             return Err(Error::SingleValue { shape: x.shape() });
         }
         if let Some(saved) = saved {
-            saved.check(context, view.channels, view.count())?;
-            x.check_dtype("x", saved.dtype())?;
             let covered = moments.is_none_or(|moments| moments.covers(view.count(), input.mask.is_some()));
             if !covered && !saved.is_pooled() {
                 return Err(Error::Count {
@@ -492,18 +515,15 @@ impl BatchNorm {
                 });
             }
         }
-
-        if let Some(moments) = moments {
-            moments.check(context, view.channels)?;
-        }
         let renorm = self.parts.options.renorm.is_some();
         let forward = Forward { view, input, y, moments, renorm };
         let chosen = self.choose_forward(&forward, saved).await;
-        let prepared = self.assemble_forward(&chosen, &forward, saved, track).await?;
-        if let Some(saved) = saved {
-            saved.note(self.pass(input));
-        }
-        Ok(prepared)
+        self.assemble_forward(&chosen, &forward, saved, track).await
+    }
+
+    /// Remembers in `saved` what this layer's forward pass does with an input.
+    pub(super) fn note(&self, saved: &Saved, input: Input<'_>) {
+        saved.note(self.pass(input));
     }
 
     /// A training forward pass whose arguments are checked, planned as it was chosen.

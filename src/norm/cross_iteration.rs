@@ -53,8 +53,8 @@ impl CrossIteration {
         Ok(Self { steps, last: VecDeque::new() })
     }
 
-    /// Steps whose moments are kept: of the current one and those before it.
-    pub fn steps(&self) -> usize {
+    /// Steps whose moments are held: the last one and those before it, at most as many as [`new`](Self::new) was asked for.
+    pub fn held(&self) -> usize {
         self.last.len()
     }
 

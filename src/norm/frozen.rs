@@ -167,10 +167,12 @@ impl FrozenBatchNorm {
         let in_two = over_dy && build.plan().edges && build.plan().walk == WalkKind::Segments;
         // The tensors, and partial results, a mask, gamma, beta and running statistics.
         let bindings = tensors.len() + usize::from(sums) + usize::from(backward.input.mask.is_some()) + 3;
-        let statistics = match bindings - usize::from(over_dy) > Capabilities::STORAGE_BUFFERS as usize {
-            // More than there are: gamma, beta and running statistics become one.
-            true if !in_two => self.fold_running(&mut build).await?,
-            _ => StatisticsFrom::Running,
+        let too_many = bindings - usize::from(over_dy) > Capabilities::STORAGE_BUFFERS as usize;
+        let statistics = if too_many && !in_two {
+            // gamma, beta and running statistics become one.
+            self.fold_running(&mut build).await?
+        } else {
+            StatisticsFrom::Running
         };
         let (pointwise, dx) = (build.pointwise, targets.dx.is_some());
         if !sums {
@@ -198,7 +200,7 @@ impl FrozenBatchNorm {
         let input = input.into();
         self.parts.view_input(input)?;
         let gradients = self.parts.allocate_gradients(input, dy).await?;
-        let backward = self.prepare_backward(input, dy, &self.parts.computed(&gradients)).await?;
+        let backward = self.prepare_backward(input, dy, &self.parts.computed(&gradients, dy)).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
     }

@@ -10,8 +10,12 @@ use super::input::Input;
 use super::options::{Accumulation, GradientTargets, Gradients};
 use super::saved::Saved;
 use crate::context::Context;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::bindings::check_overlap;
 use crate::gpu::dispatch::Prepared;
+use crate::gpu::slot::Slot;
+use crate::gradient_sums::GradientSums;
 use crate::mask::Mask;
 use crate::moments::Moments;
 use crate::plan::Op;
@@ -60,7 +64,7 @@ impl GhostSaved {
     fn ranges(&self, x: &Tensor) -> Result<impl Iterator<Item = (Range<usize>, &Saved)>> {
         let got = x.channels()?.samples as usize;
         if got != self.samples {
-            return Err(Error::Batches { what: "samples of x", expected: self.samples, got });
+            return Err(Error::Number { what: "samples of x", expected: self.samples, got });
         }
         Ok(ranges(self.samples, self.size).zip(&self.parts))
     }
@@ -89,12 +93,19 @@ impl Part {
     }
 }
 
+/// What holds of a batch as a whole holds of its parts.
+fn check_whole(input: Input<'_>, others: &[(Slot, Option<&Tensor>)]) -> Result<()> {
+    let own = [(Slot::X, Some(input.x)), (Slot::Residual, input.residual)];
+    let tensors = own.iter().chain(others).filter_map(|(slot, tensor)| Some((*slot, (*tensor)?.clone())));
+    check_overlap(&tensors.collect::<Vec<_>>())
+}
+
 impl BatchNorm {
     /// Prepares y with the statistics of each part of x's samples by itself, as many samples as `saved` was made for; the running
     /// statistics are updated once, with the moments of all parts together. Moves 3 tensors.
     ///
     /// # Errors
-    /// [`Error::Batches`] if `saved` is for another number of samples, [`Error::SingleValue`] if a part has one value per channel, and
+    /// [`Error::Number`] if `saved` is for another number of samples, [`Error::SingleValue`] if a part has one value per channel, and
     /// those of [`prepare_train_forward`](Self::prepare_train_forward).
     pub async fn prepare_train_forward_ghost<'a>(
         &mut self,
@@ -106,28 +117,28 @@ impl BatchNorm {
         self.parts.view_input(input)?;
         y.check_like("y", input.x)?;
         let context = &self.parts.context;
+        check_whole(input, &[(Slot::Y, Some(y))])?;
         let (mut steps, mut all) = (Vec::new(), Vec::new());
         for (range, saved) in saved.ranges(input.x)? {
             let part = Part::of(input, range.clone())?;
             let (moments, reduce) = Moments::prepare(context, part.input()).await?;
             let y = y.slice_samples(range)?;
             steps.push(reduce);
-            steps.push(
-                self.prepare_train_forward_from_untracked(&moments, part.input(), &y, Some(saved)).await?,
-            );
+            steps.push(self.prepare_batch(part.input(), &y, Some(saved), Some(&moments), false).await?);
             all.push(moments);
         }
         steps.push(Moments::prepare_merge_all(context, &mut all).await?);
         steps.push(self.prepare_update(&all[0]).await?);
+        saved.parts.iter().for_each(|saved| self.note(saved, input));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
     /// Prepares the gradients of a batch whose parts were normalized by themselves: dx through the statistics of each part, dgamma and
-    /// dbeta over all.
+    /// dbeta over all. With batch renorm, 16-bit dgamma and dbeta are rounded once per part.
     ///
     /// # Errors
-    /// [`Error::Batches`] if `saved` is for another number of samples, and those of
+    /// [`Error::Number`] if `saved` is for another number of samples, and those of
     /// [`prepare_backward`](Self::prepare_backward).
     pub async fn prepare_backward_ghost<'a>(
         &self,
@@ -139,7 +150,15 @@ impl BatchNorm {
         let input = input.into();
         self.parts.view_input(input)?;
         self.parts.check_targets(input, dy, targets)?;
-        let mut steps = Vec::new();
+        targets.check_any()?;
+        check_whole(
+            input,
+            &[(Slot::Dy, Some(dy)), (Slot::Dx, targets.dx), (Slot::DResidual, targets.d_residual)],
+        )?;
+        // 16-bit gradients of parameters are rounded once, from the sums of all parts, where these can be added before.
+        let at_once = targets.sums_dtype().is_some_and(|dtype| dtype != DType::F32)
+            && self.parts.options.renorm.is_none();
+        let (mut steps, mut sums) = (Vec::new(), Vec::new());
         for (range, saved) in saved.ranges(input.x)? {
             let part = Part::of(input, range.clone())?;
             let slice = |tensor: Option<&Tensor>| {
@@ -153,7 +172,23 @@ impl BatchNorm {
                 ..*targets
             };
             let dy = dy.slice_samples(range.clone())?;
-            steps.push(self.prepare_backward(part.input(), &dy, saved, &of_part).await?);
+            if !at_once {
+                steps.push(self.prepare_backward(part.input(), &dy, saved, &of_part).await?);
+                continue;
+            }
+            let of_sums = GradientTargets { d_residual: of_part.d_residual, ..GradientTargets::default() };
+            let (of_this, reduce) = self.prepare_gradient_sums(part.input(), &dy, saved, &of_sums).await?;
+            steps.push(reduce);
+            if of_part.dx.is_some() {
+                let of_map = GradientTargets { dx: of_part.dx, ..GradientTargets::default() };
+                let map = self.prepare_backward_from(&of_this, part.input(), &dy, saved, &of_map).await?;
+                steps.push(map);
+            }
+            sums.push(of_this);
+        }
+        if let (true, Some(saved)) = (at_once, saved.parts.first()) {
+            steps.push(GradientSums::prepare_merge_all(&self.parts.context, &mut sums).await?);
+            steps.push(self.prepare_parameter_gradients(&sums[0], input, saved, targets).await?);
         }
         Ok(Prepared::sequence(&self.parts.context, Op::TrainBackward, steps))
     }
@@ -207,7 +242,7 @@ impl BatchNorm {
         let input = input.into();
         self.parts.view_input(input)?;
         let gradients = self.parts.allocate_gradients(input, dy).await?;
-        let targets = self.parts.computed(&gradients);
+        let targets = self.parts.computed(&gradients, dy);
         let backward = self.prepare_backward_ghost(input, dy, saved, &targets).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)

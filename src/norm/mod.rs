@@ -2,6 +2,7 @@
 
 mod accumulated;
 mod batch;
+mod composition;
 mod cross_iteration;
 mod diagnose;
 mod frozen;
@@ -26,7 +27,7 @@ pub use input::Input;
 pub use options::{
     Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
 };
-pub use pooled::SumGradients;
+pub use pooled::LocalGradients;
 pub use renorm::{Ramp, Renorm};
 pub use running::{RunningStatistics, RunningValues};
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::renorm::Renorm;
 use crate::activation::Activation;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -230,6 +231,11 @@ impl GradientTargets<'_> {
         if none { Err(Error::NoGradient) } else { Ok(()) }
     }
 
+    /// The type of the parameters' gradients, if any is asked for.
+    pub(super) fn sums_dtype(&self) -> Option<DType> {
+        self.dgamma.or(self.dbeta).map(Tensor::dtype)
+    }
+
     /// Whether sums over the channels are asked for.
     pub(super) fn has_sums(&self) -> bool {
         self.dgamma.is_some() || self.dbeta.is_some()
@@ -242,7 +248,7 @@ impl GradientTargets<'_> {
 pub struct Gradients {
     /// Gradient of x, like x.
     pub dx: Tensor,
-    /// Gradient of the residual, if there is one. Without an activation it is the tensor dy itself.
+    /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
     pub d_residual: Option<Tensor>,
     /// Gradient of gamma, `[C]`, if the layer has one.
     pub dgamma: Option<Tensor>,

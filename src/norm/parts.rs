@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::input::Input;
 use super::options::{Affine, BatchNormOptions, GradientTargets};
-use super::pooled::SumGradients;
+use super::pooled::LocalGradients;
 use super::running::RunningStatistics;
 use super::saved::{Saved, SavedRecord};
 use crate::activation::Activation;
@@ -222,6 +222,12 @@ impl Parts {
         if targets.d_residual.is_some() && input.residual.is_none() {
             return Err(Error::NoParameter { gradient: "d_residual", parameter: "residual" });
         }
+        self.check_parameter_targets(input, targets)
+    }
+
+    /// Checks those of the parameters' gradients that are asked for.
+    pub fn check_parameter_targets(&self, input: Input<'_>, targets: &GradientTargets<'_>) -> Result<()> {
+        let x = input.x;
         let per_channel = Shape::per_channel(self.running.channels());
         let mut dtype = None;
         for (gradient, tensor, parameter, exists) in [
@@ -263,7 +269,7 @@ impl Parts {
         if !targets.has_sums() {
             return Ok(Prepared::nothing(&self.context, op));
         }
-        let mut build = fold::empty_gradients(&self.context, op, self.running.channels(), dtype)?;
+        let mut build = fold::gradients_of(&self.context, op, self.running.channels(), dtype, 0)?;
         Self::bind_targets(&mut build, targets)?;
         fold::gradients(&mut build)?;
         build.finish(Traffic::default()).await
@@ -278,11 +284,11 @@ impl Parts {
     /// Tensors for all gradients that the layer has.
     pub async fn allocate_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<super::Gradients> {
         let dx = self.context.zeros_like(input.x).await?;
-        Ok(self.allocate_sum_gradients(input, dy).await?.with_dx(dx))
+        Ok(self.allocate_local_gradients(input, dy).await?.with_dx(dx))
     }
 
     /// As [`allocate_gradients`](Self::allocate_gradients), but for x.
-    pub async fn allocate_sum_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<SumGradients> {
+    pub async fn allocate_local_gradients(&self, input: Input<'_>, dy: &Tensor) -> Result<LocalGradients> {
         let channels = self.running.channels() as usize;
         let like = async |parameter: &Option<Tensor>| match parameter {
             Some(parameter) => self.context.zeros_as(&[channels], parameter.dtype()).await.map(Some),
@@ -291,18 +297,18 @@ impl Parts {
         let d_residual = match input.residual {
             None => None,
             // Nothing stands between the residual and y.
-            Some(_) if self.options.activation == Activation::None => Some(dy.clone()),
+            Some(_) if self.options.activation == Activation::None && input.mask.is_none() => {
+                Some(dy.clone())
+            }
             Some(_) => Some(self.context.zeros_like(input.x).await?),
         };
-        Ok(SumGradients { d_residual, dgamma: like(&self.gamma).await?, dbeta: like(&self.beta).await? })
+        Ok(LocalGradients { d_residual, dgamma: like(&self.gamma).await?, dbeta: like(&self.beta).await? })
     }
 
     /// What a convenience call computes of these gradients: not what is dy itself.
-    pub fn computed<'a>(&self, gradients: &'a super::Gradients) -> GradientTargets<'a> {
-        let mut targets = gradients.targets();
-        if self.options.activation == Activation::None {
-            targets.d_residual = None;
-        }
-        targets
+    pub fn computed<'a>(&self, gradients: &'a super::Gradients, dy: &Tensor) -> GradientTargets<'a> {
+        let targets = gradients.targets();
+        let d_residual = targets.d_residual.filter(|d_residual| !d_residual.is_same_place(dy));
+        GradientTargets { d_residual, ..targets }
     }
 }

@@ -4,22 +4,25 @@
 use super::batch::{BatchNorm, TrainForward};
 use super::input::Input;
 use super::options::{Accumulation, GradientTargets, Gradients};
+use super::parts::Parts;
 use super::running::RunningValues;
 use super::saved::Saved;
 use super::tuning::{Backward, Sums};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::Prepared;
+use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;
-use crate::plan::Op;
+use crate::ops::fold;
+use crate::plan::{Op, Traffic};
 use crate::tensor::Tensor;
 
 /// The gradients of a tensor that its own sums give: all but that of x.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct SumGradients {
-    /// Gradient of the residual, if there is one. Without an activation it is the tensor dy itself.
+pub struct LocalGradients {
+    /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
     pub d_residual: Option<Tensor>,
     /// This tensor's part of the gradient of gamma, `[C]`, if the layer has one.
     pub dgamma: Option<Tensor>,
@@ -27,7 +30,7 @@ pub struct SumGradients {
     pub dbeta: Option<Tensor>,
 }
 
-impl SumGradients {
+impl LocalGradients {
     /// Together with the gradient of x.
     pub fn with_dx(self, dx: Tensor) -> Gradients {
         let Self { d_residual, dgamma, dbeta } = self;
@@ -50,7 +53,7 @@ impl BatchNorm {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_batch(input.into(), y, saved, Some(moments), true).await?;
+        let prepared = self.prepare_noted(input.into(), y, saved, Some(moments), true).await?;
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
@@ -65,7 +68,7 @@ impl BatchNorm {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<Prepared> {
-        self.prepare_batch(input.into(), y, saved, Some(moments), false).await
+        self.prepare_noted(input.into(), y, saved, Some(moments), false).await
     }
 
     /// y and what the backward pass needs, [pooled](Saved::pooled), from moments that were computed before; updates the running
@@ -104,7 +107,7 @@ impl BatchNorm {
     }
 
     /// Prepares one update of the running statistics with moments, as a training forward pass makes it. Channels whose count is 0
-    /// stay as they are.
+    /// stay as they are. Whether a count is 1 is only known of moments whose count is known on the host.
     ///
     /// # Errors
     /// [`Error::Channels`], [`Error::ForeignDevice`], [`Error::SingleValue`], and those of an allocation.
@@ -118,6 +121,9 @@ impl BatchNorm {
     pub(super) async fn prepare_update(&self, moments: &Moments) -> Result<Prepared> {
         let parts = &self.parts;
         moments.check(&parts.context, parts.running.channels())?;
+        if moments.count() == Some(0) {
+            return Ok(Prepared::nothing(&parts.context, Op::TrainForward));
+        }
         let parameter = parts.gamma.as_ref().or(parts.beta.as_ref());
         let dtype = parameter.map_or(DType::F32, Tensor::dtype);
         let shape = [1, parts.running.channels() as usize];
@@ -202,6 +208,28 @@ impl BatchNorm {
         self.prepare_checked_backward(&backward, saved).await
     }
 
+    /// dgamma and dbeta, as far as they are asked for, from gradient sums; of an input, and what was saved of it, that they cover.
+    pub(super) async fn prepare_parameter_gradients(
+        &self,
+        sums: &GradientSums,
+        input: Input<'_>,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        self.parts.check_parameter_targets(input, targets)?;
+        if !targets.has_sums() {
+            return Ok(Prepared::nothing(&self.parts.context, Op::TrainBackward));
+        }
+        let (context, channels) = (&self.parts.context, self.parts.running.channels());
+        let mut build = fold::gradients_of(context, Op::TrainBackward, channels, input.x.dtype(), 1)?;
+        build.buffer(Slot::Partials, sums.totals.buffer());
+        build.buffer(Slot::Saved, saved.buffer());
+        build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
+        Parts::bind_targets(&mut build, targets)?;
+        fold::gradients(&mut build)?;
+        build.finish(Traffic::default()).await
+    }
+
     /// The gradient sums of x and dy, and the gradients that come with them. Submitted at once.
     ///
     /// # Errors
@@ -211,10 +239,10 @@ impl BatchNorm {
         input: impl Into<Input<'a>>,
         dy: &Tensor,
         saved: &Saved,
-    ) -> Result<(GradientSums, SumGradients)> {
+    ) -> Result<(GradientSums, LocalGradients)> {
         let input = input.into();
         self.parts.view_input(input)?;
-        let gradients = self.parts.allocate_sum_gradients(input, dy).await?;
+        let gradients = self.parts.allocate_local_gradients(input, dy).await?;
         let computed = gradients.d_residual.as_ref().filter(|d_residual| !d_residual.is_same_place(dy));
         let targets = GradientTargets {
             dx: None,

@@ -10,7 +10,9 @@ use super::options::{Accumulation, GradientTargets, Gradients};
 use super::saved::Saved;
 use crate::collective::Collective;
 use crate::error::{Error, Result};
+use crate::gpu::bindings::check_apart;
 use crate::gpu::dispatch::Prepared;
+use crate::gpu::slot::Slot;
 use crate::gradient_sums::{ChannelGradientSums, GradientSums};
 use crate::moments::{ChannelMoments, Moments};
 use crate::pooled_moments::PooledMoments;
@@ -27,7 +29,11 @@ use crate::tensor::Tensor;
 /// those of the other layers.
 ///
 /// Where a rank fails, so do the others, by the rules of the collective. An error in an argument that this rank's call finds before
-/// anything is exchanged is told to the others too.
+/// anything is exchanged is told to the others too, and so is a call whose future is dropped. Ranks that mix up layers of the same number of
+/// channels are not found out.
+///
+/// For checkpointing, a forward pass is repeated without an exchange, and without an update, by `layer.local()` from
+/// [`SyncTrainForward::pooled`]: [`BatchNorm::train_forward_from_untracked`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -153,6 +159,13 @@ impl<C: Collective> SyncBatchNorm<C> {
     /// [`Error::Collective`], [`Error::SingleValue`] if all ranks together have one value per channel (on all of them),
     /// [`Error::WrongLayer`], and those of a read-back. Running statistics stay as they are then.
     pub async fn submit_forward(&mut self, forward: &mut SyncTrainForward) -> Result<()> {
+        let unfinished = Unfinished(&self.collective);
+        let result = self.exchange_moments(forward).await;
+        unfinished.finished();
+        result
+    }
+
+    async fn exchange_moments(&self, forward: &mut SyncTrainForward) -> Result<()> {
         let parts = &self.layer.parts;
         let result = async {
             if forward.layer != parts.id {
@@ -197,6 +210,9 @@ impl<C: Collective> SyncBatchNorm<C> {
         let input = input.into();
         let parts = &self.layer.parts;
         targets.check_any()?;
+        if let (Some(dx), Some(d_residual)) = (targets.dx, targets.d_residual) {
+            check_apart((Slot::Dx, dx), (Slot::DResidual, d_residual))?;
+        }
         let of_sums = GradientTargets { dx: None, ..*targets };
         let (local, reduce) = self.layer.prepare_gradient_sums(input, dy, saved, &of_sums).await?;
         let pooled = GradientSums::empty(&parts.context, parts.running.channels() as usize).await?;
@@ -215,6 +231,13 @@ impl<C: Collective> SyncBatchNorm<C> {
     /// # Errors
     /// [`Error::Collective`], [`Error::WrongLayer`], and those of a read-back.
     pub async fn submit_backward(&self, backward: &mut SyncBackward) -> Result<()> {
+        let unfinished = Unfinished(&self.collective);
+        let result = self.exchange_sums(backward).await;
+        unfinished.finished();
+        result
+    }
+
+    async fn exchange_sums(&self, backward: &mut SyncBackward) -> Result<()> {
         let parts = &self.layer.parts;
         let result = async {
             if backward.layer != parts.id {
@@ -280,7 +303,7 @@ impl<C: Collective> SyncBatchNorm<C> {
             let gradients = self.layer.parts.allocate_gradients(input, dy).await?;
             let targets = GradientTargets {
                 accumulation: Accumulation::Write,
-                ..self.layer.parts.computed(&gradients)
+                ..self.layer.parts.computed(&gradients, dy)
             };
             let backward = self.prepare_backward(input, dy, saved, &targets).await?;
             Ok((gradients, backward))
@@ -296,6 +319,21 @@ impl<C: Collective> SyncBatchNorm<C> {
             self.collective.fail(&error.to_string());
         }
         result
+    }
+}
+
+/// Tells the other ranks if a future of this one is dropped before its end, between exchanges too.
+struct Unfinished<'a, C: Collective>(&'a C);
+
+impl<C: Collective> Unfinished<'_, C> {
+    fn finished(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<C: Collective> Drop for Unfinished<'_, C> {
+    fn drop(&mut self) {
+        self.0.fail("its operation was cancelled");
     }
 }
 
@@ -361,7 +399,7 @@ fn check_length(message: &[u8], expected: usize) -> Result<()> {
     if got == expected {
         Ok(())
     } else {
-        Err(Error::Batches { what: "bytes of a rank's message", expected, got })
+        Err(Error::Number { what: "bytes of a rank's message", expected, got })
     }
 }
 

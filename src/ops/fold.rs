@@ -20,12 +20,18 @@ pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
     team_per_slice(build, Kernel::FoldGradients)
 }
 
-/// Starts a fold of gradient sums over no partial results.
-pub(crate) fn empty_gradients(context: &Context, op: Op, channels: u64, dtype: DType) -> Result<Build<'_>> {
+/// Starts a fold of so many partial gradient sums, which may be none.
+pub(crate) fn gradients_of(
+    context: &Context,
+    op: Op,
+    channels: u64,
+    dtype: DType,
+    partials: u32,
+) -> Result<Build<'_>> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let plan = plan_per_slice(channels, 0, (1, 0), dtype, capabilities, tuning)?;
+    let plan = plan_per_slice(channels, partials, (1, 0), dtype, capabilities, tuning)?;
     let mut build = Build::new(context, op, plan);
-    build.params.partials = 0;
+    build.params.partials = partials;
     Ok(build)
 }
 

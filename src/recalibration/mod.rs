@@ -105,7 +105,7 @@ impl Recalibration {
         self.check(channels.len() as u64)?;
         if channels.iter().any(|channel| channel.count > 0) {
             PooledMoments::merge_channels(&mut self.pooled, channels.iter().map(|&channel| channel.into()));
-            self.batches += 1;
+            self.batches = self.batches.saturating_add(1);
         }
         Ok(self.progress())
     }
@@ -156,7 +156,7 @@ impl Recalibration {
     ///
     /// # Errors
     /// [`Error::NothingPooled`] if a channel has no values, [`Error::Channels`], and those of a read-back; the statistics stay as they
-    /// are then. [`Error::Value`] if those before were no statistics to compare with, not finite or negative;
+    /// are then. [`Error::Value`] if those before or those of the data are no statistics to compare, not finite or negative;
     /// [`running`](Self::running) and [`BatchNorm::set_running`] replace them without comparing.
     pub async fn finish(&self, layer: &mut BatchNorm) -> Result<DriftReport> {
         let after = self.running(layer.options().running_variance)?;

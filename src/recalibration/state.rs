@@ -55,6 +55,9 @@ impl Recalibration {
                 var: f64::from_bits(var),
             })
             .collect();
+        if let Some(channel) = pooled.iter().position(|channel| channel.var < 0.0) {
+            return refused(format!("channel {channel} has a negative variance"));
+        }
         let of_batches = Some(*of_batches).filter(|&batches| batches != u64::MAX);
         Ok(Self { pooled, batches: *batches, of_batches })
     }
@@ -99,6 +102,9 @@ mod tests {
         let mut many = bytes.clone();
         many[MAGIC.len() + 16..MAGIC.len() + 24].fill(0xff);
         assert!(Recalibration::from_bytes(&many).is_err());
+        let mut negative = bytes.clone();
+        negative[MAGIC.len() + 40..MAGIC.len() + 48].copy_from_slice(&(-1.0_f64).to_le_bytes());
+        assert!(Recalibration::from_bytes(&negative).is_err());
         assert!(Recalibration::new(0).is_err());
     }
 }

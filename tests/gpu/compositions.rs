@@ -151,7 +151,12 @@ fn outputs_over_inputs_of_other_parts_are_refused() {
             ];
             refused!(layer.prepare_train_forward_accumulated(&batches).await, Error::Overlap { .. });
         }
-        let dy = zeros(&context, &[2, 2, 4]);
+        // One tensor for two results of a part.
+        let (residual, dy) = (zeros(&context, &[2, 2, 4]), zeros(&context, &[2, 2, 4]));
+        let input = a.x.plus(&residual);
+        let batch = MicroBatchGradient { input, dy: &dy, saved: &of_a, dx: &c, d_residual: Some(&c) };
+        let backward = layer.prepare_backward_accumulated(&[batch], &GradientTargets::default()).await;
+        refused!(backward, Error::Overlap { .. });
         for (dx_a, dx_b) in [(b.x, &c), (&c, &c)] {
             let batch = |input, saved, dx| MicroBatchGradient { input, dy: &dy, saved, dx, d_residual: None };
             let batches = [batch(a, &of_a, dx_a), batch(b, &of_b, dx_b)];

@@ -359,11 +359,11 @@ fn masks_are_made_written_and_sliced() {
 
         refused!(
             Mask::of_positions(&context, &x, &keep[1..]).await,
-            Error::Batches { expected: 40, got: 39, .. }
+            Error::Number { expected: 40, got: 39, .. }
         );
-        refused!(Mask::of_samples(&context, &x, &keep).await, Error::Batches { expected: 4, got: 40, .. });
+        refused!(Mask::of_samples(&context, &x, &keep).await, Error::Number { expected: 4, got: 40, .. });
         refused!(Mask::of_lengths(&context, &x, &[1, 11, 1, 1]).await, Error::Range { end: 11, len: 10, .. });
-        refused!(mask.write(&context, &[]).await, Error::Batches { .. });
+        refused!(mask.write(&context, &[]).await, Error::Number { .. });
         refused!(mask.slice_samples(3..5), Error::Range { .. });
         let mut layer = inputs.layer(&context, OPTIONS);
         refused!(layer.train_forward(x_part.masked(&mask)).await, Error::Mask { got: (4, 10), .. });

@@ -3,9 +3,9 @@
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, reduce};
 use wgnorm::{
-    Accumulation, Activation, BatchNorm, BatchNormOptions, ChannelGradientSums, Context, CrossIteration,
-    Error, GhostSaved, GradientSums, GradientTargets, Input, Layout, MicroBatch, MicroBatchGradient, Moments,
-    RunningValues, Saved, Tensor,
+    Accumulation, Activation, BatchNorm, BatchNormOptions, ChannelGradientSums, ChannelMoments, Context,
+    CrossIteration, Error, GhostSaved, GradientSums, GradientTargets, Input, Layout, MicroBatch,
+    MicroBatchGradient, Moments, RunningValues, Saved, Tensor,
 };
 
 use crate::support::*;
@@ -261,7 +261,7 @@ fn cross_iteration_takes_the_last_steps_and_their_values_as_constants() {
         // The reference: batch norm of the last steps together, the current one last, with dy 0 in those before.
         let first = (i + 1).saturating_sub(3);
         let n = i + 1 - first;
-        assert_eq!(last.steps(), n);
+        assert_eq!(last.held(), n);
         let all: Vec<f32> = steps[first..=i].concat();
         let mut all_dy = vec![0.0; 24 * (n - 1)];
         all_dy.extend(wide(&whole.dy));
@@ -312,7 +312,7 @@ fn cross_iteration_takes_the_last_steps_and_their_values_as_constants() {
     };
     assert!(close(&got.mean, &expected.running.mean) && close(&got.var, &expected.running.var), "{got:?}");
     last.clear();
-    assert_eq!(last.steps(), 0);
+    assert_eq!(last.held(), 0);
 }
 
 #[test]
@@ -405,6 +405,19 @@ fn what_does_not_go_together_is_refused() {
         let other = zeros(&context, &[3, 3, 5]);
         refused!(layer.gradient_sums(&other, &other, &saved).await, Error::Count { .. });
 
+        let empty = zeros(&context, &[0, 3, 5]);
+        let of_two = Moments::of(&context, &zeros(&context, &[2, 2])).await.unwrap();
+        refused!(
+            layer.train_forward_from_untracked(&of_two, &empty).await,
+            Error::Channels { expected: 3, got: 2, .. }
+        );
+        refused!(
+            Moments::upload(&context, &[ChannelMoments { count: 2, var: -1.0, ..Default::default() }]).await,
+            Error::Value { got: -1.0, .. }
+        );
+        // Nothing changes nothing.
+        layer.update_running(&Moments::empty(&context, 3).await.unwrap()).await.unwrap();
+
         refused!(layer.train_forward_accumulated(&[]).await, Error::Empty { .. });
         let nothing = zeros(&context, &[0, 3, 5]);
         refused!(layer.train_forward_accumulated(&[(&nothing).into()]).await, Error::EmptyBatch { .. });
@@ -415,7 +428,7 @@ fn what_does_not_go_together_is_refused() {
         );
         refused!(
             layer.backward_accumulated(&[(&x).into()], &[], &[]).await,
-            Error::Batches { expected: 1, got: 0, .. }
+            Error::Number { expected: 1, got: 0, .. }
         );
 
         refused!(layer.train_forward_ghost(&x, 0).await, Error::GhostSize { samples: 4 });
@@ -423,7 +436,7 @@ fn what_does_not_go_together_is_refused() {
         let flat = zeros(&context, &[3, 3]);
         refused!(layer.train_forward_ghost(&flat, 2).await, Error::SingleValue { .. });
         let ghost = GhostSaved::new(&context, &other, 2).await.unwrap();
-        refused!(layer.backward_ghost(&x, t, &ghost).await, Error::Batches { expected: 3, got: 4, .. });
+        refused!(layer.backward_ghost(&x, t, &ghost).await, Error::Number { expected: 3, got: 4, .. });
         refused!(CrossIteration::new(0), Error::Empty { .. });
         refused!(
             CrossIteration::new(2).unwrap().train_forward(&mut layer, &one).await,

@@ -1,6 +1,7 @@
 //! Batch norm over the ranks of a collective is batch norm of the concatenation.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -309,6 +310,44 @@ fn a_rank_that_fails_fails_the_others() {
     }
 }
 
+/// A rank whose others never come.
+#[derive(Default)]
+struct Alone(Mutex<Option<String>>);
+
+impl Collective for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn world_size(&self) -> usize {
+        2
+    }
+
+    async fn all_gather(&self, _: Vec<u8>) -> wgnorm::Result<Vec<Vec<u8>>> {
+        std::future::pending().await
+    }
+
+    fn fail(&self, reason: &str) {
+        self.0.lock().unwrap().get_or_insert(reason.to_owned());
+    }
+}
+
+#[test]
+fn a_call_that_is_dropped_is_told() {
+    let context = context();
+    let layer = context.block_on(BatchNorm::new(&context, 3, OPTIONS)).unwrap();
+    let alone = Alone::default();
+    let mut layer = layer.synchronised(&alone);
+    let (x, y) = (zeros(&context, &[2, 3]), zeros(&context, &[2, 3]));
+    let mut forward = context.block_on(layer.prepare_train_forward(&x, &y, None)).unwrap();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut call = Box::pin(layer.submit_forward(&mut forward));
+    assert!(call.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(*alone.0.lock().unwrap(), None);
+    drop(call);
+    assert_eq!(alone.0.lock().unwrap().as_deref(), Some("its operation was cancelled"));
+}
+
 #[test]
 fn layers_of_other_sizes_are_an_error_on_all_ranks() {
     let ranks = LocalRank::group(2, LONG).unwrap();
@@ -331,7 +370,7 @@ fn layers_of_other_sizes_are_an_error_on_all_ranks() {
 fn a_rank_that_stalls_is_not_waited_for() {
     let ranks = LocalRank::group(2, Duration::from_millis(300)).unwrap();
     let (done, wait) = std::sync::mpsc::channel();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = Mutex::new(wait);
     let results = on_threads(
         ranks,
         |_| context(),
