@@ -4,7 +4,9 @@
 //! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other.
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
 //!   [`TrainForward`]. Convenience calls prepare, record and submit.
-//! - [`Moments`] are mean and variance as a value on the GPU that can be merged.
+//! - [`Moments`] are mean and variance as a value on the GPU that can be merged, [`GradientSums`] what their backward pass needs.
+//! - Statistics over devices and processes: [`BatchNorm::synchronised`] with a [`Collective`]; over micro-batches, ghost batches, the last steps;
+//!   of a whole data set: [`Recalibration`]; without padding: [`Mask`]; corrected: [`Renorm`].
 //! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
 //! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.

@@ -71,7 +71,8 @@ impl From<MomentsRecord> for ChannelMoments {
             count: u64::from(record.count[0]) | u64::from(record.count[1]) << 32,
             shift: record.shift,
             delta: record.delta,
-            var: record.variance,
+            // Rounding may leave the variance of equal values below 0, in the last bits.
+            var: if record.variance < 0.0 { 0.0 } else { record.variance },
         }
     }
 }

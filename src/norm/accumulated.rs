@@ -78,8 +78,8 @@ impl BatchNorm {
     /// samples and in shape, and be empty.
     ///
     /// # Errors
-    /// [`Error::Empty`] for no batches, [`Error::EmptyBatch`] if all are empty, [`Error::SingleValue`], and those of
-    /// [`prepare_train_forward_from`](Self::prepare_train_forward_from).
+    /// [`Error::Empty`] for no batches, [`Error::EmptyBatch`] if all are empty, [`Error::SingleValue`], [`Error::Overlap`] also between
+    /// batches, and those of [`prepare_train_forward_from`](Self::prepare_train_forward_from).
     pub async fn prepare_train_forward_accumulated(
         &mut self,
         batches: &[MicroBatch<'_>],
@@ -115,7 +115,7 @@ impl BatchNorm {
     /// them go. Moves 5 tensors of each.
     ///
     /// # Errors
-    /// [`Error::Empty`] for no batches, [`Error::NotHere`] for dx or d_residual in `parameters`, and those of
+    /// [`Error::Empty`] for no batches, [`Error::NotHere`] for dx or d_residual in `parameters`, [`Error::Overlap`] also between batches, and those of
     /// [`prepare_gradient_sums`](Self::prepare_gradient_sums) and [`prepare_backward_from`](Self::prepare_backward_from).
     pub async fn prepare_backward_accumulated(
         &self,

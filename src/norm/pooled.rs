@@ -288,6 +288,7 @@ impl BatchNorm {
     ///
     /// # Errors
     /// Those of a write to the device.
+    #[doc(alias = "reset_running_stats")]
     pub async fn reset_running(&mut self) -> Result<()> {
         let initial = RunningValues::initial(self.parts.running.channels() as usize);
         self.set_running(&initial).await

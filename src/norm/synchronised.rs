@@ -66,6 +66,7 @@ use crate::tensor::Tensor;
 /// }
 /// # Ok::<(), wgnorm::Error>(())
 /// ```
+#[doc(alias = "convert_sync_batchnorm")]
 #[derive(Debug)]
 pub struct SyncBatchNorm<C> {
     layer: BatchNorm,

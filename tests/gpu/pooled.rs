@@ -5,7 +5,7 @@ use wgnorm::reference::{self, Statistics, WhereNan, bounds, reduce};
 use wgnorm::{
     Accumulation, Activation, BatchNorm, BatchNormOptions, ChannelGradientSums, ChannelMoments, Context,
     CrossIteration, Error, GhostSaved, GradientSums, GradientTargets, Input, Layout, MicroBatch,
-    MicroBatchGradient, Moments, RunningValues, Saved, Tensor,
+    MicroBatchGradient, Moments, PooledMoments, RunningValues, Saved, Tensor,
 };
 
 use crate::support::*;
@@ -466,5 +466,42 @@ fn saved_statistics_are_those_of_the_pool() {
         assert_eq!(got.count, 28.0);
         assert!((got.mean() - s.mean).abs() <= 1e-6 * s.var.sqrt(), "{} {}", got.mean(), s.mean);
         assert!((f64::from(got.var) / s.var - 1.0).abs() <= 2e-6, "{} {}", got.var, s.var);
+    }
+}
+
+/// Chunks of 0 to millions of values, with means that are far apart, in any order.
+#[test]
+fn chunks_of_any_size_merge_to_the_whole() {
+    let context = context();
+    let chunks: Vec<Vec<f32>> =
+        [(0, 0.0, 1.0), (1, -7e5, 0.0), (3_000_000, 1e4, 0.1), (7, 3.0, 100.0), (40_000, -1e4, 2.0)]
+            .into_iter()
+            .enumerate()
+            .map(|(i, (n, mean, std))| normal(70 + i as u64, n, mean, std))
+            .collect();
+    let all: Vec<f64> = chunks.iter().flat_map(|chunk| wide(chunk)).collect();
+    let n = all.len() as f64;
+    let mean = all.iter().sum::<f64>() / n;
+    let var = all.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    let on_gpu: Vec<Tensor> = chunks.iter().map(|chunk| upload(&context, &[chunk.len(), 1], chunk)).collect();
+    for first in 0..chunks.len() {
+        let order = (0..chunks.len()).map(|i| (first + i) % chunks.len());
+        let (merged, pooled) = context.block_on(async {
+            let mut merged = Moments::empty(&context, 1).await.unwrap();
+            let mut pooled = PooledMoments::default();
+            for i in order {
+                let moments = Moments::of(&context, &on_gpu[i]).await.unwrap();
+                merged.merge(&context, &moments).await.unwrap();
+                pooled = pooled.merge(moments.download(&context).await.unwrap()[0].into());
+            }
+            (merged.download(&context).await.unwrap()[0], pooled)
+        });
+        for (count, got_mean, got_var) in
+            [(merged.count, merged.mean(), f64::from(merged.var)), (pooled.count, pooled.mean, pooled.var)]
+        {
+            assert_eq!(count, all.len() as u64);
+            assert!((got_mean - mean).abs() <= 1e-6 * var.sqrt(), "from {first}: {got_mean} {mean}");
+            assert!((got_var / var - 1.0).abs() <= 2e-6, "from {first}: {got_var} {var}");
+        }
     }
 }
