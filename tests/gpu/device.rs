@@ -49,7 +49,7 @@ fn after_losing(context: &Context) {
 
 #[test]
 fn a_lost_device_of_the_crate_is_an_error() {
-    let context = Context::headless_blocking().unwrap();
+    let context = headless();
     after_losing(&context);
     refused!(context.block_on(context.zeros(&[3])), Error::DeviceLost { .. });
 }
@@ -61,7 +61,7 @@ fn a_lost_device_of_the_application_is_an_error() {
 
 #[test]
 fn an_upload_right_after_the_loss_is_an_error() {
-    for context in [Context::headless_blocking().unwrap(), own_context()] {
+    for context in [headless(), own_context()] {
         context.device().destroy();
         let upload = context.block_on(context.upload(&[3], &[1.0; 3]));
         assert!(upload.is_err(), "{upload:?}");
@@ -143,7 +143,7 @@ fn kernels_without_checks_give_the_same_bits() {
 #[test]
 fn threads_share_a_context() {
     // A context of its own, so that both threads compile at once.
-    let context = Context::headless_blocking().unwrap();
+    let context = headless();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let context = &context;
@@ -205,7 +205,7 @@ fn a_read_back_that_is_dropped_leaves_nothing() {
 
 #[test]
 fn a_context_shares_its_kernels_with_its_clones() {
-    let context = Context::headless_blocking().unwrap();
+    let context = headless();
     assert!(context.compiled_kernels().is_empty());
     let x = zeros(&context, &[2, 3, 4]);
     let (_, prepared): (_, Prepared) = context.block_on(Moments::prepare(&context, &x)).unwrap();

@@ -441,7 +441,7 @@ fn context_of_another_instance() -> Context {
     let instance = wgpu::Instance::new(descriptor);
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
     let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-    Context::from_wgpu(device, queue).unwrap()
+    kept(Context::from_wgpu(device, queue).unwrap())
 }
 
 #[test]

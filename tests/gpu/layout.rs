@@ -433,7 +433,7 @@ fn resnet50() -> Vec<usize> {
 fn a_network_prepared_once_and_submitted_at_once() {
     // A device of its own, so that no other test compiles for it.
     let strips = Tuning { strip: Some(2), ..Tuning::default() };
-    let context = Context::headless_blocking().unwrap().with_tuning(strips);
+    let context = headless().with_tuning(strips);
     for layout in [FIRST, LAST] {
         let inputs: Vec<_> = resnet50()
             .into_iter()

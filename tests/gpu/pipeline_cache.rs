@@ -15,7 +15,7 @@ fn scratch(test: &str) -> PathBuf {
 
 fn open(directory: &Path) -> Context {
     let options = ContextOptions { pipeline_cache: Some(directory.to_owned()), ..ContextOptions::default() };
-    pollster::block_on(Context::headless_with(&options)).unwrap()
+    kept(pollster::block_on(Context::headless_with(&options)).unwrap())
 }
 
 /// y of an inference pass.

@@ -642,7 +642,7 @@ fn half_parameters_are_those_of_their_values() {
 
 #[test]
 fn autotuning_knows_it_as_a_problem_of_its_own_and_changes_nothing() {
-    let context = Context::headless_blocking().unwrap().with_autotuning(Autotuning::Measure);
+    let context = headless().with_autotuning(Autotuning::Measure);
     let inputs = hostile(17, &[2, 6, 40, 40], Layout::ChannelsFirst);
     let mut layer = inputs.layer(&context, OPTIONS.renorm(Renorm::fixed(3.0, 5.0)));
     let got = train(&context, &inputs, &mut layer);
@@ -655,7 +655,7 @@ fn autotuning_knows_it_as_a_problem_of_its_own_and_changes_nothing() {
     assert_eq!(forward.iter().filter(|problem| problem.contains("renorm")).count(), 1, "{problems:?}");
     // What is exported can be read again.
     let text = context.export_tunings();
-    let other = Context::headless_blocking().unwrap().with_autotuning(Autotuning::Measure);
+    let other = headless().with_autotuning(Autotuning::Measure);
     assert_eq!(other.import_tunings(&text).unwrap().pinned, problems.len());
 }
 

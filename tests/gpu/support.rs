@@ -1,6 +1,6 @@
 //! The shared device, reproducible data, and operations run on poisoned buffers.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
@@ -88,7 +88,9 @@ pub fn own_device(limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
         let adapters = wgnorm::adapters().await;
         let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == name).unwrap();
         let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
-        adapter.request_device(&descriptor).await.unwrap()
+        let (device, queue) = adapter.request_device(&descriptor).await.unwrap();
+        keep(&device);
+        (device, queue)
     })
 }
 
@@ -96,6 +98,23 @@ pub fn own_device(limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
 pub fn own_context() -> Context {
     let (device, queue) = own_device(wgpu::Limits::default());
     Context::from_wgpu(device, queue).unwrap()
+}
+
+/// A context that has opened a device of its own.
+pub fn headless() -> Context {
+    kept(Context::headless_blocking().expect("the tests need an adapter"))
+}
+
+/// The same context, whose device stays until the process ends: whenever an object is named, the Vulkan loader (1.3.239) walks through
+/// a list of all devices without a lock, and a thread that destroys one takes it away from under another.
+pub fn kept(context: Context) -> Context {
+    keep(context.device());
+    context
+}
+
+fn keep(device: &wgpu::Device) {
+    static DEVICES: Mutex<Vec<wgpu::Device>> = Mutex::new(Vec::new());
+    DEVICES.lock().unwrap_or_else(PoisonError::into_inner).push(device.clone());
 }
 
 /// Uniform pseudo-random numbers in [-1, 1) (splitmix64), scaled and shifted.

@@ -14,7 +14,7 @@ const EPS: f64 = 1e-5;
 
 /// A device of the test's own: what is pinned is pinned for all contexts of a device.
 fn open(mode: Autotuning) -> Context {
-    Context::headless_blocking().unwrap().with_autotuning(mode)
+    headless().with_autotuning(mode)
 }
 
 /// The problems that a context has pinned, and whether each was measured.
