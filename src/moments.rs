@@ -10,6 +10,7 @@ use crate::gpu::slot::Slot;
 use crate::norm::Input;
 use crate::ops::reduce;
 use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk, plan_walk};
+use crate::pooled_moments::PooledMoments;
 use crate::totals::Totals;
 
 /// Moments of one channel: count, mean and biased variance.
@@ -36,7 +37,7 @@ impl ChannelMoments {
 
     /// The unbiased variance, `var·n / max(n − 1, 1)`.
     pub fn unbiased_var(&self) -> f64 {
-        f64::from(self.var) * self.count as f64 / self.count.saturating_sub(1).max(1) as f64
+        PooledMoments::from(*self).unbiased_var()
     }
 }
 

@@ -74,14 +74,14 @@ fn ranges(samples: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..samples).step_by(size).map(move |first| first..samples.min(first.saturating_add(size)))
 }
 
-/// Some samples of an input.
-struct Part {
+/// Some samples of an input, as an input.
+struct Samples {
     x: Tensor,
     residual: Option<Tensor>,
     mask: Option<Mask>,
 }
 
-impl Part {
+impl Samples {
     fn of(input: Input<'_>, range: Range<usize>) -> Result<Self> {
         let residual = input.residual.map(|residual| residual.slice_samples(range.clone())).transpose()?;
         let mask = input.mask.map(|mask| mask.slice_samples(range.clone())).transpose()?;
@@ -120,7 +120,7 @@ impl BatchNorm {
         check_whole(input, &[(Slot::Y, Some(y))])?;
         let (mut steps, mut all) = (Vec::new(), Vec::new());
         for (range, saved) in saved.ranges(input.x)? {
-            let part = Part::of(input, range.clone())?;
+            let part = Samples::of(input, range.clone())?;
             let (moments, reduce) = Moments::prepare(context, part.input()).await?;
             let y = y.slice_samples(range)?;
             steps.push(reduce);
@@ -160,7 +160,7 @@ impl BatchNorm {
             && self.parts.options.renorm.is_none();
         let (mut steps, mut sums) = (Vec::new(), Vec::new());
         for (range, saved) in saved.ranges(input.x)? {
-            let part = Part::of(input, range.clone())?;
+            let part = Samples::of(input, range.clone())?;
             let slice = |tensor: Option<&Tensor>| {
                 tensor.map(|tensor| tensor.slice_samples(range.clone())).transpose()
             };

@@ -15,6 +15,7 @@ use crate::gpu::dispatch::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::{ChannelGradientSums, GradientSums};
 use crate::moments::{ChannelMoments, Moments};
+use crate::plan::Op;
 use crate::pooled_moments::PooledMoments;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -222,7 +223,7 @@ impl<C: Collective> SyncBatchNorm<C> {
                 let of_map = GradientTargets { dx: targets.dx, ..GradientTargets::default() };
                 self.layer.prepare_backward_from(&pooled, input, dy, saved, &of_map).await?
             }
-            None => Prepared::nothing(&parts.context, crate::plan::Op::TrainBackward),
+            None => Prepared::nothing(&parts.context, Op::TrainBackward),
         };
         Ok(SyncBackward { local, reduce, pooled, map, layer: parts.id })
     }

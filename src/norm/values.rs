@@ -8,14 +8,14 @@ use crate::error::Result;
 
 /// Parameters and running statistics of a layer; 16-bit parameters widened.
 #[derive(Clone, Debug)]
-pub(crate) struct LayerValues {
+pub(crate) struct HostValues {
     pub running: RunningValues,
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
 }
 
 impl Parts {
-    pub(super) async fn download_values(&self) -> Result<LayerValues> {
+    pub(super) async fn download_values(&self) -> Result<HostValues> {
         let context = &self.context;
         let running = self.running.download(context).await?;
         let gamma = match &self.gamma {
@@ -26,7 +26,7 @@ impl Parts {
             Some(beta) => Some(context.download(beta).await?),
             None => None,
         };
-        Ok(LayerValues { running, gamma, beta })
+        Ok(HostValues { running, gamma, beta })
     }
 }
 
@@ -35,7 +35,7 @@ impl FrozenBatchNorm {
         &self.parts.context
     }
 
-    pub(crate) async fn download_values(&self) -> Result<LayerValues> {
+    pub(crate) async fn download_values(&self) -> Result<HostValues> {
         self.parts.download_values().await
     }
 }
