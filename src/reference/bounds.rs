@@ -26,7 +26,7 @@ pub const INV_STD: f64 = VAR / 2.0 + 4.0;
 /// Error of a sum in units of [`U`] times the sum of magnitudes.
 pub const SUM: f64 = 8.0;
 /// Results below the smallest normal number may be flushed to zero.
-const TINY: f64 = 1.2e-38;
+pub(super) const TINY: f64 = 1.2e-38;
 
 /// Bound of a batch mean.
 pub fn mean(s: &Statistics, eps: f64) -> f64 {

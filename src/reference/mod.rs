@@ -1,7 +1,8 @@
 //! The CPU reference in f64: obvious, slow, and what every kernel is tested against.
 //!
 //! The same three steps as the kernels: [`reduce`], [`fold`], [`map`], and [`batch`], which composes them to the
-//! operations of a layer; [`activation`] is applied in between. [`compare`] holds a result against it and [`bounds`] says how far it may be off. Inputs are f64; widen f32 data exactly with `f64::from`. Lengths must fit the view; a
+//! operations of a layer; [`activation`] is applied in between. [`family`] is every norm whose statistics are those of the tensor at hand, by its
+//! two index maps. [`compare`] holds a result against it and [`bounds`] says how far it may be off. Inputs are f64; widen f32 data exactly with `f64::from`. Lengths must fit the view; a
 //! mismatch panics, as an index out of bounds does.
 //!
 //! ```
@@ -17,6 +18,7 @@ pub mod activation;
 pub mod batch;
 pub mod bounds;
 mod compare;
+pub mod family;
 pub mod fold;
 pub mod map;
 pub mod masked;
