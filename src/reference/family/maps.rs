@@ -137,10 +137,12 @@ impl Maps {
 
     /// Panics unless there is one of `what` for each element.
     pub(super) fn expect_elements(&self, what: &str, got: usize) {
-        assert_eq!(got, self.len(), "{what} has {got} values, the maps {} elements", self.len());
+        let len = self.len();
+        assert_eq!(self.parameter_of.len(), len, "an element has a statistic or a parameter alone");
+        assert_eq!(got, len, "{what} has {got} values, the maps {len} elements");
     }
 
-    /// Panics unless there is one of `what` for each statistic.
+    /// Panics unless there is one for each statistic.
     pub(super) fn expect_statistics(&self, got: usize) {
         assert_eq!(got, self.statistics, "{got} statistics, the maps have {}", self.statistics);
     }

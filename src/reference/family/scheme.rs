@@ -67,7 +67,7 @@ impl Scheme {
         1.0 / divisor
     }
 
-    /// What Σ g·dz·x̂ counts for in dx: `−d ln(inv_std) / dx` is `pull·x̂`, in units of inv_std.
+    /// How much of Σ g·dz·x̂ is in dx: `d inv_std / dx = −pull·x̂·inv_std²`. For [`Spread::Variance`] it is 1/n.
     ///
     /// For [`Spread::Deviation`] it is `(σ + eps) / (σ·n)`, and 0 where σ is: x̂ is 0 there too. For [`Spread::Length`] it is 1, and 0
     /// where eps is divided by.

@@ -1,9 +1,15 @@
-//! By hand, by finite differences, and against each other.
+//! By hand, by finite differences, and against each other; here, what the tests share.
+
+mod accuracy;
+mod indices;
+mod mismatches;
+mod results;
 
 use super::*;
-use crate::shape::Layout;
+use crate::shape::{Channels, Layout};
 
 const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
+
 const NONE: Affine<'static> = Affine { gamma: None, beta: None };
 
 /// Values without structure.
@@ -11,7 +17,6 @@ fn values(seed: u64, len: usize) -> Vec<f64> {
     (0..len as u64).map(|i| (((i + 1) * 7919 + seed * 104_729) % 1009) as f64 / 300.0 - 1.5).collect()
 }
 
-/// Values at the places that an element's statistic, or parameter, has.
 fn assert_close(what: &str, got: &[f64], expected: &[f64]) {
     assert_eq!(got.len(), expected.len(), "{what}");
     for (g, e) in got.iter().zip(expected) {
@@ -41,7 +46,7 @@ fn all_maps() -> Vec<(String, Maps)> {
     all.iter().map(modulated).collect::<Vec<_>>().into_iter().chain(all).collect()
 }
 
-/// Every scheme; an eps that matters where gradients stay smooth.
+/// Every scheme, with an eps that matters; lengths are far above it or clamped.
 fn all_schemes() -> Vec<Scheme> {
     let mut all = Vec::new();
     for (spread, eps) in
@@ -56,40 +61,15 @@ fn all_schemes() -> Vec<Scheme> {
     all
 }
 
-/// dL/dv by central differences, for L = Σ dz·z.
-fn numeric(v: &[f64], dz: &[f64], z_of: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
-    let h = 1e-5;
-    let loss = |v: &[f64]| z_of(v).iter().zip(dz).map(|(z, dz)| z * dz).sum::<f64>();
-    (0..v.len())
-        .map(|i| {
-            let mut moved = v.to_vec();
-            moved[i] = v[i] + h;
-            let above = loss(&moved);
-            moved[i] = v[i] - h;
-            (above - loss(&moved)) / (2.0 * h)
-        })
-        .collect()
-}
-
-#[test]
-fn gradients_are_finite_differences() {
-    for (what, maps) in all_maps() {
-        let (x, dz) = (values(1, maps.len()), values(2, maps.len()));
-        let (gamma, beta) = (values(3, maps.parameters), values(4, maps.parameters));
-        for scheme in all_schemes() {
-            let what = format!("{what} {scheme:?}");
-            let z = |x: &[f64], g: &[f64], b: &[f64]| {
-                forward(x, &maps, &scheme, Affine { gamma: Some(g), beta: Some(b) }).0
-            };
-            let s = statistics(&x, &maps, &scheme);
-            let affine = Affine { gamma: Some(&gamma), beta: Some(&beta) };
-            let out = backward(&x, &dz, &maps, &scheme, &s, affine);
-            assert_close(&what, &out.dx, &numeric(&x, &dz, |x| z(x, &gamma, &beta)));
-            assert_close(&what, &out.dgamma, &numeric(&gamma, &dz, |g| z(&x, g, &beta)));
-            assert_close(&what, &out.dbeta, &numeric(&beta, &dz, |b| z(&x, &gamma, b)));
-            // Without parameters; an offset from 1 that is absent is none.
-            let out = backward(&x, &dz, &maps, &scheme, &s, NONE);
-            assert_close(&what, &out.dx, &numeric(&x, &dz, |x| forward(x, &maps, &scheme, NONE).0));
-        }
-    }
+/// Batch norm as one of the family: a statistic and a parameter per channel.
+fn batch_maps(dims: &[usize], layout: Layout) -> (Maps, Channels) {
+    let (channel, inner) = match layout {
+        Layout::ChannelsFirst => (1, dims[2] * dims[3]),
+        Layout::ChannelsLast => (3, dims[1] * dims[2]),
+    };
+    let others: Vec<usize> = (0..4).filter(|&axis| axis != channel).collect();
+    let maps = Maps::axes(dims, &others);
+    let maps = Maps { parameters: maps.statistics, parameter_of: maps.statistic_of.clone(), ..maps };
+    let (samples, channels) = (dims[0] as u64, dims[channel] as u64);
+    (maps, Channels { samples, channels, inner: inner as u64, layout })
 }
