@@ -322,6 +322,34 @@ pub enum Error {
         "forward normalized with statistics that may cover more than x (Saved::pooled): merge the gradient sums of all that they cover and use backward_from"
     )]
     Pooled,
+    /// Axes over which no statistics can be taken.
+    #[error("statistics over the axes {axes:?} of {shape}: {why}")]
+    Axes {
+        /// The axes that were asked for.
+        axes: Vec<usize>,
+        /// The shape of x.
+        shape: Shape,
+        /// What is wrong, and what to do.
+        why: &'static str,
+    },
+    /// Something that goes with other layers than this one.
+    #[error("{layer} takes no {what}: {why}")]
+    Unsupported {
+        /// The layer.
+        layer: &'static str,
+        /// What it was given.
+        what: &'static str,
+        /// What to do instead.
+        why: &'static str,
+    },
+    /// Groups that the channels cannot be divided into.
+    #[error("{channels} channels cannot be divided into {groups} groups of the same size")]
+    Groups {
+        /// Channels.
+        channels: u64,
+        /// Groups that were asked for.
+        groups: u64,
+    },
     /// Another number of something than goes with the rest.
     #[error("{what}: expected {expected}, got {got}")]
     Number {

@@ -39,6 +39,7 @@ mod diagnostics;
 mod drift;
 mod dtype;
 mod error;
+mod family;
 #[cfg(not(target_family = "wasm"))]
 mod file;
 mod gpu;
@@ -69,6 +70,10 @@ pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, 
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use family::{
+    Epsilon, GroupNorm, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm,
+    SavedSlices, ScaleNorm, SliceStatistics, WeightNorm, WeightStandardization,
+};
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use gpu::disk_cache::PipelineCacheState;
 pub use gpu::dispatch::Prepared;
@@ -77,7 +82,7 @@ pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
-    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Momentum,
+    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum,
     Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
     SyncBatchNorm, SyncTrainForward, TrainForward,
 };

@@ -2,23 +2,13 @@
 //
 // `fold_partials` is the prologue of every map that follows a reduction, or a dispatch of its own (fold/total.wgsl).
 //
-//   total of slice = partials[slice] ⊕ partials[slices + slice] ⊕ …,  params.partials of them
+//   total of slice = partial_of(0) ⊕ partial_of(1) ⊕ …,  params.partials of them
 //
-// Bindings: partials: [params.partials × slices]. Every member of a team holds the result.
-
-@group(0) @binding(9) var<storage, read> partials: array<Record>;
+// Which these are says fold/partial_of_slice.wgsl or fold/partial_of_group.wgsl. Every member of a team holds the result.
 
 // Partial results that are merged before the result is merged further: rounding errors grow with the number of merges in
 // a row.
 const GROUP_PARTIALS: u32 = 16u;
-
-fn partial_of(tile: Tile, i: u32) -> Partial {
-    var partial = identity();
-    for (var k = 0u; k < STATS; k += 1u) {
-        partial = with_record(partial, k, partials[i * params.slices + slice_of(tile, k)]);
-    }
-    return partial;
-}
 
 fn fold_partials(tile: Tile, zero: u32) -> Partial {
     let partials_of_slice = deciding(zero, params.partials);

@@ -6,7 +6,7 @@
 @group(0) @binding(13) var<storage, read> saved: array<StatisticsRecord>;
 
 fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
-    var s = Statistics(Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0));
+    var s = Statistics(Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), Stat(0.0), StatU(0u));
     for (var k = 0u; k < STATS; k += 1u) {
         let record = saved[slice_of(tile, k)];
         s = Statistics(
@@ -16,6 +16,7 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
             with_component(s.gamma, k, record.gamma),
             with_component(s.beta, k, record.beta),
             with_component(s.count, k, record.count),
+            StatU(0u),
         );
     }
     return s;

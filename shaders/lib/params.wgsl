@@ -49,6 +49,9 @@ struct Params {
     y_offset: u32,
     dx_offset: u32,
     d_residual_offset: u32,
+    addend_offset: u32,
+    sum_offset: u32,
+    d_sum_offset: u32,
     gamma_offset: u32,
     beta_offset: u32,
     dgamma_offset: u32,
@@ -60,12 +63,18 @@ struct Params {
     y_row_skip: u32,
     dx_row_skip: u32,
     d_residual_row_skip: u32,
+    addend_row_skip: u32,
+    sum_row_skip: u32,
+    d_sum_row_skip: u32,
     x_sample_skip: u32,
     dy_sample_skip: u32,
     residual_sample_skip: u32,
     y_sample_skip: u32,
     dx_sample_skip: u32,
     d_residual_sample_skip: u32,
+    addend_sample_skip: u32,
+    sum_sample_skip: u32,
+    d_sum_sample_skip: u32,
 
     eps: f32,
     // Weights of the old and the new value in the running statistics (exponential average).
@@ -91,6 +100,26 @@ struct Params {
     r_end: u32,
     d_begin: u32,
     d_end: u32,
+
+    // Where partial results of a slice are: see fold/partial_of_slice.wgsl.
+    record_slices: u32,
+    record_matrix: u32,
+    // Splits of a sample, where each is a matrix of its own (columns).
+    matrix_splits: u32,
+    // The window's first row among all (columns).
+    window_row: u32,
+    // Of norms whose slices are not channels: slices that share a statistic, values that it covers, and where the parameters of a
+    // slice are (affine/parameters.wgsl).
+    merged: u32,
+    count: f32,
+    parameter_slices: u32,
+    parameter_rows: u32,
+    parameter_step: u32,
+    gamma_step: u32,
+    beta_step: u32,
+    gamma_base: f32,
+    // The window's first value of its run, where a window has part of one (affine/of_place.wgsl).
+    first_place: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -104,6 +133,9 @@ const FLAG_ACCUMULATE: u32 = 128u; // add to dgamma and dbeta instead of writing
 const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for the backward pass
 const FLAG_RECOVER: u32 = 512u;    // y is written over x: the backward pass recovers x̂ from y
 const FLAG_MASKED: u32 = 1024u;    // values are masked: moments may be those of nothing, though they were computed
+const FLAG_UNCENTRED: u32 = 2048u; // the mean is not subtracted
+const FLAG_DEVIATION: u32 = 4096u; // eps is added to the standard deviation
+const FLAG_LENGTH: u32 = 8192u;    // divided by the length, of at least eps, instead of the root of the mean square
 
 // Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
 // merges what a team has found; a workgroup of many small teams serves many small slices.

@@ -12,6 +12,8 @@ struct Statistics {
     beta: Stat,
     // Values that mean and variance are taken over, of x alone or of more; where statistics are frozen, of no meaning.
     count: Stat,
+    // Where gamma and beta vary within the slice (affine/of_place.wgsl): the first of its parameters.
+    first_parameter: StatU,
 }
 
 // Statistics of one slice in memory, as forward saves them. Rust twin: `norm::saved::SavedRecord`.

@@ -1,4 +1,5 @@
-// dx through batch statistics (lib/dx.wgsl). The prologue folds the sums and writes dgamma and dbeta (fold/gradients.wgsl).
+// dx through the statistics of slices (lib/dx.wgsl, lib/dx_weighted.wgsl). The prologue folds the sums and writes dgamma and dbeta
+// (fold/gradients.wgsl), or reads the means of slices (fold/means_of_slice.wgsl).
 //
 // Grid: walk/. Bindings: x, dy, residual, dx: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
 // Features: none, or those of lib/tree_subgroups.wgsl.
@@ -20,7 +21,7 @@ fn map_backward(
     var mean: array<GradientSums, STRANDS>;
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
         s[strand] = slice_statistics(strand_tile(tile, strand), zero);
-        mean[strand] = means_of(fold_gradients_of(strand_tile(tile, strand), zero), s[strand]);
+        mean[strand] = slice_means(strand_tile(tile, strand), zero, s[strand]);
     }
     var at = cursor_first(tile);
     while (at.index < tile.end) {

@@ -6,7 +6,7 @@ fn dx_of(at: Cursor, dz: Word, s: Statistics) -> Word {
     return kept(at, dz * spread(at, s.gamma * s.inv_std));
 }
 
-fn emit_dx(at: Cursor, dz: Word, s: Statistics) {
+fn emit_dx(at: Cursor, x: Word, dz: Word, s: Statistics) {
     store_dx(at, dx_of(at, dz, s));
 }
 

@@ -21,9 +21,10 @@ fn map_frozen(
         for (var j = 0u; j < STRIP; j += 1u) {
             if (stores(here)) {
                 let strand = strand_of(j);
-                let dz = dz_of(here, operand_at(here), s[strand]);
+                let x = operand_at(here);
+                let dz = dz_of(here, x, s[strand]);
                 emit_d_residual(here, dz);
-                emit_dx(here, dz, s[strand]);
+                emit_dx(here, x, dz, s[strand]);
             }
             here = strip_next(at, here, j);
         }

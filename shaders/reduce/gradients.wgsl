@@ -3,10 +3,11 @@
 //   partials[split·records + record] = (Σ dz, Σ dz·x̂) over the tile,        dz = dy·act'(z)
 //
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
-// `emit_dx` does with each word is decided by the included file (map/frozen.wgsl or map/no_dx.wgsl), and so is what
+// `emit_dx` does with each word is decided by the included file (map/frozen.wgsl, map/dx_of_row.wgsl or map/no_dx.wgsl), and so is what
 // `emit_d_residual` does (map/d_residual.wgsl or map/no_d_residual.wgsl), dz (lib/dz_of_activation.wgsl or
-// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl or lib/from_y.wgsl), and where the statistics come from (fold/saved.wgsl or
-// fold/running.wgsl).
+// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl or lib/from_y.wgsl), and where the statistics come from (a file of fold/ that defines
+// `slice_statistics`). Where gamma varies within the slice, the sums are of gamma·dz (`summand`, affine/); where statistics vary within it,
+// `statistics_at` has those of a word (lib/statistics_of_row.wgsl).
 //
 // Grid: walk/. Bindings: x, dy, residual: tensor/; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1.
@@ -45,15 +46,16 @@ fn reduce_gradients(
             var here = at;
             for (var j = 0u; j < STRIP; j += 1u) {
                 let strand = strand_of(j);
+                let t = statistics_at(here, s[strand]);
                 let x = x_at(here);
-                let dz = dz_of(here, x, s[strand]);
-                let counted = within(here, dz);
-                let xhat = within(here, xhat_of(here, x, s[strand]));
+                let dz = dz_of(here, x, t);
+                let counted = within(here, summand(here, dz, t));
+                let xhat = within(here, xhat_of(here, x, t));
                 sum_dz[strand] += counted;
                 sum_dz_xhat[strand] = fma(counted, xhat, sum_dz_xhat[strand]);
                 if (stores(here)) {
                     emit_d_residual(here, dz);
-                    emit_dx(here, dz, s[strand]);
+                    emit_dx(here, x, dz, t);
                 }
                 here = strip_next(at, here, j);
             }

@@ -2,6 +2,8 @@
 //
 //   partials[split·records + record] = Moments of the tile's values
 //
+// What is reduced is x, or a sum that is written on the way (lib/emit_sum.wgsl).
+//
 // Grid: walk/. Bindings: x: tensor/input.wgsl; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1 to 64
 // values (see SCALE in lib/accumulate.wgsl). Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team holds and writes
@@ -44,9 +46,9 @@ fn first_guess(start: Cursor, words: u32, strand: u32) -> Guess {
         next = cursor_next(next);
     }
     let third = strand_cursor(next, strand);
-    let word_a = x_at(first);
-    let word_b = x_at(second);
-    let word_c = x_at(third);
+    let word_a = value_at(first);
+    let word_b = value_at(second);
+    let word_c = value_at(third);
     // Where a word holds none, a value of its neighbour: there and back, so that one is enough. Of three steps in a row one
     // does: with each step the place of a run within its words moves by the same amount, and so comes back after four.
     let last = sampled(third, word_c, Stat(0.0));
@@ -66,7 +68,7 @@ fn first_counted(start: Cursor, tile: Tile, strand: u32) -> Stat {
     var at = start;
     while ((at.index < tile.end) & any(seen == StatU(0u))) {
         let here = strand_cursor(at, strand);
-        found = select(found, sampled(here, x_at(here), found), seen == StatU(0u));
+        found = select(found, sampled(here, value_at(here), found), seen == StatU(0u));
         seen += values_in(counts(here));
         at = cursor_next(at);
     }
@@ -127,7 +129,7 @@ fn reduce_moments(
                 for (var j = 0u; j < STRIP; j += 1u) {
                     let strand = strand_of(j);
                     let scaled_shift = spread(here, -shift[strand] * SCALE);
-                    let e = within(here, fma(x_at(here), Word(SCALE), scaled_shift));
+                    let e = within(here, fma(taken_at(here), Word(SCALE), scaled_shift));
                     sum[strand] += e;
                     squares[strand] = fma(e, e, squares[strand]);
                     if (EDGES || MASKED) {
@@ -156,6 +158,7 @@ fn reduce_moments(
     }
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
         let column = strand_tile(tile, strand);
+        emit_sum_edges(column);
         let merged = team_merge(column, mine[strand]);
         for (var k = 0u; k < STATS; k += 1u) {
             if (owns(column, k)) {

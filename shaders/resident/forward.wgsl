@@ -31,7 +31,7 @@ fn resident_forward(
     var at = first;
     for (var i = 0u; i < HELD; i += 1u) {
         if (at.index < tile.end) {
-            held[i] = x_at(at);
+            held[i] = taken_at(at);
             words += 1u;
             if (EDGES) {
                 counted += values_in(inside(at));
@@ -73,11 +73,12 @@ fn resident_forward(
         }
         at = cursor_next(at);
     }
+    emit_sum_edges(tile);
     if (EDGES) {
         for (var edge = 0u; edge < 2u; edge += 1u) {
             let part = cursor_of_edge(tile, edge);
             if (part.index < tile.end) {
-                store_part_y(part, activate(z_of(part, x_at(part), s)));
+                store_part_y(part, activate(z_of(part, value_at(part), s)));
             }
         }
     }

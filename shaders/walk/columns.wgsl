@@ -18,6 +18,7 @@
 //   tile_words          rows of one split
 //   inner               rows of a sample
 //   step_stride         words that TEAM_SIZE rows have
+//   matrix_splits       splits of a sample, where each is a matrix of its own; else more than there are
 //
 // Grid: splits × blocks workgroups, row-major, folded to two dimensions where it exceeds one.
 // Invocations past the last column have an empty range and `live = false`. A strip may reach past the end
@@ -72,8 +73,9 @@ fn record_of(tile: Tile, k: u32) -> u32 {
     return select(place - params.phase, place + params.records - params.phase, place < params.phase);
 }
 
+// Where every sample is a matrix of its own, so are its slices: tiles do not reach over the end of a sample.
 fn slice_of(tile: Tile, k: u32) -> u32 {
-    return record_of(tile, k) % params.slices;
+    return record_of(tile, k) % params.slices + tile.split / params.matrix_splits * params.slices;
 }
 
 // Whether the sums of a component are this team's result.

@@ -5,6 +5,10 @@ fn spread(at: Cursor, stat: Stat) -> Word {
     return stat;
 }
 
+fn spread_u(at: Cursor, stat: StatU) -> WordU {
+    return stat;
+}
+
 fn gathered(word: Word) -> Stat {
     return word;
 }

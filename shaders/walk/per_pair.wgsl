@@ -6,6 +6,10 @@ fn spread(at: Cursor, stat: Stat) -> Word {
     return select(Word(stat.x), Word(stat.y), past_run(at));
 }
 
+fn spread_u(at: Cursor, stat: StatU) -> WordU {
+    return select(WordU(stat.x), WordU(stat.y), past_run(at));
+}
+
 fn gathered(word: Word) -> Stat {
     return Stat(word_sum(word), 0.0);
 }

@@ -4,6 +4,10 @@ fn spread(at: Cursor, stat: Stat) -> Word {
     return Word(stat);
 }
 
+fn spread_u(at: Cursor, stat: StatU) -> WordU {
+    return WordU(stat);
+}
+
 fn gathered(word: Word) -> Stat {
     return word_sum(word);
 }

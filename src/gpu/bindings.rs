@@ -98,11 +98,22 @@ fn overlap(
     }
 }
 
+/// What may be written over what.
+const IN_PLACE: [[Slot; 2]; 6] = [
+    [Slot::X, Slot::Y],
+    [Slot::Dy, Slot::Dx],
+    [Slot::X, Slot::Sum],
+    [Slot::Addend, Slot::Sum],
+    // Where a sum is a map of its own.
+    [Slot::Addend, Slot::Y],
+    [Slot::DSum, Slot::Dx],
+];
+
 /// Whether one is written over the other.
 fn is_in_place((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> bool {
     let pair = [slot_a, slot_b];
     let can =
-        [[Slot::X, Slot::Y], [Slot::Dy, Slot::Dx]].iter().any(|of| of.iter().all(|slot| pair.contains(slot)));
+        IN_PLACE.iter().any(|of| of.iter().all(|slot| pair.contains(slot)));
     can && a.is_same_place(b)
 }
 

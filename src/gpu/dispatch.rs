@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bindings::{Bound, check_overlap, check_sharing, read_through};
-use super::params::{Common, Params, flag};
+use super::params::{Common, Params, Records, flag};
 use super::pipelines::Pipeline;
 use super::probe;
 use super::shader::{Kernel, Pointwise, Variant, WALKED_INPUTS};
@@ -63,6 +63,18 @@ impl Prepared {
             all.steps.extend(operation.steps);
         }
         all
+    }
+
+    /// This operation after another, as one, with the plan of this.
+    pub(crate) fn after(self, before: Prepared) -> Self {
+        let mut steps = before.steps;
+        steps.extend(self.steps);
+        Self {
+            traffic: before.traffic.plus(self.traffic),
+            workspace_bytes: before.workspace_bytes + self.workspace_bytes,
+            steps,
+            ..self
+        }
     }
 
     /// The same, of an operation whose tensors are values per channel: they are not counted.
@@ -144,6 +156,16 @@ struct Dispatch {
     plan: Plan,
     /// Reads the tensor of the second slot through the first.
     instead: Option<(Slot, Slot)>,
+    /// Partial results lie elsewhere than the plan of the operation has them.
+    records: Option<Records>,
+    /// Buffers of this dispatch alone.
+    buffers: Vec<(Slot, wgpu::Buffer)>,
+}
+
+impl Dispatch {
+    fn new(kernel: Kernel, pointwise: Pointwise, plan: Plan) -> Self {
+        Self { kernel, pointwise, plan, instead: None, records: None, buffers: Vec::new() }
+    }
 }
 
 impl<'c> Build<'c> {
@@ -216,13 +238,25 @@ impl<'c> Build<'c> {
 
     /// As [`dispatch`](Self::dispatch), for a kernel that does something else to each element.
     pub fn dispatch_with(&mut self, kernel: Kernel, pointwise: Pointwise, instead: Option<(Slot, Slot)>) {
-        let plan = self.plan.clone();
-        self.dispatches.push(Dispatch { kernel, pointwise, plan, instead });
+        let dispatch = Dispatch::new(kernel, pointwise, self.plan.clone());
+        self.dispatches.push(Dispatch { instead, ..dispatch });
     }
 
     /// Adds a dispatch over a plan of its own.
     pub fn dispatch_over(&mut self, kernel: Kernel, plan: Plan) {
-        self.dispatches.push(Dispatch { kernel, pointwise: self.pointwise, plan, instead: None });
+        self.dispatches.push(Dispatch::new(kernel, self.pointwise, plan));
+    }
+
+    /// Adds a fold over a plan of its own, of partial results that lie as `records` says, with buffers that other dispatches do not see.
+    pub fn dispatch_fold(
+        &mut self,
+        kernel: Kernel,
+        plan: Plan,
+        records: Records,
+        buffers: Vec<(Slot, wgpu::Buffer)>,
+    ) {
+        let dispatch = Dispatch::new(kernel, self.pointwise, plan);
+        self.dispatches.push(Dispatch { records: Some(records), buffers, ..dispatch });
     }
 
     /// Compiles, allocates and binds.
@@ -291,14 +325,14 @@ impl<'c> Build<'c> {
 
     /// What a dispatch binds in each window. Where a tensor lies in several buffers, windows may differ in the variant.
     async fn bind(&self, dispatch: &Dispatch) -> Result<Vec<BoundWindow>> {
-        let Dispatch { kernel, pointwise, plan, instead } = dispatch;
+        let Dispatch { kernel, pointwise, plan, instead, records, buffers } = dispatch;
         let alignment = self.context.capabilities().storage_alignment;
         let parameters = self.values.iter().find(|(slot, _)| kernel.parameters().contains(slot));
         let plain = Variant {
             kernel: *kernel,
             pointwise: *pointwise,
             dtype: plan.dtype,
-            through: [None; 3],
+            through: [None; WALKED_INPUTS.len()],
             parameters: parameters.map_or(DType::F32, |(_, tensor)| tensor.dtype()),
             packed_f16: false,
             walk: plan.walk,
@@ -330,6 +364,9 @@ impl<'c> Build<'c> {
         for window in &plan.windows {
             let mut variant = Variant { packed_f16, ..plain };
             let mut params = Params::new(plan, window, &self.params);
+            if let Some(records) = records {
+                params.set_records(*records);
+            }
             let mut bound = self.bind_walked(&walked, window, &mut variant, &mut params)?;
             if let Some((mask, view)) = &self.mask {
                 (params.mask_first, params.mask_lead) = mask.place(*view, window.elements.start);
@@ -343,8 +380,10 @@ impl<'c> Build<'c> {
                 params.set_offset(*slot, ((begin - range.begin()) / size) as u32);
                 bound.push((*slot, range));
             }
-            for (slot, buffer) in self.owned.iter().filter(|(slot, _)| slots.contains(slot)) {
-                bound.push((*slot, Bound::whole(buffer)));
+            for (slot, buffer) in buffers.iter().chain(&self.owned).filter(|(slot, _)| slots.contains(slot)) {
+                if bound.iter().all(|(bound, _)| bound != slot) {
+                    bound.push((*slot, Bound::whole(buffer)));
+                }
             }
             for (slot, range) in &bound {
                 check_binding(slot.name(), range.bytes(), self.context.capabilities())?;

@@ -39,6 +39,9 @@ pub(crate) struct Params {
     pub y_offset: u32,
     pub dx_offset: u32,
     pub d_residual_offset: u32,
+    pub addend_offset: u32,
+    pub sum_offset: u32,
+    pub d_sum_offset: u32,
     pub gamma_offset: u32,
     pub beta_offset: u32,
     pub dgamma_offset: u32,
@@ -49,12 +52,18 @@ pub(crate) struct Params {
     pub y_row_skip: u32,
     pub dx_row_skip: u32,
     pub d_residual_row_skip: u32,
+    pub addend_row_skip: u32,
+    pub sum_row_skip: u32,
+    pub d_sum_row_skip: u32,
     pub x_sample_skip: u32,
     pub dy_sample_skip: u32,
     pub residual_sample_skip: u32,
     pub y_sample_skip: u32,
     pub dx_sample_skip: u32,
     pub d_residual_sample_skip: u32,
+    pub addend_sample_skip: u32,
+    pub sum_sample_skip: u32,
+    pub d_sum_sample_skip: u32,
     pub eps: f32,
     pub old_weight: f32,
     pub new_weight: f32,
@@ -71,6 +80,19 @@ pub(crate) struct Params {
     pub r_end: u32,
     pub d_begin: u32,
     pub d_end: u32,
+    pub record_slices: u32,
+    pub record_matrix: u32,
+    pub matrix_splits: u32,
+    pub window_row: u32,
+    pub merged: u32,
+    pub count: f32,
+    pub parameter_slices: u32,
+    pub parameter_rows: u32,
+    pub parameter_step: u32,
+    pub gamma_step: u32,
+    pub beta_step: u32,
+    pub gamma_base: f32,
+    pub first_place: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -86,6 +108,9 @@ pub(crate) mod flag {
     pub const SAVE: u32 = 256;
     pub const RECOVER: u32 = 512;
     pub const MASKED: u32 = 1024;
+    pub const UNCENTRED: u32 = 2048;
+    pub const DEVIATION: u32 = 4096;
+    pub const LENGTH: u32 = 8192;
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
@@ -104,6 +129,26 @@ pub(crate) struct Common {
     pub r_end: u32,
     pub d_begin: u32,
     pub d_end: u32,
+    pub merged: u32,
+    pub count: f32,
+    pub parameter_slices: u32,
+    pub parameter_rows: u32,
+    pub parameter_step: u32,
+    pub gamma_step: u32,
+    pub beta_step: u32,
+    pub gamma_base: f32,
+    /// Values of a run, each with parameters of its own.
+    pub places: u64,
+}
+
+/// Where a fold finds the partial results of a slice, if that is not as the plan of the operation says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Records {
+    /// Partial results of a slice, or of all slices that share a statistic.
+    pub partials: u32,
+    /// Slices of a matrix, and the records that a matrix has.
+    pub slices: u32,
+    pub matrix: u32,
 }
 
 impl Params {
@@ -155,9 +200,30 @@ impl Params {
             r_end: common.r_end,
             d_begin: common.d_begin,
             d_end: common.d_end,
+            record_slices: plan.slices,
+            record_matrix: 0,
+            matrix_splits: plan.matrix_splits,
+            window_row: match plan.walk {
+                WalkKind::Segments => 0,
+                WalkKind::Columns => (window.elements.start / u64::from(plan.slices)) as u32,
+            },
+            merged: common.merged,
+            count: common.count,
+            parameter_slices: common.parameter_slices,
+            parameter_rows: common.parameter_rows,
+            parameter_step: common.parameter_step,
+            gamma_step: common.gamma_step,
+            beta_step: common.beta_step,
+            gamma_base: common.gamma_base,
+            first_place: (window.elements.start % common.places.max(1)) as u32,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
+    }
+
+    /// Lets a fold find partial results elsewhere.
+    pub fn set_records(&mut self, records: Records) {
+        (self.partials, self.record_slices, self.record_matrix) = (records.partials, records.slices, records.matrix);
     }
 
     /// The offset of a tensor, in words where it is walked, else in values.
@@ -169,6 +235,9 @@ impl Params {
             Slot::Y => &mut self.y_offset,
             Slot::Dx => &mut self.dx_offset,
             Slot::DResidual => &mut self.d_residual_offset,
+            Slot::Addend => &mut self.addend_offset,
+            Slot::Sum => &mut self.sum_offset,
+            Slot::DSum => &mut self.d_sum_offset,
             Slot::Gamma => &mut self.gamma_offset,
             Slot::Beta => &mut self.beta_offset,
             Slot::Dgamma => &mut self.dgamma_offset,
@@ -187,6 +256,9 @@ impl Params {
             Slot::Y => (&mut self.y_row_skip, &mut self.y_sample_skip),
             Slot::Dx => (&mut self.dx_row_skip, &mut self.dx_sample_skip),
             Slot::DResidual => (&mut self.d_residual_row_skip, &mut self.d_residual_sample_skip),
+            Slot::Addend => (&mut self.addend_row_skip, &mut self.addend_sample_skip),
+            Slot::Sum => (&mut self.sum_row_skip, &mut self.sum_sample_skip),
+            Slot::DSum => (&mut self.d_sum_row_skip, &mut self.d_sum_sample_skip),
             _ => unreachable!("{slot:?} is not walked"),
         };
         (*row_skip, *sample_skip) = (row, sample);
@@ -206,11 +278,12 @@ mod tests {
         offsets! {
             slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
             step_stride step_runs inner elements phase before last_word window_slices first_slice first_split first_row
-            partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset gamma_offset beta_offset
+            partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset addend_offset sum_offset d_sum_offset gamma_offset beta_offset
             dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
-            d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
-            d_residual_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
-            r_max d_max r_begin r_end d_begin d_end
+            d_residual_row_skip addend_row_skip sum_row_skip d_sum_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
+            d_residual_sample_skip addend_sample_skip sum_sample_skip d_sum_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
+            r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
+            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place
         }
     }
 
@@ -237,6 +310,9 @@ mod tests {
             ("FLAG_SAVE", flag::SAVE),
             ("FLAG_RECOVER", flag::RECOVER),
             ("FLAG_MASKED", flag::MASKED),
+            ("FLAG_UNCENTRED", flag::UNCENTRED),
+            ("FLAG_DEVIATION", flag::DEVIATION),
+            ("FLAG_LENGTH", flag::LENGTH),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

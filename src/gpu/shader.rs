@@ -62,6 +62,8 @@ sources! {
     TENSOR_OUTPUT_HALF = "tensor/output_half.wgsl";
     PARAMETER_F32 = "tensor/parameter_f32.wgsl";
     PARAMETER_HALF = "tensor/parameter_half.wgsl";
+    PARAMETER_WORD_X1 = "tensor/parameter_word_x1.wgsl";
+    PARAMETER_WORD_X4 = "tensor/parameter_word_x4.wgsl";
     PARAMETER_GRADIENT_F32 = "tensor/parameter_gradient_f32.wgsl";
     PARAMETER_GRADIENT_HALF = "tensor/parameter_gradient_half.wgsl";
     ACTIVATION_NONE = "activation/none.wgsl";
@@ -89,10 +91,38 @@ sources! {
     MOMENTS_SHUFFLED = "lib/moments_shuffled.wgsl";
     GRADIENT_SUMS_SHUFFLED = "lib/gradient_sums_shuffled.wgsl";
     DX = "lib/dx.wgsl";
+    DX_WEIGHTED = "lib/dx_weighted.wgsl";
+    VALUE_OF_X = "lib/value_of_x.wgsl";
+    VALUE_OF_SUM = "lib/value_of_sum.wgsl";
+    EMIT_SUM = "lib/emit_sum.wgsl";
+    NO_SUM = "lib/no_sum.wgsl";
+    D_SUM = "lib/d_sum.wgsl";
+    NO_D_SUM = "lib/no_d_sum.wgsl";
     STATISTICS = "lib/statistics.wgsl";
+    STATISTICS_OF_SLICE = "lib/statistics_of_slice.wgsl";
+    STATISTICS_OF_ROW = "lib/statistics_of_row.wgsl";
+    SLICE_RECORD = "lib/slice_record.wgsl";
+    MEANS_RECORD = "lib/means_record.wgsl";
+    AFFINE_OF_SLICE = "affine/of_slice.wgsl";
+    AFFINE_OF_PLACE = "affine/of_place.wgsl";
+    AFFINE_PARAMETER_OF = "affine/parameter_of.wgsl";
+    AFFINE_PARAMETERS = "affine/parameters.wgsl";
     REDUCE_MOMENTS = "reduce/moments.wgsl";
     REDUCE_GRADIENTS = "reduce/gradients.wgsl";
     FOLD_PARTIALS = "fold/partials.wgsl";
+    FOLD_PARTIAL_OF_SLICE = "fold/partial_of_slice.wgsl";
+    FOLD_PARTIAL_OF_GROUP = "fold/partial_of_group.wgsl";
+    FOLD_TIMES_ONE = "fold/times_one.wgsl";
+    FOLD_TIMES_GAMMA = "fold/times_gamma.wgsl";
+    FOLD_SLICES = "fold/slices.wgsl";
+    FOLD_STATISTICS_ALONE = "fold/statistics_alone.wgsl";
+    FOLD_RECORDED = "fold/recorded.wgsl";
+    FOLD_RECORDED_OF_SLICE = "fold/recorded_of_slice.wgsl";
+    FOLD_MEANS = "fold/means.wgsl";
+    FOLD_MEANS_OF_SLICE = "fold/means_of_slice.wgsl";
+    FOLD_MEANS_OF_SUMS = "fold/means_of_sums.wgsl";
+    FOLD_MEANS_OF_GRADIENTS = "fold/means_of_gradients.wgsl";
+    FOLD_MEANS_ALONE = "fold/means_alone.wgsl";
     FOLD_TOTAL = "fold/total.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
@@ -113,6 +143,7 @@ sources! {
     MAP_BACKWARD = "map/backward.wgsl";
     MAP_FROZEN = "map/frozen.wgsl";
     MAP_FROZEN_ONLY = "map/frozen_only.wgsl";
+    MAP_DX_OF_ROW = "map/dx_of_row.wgsl";
     MAP_NO_DX = "map/no_dx.wgsl";
     MAP_D_RESIDUAL = "map/d_residual.wgsl";
     MAP_NO_D_RESIDUAL = "map/no_d_residual.wgsl";
@@ -132,6 +163,16 @@ pub(crate) enum StatisticsFrom {
     Saved,
     /// Running statistics (fold/running.wgsl).
     Running,
+    /// Partial moments of slices that are not channels (fold/slices.wgsl).
+    Slices,
+    /// Records of slices that are not channels (fold/recorded_of_slice.wgsl).
+    Recorded,
+    /// As `Recorded`, by the row of a walk along columns (lib/statistics_of_row.wgsl).
+    RecordedOfRow,
+    /// Records with the means that dx subtracts (fold/means_of_slice.wgsl).
+    Means,
+    /// As `Means`, by the row of a walk along columns.
+    MeansOfRow,
 }
 
 impl StatisticsFrom {
@@ -140,7 +181,22 @@ impl StatisticsFrom {
             StatisticsFrom::Batch => "batch",
             StatisticsFrom::Saved => "saved",
             StatisticsFrom::Running => "running",
+            StatisticsFrom::Slices => "slices",
+            StatisticsFrom::Recorded => "recorded",
+            StatisticsFrom::RecordedOfRow => "recorded of row",
+            StatisticsFrom::Means => "means",
+            StatisticsFrom::MeansOfRow => "means of row",
         }
+    }
+
+    /// Whether slices are channels: one statistic and one pair of parameters each.
+    const fn of_channels(self) -> bool {
+        matches!(self, StatisticsFrom::Batch | StatisticsFrom::Saved | StatisticsFrom::Running)
+    }
+
+    /// Whether the statistics are those of the rows of a walk along columns.
+    const fn of_rows(self) -> bool {
+        matches!(self, StatisticsFrom::RecordedOfRow | StatisticsFrom::MeansOfRow)
     }
 
     fn sources(self) -> &'static [&'static Source] {
@@ -149,6 +205,7 @@ impl StatisticsFrom {
                 &MOMENTS,
                 &TREE,
                 &FOLD_PARTIALS,
+                &FOLD_PARTIAL_OF_SLICE,
                 &STATISTICS,
                 &FOLD_NO_RENORM,
                 &FOLD_BATCH,
@@ -156,6 +213,52 @@ impl StatisticsFrom {
             ],
             StatisticsFrom::Saved => &[&STATISTICS, &FOLD_SAVED],
             StatisticsFrom::Running => &[&STATISTICS, &FOLD_RUNNING],
+            StatisticsFrom::Slices => &[
+                &MOMENTS,
+                &TREE,
+                &FOLD_PARTIALS,
+                &FOLD_PARTIAL_OF_SLICE,
+                &STATISTICS,
+                &SLICE_RECORD,
+                &AFFINE_PARAMETER_OF,
+                &AFFINE_PARAMETERS,
+                &FOLD_SLICES,
+                &FOLD_BATCH_OF_PARTIALS,
+            ],
+            StatisticsFrom::Recorded => &[
+                &STATISTICS,
+                &SLICE_RECORD,
+                &AFFINE_PARAMETER_OF,
+                &AFFINE_PARAMETERS,
+                &FOLD_RECORDED,
+                &FOLD_RECORDED_OF_SLICE,
+            ],
+            StatisticsFrom::RecordedOfRow => &[
+                &STATISTICS,
+                &SLICE_RECORD,
+                &AFFINE_PARAMETER_OF,
+                &AFFINE_PARAMETERS,
+                &FOLD_RECORDED,
+                &STATISTICS_OF_ROW,
+            ],
+            StatisticsFrom::Means => &[
+                &STATISTICS,
+                &SLICE_RECORD,
+                &MEANS_RECORD,
+                &AFFINE_PARAMETER_OF,
+                &AFFINE_PARAMETERS,
+                &FOLD_MEANS,
+                &FOLD_MEANS_OF_SLICE,
+            ],
+            StatisticsFrom::MeansOfRow => &[
+                &STATISTICS,
+                &SLICE_RECORD,
+                &MEANS_RECORD,
+                &AFFINE_PARAMETER_OF,
+                &AFFINE_PARAMETERS,
+                &FOLD_MEANS,
+                &STATISTICS_OF_ROW,
+            ],
         }
     }
 
@@ -166,6 +269,11 @@ impl StatisticsFrom {
             }
             StatisticsFrom::Saved => &[Slot::Saved],
             StatisticsFrom::Running => &[Slot::Gamma, Slot::Beta, Slot::Running],
+            StatisticsFrom::Slices => &[Slot::Gamma, Slot::Beta, Slot::Partials, Slot::SavedOut],
+            StatisticsFrom::Recorded | StatisticsFrom::RecordedOfRow => {
+                &[Slot::Gamma, Slot::Beta, Slot::Saved]
+            }
+            StatisticsFrom::Means | StatisticsFrom::MeansOfRow => &[Slot::Gamma, Slot::Beta, Slot::Means],
         }
     }
 }
@@ -243,6 +351,12 @@ pub(crate) struct Pointwise {
     pub masked: bool,
     /// dgamma is that of batch renorm.
     pub renorm: bool,
+    /// gamma and beta vary within a slice.
+    pub of_place: bool,
+    /// What is normalized is a sum, which is written.
+    pub sum: bool,
+    /// The gradient of that sum is added to dx.
+    pub d_sum: bool,
 }
 
 impl Default for Pointwise {
@@ -254,6 +368,9 @@ impl Default for Pointwise {
             from_y: false,
             masked: false,
             renorm: false,
+            of_place: false,
+            sum: false,
+            d_sum: false,
         }
     }
 }
@@ -265,21 +382,28 @@ impl Pointwise {
         let activated = self.activation != ActivationKind::NONE;
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
         let residual = self.residual && (activated || self.from_y);
+        let Self { activation, d_residual, from_y, masked, renorm, of_place, sum, d_sum, .. } = self;
         match kernel {
-            Kernel::MapForward(_) | Kernel::ResidentForward => {
-                Self { d_residual: false, from_y: false, masked: false, renorm: false, ..self }
+            Kernel::MapForward(_) => Self { activation, residual: self.residual, of_place, ..nothing },
+            Kernel::ResidentForward(_) => {
+                Self { activation, residual: self.residual, of_place, sum, ..nothing }
             }
-            Kernel::ReduceGradients { .. } => Self { residual, renorm: false, ..self },
-            Kernel::ResidentBackward => Self { residual, masked: false, ..self },
+            Kernel::ReduceGradients { dx, .. } => {
+                let d_sum = d_sum && dx;
+                Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
+            }
+            Kernel::ResidentBackward => Self { activation, residual, d_residual, from_y, renorm, ..nothing },
             // With a mask it writes no dgamma.
-            Kernel::MapBackward => {
-                Self { residual, d_residual: false, renorm: self.renorm && !self.masked, ..self }
+            Kernel::MapBackward(_) => {
+                let renorm = renorm && !masked;
+                Self { activation, residual, from_y, masked, renorm, of_place, d_sum, ..nothing }
             }
             Kernel::MapFrozen { .. } => {
-                Self { residual: self.residual && activated, from_y: false, renorm: false, ..self }
+                Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
             }
-            Kernel::ReduceMoments => Self { masked: self.masked, ..nothing },
-            Kernel::FoldGradients => Self { renorm: self.renorm, ..nothing },
+            Kernel::ReduceMoments => Self { masked, sum, ..nothing },
+            Kernel::MapCopy => Self { sum, ..nothing },
+            Kernel::FoldGradients => Self { renorm, ..nothing },
             _ => nothing,
         }
     }
@@ -295,6 +419,9 @@ impl Pointwise {
             (self.from_y, " from_y"),
             (self.masked, " masked"),
             (self.renorm, " renorm"),
+            (self.of_place, " affine of place"),
+            (self.sum, " sum"),
+            (self.d_sum, " d_sum"),
         ] {
             if is {
                 key += name;
@@ -321,8 +448,14 @@ pub(crate) enum Kernel {
     FoldRunning,
     /// Statistics of the batch and batch renorm's r and d as records, and the update of running statistics.
     FoldRenorm,
+    /// Statistics of slices that are not channels, or of groups of them, as records.
+    FoldStatistics,
+    /// Those records with the means that dx subtracts; sums are multiplied by the gamma of their slice if `times_gamma`.
+    FoldMeans {
+        times_gamma: bool,
+    },
     MapForward(StatisticsFrom),
-    MapBackward,
+    MapBackward(StatisticsFrom),
     /// dx, if asked for, and d_residual.
     MapFrozen {
         statistics: StatisticsFrom,
@@ -330,7 +463,7 @@ pub(crate) enum Kernel {
     },
     MapCopy,
     /// Reduce, fold and map of training forward in one.
-    ResidentForward,
+    ResidentForward(StatisticsFrom),
     /// Reduce, fold and map of training backward in one.
     ResidentBackward,
 }
@@ -345,11 +478,13 @@ impl Kernel {
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRunning => "fold_running",
             Kernel::FoldRenorm => "fold_renorm",
+            Kernel::FoldStatistics => "fold_statistics",
+            Kernel::FoldMeans { .. } => "fold_means",
             Kernel::MapForward(_) => "map_forward",
-            Kernel::MapBackward => "map_backward",
+            Kernel::MapBackward(_) => "map_backward",
             Kernel::MapFrozen { .. } => "map_frozen",
             Kernel::MapCopy => "map_copy",
-            Kernel::ResidentForward => "resident_forward",
+            Kernel::ResidentForward(_) => "resident_forward",
             Kernel::ResidentBackward => "resident_backward",
         }
     }
@@ -360,21 +495,45 @@ impl Kernel {
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
         let dx_of = |dx: bool| if dx { &MAP_FROZEN } else { &MAP_NO_DX };
         let write_sums: &[&Source] = match self {
-            Kernel::MapBackward if pointwise.masked => &[&FOLD_NO_SUMS],
+            Kernel::MapBackward(_) if pointwise.masked => &[&FOLD_NO_SUMS],
             _ if pointwise.renorm => &[&FOLD_SUMS, &FOLD_DGAMMA_RENORM],
             _ => &[&FOLD_SUMS, &FOLD_DGAMMA],
         };
+        let [value, sum] =
+            if pointwise.sum { [&VALUE_OF_SUM, &EMIT_SUM] } else { [&VALUE_OF_X, &NO_SUM] };
+        let weighted = [&DX_WEIGHTED, if pointwise.d_sum { &D_SUM } else { &NO_D_SUM }];
+        let partials_of = |group: bool| {
+            let partial_of = if group { &FOLD_PARTIAL_OF_GROUP } else { &FOLD_PARTIAL_OF_SLICE };
+            [&TREE, &FOLD_PARTIALS, partial_of]
+        };
+        let records = [&STATISTICS, &SLICE_RECORD];
+        let parameters = [&AFFINE_PARAMETER_OF, &AFFINE_PARAMETERS];
         match self {
-            Kernel::ReduceMoments => sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &REDUCE_MOMENTS]),
+            Kernel::ReduceMoments => {
+                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, value, sum, &REDUCE_MOMENTS]);
+            }
             Kernel::ReduceGradients { statistics: from, dx } => {
                 sources.extend([&GRADIENT_SUMS, &TREE]);
                 sources.extend(statistics(from));
-                sources.extend([dx_of(dx), &REDUCE_GRADIENTS]);
+                match from {
+                    StatisticsFrom::MeansOfRow => {
+                        sources.extend(weighted);
+                        sources.push(&MAP_DX_OF_ROW);
+                    }
+                    _ => sources.push(dx_of(dx)),
+                }
+                sources.push(&REDUCE_GRADIENTS);
             }
-            Kernel::FoldTotal(of) => sources.extend([of.source(), &TREE, &FOLD_PARTIALS, &FOLD_TOTAL]),
+            Kernel::FoldTotal(of) => {
+                sources.push(of.source());
+                sources.extend(partials_of(false));
+                sources.push(&FOLD_TOTAL);
+            }
             Kernel::FoldMerge(of) => sources.extend([of.source(), &FOLD_MERGE]),
             Kernel::FoldGradients => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_GRADIENTS]);
+                sources.push(&GRADIENT_SUMS);
+                sources.extend(partials_of(false));
+                sources.push(&FOLD_GRADIENTS);
                 sources.extend(write_sums);
                 sources.push(&FOLD_GRADIENTS_ALONE);
                 if pointwise.renorm {
@@ -386,26 +545,59 @@ impl Kernel {
                 sources.push(&FOLD_RUNNING_ALONE);
             }
             Kernel::FoldRenorm => {
-                sources.extend([&MOMENTS, &TREE, &FOLD_PARTIALS, &STATISTICS, &FOLD_RENORM, &FOLD_BATCH]);
-                sources.push(&FOLD_RENORM_ALONE);
+                sources.push(&MOMENTS);
+                sources.extend(partials_of(false));
+                sources.extend([&STATISTICS, &FOLD_RENORM, &FOLD_BATCH, &FOLD_RENORM_ALONE]);
+            }
+            Kernel::FoldStatistics => {
+                sources.push(&MOMENTS);
+                sources.extend(partials_of(true));
+                sources.push(&FOLD_TIMES_ONE);
+                sources.extend(records.into_iter().chain(parameters));
+                sources.extend([&FOLD_SLICES, &FOLD_STATISTICS_ALONE]);
+            }
+            Kernel::FoldMeans { times_gamma } => {
+                sources.push(&GRADIENT_SUMS);
+                sources.extend(partials_of(true));
+                match times_gamma {
+                    true => sources.extend([&AFFINE_PARAMETER_OF, &FOLD_TIMES_GAMMA]),
+                    false => sources.push(&FOLD_TIMES_ONE),
+                }
+                sources.extend(records);
+                sources.extend([&MEANS_RECORD, &FOLD_MEANS_OF_SUMS, &FOLD_MEANS_ALONE]);
             }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
                 sources.push(&MAP_FORWARD);
             }
-            Kernel::MapBackward => {
-                sources.extend([&GRADIENT_SUMS, &TREE, &FOLD_PARTIALS, &FOLD_GRADIENTS]);
+            Kernel::MapBackward(StatisticsFrom::Means) => {
+                sources.push(&GRADIENT_SUMS);
+                sources.extend(statistics(StatisticsFrom::Means));
+                sources.extend(weighted);
+                sources.push(&MAP_BACKWARD);
+            }
+            Kernel::MapBackward(from) => {
+                sources.push(&GRADIENT_SUMS);
+                sources.extend(partials_of(false));
+                sources.push(&FOLD_GRADIENTS);
                 sources.extend(write_sums);
-                sources.extend(statistics(StatisticsFrom::Saved));
-                sources.extend([&DX, &MAP_BACKWARD]);
+                sources.extend(statistics(from));
+                sources.extend([&DX, &FOLD_MEANS_OF_GRADIENTS, &MAP_BACKWARD]);
             }
             Kernel::MapFrozen { statistics: from, dx } => {
                 sources.extend(statistics(from));
                 sources.extend([dx_of(dx), &MAP_FROZEN_ONLY]);
             }
-            Kernel::MapCopy => sources.push(&MAP_COPY),
-            Kernel::ResidentForward => {
-                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, &STATISTICS, &FOLD_NO_RENORM, &FOLD_BATCH]);
+            Kernel::MapCopy => sources.extend([value, &MAP_COPY]),
+            Kernel::ResidentForward(from) => {
+                sources.extend([&MOMENTS, &ACCUMULATE, &TREE, value, sum]);
+                match from {
+                    StatisticsFrom::Slices => {
+                        sources.extend(records.into_iter().chain(parameters));
+                        sources.push(&FOLD_SLICES);
+                    }
+                    _ => sources.extend([&STATISTICS, &FOLD_NO_RENORM, &FOLD_BATCH]),
+                }
                 sources.push(&RESIDENT_FORWARD);
             }
             Kernel::ResidentBackward => {
@@ -421,7 +613,7 @@ impl Kernel {
     /// Values per channel that the kernel reads, or writes.
     pub const fn parameters(self) -> [Slot; 2] {
         match self {
-            Kernel::FoldGradients | Kernel::MapBackward | Kernel::ResidentBackward => {
+            Kernel::FoldGradients | Kernel::MapBackward(StatisticsFrom::Saved) | Kernel::ResidentBackward => {
                 [Slot::Dgamma, Slot::Dbeta]
             }
             _ => [Slot::Gamma, Slot::Beta],
@@ -433,10 +625,10 @@ impl Kernel {
         matches!(
             self,
             Kernel::MapForward(_)
-                | Kernel::MapBackward
+                | Kernel::MapBackward(_)
                 | Kernel::MapFrozen { .. }
                 | Kernel::MapCopy
-                | Kernel::ResidentForward
+                | Kernel::ResidentForward(_)
                 | Kernel::ResidentBackward
         )
     }
@@ -447,19 +639,33 @@ impl Kernel {
             Kernel::FoldTotal(of) => Some(of),
             Kernel::ReduceMoments
             | Kernel::FoldRenorm
-            | Kernel::MapForward(StatisticsFrom::Batch)
-            | Kernel::ResidentForward => Some(Monoid::Moments),
+            | Kernel::FoldStatistics
+            | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
+            | Kernel::ResidentForward(_) => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
             | Kernel::FoldGradients
-            | Kernel::MapBackward
+            | Kernel::FoldMeans { .. }
+            | Kernel::MapBackward(StatisticsFrom::Saved)
             | Kernel::ResidentBackward => Some(Monoid::GradientSums),
             _ => None,
         }
     }
 
+    /// Whether slices are channels, each with its own parameters.
+    const fn of_channels(self) -> bool {
+        match self {
+            Kernel::FoldStatistics | Kernel::FoldMeans { .. } => false,
+            Kernel::ReduceGradients { statistics: from, .. }
+            | Kernel::MapForward(from)
+            | Kernel::MapBackward(from)
+            | Kernel::ResidentForward(from) => from.of_channels(),
+            _ => true,
+        }
+    }
+
     /// Whether the kernel keeps what it has read in registers.
     pub const fn is_resident(self) -> bool {
-        matches!(self, Kernel::ResidentForward | Kernel::ResidentBackward)
+        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward)
     }
 
     /// Whether the entry point has the override CHUNK_WORDS.
@@ -469,7 +675,7 @@ impl Kernel {
 }
 
 /// The tensors that kernels read in words, in the order of [`Variant::through`].
-pub(crate) const WALKED_INPUTS: [Slot; 3] = [Slot::X, Slot::Dy, Slot::Residual];
+pub(crate) const WALKED_INPUTS: [Slot; 5] = [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum];
 
 /// A kernel with everything that makes it one pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -500,9 +706,9 @@ pub(crate) struct Variant {
     /// Words that an invocation holds in registers; 0 unless the kernel is resident.
     pub held: u32,
     pub chunk_words: u32,
-    /// Outputs through whose binding x, dy and the residual are read: y written over x, dx over dy, or views of one buffer that
+    /// Outputs through whose binding the inputs are read: y written over x, dx over dy, or views of one buffer that
     /// lie between each other, of which wgpu refuses to bind both.
-    pub through: [Option<Slot>; 3],
+    pub through: [Option<Slot>; WALKED_INPUTS.len()],
     /// Inputs are bound read-write, because one of them lies in the same buffer as an output: wgpu refuses the same
     /// buffer read-only and read-write in one dispatch, even in disjoint ranges.
     pub shared: bool,
@@ -536,7 +742,10 @@ impl Variant {
             Kernel::ReduceGradients { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
-            Kernel::MapForward(statistics) => key += &format!("<{}>", statistics.name()),
+            Kernel::MapForward(from) | Kernel::MapBackward(from) | Kernel::ResidentForward(from) => {
+                key += &format!("<{}>", from.name());
+            }
+            Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
             Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
             Kernel::MapFrozen { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { "" } else { ",no dx" });
@@ -586,14 +795,18 @@ impl Variant {
     fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
         let activated = self.pointwise.activation != ActivationKind::NONE;
         let [x, dy] = match self.kernel {
-            Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) | Kernel::ResidentForward => {
-                [true, false]
+            Kernel::ReduceMoments
+            | Kernel::MapCopy
+            | Kernel::MapForward(_)
+            | Kernel::ResidentForward(_) => [true, false],
+            Kernel::ReduceGradients { .. } | Kernel::MapBackward(_) | Kernel::ResidentBackward => {
+                [true, true]
             }
-            Kernel::ReduceGradients { .. } | Kernel::MapBackward | Kernel::ResidentBackward => [true, true],
             Kernel::MapFrozen { .. } => [activated, true],
             _ => [false, false],
         };
-        let read = [x, dy, self.pointwise.residual];
+        let Pointwise { residual, sum, d_sum, .. } = self.pointwise;
+        let read = [x, dy, residual, sum, d_sum];
         let inputs = WALKED_INPUTS.into_iter().zip(self.through).zip(read);
         inputs.filter(|(_, read)| *read).map(|(input, _)| input).collect()
     }
@@ -601,14 +814,15 @@ impl Variant {
     /// Tensors that the kernel writes in words.
     pub fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
-            Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward => vec![Slot::Y],
-            Kernel::MapBackward
+            Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward(_) => vec![Slot::Y],
+            Kernel::MapBackward(_)
             | Kernel::ResidentBackward
             | Kernel::MapFrozen { dx: true, .. }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
         };
         outputs.extend(self.pointwise.d_residual.then_some(Slot::DResidual));
+        outputs.extend((self.pointwise.sum && self.kernel != Kernel::MapCopy).then_some(Slot::Sum));
         outputs
     }
 
@@ -634,17 +848,24 @@ impl Variant {
                 slots.extend(StatisticsFrom::Running.slots());
             }
             Kernel::FoldRenorm => slots.extend(StatisticsFrom::Batch.slots()),
-            Kernel::MapForward(statistics) => slots.extend(statistics.slots()),
-            Kernel::MapBackward => {
+            Kernel::FoldStatistics => slots.extend(StatisticsFrom::Slices.slots()),
+            Kernel::FoldMeans { times_gamma } => {
+                slots.extend([Slot::Partials, Slot::Saved, Slot::MeansOut]);
+                slots.extend(times_gamma.then_some(Slot::Gamma));
+            }
+            Kernel::MapForward(from) | Kernel::MapBackward(from @ StatisticsFrom::Means) => {
+                slots.extend(from.slots());
+            }
+            Kernel::MapBackward(from) => {
                 slots.push(Slot::Partials);
                 // With a mask there is no binding left for them.
                 slots.extend([Slot::Dgamma, Slot::Dbeta].into_iter().filter(|_| !self.pointwise.masked));
-                slots.extend(StatisticsFrom::Saved.slots());
+                slots.extend(from.slots());
             }
             Kernel::MapFrozen { statistics, .. } => slots.extend(statistics.slots()),
             Kernel::MapCopy => {}
-            Kernel::ResidentForward => {
-                let statistics = StatisticsFrom::Batch.slots().iter();
+            Kernel::ResidentForward(from) => {
+                let statistics = from.slots().iter();
                 slots.extend(statistics.filter(|&&slot| slot != Slot::Partials));
             }
             Kernel::ResidentBackward => {
@@ -672,7 +893,8 @@ impl Variant {
             DType::F16 => Some(&F16),
             DType::Bf16 => Some(&BF16),
         });
-        let writes_words = self.kernel.writes_words() || !self.outputs().is_empty();
+        // A sum needs no statistics.
+        let writes_words = self.kernel.writes_words() || self.outputs().iter().any(|slot| *slot != Slot::Sum);
         let (stat, walk, per) = match (self.walk, self.width) {
             // What is written where a run ends inside of a word needs the statistics of two slices.
             (WalkKind::Segments, _) if self.edges && writes_words => (&STAT_F32X2, &SEGMENTS, &PER_PAIR),
@@ -702,12 +924,12 @@ impl Variant {
 
     /// The files of what is done to each element.
     fn elements(&self) -> Vec<&'static Source> {
-        let Pointwise { activation, residual, d_residual, from_y, .. } = self.pointwise;
-        let forward = matches!(self.kernel, Kernel::MapForward(_) | Kernel::ResidentForward);
+        let Pointwise { activation, residual, d_residual, from_y, of_place, .. } = self.pointwise;
+        let forward = matches!(self.kernel, Kernel::MapForward(_) | Kernel::ResidentForward(_));
         let backward = matches!(
             self.kernel,
             Kernel::ReduceGradients { .. }
-                | Kernel::MapBackward
+                | Kernel::MapBackward(_)
                 | Kernel::MapFrozen { .. }
                 | Kernel::ResidentBackward
         );
@@ -717,6 +939,10 @@ impl Variant {
         let mut sources = activation.sources().to_vec();
         sources.push(if residual { &RESIDUAL } else { &NO_RESIDUAL });
         sources.push(if from_y { &FROM_Y } else { &FROM_X });
+        sources.push(if of_place { &AFFINE_OF_PLACE } else { &AFFINE_OF_SLICE });
+        if matches!(self.kernel, Kernel::ReduceGradients { statistics, .. } if !statistics.of_rows()) {
+            sources.push(&STATISTICS_OF_SLICE);
+        }
         if backward {
             let activated = activation != ActivationKind::NONE;
             sources.push(if activated { &DZ_OF_ACTIVATION } else { &DZ_OF_DY });
@@ -755,6 +981,10 @@ impl Variant {
             match slot {
                 Slot::Gamma | Slot::Beta => {
                     instance(if half { &PARAMETER_HALF } else { &PARAMETER_F32 }, slot, None);
+                    if !self.kernel.of_channels() {
+                        let word = if self.width == 4 { &PARAMETER_WORD_X4 } else { &PARAMETER_WORD_X1 };
+                        instance(word, slot, None);
+                    }
                 }
                 Slot::Dgamma | Slot::Dbeta => {
                     let source = if half { &PARAMETER_GRADIENT_HALF } else { &PARAMETER_GRADIENT_F32 };

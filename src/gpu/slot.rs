@@ -23,10 +23,15 @@ pub(crate) enum Slot {
     Residual = 16,
     DResidual = 17,
     Mask = 18,
+    Means = 19,
+    MeansOut = 20,
+    Addend = 21,
+    Sum = 22,
+    DSum = 23,
 }
 
 impl Slot {
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 24;
 
     /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
@@ -47,6 +52,10 @@ impl Slot {
             Slot::Residual => "residual",
             Slot::DResidual => "d_residual",
             Slot::Mask => "mask",
+            Slot::Means | Slot::MeansOut => "means",
+            Slot::Addend => "addend",
+            Slot::Sum => "sum",
+            Slot::DSum => "d_sum",
         }
     }
 
@@ -64,11 +73,17 @@ impl Slot {
                 | Slot::Partials
                 | Slot::Saved
                 | Slot::Mask
+                | Slot::Means
+                | Slot::Addend
+                | Slot::DSum
         )
     }
 
     /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
     pub const fn is_input(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta)
+        matches!(
+            self,
+            Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta | Slot::Addend | Slot::DSum
+        )
     }
 }

@@ -89,7 +89,7 @@ impl Samples {
     }
 
     fn input(&self) -> Input<'_> {
-        Input { x: &self.x, residual: self.residual.as_ref(), mask: self.mask.as_ref() }
+        Input { residual: self.residual.as_ref(), mask: self.mask.as_ref(), ..Input::from(&self.x) }
     }
 }
 

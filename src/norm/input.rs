@@ -34,6 +34,18 @@ pub struct Input<'a> {
     pub residual: Option<&'a Tensor>,
     /// Which positions of x count.
     pub mask: Option<&'a Mask>,
+    /// gamma and beta of each sample, for norms that are not batch norm.
+    pub modulation: Option<Modulation<'a>>,
+}
+
+/// Affine parameters that come with the input instead of the layer: adaptive instance norm (Huang & Belongie 2017), FiLM (Perez et al. 2018),
+/// adaptive layer norm (Peebles & Xie 2023). Their gradients are of the same shape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Modulation<'a> {
+    /// gamma, `[N, C]` for the channels of each sample, or `[N, …]` for the normalized shape; 1 where there is none.
+    pub gamma: Option<&'a Tensor>,
+    /// beta, of the same shape; 0 where there is none.
+    pub beta: Option<&'a Tensor>,
 }
 
 impl<'a> Input<'a> {
@@ -42,18 +54,29 @@ impl<'a> Input<'a> {
     pub fn masked(self, mask: &'a Mask) -> Self {
         Self { mask: Some(mask), ..self }
     }
+
+    /// The same, with gamma and beta of each sample.
+    #[must_use]
+    pub fn modulated(self, gamma: Option<&'a Tensor>, beta: Option<&'a Tensor>) -> Self {
+        Self { modulation: Some(Modulation { gamma, beta }), ..self }
+    }
 }
 
 impl<'a> From<&'a Tensor> for Input<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, residual: None, mask: None }
+        Self { x, residual: None, mask: None, modulation: None }
     }
 }
 
 impl Tensor {
     /// This tensor as x, with a residual.
     pub fn plus<'a>(&'a self, residual: &'a Tensor) -> Input<'a> {
-        Input { x: self, residual: Some(residual), mask: None }
+        Input { residual: Some(residual), ..Input::from(self) }
+    }
+
+    /// This tensor as x, with gamma and beta of each sample.
+    pub fn modulated<'a>(&'a self, gamma: Option<&'a Tensor>, beta: Option<&'a Tensor>) -> Input<'a> {
+        Input::from(self).modulated(gamma, beta)
     }
 
     /// This tensor as x, of which only the positions that the mask keeps count in training.

@@ -23,7 +23,7 @@ pub use batch::{BatchNorm, TrainForward};
 pub use cross_iteration::CrossIteration;
 pub use frozen::FrozenBatchNorm;
 pub use ghost::GhostSaved;
-pub use input::Input;
+pub use input::{Input, Modulation};
 pub use options::{
     Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
 };

@@ -226,7 +226,7 @@ pub struct GradientTargets<'a> {
 
 impl GradientTargets<'_> {
     /// Requires at least one.
-    pub(super) fn check_any(&self) -> Result<()> {
+    pub(crate) fn check_any(&self) -> Result<()> {
         let none = [self.dx, self.d_residual, self.dgamma, self.dbeta].iter().all(Option::is_none);
         if none { Err(Error::NoGradient) } else { Ok(()) }
     }
@@ -237,7 +237,7 @@ impl GradientTargets<'_> {
     }
 
     /// Whether sums over the channels are asked for.
-    pub(super) fn has_sums(&self) -> bool {
+    pub(crate) fn has_sums(&self) -> bool {
         self.dgamma.is_some() || self.dbeta.is_some()
     }
 }

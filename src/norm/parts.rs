@@ -103,6 +103,10 @@ impl Parts {
     /// As [`view`](Self::view), with a residual that is like x and a mask that fits it.
     pub fn view_input(&self, input: Input<'_>) -> Result<Channels> {
         let view = self.view(input.x)?;
+        if input.modulation.is_some() {
+            let why = "its parameters are those of the layer; modulate what it gives";
+            return Err(Error::Unsupported { layer: "batch norm", what: "modulation", why });
+        }
         if let Some(residual) = input.residual {
             residual.check_like("residual", input.x)?;
         }

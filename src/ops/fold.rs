@@ -5,9 +5,10 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, Monoid};
 use crate::gpu::slot::Slot;
-use crate::plan::{Op, Plan, Traffic, plan_per_slice};
+use crate::plan::{GRADIENT_SUMS_BYTES, Op, Plan, Traffic, plan_per_slice};
 
 /// Dispatches the fold of partial results into `total`.
 pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &wgpu::Buffer) -> Result<()> {
@@ -53,6 +54,75 @@ fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     )?;
     build.dispatch_over(kernel, plan);
     Ok(())
+}
+
+/// Dispatches the statistics of slices, or of groups of them, from partial moments, into the buffer bound as `SavedOut`.
+pub(crate) fn statistics(build: &mut Build<'_>, statistics: u64, records: Records) -> Result<()> {
+    let plan = plan_fold(build, statistics, records.partials)?;
+    build.dispatch_fold(Kernel::FoldStatistics, plan, records, Vec::new());
+    Ok(())
+}
+
+/// Dispatches the means that dx subtracts from partial gradient sums, into the buffer bound as `MeansOut`.
+pub(crate) fn means(
+    build: &mut Build<'_>,
+    statistics: u64,
+    records: Records,
+    times_gamma: bool,
+) -> Result<()> {
+    let plan = plan_fold(build, statistics, records.partials)?;
+    build.dispatch_fold(Kernel::FoldMeans { times_gamma }, plan, records, Vec::new());
+    Ok(())
+}
+
+/// Dispatches the fold of partial gradient sums, which may be many, into dgamma and dbeta of so many parameters.
+pub(crate) async fn parameter_gradients(
+    build: &mut Build<'_>,
+    parameters: u64,
+    mut records: Records,
+) -> Result<()> {
+    let mut buffers = Vec::new();
+    // Level by level to as many as one team takes. What a level lacks to whole rows is zero, as new buffers are, and adds nothing.
+    while records.partials > MOST_PARTIALS && records.matrix == 0 {
+        let many = records.partials.div_ceil(PARTIALS_OF_LEVEL);
+        let of_level = u64::from(many) * parameters;
+        let partials = records.partials.div_ceil(many);
+        let level = Records { partials, slices: records.slices * many, ..records };
+        let bytes = padded(many.into()) * parameters * GRADIENT_SUMS_BYTES;
+        let total = build.context().create_buffer("partials", bytes, wgpu::BufferUsages::STORAGE).await?;
+        let plan = plan_fold(build, of_level, partials)?;
+        let mut bound = buffers;
+        bound.push((Slot::Total, total.clone()));
+        build.dispatch_fold(Kernel::FoldTotal(Monoid::GradientSums), plan, level, bound);
+        buffers = vec![(Slot::Partials, total)];
+        records = Records { partials: many, slices: parameters as u32, matrix: 0 };
+    }
+    let plan = plan_fold(build, parameters, records.partials)?;
+    build.dispatch_fold(Kernel::FoldGradients, plan, records, buffers);
+    Ok(())
+}
+
+/// Partial results that one team folds at most, and how many it folds where there are more.
+const MOST_PARTIALS: u32 = 4096;
+const PARTIALS_OF_LEVEL: u32 = 1024;
+
+/// Partial results per slice that there must be room for: whole rows of the first level.
+pub(crate) fn padded(partials: u64) -> u64 {
+    let more = partials > MOST_PARTIALS.into();
+    if more { partials.next_multiple_of(PARTIALS_OF_LEVEL.into()) } else { partials }
+}
+
+fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
+    let context = build.context();
+    let Plan { team_size, subgroup_size, dtype, .. } = *build.plan();
+    plan_per_slice(
+        slices,
+        partials,
+        (team_size, subgroup_size),
+        dtype,
+        context.capabilities(),
+        context.tuning(),
+    )
 }
 
 /// Dispatches the fold of running statistics into `saved`, and lets later dispatches read them from there.

@@ -16,9 +16,20 @@ pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {
     build.dispatch(Kernel::MapForward(statistics));
 }
 
+/// As [`forward`], with x read from the tensor of another slot, if that is given.
+pub(crate) fn forward_of(build: &mut Build<'_>, statistics: StatisticsFrom, x: Option<(Slot, Slot)>) {
+    let pointwise = build.pointwise;
+    build.dispatch_with(Kernel::MapForward(statistics), pointwise, x);
+}
+
+/// Dispatches dx through the statistics of slices that are not channels, from their means.
+pub(crate) fn backward_of_means(build: &mut Build<'_>) {
+    build.dispatch(Kernel::MapBackward(StatisticsFrom::Means));
+}
+
 /// Dispatches dx through batch statistics, with dgamma and dbeta from the same sums.
 pub(crate) fn backward(build: &mut Build<'_>) {
-    build.dispatch(Kernel::MapBackward);
+    build.dispatch(Kernel::MapBackward(StatisticsFrom::Saved));
 }
 
 /// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
@@ -26,7 +37,7 @@ pub(crate) fn backward(build: &mut Build<'_>) {
 pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
     let Pointwise { masked, renorm, .. } = build.pointwise;
     let plain = Pointwise { masked, renorm, ..Pointwise::default() };
-    build.dispatch_with(Kernel::MapBackward, plain, Some((Slot::Dy, Slot::DResidual)));
+    build.dispatch_with(Kernel::MapBackward(StatisticsFrom::Saved), plain, Some((Slot::Dy, Slot::DResidual)));
 }
 
 /// Dispatches dx, if asked for, and d_residual through frozen statistics alone.
@@ -60,6 +71,20 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
     build.tensor(Slot::Y, &y)?;
     build.dispatch(Kernel::MapCopy);
     build.finish(Traffic::passes(x.byte_len(), 2, 2)).await
+}
+
+/// Prepares sum = x + addend for tensors of one shape and type; the sum may be written over either.
+pub(crate) async fn prepare_sum(context: &Context, x: &Tensor, addend: &Tensor, sum: &Tensor) -> Result<Prepared> {
+    let capabilities = context.capabilities();
+    let walk = Walk::flat(&[x, addend, sum], capabilities.storage_alignment);
+    let plan = plan_walk(&walk, capabilities, context.tuning())?;
+    let mut build = Build::new(context, Op::Copy, plan);
+    build.pointwise.sum = true;
+    build.tensor(Slot::X, x)?;
+    build.tensor(Slot::Addend, addend)?;
+    build.tensor(Slot::Y, sum)?;
+    build.dispatch(Kernel::MapCopy);
+    build.finish(Traffic::passes(x.byte_len(), 3, 3)).await
 }
 
 /// A contiguous tensor as one of f32, if it begins and ends at multiples of 4 bytes.

@@ -48,6 +48,19 @@ pub(crate) fn gradients_into(
     fold::total(build, Monoid::GradientSums, total)
 }
 
+/// As [`gradients`], of slices whose partial results, `per_parameter` of them for each of `parameters`, are folded into the gradients of
+/// parameters that many slices share.
+pub(crate) fn gradients_of_many(
+    build: &mut Build<'_>,
+    statistics: StatisticsFrom,
+    dx: bool,
+    (parameters, per_parameter): (u64, u64),
+) {
+    let padded = parameters * fold::padded(per_parameter);
+    build.scratch(partials(build).max(padded) * GRADIENT_SUMS_BYTES);
+    build.dispatch(Kernel::ReduceGradients { statistics, dx });
+}
+
 fn partials(build: &Build<'_>) -> u64 {
     u64::from(build.plan().records) * u64::from(build.plan().splits)
 }

@@ -2,11 +2,16 @@
 //! registers.
 
 use crate::gpu::dispatch::Build;
-use crate::gpu::shader::Kernel;
+use crate::gpu::shader::{Kernel, StatisticsFrom};
 
 /// Dispatches y from the statistics of x, which is read once.
 pub(crate) fn forward(build: &mut Build<'_>) {
-    build.dispatch(Kernel::ResidentForward);
+    build.dispatch(Kernel::ResidentForward(StatisticsFrom::Batch));
+}
+
+/// As [`forward`], of slices that are not channels.
+pub(crate) fn forward_of_slices(build: &mut Build<'_>) {
+    build.dispatch(Kernel::ResidentForward(StatisticsFrom::Slices));
 }
 
 /// Dispatches all gradients through batch statistics, with x and dy read once.

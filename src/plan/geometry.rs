@@ -42,7 +42,13 @@ impl Words {
                 phase != 0 || walk.parts.iter().any(|part| !part.elements.is_multiple_of(4))
             }
             Pattern::Segments { inner, .. } => phase != 0 || !inner.is_multiple_of(4),
-            Pattern::Columns { .. } => phase != 0,
+            Pattern::Columns { slices, .. } | Pattern::Matrices { slices, .. }
+                if !walk.rows_as_one && (phase != 0 || !slices.is_multiple_of(4)) =>
+            {
+                let why = format!("because a {wide}-byte word could hold values of two rows, which are not taken as one");
+                return scalar(reasons, &why);
+            }
+            Pattern::Columns { .. } | Pattern::Matrices { .. } => phase != 0,
         };
         reasons.push(match edges {
             false => format!("words: {wide} bytes"),
@@ -111,7 +117,7 @@ impl Geometry {
                 let run_words = if words.edges { (inner + 2 * (width - 1)) / width } else { inner / width };
                 segments(slices, samples, run_words, reasons)
             }
-            Pattern::Columns { slices, samples, inner } => {
+            Pattern::Columns { slices, samples, inner } | Pattern::Matrices { slices, samples, inner } => {
                 let rows = samples * inner;
                 let (repeat, strip, team_size) =
                     column_team(slices, rows, walk, words, workgroup_size, capabilities, tuning, reasons)?;
@@ -230,7 +236,7 @@ fn column_team(
     let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
     let candidates: Vec<u64> = match tuning.rows {
         // Rows that are apart are no one row.
-        _ if walk.strided => vec![whole],
+        _ if walk.strided || !walk.rows_as_one => vec![whole],
         Some(forced) => vec![whole * u64::from(forced)],
         None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
     };

@@ -17,5 +17,5 @@ pub use capabilities::Capabilities;
 pub(crate) use plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
-pub(crate) use problem::Walk;
+pub(crate) use problem::{Pattern, Walk};
 pub use problem::{Op, Traffic};

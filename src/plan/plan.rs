@@ -130,6 +130,8 @@ pub struct Plan {
     pub records: u32,
     /// Tiles per slice.
     pub splits: u32,
+    /// Tiles of a sample, where each is a matrix with slices of its own; else more than there are.
+    pub(crate) matrix_splits: u32,
     /// Words, or rows, per tile: the leaves of the reduction. Windows are cut between tiles.
     pub tile_words: u32,
     /// Iterations that one invocation runs at most, summed over its loops.

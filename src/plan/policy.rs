@@ -191,6 +191,10 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         slices: narrow(geometry.slices)?,
         records: narrow(geometry.records)?,
         splits: narrow(splits)?,
+        matrix_splits: match walk.pattern {
+            Pattern::Matrices { inner, .. } => narrow(inner / tile_words)?,
+            _ => u32::MAX,
+        },
         tile_words: narrow(tile_words)?,
         longest_loop,
         grouped: group.is_some() && windows.len() > 1,
@@ -247,6 +251,12 @@ fn choose_tiles(
             let tile = bounded(tile, room / word_bytes);
             Tiles::Whole(shared(tile, words.width.into()))
         }
+        Pattern::Matrices { inner, .. } => {
+            // No tile reaches over the end of a matrix.
+            let tile = geometry.slice_words.div_ceil(splits).min(most_words);
+            let most = tile.min(geometry.rows_within(walk, room)).clamp(1, inner);
+            Tiles::Whole((1..=most).rev().find(|&tile| inner.is_multiple_of(tile)).unwrap_or(1))
+        }
         Pattern::Columns { inner, .. } => {
             let (_, distance) = geometry.row_bytes(walk);
             // Between samples that are apart.
@@ -293,7 +303,14 @@ fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<
             });
         }
         Pattern::Segments { .. } => Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words },
-        Pattern::Run { .. } | Pattern::Columns { .. } => Tiles::Whole(words),
+        Pattern::Matrices { inner, .. } if !inner.is_multiple_of(words) => {
+            return Err(Error::MissingCapability {
+                what: "tiles of other than whole matrices, or a part that divides one",
+                needed: words,
+                got: inner,
+            });
+        }
+        Pattern::Run { .. } | Pattern::Columns { .. } | Pattern::Matrices { .. } => Tiles::Whole(words),
     })
 }
 
@@ -352,6 +369,7 @@ pub(crate) fn plan_per_slice(
         slices: narrow(slices)?,
         records: narrow(slices)?,
         splits: 1,
+        matrix_splits: u32::MAX,
         tile_words: 1,
         longest_loop: partials.div_ceil(team_size).into(),
         grouped: false,
@@ -408,7 +426,7 @@ fn choose_group(
         }
         // A channel of several rows as one is in several columns.
         Pattern::Columns { .. } if geometry.records != geometry.slices => return None,
-        Pattern::Segments { .. } | Pattern::Columns { .. } => teams,
+        Pattern::Segments { .. } | Pattern::Columns { .. } | Pattern::Matrices { .. } => teams,
     };
     let each = geometry.elements / geometry.columns * walk.dtype.size();
     let group = (bytes / each.max(1) / whole * whole).max(whole);

@@ -80,19 +80,21 @@ pub(crate) enum Pattern {
     Segments { slices: u64, samples: u64, inner: u64 },
     /// Each slice is a column of a row-major matrix with `inner` rows per sample (shaders/walk/columns.wgsl).
     Columns { slices: u64, samples: u64, inner: u64 },
+    /// Each slice is a column of one of `samples` row-major matrices with `inner` rows (shaders/walk/columns.wgsl).
+    Matrices { slices: u64, samples: u64, inner: u64 },
 }
 
 impl Pattern {
     pub const fn is_columns(&self) -> bool {
-        matches!(self, Pattern::Columns { .. })
+        matches!(self, Pattern::Columns { .. } | Pattern::Matrices { .. })
     }
 
     pub const fn elements(&self) -> u64 {
         match *self {
             Pattern::Run { elements } => elements,
-            Pattern::Segments { slices, samples, inner } | Pattern::Columns { slices, samples, inner } => {
-                slices * samples * inner
-            }
+            Pattern::Segments { slices, samples, inner }
+            | Pattern::Columns { slices, samples, inner }
+            | Pattern::Matrices { slices, samples, inner } => slices * samples * inner,
         }
     }
 }
@@ -108,6 +110,8 @@ pub(crate) struct Walk {
     pub held: Option<u32>,
     /// Whether a mask leaves out some values.
     pub masked: bool,
+    /// Whether several rows may be taken as one: not where each has statistics of its own, or a sample has.
+    pub rows_as_one: bool,
     pub alignment: Alignment,
     /// The ranges of elements that lie in one buffer each, of all tensors, in order.
     pub parts: Vec<Part>,
@@ -163,7 +167,8 @@ impl Walk {
         Self::over(Pattern::Run { elements }, tensors, storage_alignment)
     }
 
-    fn over(pattern: Pattern, tensors: &[&Tensor], storage_alignment: u64) -> Self {
+    /// Tensors of the same shape and type, cut as a pattern says.
+    pub fn over(pattern: Pattern, tensors: &[&Tensor], storage_alignment: u64) -> Self {
         let sample_len = tensors.iter().map(|tensor| tensor.sample_len()).max().unwrap_or(1).max(1);
         let mut cuts: Vec<u64> = tensors.iter().flat_map(|tensor| tensor.part_starts()).collect();
         cuts.sort_unstable();
@@ -186,7 +191,7 @@ impl Walk {
             .collect::<Vec<_>>();
         // Where rows or samples are apart, words must be whole in each of them.
         let whole_rows = match pattern {
-            Pattern::Columns { slices, .. } => slices.is_multiple_of(WORD),
+            Pattern::Columns { slices, .. } | Pattern::Matrices { slices, .. } => slices.is_multiple_of(WORD),
             _ => sample_len.is_multiple_of(WORD),
         };
         let whole_strides = tensors.iter().all(|tensor| tensor.strides_are_multiples_of(WORD));
@@ -200,6 +205,7 @@ impl Walk {
             tensors: tensors.len(),
             held: None,
             masked: false,
+            rows_as_one: !matches!(pattern, Pattern::Matrices { .. }),
             alignment,
             parts,
             strided,
@@ -237,7 +243,9 @@ impl Walk {
     /// Whether a part of every tensor can be bound as it is.
     pub fn fits(&self, part: &Part, limit: u64) -> bool {
         let bytes = match self.pattern {
-            Pattern::Segments { slices, inner, .. } | Pattern::Columns { slices, inner, .. }
+            Pattern::Segments { slices, inner, .. }
+            | Pattern::Columns { slices, inner, .. }
+            | Pattern::Matrices { slices, inner, .. }
                 if self.strided =>
             {
                 part.elements / (slices * inner).max(1) * self.sample_bytes
@@ -269,6 +277,7 @@ impl Walk {
             tensors: 2,
             held: None,
             masked: false,
+            rows_as_one: !matches!(pattern, Pattern::Matrices { .. }),
             alignment: Alignment::Same,
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,

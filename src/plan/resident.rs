@@ -36,6 +36,7 @@ pub(super) fn plan_resident(
     let slices = match walk.pattern {
         Pattern::Run { .. } => 1,
         Pattern::Segments { slices, .. } | Pattern::Columns { slices, .. } => slices,
+        Pattern::Matrices { slices, samples, .. } => slices * samples,
     };
     let slice = walk.pattern.elements() / slices;
     let sizes: Vec<u32> = match tuning.workgroup_size {

@@ -42,7 +42,7 @@ impl Cutter<'_> {
         for part in self.walk.parts.iter().filter(|part| part.elements > 0) {
             split += match self.walk.pattern {
                 Pattern::Run { .. } => self.cut_run(*part, start, split, &mut windows)?,
-                Pattern::Columns { .. } => self.cut_columns(*part, start, split, &mut windows)?,
+                Pattern::Columns { .. } | Pattern::Matrices { .. } => self.cut_columns(*part, start, split, &mut windows)?,
                 Pattern::Segments { slices, inner, .. } => {
                     self.cut_segments(*part, start, split, slices, inner, &mut windows)?
                 }
@@ -105,7 +105,11 @@ impl Cutter<'_> {
     fn cut_columns(&self, part: Part, start: u64, split: u64, windows: &mut Vec<Window>) -> Result<u64> {
         let Tiles::Whole(tile) = self.tiles else { unreachable!("columns have tiles of rows") };
         let Geometry { records, run_words, .. } = *self.geometry;
-        let Pattern::Columns { slices, inner, .. } = self.walk.pattern else { unreachable!("columns") };
+        let (Pattern::Columns { slices, inner, .. } | Pattern::Matrices { slices, inner, .. }) =
+            self.walk.pattern
+        else {
+            unreachable!("columns")
+        };
         let phase = self.phase(part);
         let rows = (phase + part.elements).div_ceil(records);
         let all_tiles = rows.div_ceil(tile);

@@ -5,6 +5,7 @@ mod convolution;
 mod device;
 mod diagnostics;
 mod errors;
+mod family;
 mod fold;
 mod folding;
 mod fused;

@@ -19,17 +19,32 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldGradients,
         Kernel::FoldRunning,
         Kernel::FoldRenorm,
+        Kernel::FoldStatistics,
+        Kernel::FoldMeans { times_gamma: false },
+        Kernel::FoldMeans { times_gamma: true },
+        Kernel::ReduceGradients { statistics: Recorded, dx: false },
+        Kernel::ReduceGradients { statistics: RecordedOfRow, dx: false },
+        Kernel::ReduceGradients { statistics: MeansOfRow, dx: true },
         Kernel::MapForward(Batch),
         Kernel::MapForward(Saved),
         Kernel::MapForward(Running),
-        Kernel::MapBackward,
+        Kernel::MapForward(Slices),
+        Kernel::MapForward(Recorded),
+        Kernel::MapBackward(Saved),
+        Kernel::MapBackward(Means),
         Kernel::MapFrozen { statistics: Running, dx: true },
         Kernel::MapFrozen { statistics: Running, dx: false },
         Kernel::MapFrozen { statistics: Saved, dx: true },
         Kernel::MapCopy,
-        Kernel::ResidentForward,
+        Kernel::ResidentForward(Batch),
+        Kernel::ResidentForward(Slices),
         Kernel::ResidentBackward,
     ]
+}
+
+/// Whether the kernel takes the statistics of rows, along columns.
+fn of_rows(kernel: Kernel) -> bool {
+    matches!(kernel, Kernel::ReduceGradients { statistics, .. } if statistics.of_rows())
 }
 
 /// Whether the host dispatches the kernel over slices, as segments of single values.
@@ -41,6 +56,8 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldGradients
             | Kernel::FoldRunning
             | Kernel::FoldRenorm
+            | Kernel::FoldStatistics
+            | Kernel::FoldMeans { .. }
     )
 }
 
@@ -54,7 +71,7 @@ fn plain_variants() -> Vec<Variant> {
                 let columns = walk == WalkKind::Columns;
                 let words = per_slice(kernel) && (width == 4 || edges);
                 // Words of one value have edges in columns only, where rows and strips may not be full.
-                if words || flat && columns || width == 1 && edges && !columns {
+                if words || flat && columns || width == 1 && edges && !columns || of_rows(kernel) && !columns {
                     continue;
                 }
                 // Nothing to do.
@@ -76,7 +93,7 @@ fn plain_variants() -> Vec<Variant> {
                             dtype: DType::F32,
                             parameters: DType::F32,
                             packed_f16: false,
-                            through: [None; 3],
+                            through: [None; WALKED_INPUTS.len()],
                             walk,
                             width,
                             edges,
@@ -104,23 +121,32 @@ fn plain_variants() -> Vec<Variant> {
 }
 
 /// Every pointwise operation that a kernel can be asked for, and through which output it can read its inputs.
-fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
+fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..64_u32 {
-            let [residual, d_residual, from_y, through, masked, renorm] =
-                [0, 1, 2, 3, 4, 5].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..512_u32 {
+            let [residual, d_residual, from_y, through, masked, renorm, of_place, sum, d_sum] =
+                [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
+            // Batch norm knows neither of places nor of sums, and it alone of what else there is.
+            if kernel.of_channels() && (of_place || sum || d_sum) && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
+                || !kernel.of_channels() && (from_y || masked || renorm)
+                || of_rows(kernel) && of_place
+                || sum && masked
+            {
+                continue;
+            }
             let activation = ActivationKind::of(activation);
-            let pointwise = Pointwise { activation, residual, d_residual, from_y, masked, renorm };
+            let pointwise =
+                Pointwise { activation, residual, d_residual, from_y, masked, renorm, of_place, sum, d_sum };
             let plain = Variant { pointwise, ..example(kernel) };
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
             let through = match kernel {
-                Kernel::MapForward(_) | Kernel::MapCopy => [output, None, None],
-                _ => [None, output, None],
+                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments => [output, None, None, None, None],
+                _ => [None, output, None, None, None],
             };
             let bindings = Variant { through, ..plain }.slots().len();
             // What the host asks for: see ops/.
@@ -131,6 +157,10 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; 3])> {
                     bindings <= 9 && !from_y
                 }
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+                // d_residual is written along rows, and d_sum added by a map of its own.
+                Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
+                    !d_residual && !(residual && d_sum)
+                }
                 _ => true,
             };
             if pointwise.of(kernel) == pointwise && asked {
@@ -149,8 +179,8 @@ fn example(kernel: Kernel) -> Variant {
         dtype: DType::F32,
         parameters: DType::F32,
         packed_f16: false,
-        through: [None; 3],
-        walk: WalkKind::Segments,
+        through: [None; WALKED_INPUTS.len()],
+        walk: if of_rows(kernel) { WalkKind::Columns } else { WalkKind::Segments },
         width: if per_slice(kernel) { 1 } else { 4 },
         edges: false,
         strided: false,
@@ -208,7 +238,10 @@ fn all_variants() -> Vec<Variant> {
                             continue;
                         }
                         for walk in [WalkKind::Segments, WalkKind::Columns] {
-                            if walk == WalkKind::Columns && (per_slice(kernel) || kernel == Kernel::MapCopy) {
+                            let columns = walk == WalkKind::Columns;
+                            if columns && (per_slice(kernel) || kernel == Kernel::MapCopy || pointwise.of_place)
+                                || !columns && of_rows(kernel)
+                            {
                                 continue;
                             }
                             // A resident kernel knows no words of two slices.

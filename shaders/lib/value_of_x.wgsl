@@ -1,0 +1,5 @@
+// What is normalized, or copied, is x.
+
+fn value_at(at: Cursor) -> Word {
+    return x_at(at);
+}

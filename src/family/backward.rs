@@ -1,0 +1,241 @@
+//! The gradients of a norm.
+//!
+//! Where gamma is constant along a slice, one walk serves all: sums per slice, their folds into the means that dx subtracts and into dgamma and
+//! dbeta, and dx. Where it varies (layer, RMS norm), statistics belong to rows and parameters to columns: a walk along rows has the sums of a row,
+//! a walk along columns dx and on its way the sums of a column.
+
+use super::forward::Layer;
+use super::saved::{MeansRecord, SavedSlices};
+use super::slices::{Parameters, Slices};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::params::{Records, flag};
+use crate::gpu::shader::StatisticsFrom;
+use crate::gpu::slot::Slot;
+use crate::norm::{Accumulation, GradientTargets};
+use crate::ops::{fold, map, reduce};
+use crate::plan::{Op, Pattern, Plan, Traffic};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// The arguments of a backward pass, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Backward<'a> {
+    pub x: &'a Tensor,
+    /// Where an activation's derivative needs it.
+    pub residual: Option<&'a Tensor>,
+    pub dy: &'a Tensor,
+    /// What else dx consists of.
+    pub d_sum: Option<&'a Tensor>,
+    pub saved: &'a SavedSlices,
+    pub targets: &'a GradientTargets<'a>,
+}
+
+impl<'a> Backward<'a> {
+    fn tensors(&self) -> Vec<(Slot, &'a Tensor)> {
+        let mut tensors = vec![(Slot::X, self.x), (Slot::Dy, self.dy)];
+        let optional = [
+            (Slot::Residual, self.residual),
+            (Slot::DSum, self.d_sum),
+            (Slot::Dx, self.targets.dx),
+            (Slot::DResidual, self.targets.d_residual),
+        ];
+        tensors.extend(optional.into_iter().filter_map(|(slot, tensor)| Some((slot, tensor?))));
+        tensors
+    }
+
+    /// Passes over memory of a reduction, and of a map of dx.
+    fn passes(&self) -> (u64, u64) {
+        let one = |tensor: Option<&Tensor>| u64::from(tensor.is_some());
+        let read = 2 + one(self.residual);
+        (read + one(self.targets.d_residual), read + 1 + one(self.d_sum))
+    }
+
+    fn traffic(&self, plan_passes: u64) -> Traffic {
+        Traffic::passes(self.x.byte_len(), self.tensors().len() as u64, plan_passes)
+    }
+}
+
+impl Layer<'_> {
+    /// The gradients that are asked for; arguments are checked.
+    pub async fn prepare_backward(&self, backward: &Backward<'_>) -> Result<Prepared> {
+        if !self.slices.parameters.of_place {
+            return self.prepare_backward_of_slices(backward).await;
+        }
+        let Backward { d_sum, residual, targets, .. } = *backward;
+        if let (Some(d_sum), Some(dx), true, true) = (d_sum, targets.dx, targets.has_sums(), residual.is_some()) {
+            // A dispatch has no binding left for it.
+            if d_sum.is_same_place(dx) {
+                let why = "dx cannot be written over d_sum where there is a residual and an activation; give it a tensor of its own";
+                return Err(Error::InPlace { why });
+            }
+            let normed = Box::pin(self.prepare_backward(&Backward { d_sum: None, ..*backward })).await?;
+            let summed = map::prepare_sum(self.context, dx, d_sum, dx).await?;
+            return Ok(Prepared::sequence(self.context, Op::TrainBackward, vec![normed, summed]));
+        }
+        self.prepare_backward_of_rows(backward).await
+    }
+
+    /// The parameter gradients of nothing: zero, written or added like any other.
+    pub async fn prepare_empty(
+        &self,
+        dtype: DType,
+        parameters: Option<Shape>,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        let (Some(shape), true) = (parameters.filter(|shape| shape.len() > 0), targets.has_sums()) else {
+            return Ok(Prepared::nothing(self.context, Op::TrainBackward));
+        };
+        let mut build = fold::gradients_of(self.context, Op::TrainBackward, shape.len(), dtype, 0)?;
+        bind_targets(&mut build, targets)?;
+        fold::gradients(&mut build)?;
+        build.finish(Traffic::default()).await
+    }
+
+    fn start(&self, backward: &Backward<'_>, pattern: Pattern, rows_as_one: bool) -> Result<Build<'_>> {
+        let tensors = backward.tensors();
+        let mut build = self.build(Op::TrainBackward, pattern, None, rows_as_one, &tensors)?;
+        build.pointwise.residual = backward.residual.is_some();
+        build.buffer(Slot::Saved, backward.saved.buffer());
+        Ok(build)
+    }
+
+    /// A buffer for the means of all slices, bound as what they are written to and read from.
+    async fn bind_means(&self, build: &mut Build<'_>) -> Result<wgpu::Buffer> {
+        let bytes = self.slices.statistics() * size_of::<MeansRecord>() as u64;
+        let means = self.context.create_buffer("means", bytes, wgpu::BufferUsages::STORAGE).await?;
+        build.buffer(Slot::MeansOut, &means);
+        build.buffer(Slot::Means, &means);
+        Ok(means)
+    }
+
+    async fn prepare_backward_of_slices(&self, backward: &Backward<'_>) -> Result<Prepared> {
+        let targets = backward.targets;
+        let mut build = self.start(backward, self.slices.pattern, true)?;
+        bind_targets(&mut build, targets)?;
+        build.pointwise.d_residual = targets.d_residual.is_some();
+        build.pointwise.d_sum = backward.d_sum.is_some();
+        let (parameters, records) = self.parameter_records(build.plan())?;
+        let of_parameters = (parameters, u64::from(records.partials));
+        reduce::gradients_of_many(&mut build, StatisticsFrom::Recorded, false, of_parameters);
+        let (reduced, mapped) = backward.passes();
+        if targets.has_sums() {
+            fold::parameter_gradients(&mut build, parameters, records).await?;
+        }
+        if targets.dx.is_none() {
+            return build.finish(backward.traffic(reduced)).await;
+        }
+        self.bind_means(&mut build).await?;
+        let records = self.records(build.plan());
+        fold::means(&mut build, self.slices.statistics(), records, true)?;
+        map::backward_of_means(&mut build);
+        build.finish(backward.traffic(reduced + mapped)).await
+    }
+
+    async fn prepare_backward_of_rows(&self, backward: &Backward<'_>) -> Result<Prepared> {
+        let targets = backward.targets;
+        let (reduced, mapped) = backward.passes();
+        let (dx, sums, d_residual) =
+            (targets.dx.is_some(), targets.has_sums(), targets.d_residual.is_some());
+        if !dx && sums {
+            let mut columns = self.start_columns(backward)?;
+            columns.pointwise.d_residual = d_residual;
+            let prepared = self.along_columns(columns, backward, StatisticsFrom::RecordedOfRow, reduced);
+            return prepared.await;
+        }
+        let mut rows = self.start(backward, self.slices.pattern, true)?;
+        rows.pointwise.d_residual = d_residual;
+        rows.pointwise.d_sum = backward.d_sum.is_some();
+        reduce::gradients(&mut rows, StatisticsFrom::Recorded, false);
+        if !dx {
+            return rows.finish(backward.traffic(reduced)).await;
+        }
+        let means = self.bind_means(&mut rows).await?;
+        let records = self.records(rows.plan());
+        fold::means(&mut rows, self.slices.statistics(), records, false)?;
+        if !sums {
+            map::backward_of_means(&mut rows);
+            return rows.finish(backward.traffic(reduced + mapped)).await;
+        }
+        let rows = rows.finish(Traffic::default()).await?;
+        let mut columns = self.start_columns(backward)?;
+        columns.pointwise.d_sum = backward.d_sum.is_some();
+        columns.buffer(Slot::Means, &means);
+        let from = StatisticsFrom::MeansOfRow;
+        Ok(self.along_columns(columns, backward, from, reduced + mapped).await?.after(rows))
+    }
+
+    /// Starts a walk along the columns of rows.
+    fn start_columns(&self, backward: &Backward<'_>) -> Result<Build<'_>> {
+        let Slices { parameters, .. } = self.slices;
+        let (rows, places) = (self.slices.slices(), self.slices.count());
+        // Samples have columns of their own where their parameters are their own.
+        let pattern = match parameters.step {
+            0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
+            _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
+        };
+        let mut build = self.start(backward, pattern, false)?;
+        build.pointwise.of_place = false;
+        let own = Parameters::of_slice(u32::MAX.into());
+        build.params.parameter_slices = own.slices as u32;
+        build.params.parameter_rows = own.rows as u32;
+        build.params.parameter_step = own.step as u32;
+        bind_targets(&mut build, backward.targets)?;
+        Ok(build)
+    }
+
+    /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
+    async fn along_columns(
+        &self,
+        mut build: Build<'_>,
+        backward: &Backward<'_>,
+        from: StatisticsFrom,
+        passes: u64,
+    ) -> Result<Prepared> {
+        reduce::gradients(&mut build, from, from == StatisticsFrom::MeansOfRow);
+        let plan = build.plan();
+        let places = self.slices.count();
+        let (parameters, records) = match self.slices.parameters.step {
+            0 => (places, Records { partials: plan.partials(), slices: plan.slices, matrix: 0 }),
+            _ => {
+                let matrix = plan.matrix_splits * plan.records;
+                let records = Records { partials: plan.matrix_splits, slices: plan.slices, matrix };
+                (places * self.slices.parameters.rows, records)
+            }
+        };
+        fold::parameter_gradients(&mut build, parameters, records).await?;
+        build.finish(backward.traffic(passes)).await
+    }
+
+    /// How many parameters there are, and where the partial results of all slices that share one are.
+    fn parameter_records(&self, plan: &Plan) -> Result<(u64, Records)> {
+        let Parameters { rows, step, .. } = self.slices.parameters;
+        let slices = self.slices.slices();
+        let parameters = if step == 0 { 1 } else { rows };
+        if parameters == slices {
+            let merged = self.slices.merged as u32;
+            let records = self.records(plan);
+            return Ok((slices, Records { partials: records.partials / merged, ..records }));
+        }
+        let all = u64::from(plan.records) * u64::from(plan.splits);
+        let needed = all / parameters;
+        let partials = u32::try_from(needed).map_err(|_| Error::TooLarge {
+            what: "x",
+            needed,
+            unit: "partial results",
+            limit_name: "address range",
+            limit: u32::MAX.into(),
+        })?;
+        Ok((parameters, Records { partials, slices: parameters as u32, matrix: 0 }))
+    }
+}
+
+fn bind_targets(build: &mut Build<'_>, targets: &GradientTargets<'_>) -> Result<()> {
+    build.optional(Slot::Dgamma, targets.dgamma, flag::DGAMMA)?;
+    build.optional(Slot::Dbeta, targets.dbeta, flag::DBETA)?;
+    if targets.accumulation == Accumulation::Add {
+        build.params.flags |= flag::ACCUMULATE;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! y of a norm: reduce, fold, map over its slices, or all three in one dispatch.
+
+use super::options::Scheme;
+use super::saved::{SavedSlices, SliceRecord};
+use super::slices::Slices;
+use crate::activation::Activation;
+use crate::context::Context;
+use crate::error::Result;
+use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::params::{Records, flag};
+use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
+use crate::gpu::slot::Slot;
+use crate::ops::{fold, map, reduce, resident};
+use crate::plan::{Op, Pattern, Plan, Traffic, Walk, plan_walk};
+use crate::tensor::Tensor;
+
+/// The arguments of a forward pass, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Forward<'a> {
+    pub x: &'a Tensor,
+    pub residual: Option<&'a Tensor>,
+    /// What is added to x before the norm, and where the sum goes.
+    pub addend: Option<(&'a Tensor, &'a Tensor)>,
+    pub y: &'a Tensor,
+    pub saved: Option<&'a SavedSlices>,
+}
+
+/// A layer as its kernels see it.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
+    pub gamma: Option<&'a Tensor>,
+    pub beta: Option<&'a Tensor>,
+    pub unit_offset: bool,
+}
+
+/// What forward and backward passes have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub context: &'a Context,
+    pub slices: Slices,
+    pub scheme: Scheme,
+    pub eps: f64,
+    pub activation: Activation,
+    pub affine: Affine<'a>,
+}
+
+impl<'a> Layer<'a> {
+    /// Starts an operation over tensors that are cut as a pattern says.
+    pub fn build(
+        &self,
+        op: Op,
+        pattern: Pattern,
+        held: Option<u32>,
+        rows_as_one: bool,
+        tensors: &[(Slot, &Tensor)],
+    ) -> Result<Build<'a>> {
+        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
+        let capabilities = self.context.capabilities();
+        let walk = Walk::over(pattern, &walked, capabilities.storage_alignment);
+        let walk = Walk { held, rows_as_one: rows_as_one && walk.rows_as_one, ..walk };
+        let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
+        let mut build = Build::new(self.context, op, plan);
+        let Slices { parameters, merged, .. } = self.slices;
+        let params = &mut build.params;
+        params.eps = self.eps as f32;
+        params.slope = self.activation.slope();
+        params.flags |= self.scheme.flags();
+        params.merged = merged as u32;
+        params.count = self.slices.count() as f32;
+        params.places = if parameters.of_place { self.slices.count() } else { 1 };
+        params.parameter_slices = parameters.slices as u32;
+        params.parameter_rows = parameters.rows as u32;
+        params.parameter_step = parameters.step as u32;
+        params.gamma_step = self.affine.gamma.is_some().into();
+        params.beta_step = self.affine.beta.is_some().into();
+        params.gamma_base = f32::from(u8::from(self.affine.unit_offset || self.affine.gamma.is_none()));
+        build.pointwise = Pointwise {
+            activation: ActivationKind::of(self.activation),
+            of_place: parameters.of_place,
+            ..Pointwise::default()
+        };
+        for (slot, tensor) in tensors {
+            build.tensor(*slot, tensor)?;
+        }
+        build.optional(Slot::Gamma, self.affine.gamma, flag::GAMMA)?;
+        build.optional(Slot::Beta, self.affine.beta, flag::BETA)?;
+        Ok(build)
+    }
+
+    /// Where the partial results of all slices that share a statistic are.
+    pub fn records(&self, plan: &Plan) -> Records {
+        let merged = self.slices.merged as u32;
+        let repeat = plan.records / plan.slices;
+        match self.slices.pattern {
+            Pattern::Matrices { slices, .. } => Records {
+                partials: plan.matrix_splits * repeat * merged,
+                slices: slices as u32,
+                matrix: plan.matrix_splits * plan.records,
+            },
+            _ => Records { partials: plan.partials() * merged, slices: plan.slices, matrix: 0 },
+        }
+    }
+
+    /// Whether the statistics of a slice are the prologue of the map: not where slices share them, or are columns of matrices.
+    fn folds_in_map(&self) -> bool {
+        self.slices.merged == 1 && !matches!(self.slices.pattern, Pattern::Matrices { .. })
+    }
+
+    /// y, whose arguments are checked.
+    pub async fn prepare_forward(&self, forward: &Forward<'_>) -> Result<Prepared> {
+        let Forward { x, residual, addend, y, saved } = *forward;
+        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
+        tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
+        tensors.extend(addend.into_iter().flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
+        let held = Op::TrainForward.held().filter(|_| self.folds_in_map());
+        let mut build = self.build(Op::TrainForward, self.slices.pattern, held, true, &tensors)?;
+        if let Some((addend, sum)) = addend {
+            let over = sum.is_same_place(x) || sum.is_same_place(addend);
+            // Words of two slices are read for both, so no slice may write over them.
+            if over && build.plan().edges {
+                return Box::pin(self.prepare_sum_first(forward, addend, sum)).await;
+            }
+            build.pointwise.sum = true;
+        }
+        build.pointwise.residual = residual.is_some();
+        let passes = tensors.len() as u64;
+        let held = build.plan().held > 0;
+        if held || self.folds_in_map() {
+            if let Some(saved) = saved {
+                build.params.flags |= flag::SAVE;
+                build.buffer(Slot::SavedOut, saved.buffer());
+            }
+        }
+        if held {
+            resident::forward_of_slices(&mut build);
+            return build.finish(Traffic::passes(x.byte_len(), passes, passes)).await;
+        }
+        reduce::moments(&mut build);
+        // The map reads the sum where the reduction has left it.
+        let summed = addend.map(|_| (Slot::X, Slot::Sum));
+        if self.folds_in_map() {
+            map::forward_of(&mut build, StatisticsFrom::Slices, summed);
+        } else {
+            let scratch;
+            let record = match saved {
+                Some(saved) => saved.buffer(),
+                None => {
+                    let bytes = self.slices.statistics() * size_of::<SliceRecord>() as u64;
+                    scratch = self.context.create_buffer("statistics", bytes, wgpu::BufferUsages::STORAGE).await?;
+                    &scratch
+                }
+            };
+            build.params.flags |= flag::SAVE;
+            build.buffer(Slot::SavedOut, record);
+            build.buffer(Slot::Saved, record);
+            let records = self.records(build.plan());
+            fold::statistics(&mut build, self.slices.statistics(), records)?;
+            map::forward_of(&mut build, StatisticsFrom::Recorded, summed);
+        }
+        build.finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await
+    }
+
+    /// The sum by a map of its own, and the norm of it.
+    async fn prepare_sum_first(&self, forward: &Forward<'_>, addend: &Tensor, sum: &Tensor) -> Result<Prepared> {
+        let summed = map::prepare_sum(self.context, forward.x, addend, sum).await?;
+        let normed = self.prepare_forward(&Forward { x: sum, addend: None, ..*forward }).await?;
+        Ok(normed.after(summed))
+    }
+}

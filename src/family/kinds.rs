@@ -1,0 +1,595 @@
+//! The norms of the family: their slices, and how layers of each kind are made.
+
+use super::norm::sealed::Sealed;
+use super::norm::{Kind, Norm};
+use super::options::{NormOptions, Scheme};
+use super::slices::{Parameters, Slices};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// Trailing axes of x are normalized: [`LayerNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Layer(Shape);
+
+/// As [`Layer`], by the root of the mean square: [`RmsNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rms(Shape);
+
+/// Groups of channels of each sample: [`GroupNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    groups: u64,
+    channels: u64,
+}
+
+/// Each channel of each sample: [`InstanceNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Instance {
+    pub(super) channels: u64,
+}
+
+/// Any axes, centred and scaled without parameters: [`MeanVarianceNorm`].
+#[derive(Clone, Debug)]
+pub struct MeanVariance {
+    axes: Vec<usize>,
+}
+
+/// Any axes, divided by their length: [`L2Norm`].
+#[derive(Clone, Debug)]
+pub struct Length {
+    axes: Vec<usize>,
+}
+
+/// The last axis, divided by its length, with one parameter for all: [`ScaleNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    places: u64,
+}
+
+/// Rows of a weight, divided by their length, with a parameter each: [`WeightNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    rows: u64,
+}
+
+/// Rows of a weight, centred and scaled: [`WeightStandardization`].
+#[derive(Clone, Copy, Debug)]
+pub struct Standardization {
+    rows: u64,
+}
+
+/// Layer normalization (Ba, Kiros & Hinton, "Layer Normalization", 2016): over the trailing axes of x `[…, normalized shape]`, with gamma and beta
+/// of the normalized shape.
+///
+/// ```
+/// use wgnorm::{Context, LayerNorm, NormOptions};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     // Two rows of four values.
+///     let x = context.upload(&[2, 4], &[1.0, 2.0, 3.0, 4.0, -8.0, 0.0, 0.0, 8.0]).await?;
+///     let layer = LayerNorm::new(&context, &[4], NormOptions::layer()).await?;
+///     let (y, saved) = layer.forward(&x).await?;
+///     assert!((context.download(&y).await?[3] - 1.3416).abs() < 1e-3);
+///     let gradients = layer.backward(&x, &y, &saved).await?;
+///     assert_eq!(gradients.dgamma.unwrap().shape().dims(), [4]);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+///
+/// Modulated ([`Tensor::modulated`]), for adaptive layer norm (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023), gamma and beta
+/// are `[N, normalized shape]`, for each sample of x `[N, …]`.
+pub type LayerNorm = Norm<Layer>;
+
+/// Root mean square normalization (Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019): as [`LayerNorm`], without a mean,
+/// `x̂ = x / sqrt(mean(x²) + eps)`.
+///
+/// ```
+/// use wgnorm::{Context, NormOptions, RmsNorm};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[1, 2], &[3.0, 4.0]).await?;
+///     let layer = RmsNorm::new(&context, &[2], NormOptions::gemma()).await?;
+///     let y = context.download(&layer.infer(&x).await?).await?;
+///     assert!((y[0] - 3.0 / 12.5_f32.sqrt()).abs() < 1e-6);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type RmsNorm = Norm<Rms>;
+
+/// Group normalization (Wu & He, "Group Normalization", 2018): over groups of neighbouring channels of each sample of x `[N, C, …]` or `[N, …, C]`,
+/// with gamma and beta `[C]`, as PyTorch and ONNX opset 21 have them.
+///
+/// ```
+/// use wgnorm::{Context, GroupNorm, NormOptions};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[1, 4, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).await?;
+///     let layer = GroupNorm::new(&context, 2, 4, NormOptions::group()).await?;
+///     let y = context.download(&layer.infer(&x).await?).await?;
+///     assert!((y[0] - y[4]).abs() < 1e-6);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type GroupNorm = Norm<Group>;
+
+/// Instance normalization (Ulyanov, Vedaldi & Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016): over each
+/// channel of each sample of x `[N, C, …]` or `[N, …, C]`, with gamma and beta `[C]`. With running statistics it is
+/// [`TrackedInstanceNorm`](crate::TrackedInstanceNorm).
+///
+/// ```
+/// use wgnorm::{Context, InstanceNorm, NormOptions};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[1, 2, 2], &[1.0, 2.0, 30.0, 40.0]).await?;
+///     // The statistics of a style, as adaptive instance norm (Huang & Belongie 2017) gives them.
+///     let style = (context.upload(&[1, 2], &[2.0, 3.0]).await?, context.upload(&[1, 2], &[0.5, 0.0]).await?);
+///     let layer = InstanceNorm::new(&context, 2, NormOptions::instance()).await?;
+///     let y = context.download(&layer.infer(x.modulated(Some(&style.0), Some(&style.1))).await?).await?;
+///     assert!((y[0] + 1.5).abs() < 1e-3 && (y[3] - 3.0).abs() < 1e-3);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type InstanceNorm = Norm<Instance>;
+
+/// Mean-variance normalization (ONNX `MeanVarianceNormalization`): `(x − mean) / (sqrt(var) + eps)` over any axes, without parameters. Where
+/// all values are equal, y and dx are 0 (other systems give NaN for dx).
+pub type MeanVarianceNorm = Norm<MeanVariance>;
+
+/// Division by the length over any axes, `x / max(‖x‖, eps)`: PyTorch's `normalize`. Where eps has replaced the length, dx is dy / eps.
+///
+/// ```
+/// use wgnorm::{Context, L2Norm, NormOptions};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[1, 2, 1], &[3.0, 4.0]).await?;
+///     let layer = L2Norm::new(&context, &[1], NormOptions::l2()).await?;
+///     assert_eq!(context.download(&layer.infer(&x).await?).await?, [0.6, 0.8]);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type L2Norm = Norm<Length>;
+
+/// ScaleNorm (Nguyen & Salazar, "Transformers without Tears", 2019): `gamma·x / max(‖x‖, eps)` over the last axis, with one gamma `[1]` that begins
+/// as the root of its length.
+pub type ScaleNorm = Norm<Scale>;
+
+/// Weight normalization (Salimans & Kingma 2016): `gamma·v / ‖v‖` for each index of the first axis of a weight `[rows, …]`, with gamma `[rows]`.
+///
+/// ```
+/// use wgnorm::{Context, WeightNorm};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let weight = context.upload(&[2, 2], &[3.0, 4.0, 0.0, -2.0]).await?;
+///     // gamma is ‖weight‖, so the weight stays what it is.
+///     let layer = WeightNorm::of(&context, &weight).await?;
+///     let w = context.download(&layer.infer(&weight).await?).await?;
+///     assert!(w.iter().zip([3.0, 4.0, 0.0, -2.0]).all(|(w, v)| (w - v).abs() < 1e-6));
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type WeightNorm = Norm<Weight>;
+
+/// Weight standardization (Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019):
+/// `(w − mean) / sqrt(var + eps)` for each index of the first axis of a weight `[rows, …]`, with a gain `[rows]` if the options have a gamma.
+pub type WeightStandardization = Norm<Standardization>;
+
+/// Implements a kind; the body says what is not as everywhere.
+macro_rules! kind {
+    ($kind:ident, $name:literal, $scheme:expr, { $($body:tt)* }) => {
+        impl Kind for $kind {}
+
+        impl Sealed for $kind {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn scheme(&self) -> Scheme {
+                $scheme
+            }
+
+            $($body)*
+        }
+    };
+}
+
+kind!(Layer, "layer norm", Scheme::Deviation, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        rows_of(x, self.0, modulated)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(self.0)
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Rms, "RMS norm", Scheme::MeanSquare, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        rows_of(x, self.0, modulated)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(self.0)
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Group, "group norm", Scheme::Deviation, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        channels_of(x, self.channels, self.channels / self.groups, modulated)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.channels))
+    }
+
+    fn refuses_single_values(&self) -> bool {
+        true
+    }
+});
+
+kind!(Instance, "instance norm", Scheme::Deviation, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        channels_of(x, self.channels, 1, modulated)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.channels))
+    }
+
+    fn refuses_single_values(&self) -> bool {
+        true
+    }
+});
+
+kind!(MeanVariance, "mean-variance norm", Scheme::DeviationPlus, {
+    fn slices(&self, x: &Tensor, _: bool) -> Result<Slices> {
+        Slices::over_axes(x.shape(), &self.axes)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        None
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Length, "L2 norm", Scheme::Length, {
+    fn slices(&self, x: &Tensor, _: bool) -> Result<Slices> {
+        Slices::over_axes(x.shape(), &self.axes)
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        None
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Scale, "ScaleNorm", Scheme::Length, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        if modulated {
+            let why = "it has one parameter for all";
+            return Err(Error::Unsupported { layer: self.name(), what: "modulation", why });
+        }
+        let slices = rows_of(x, Shape::per_channel(self.places), false)?;
+        Ok(Slices { parameters: Parameters::ONE, ..slices })
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(1))
+    }
+
+    fn initial_gamma(&self) -> f32 {
+        (self.places as f64).sqrt() as f32
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Weight, "weight norm", Scheme::Length, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        rows_of_weight(x, self.rows, modulated.then_some(self.name()))
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.rows))
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+kind!(Standardization, "weight standardization", Scheme::Deviation, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        rows_of_weight(x, self.rows, modulated.then_some(self.name()))
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.rows))
+    }
+
+    fn has_layout(&self) -> bool {
+        false
+    }
+});
+
+/// Rows of the trailing axes.
+fn rows_of(x: &Tensor, normalized: Shape, modulated: bool) -> Result<Slices> {
+    let shape = x.shape();
+    let dims = shape.dims();
+    let Some(leading) = dims.len().checked_sub(normalized.rank()) else {
+        return Err(Error::Rank { what: "x", expected: "no less than that of the normalized shape", got: dims.len() });
+    };
+    if dims[leading..] != *normalized.dims() {
+        let mut expected = dims.to_vec();
+        expected[leading..].copy_from_slice(normalized.dims());
+        return Err(Error::Shape { what: "x", expected: Shape::new(&expected)?, got: x.shape() });
+    }
+    if modulated && leading == 0 {
+        return Err(Error::Rank { what: "x", expected: "more than that of the normalized shape", got: dims.len() });
+    }
+    let rows = dims[..leading].iter().map(|&dim| dim as u64).product();
+    Ok(Slices::rows(rows, normalized.len(), modulated.then(|| dims[0] as u64)))
+}
+
+/// Channels of each sample.
+fn channels_of(x: &Tensor, channels: u64, merged: u64, modulated: bool) -> Result<Slices> {
+    let view = x.channels()?;
+    if view.channels != channels {
+        return Err(Error::Channels { what: "x", expected: channels, got: view.channels });
+    }
+    Ok(Slices::channels_of_samples(view, merged, modulated))
+}
+
+/// Rows of a weight, with a parameter each; `modulated` is the layer that cannot be.
+fn rows_of_weight(x: &Tensor, rows: u64, modulated: Option<&'static str>) -> Result<Slices> {
+    if let Some(layer) = modulated {
+        return Err(Error::Unsupported { layer, what: "modulation", why: "a weight has no samples" });
+    }
+    let dims = x.shape();
+    if dims.dims()[0] as u64 != rows {
+        return Err(Error::Channels { what: "a weight", expected: rows, got: dims.dims()[0] as u64 });
+    }
+    let axes: Vec<usize> = (1..dims.rank()).collect();
+    let slices = match axes[..] {
+        [] => Slices::rows(rows, 1, None),
+        _ => Slices::rows(rows, dims.len() / rows.max(1), None),
+    };
+    Ok(Slices { parameters: Parameters::of_slice(rows), ..slices })
+}
+
+/// A shape of parameters, of which there must be some.
+fn some(shape: &[usize]) -> Result<Shape> {
+    let shape = Shape::new(shape)?;
+    if shape.len() == 0 {
+        return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
+    }
+    Ok(shape)
+}
+
+fn without_parameters(options: NormOptions, layer: &'static str) -> Result<NormOptions> {
+    match options.affine {
+        crate::Affine::None => Ok(options),
+        _ => Err(Error::Unsupported { layer, what: "affine parameters", why: "its scale is that of x" }),
+    }
+}
+
+impl LayerNorm {
+    /// A layer over trailing axes of these lengths, with gamma 1 and beta 0.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`] for no values, [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
+        Self::initial(context, Layer(some(normalized_shape)?), options).await
+    }
+
+    /// A layer from existing parameters of the normalized shape; which it has follows from those that are given.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::DType`], [`Error::ForeignDevice`], [`Error::Epsilon`].
+    pub fn from_parts(
+        context: &Context,
+        normalized_shape: &[usize],
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Layer(some(normalized_shape)?), options, gamma, beta)
+    }
+}
+
+impl RmsNorm {
+    /// A layer over trailing axes of these lengths, with a neutral gamma.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::new`].
+    pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
+        Self::initial(context, Rms(some(normalized_shape)?), options).await
+    }
+
+    /// A layer from existing parameters of the normalized shape.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::from_parts`].
+    pub fn from_parts(
+        context: &Context,
+        normalized_shape: &[usize],
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Rms(some(normalized_shape)?), options, gamma, beta)
+    }
+}
+
+impl Group {
+    fn new(groups: usize, channels: usize) -> Result<Self> {
+        if channels == 0 {
+            return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
+        }
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(Error::Groups { channels: channels as u64, groups: groups as u64 });
+        }
+        Ok(Self { groups: groups as u64, channels: channels as u64 })
+    }
+}
+
+impl GroupNorm {
+    /// A layer for `channels` channels in `groups` groups, with gamma 1 and beta 0.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, [`Error::Groups`], [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, groups: usize, channels: usize, options: NormOptions) -> Result<Self> {
+        Self::initial(context, Group::new(groups, channels)?, options).await
+    }
+
+    /// A layer from existing parameters `[C]`.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::Groups`], [`Error::Shape`], [`Error::DType`], [`Error::ForeignDevice`], [`Error::Epsilon`].
+    pub fn from_parts(
+        context: &Context,
+        groups: usize,
+        channels: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Group::new(groups, channels)?, options, gamma, beta)
+    }
+}
+
+impl InstanceNorm {
+    /// A layer for `channels` channels; where the options have affine parameters, gamma is 1 and beta 0.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, channels: usize, options: NormOptions) -> Result<Self> {
+        Self::initial(context, Instance { channels: some(&[channels])?.len() }, options).await
+    }
+
+    /// A layer from existing parameters `[C]`.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::Shape`], [`Error::DType`], [`Error::ForeignDevice`], [`Error::Epsilon`].
+    pub fn from_parts(
+        context: &Context,
+        channels: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Instance { channels: some(&[channels])?.len() }, options, gamma, beta)
+    }
+}
+
+impl MeanVarianceNorm {
+    /// A norm over these axes, in ascending order. ONNX's default for x `[N, C, H, W]` is `[0, 2, 3]`.
+    ///
+    /// # Errors
+    /// [`Error::Epsilon`], [`Error::Unsupported`] for affine parameters. Axes are checked with the shape of x ([`Error::Axes`]).
+    pub async fn new(context: &Context, axes: &[usize], options: NormOptions) -> Result<Self> {
+        let kind = MeanVariance { axes: axes.to_vec() };
+        let options = without_parameters(options, kind.name())?;
+        Self::initial(context, kind, options).await
+    }
+}
+
+impl L2Norm {
+    /// A norm over these axes, in ascending order; PyTorch's default is `[1]`.
+    ///
+    /// # Errors
+    /// As [`MeanVarianceNorm::new`].
+    pub async fn new(context: &Context, axes: &[usize], options: NormOptions) -> Result<Self> {
+        let kind = Length { axes: axes.to_vec() };
+        let options = without_parameters(options, kind.name())?;
+        Self::initial(context, kind, options).await
+    }
+}
+
+impl ScaleNorm {
+    /// A layer over a last axis of this length.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no values, [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, places: usize, options: NormOptions) -> Result<Self> {
+        Self::initial(context, Scale { places: some(&[places])?.len() }, options).await
+    }
+
+    /// A layer from an existing gamma `[1]`, and perhaps a beta.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::from_parts`].
+    pub fn from_parts(
+        context: &Context,
+        places: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Scale { places: some(&[places])?.len() }, options, gamma, beta)
+    }
+}
+
+impl WeightNorm {
+    /// A layer for a weight with so many rows, from an existing gamma `[rows]`.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::from_parts`].
+    pub fn from_parts(context: &Context, rows: usize, options: NormOptions, gamma: Option<Tensor>) -> Result<Self> {
+        Self::existing(context, Weight { rows: some(&[rows])?.len() }, options, gamma, None)
+    }
+
+    /// A layer that leaves this weight `[rows, …]` as it is: gamma is the length of each row.
+    ///
+    /// # Errors
+    /// Those of a forward pass over the weight, of a download and an allocation.
+    pub async fn of(context: &Context, weight: &Tensor) -> Result<Self> {
+        let rows = weight.shape().dims()[0];
+        let plain = Self::from_parts(context, rows, NormOptions::weight(), None)?;
+        let (_, saved) = plain.forward(weight).await?;
+        let lengths: Vec<f32> = saved.download(context).await?.iter().map(|row| 1.0 / row.inv_std).collect();
+        let gamma = context.upload(&[rows], &lengths).await?;
+        Self::from_parts(context, rows, NormOptions::weight(), Some(gamma))
+    }
+}
+
+impl WeightStandardization {
+    /// A layer for a weight with so many rows; a gain begins as 1.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no rows, [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, rows: usize, options: NormOptions) -> Result<Self> {
+        Self::initial(context, Standardization { rows: some(&[rows])?.len() }, options).await
+    }
+
+    /// A layer from an existing gain `[rows]`.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::from_parts`].
+    pub fn from_parts(context: &Context, rows: usize, options: NormOptions, gain: Option<Tensor>) -> Result<Self> {
+        Self::existing(context, Standardization { rows: some(&[rows])?.len() }, options, gain, None)
+    }
+}
