@@ -72,7 +72,7 @@ pub use dtype::DType;
 pub use error::{Error, Result};
 pub use family::{
     Epsilon, GroupNorm, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm,
-    SavedSlices, ScaleNorm, SliceStatistics, WeightNorm, WeightStandardization,
+    SavedSlices, ScaleNorm, SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use gpu::disk_cache::PipelineCacheState;

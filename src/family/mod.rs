@@ -11,6 +11,7 @@ mod norm;
 mod options;
 mod saved;
 mod slices;
+mod tracked;
 
 pub use kinds::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, WeightNorm,
@@ -19,3 +20,4 @@ pub use kinds::{
 pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
 pub use saved::{SavedSlices, SliceStatistics};
+pub use tracked::TrackedInstanceNorm;

@@ -102,6 +102,7 @@ sources! {
     STATISTICS_OF_SLICE = "lib/statistics_of_slice.wgsl";
     STATISTICS_OF_ROW = "lib/statistics_of_row.wgsl";
     SLICE_RECORD = "lib/slice_record.wgsl";
+    SLICE_AVERAGES = "lib/slice_averages.wgsl";
     MEANS_RECORD = "lib/means_record.wgsl";
     AFFINE_OF_SLICE = "affine/of_slice.wgsl";
     AFFINE_OF_PLACE = "affine/of_place.wgsl";
@@ -123,6 +124,7 @@ sources! {
     FOLD_MEANS_OF_SUMS = "fold/means_of_sums.wgsl";
     FOLD_MEANS_OF_GRADIENTS = "fold/means_of_gradients.wgsl";
     FOLD_MEANS_ALONE = "fold/means_alone.wgsl";
+    FOLD_AVERAGES_ALONE = "fold/averages_alone.wgsl";
     FOLD_TOTAL = "fold/total.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
@@ -454,6 +456,8 @@ pub(crate) enum Kernel {
     FoldMeans {
         times_gamma: bool,
     },
+    /// The average of the records of a channel over all samples.
+    FoldAverages,
     MapForward(StatisticsFrom),
     MapBackward(StatisticsFrom),
     /// dx, if asked for, and d_residual.
@@ -480,6 +484,7 @@ impl Kernel {
             Kernel::FoldRenorm => "fold_renorm",
             Kernel::FoldStatistics => "fold_statistics",
             Kernel::FoldMeans { .. } => "fold_means",
+            Kernel::FoldAverages => "fold_averages",
             Kernel::MapForward(_) => "map_forward",
             Kernel::MapBackward(_) => "map_backward",
             Kernel::MapFrozen { .. } => "map_frozen",
@@ -565,6 +570,12 @@ impl Kernel {
                 }
                 sources.extend(records);
                 sources.extend([&MEANS_RECORD, &FOLD_MEANS_OF_SUMS, &FOLD_MEANS_ALONE]);
+            }
+            Kernel::FoldAverages => {
+                sources.extend(records);
+                sources.push(&SLICE_AVERAGES);
+                sources.extend(partials_of(false));
+                sources.push(&FOLD_AVERAGES_ALONE);
             }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
@@ -838,7 +849,9 @@ impl Variant {
                 slots.push(Slot::PartialsOut);
                 slots.extend(statistics.slots());
             }
-            Kernel::FoldTotal(_) | Kernel::FoldMerge(_) => slots.extend([Slot::Partials, Slot::Total]),
+            Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages => {
+                slots.extend([Slot::Partials, Slot::Total]);
+            }
             Kernel::FoldGradients => {
                 slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
                 slots.extend(self.pointwise.renorm.then_some(Slot::Saved));

@@ -437,6 +437,11 @@ impl BatchNorm {
         &self.parts.options
     }
 
+    /// An operation that updates the running statistics of this layer.
+    pub(crate) fn train_forward_of(&self, prepared: Prepared) -> TrainForward {
+        TrainForward { prepared, layer: self.parts.id }
+    }
+
     pub(crate) fn from_inner(parts: Parts) -> Self {
         Self { parts }
     }

@@ -118,7 +118,7 @@ impl BatchNorm {
 
     /// The update is part of what comes before every map with statistics of a batch; so here it comes before the least
     /// map that there is, of a value per channel that nobody looks at.
-    pub(super) async fn prepare_update(&self, moments: &Moments) -> Result<Prepared> {
+    pub(crate) async fn prepare_update(&self, moments: &Moments) -> Result<Prepared> {
         let parts = &self.parts;
         moments.check(&parts.context, parts.running.channels())?;
         if moments.count() == Some(0) {

@@ -102,6 +102,25 @@ pub(crate) async fn parameter_gradients(
     Ok(())
 }
 
+/// Prepares the average over samples of the records of `count` values each, as moments per channel.
+pub(crate) async fn averages(
+    context: &Context,
+    (samples, channels, count): (u64, u64, u64),
+    saved: &wgpu::Buffer,
+    total: &wgpu::Buffer,
+) -> Result<Prepared> {
+    let (capabilities, tuning) = (context.capabilities(), context.tuning());
+    let team = if capabilities.cpu { 8 } else { 64 };
+    let plan = plan_per_slice(channels, samples as u32, (team, 0), DType::F32, capabilities, tuning)?;
+    let mut build = Build::new(context, Op::Moments, plan);
+    build.params.partials = samples as u32;
+    build.params.count = count as f32;
+    build.buffer(Slot::Partials, saved);
+    build.buffer(Slot::Total, total);
+    build.dispatch(Kernel::FoldAverages);
+    build.finish(Traffic::default()).await
+}
+
 /// Partial results that one team folds at most, and how many it folds where there are more.
 const MOST_PARTIALS: u32 = 4096;
 const PARTIALS_OF_LEVEL: u32 = 1024;

@@ -22,6 +22,7 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldStatistics,
         Kernel::FoldMeans { times_gamma: false },
         Kernel::FoldMeans { times_gamma: true },
+        Kernel::FoldAverages,
         Kernel::ReduceGradients { statistics: Recorded, dx: false },
         Kernel::ReduceGradients { statistics: RecordedOfRow, dx: false },
         Kernel::ReduceGradients { statistics: MeansOfRow, dx: true },
@@ -58,6 +59,7 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldRenorm
             | Kernel::FoldStatistics
             | Kernel::FoldMeans { .. }
+            | Kernel::FoldAverages
     )
 }
 
@@ -233,7 +235,10 @@ fn all_variants() -> Vec<Variant> {
                 for parameters in [DType::F32, dtype] {
                     for width in [1, 4] {
                         if per_slice(kernel)
-                            && (width == 4 || matches!(kernel, Kernel::FoldTotal(_) | Kernel::FoldMerge(_)))
+                            && (width == 4 || matches!(
+                                kernel,
+                                Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages
+                            ))
                         {
                             continue;
                         }

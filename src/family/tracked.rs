@@ -1,0 +1,194 @@
+//! Instance normalization with running statistics.
+
+use super::kinds::InstanceNorm;
+use super::options::NormOptions;
+use super::saved::SavedSlices;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::dispatch::Prepared;
+use crate::moments::{ChannelMoments, Moments};
+use crate::norm::{
+    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input, RunningStatistics, TrainForward,
+};
+use crate::ops::fold;
+use crate::tensor::Tensor;
+
+/// Instance normalization that keeps running statistics while it trains: PyTorch's `InstanceNorm2d(track_running_stats=True)`.
+///
+/// Training normalizes each channel of each sample by its own statistics, as [`InstanceNorm`] does; the running statistics take the average over
+/// the samples of their means, and that of their variances (unbiased, if the options say so). Inference with them is frozen batch norm: [`freeze`](Self::freeze).
+/// As there, nothing updates statistics but what takes `&mut self` and says train.
+///
+/// ```
+/// use wgnorm::{BatchNormOptions, Context, TrackedInstanceNorm};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[2, 1, 2], &[1.0, 3.0, 5.0, 9.0]).await?;
+///     let mut layer = TrackedInstanceNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;
+///     let (y, saved) = layer.train_forward(&x).await?;
+///     let gradients = layer.backward(&x, &y, &saved).await?;
+///     let running = layer.running().download(&context).await?;
+///     // Means 2 and 7, unbiased variances 2 and 8, with a weight of 0.1.
+///     assert!((running.mean[0] - 0.45).abs() < 1e-6 && (running.var[0] - 1.4).abs() < 1e-6);
+///     let y = layer.freeze().forward(&x).await?;
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TrackedInstanceNorm {
+    norm: InstanceNorm,
+    /// The same parameters with the running statistics.
+    batch: BatchNorm,
+}
+
+impl TrackedInstanceNorm {
+    /// A layer with gamma 1, beta 0, running mean 0 and running variance 1.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::new`]; [`Error::Unsupported`] for options with batch renorm.
+    pub async fn new(context: &Context, channels: usize, options: BatchNormOptions) -> Result<Self> {
+        Self::with(context, BatchNorm::new(context, channels, options).await?)
+    }
+
+    /// A layer from existing parameters `[C]` and running statistics.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::from_parts`]; [`Error::Unsupported`] for options with batch renorm.
+    pub fn from_parts(
+        context: &Context,
+        options: BatchNormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+        running: RunningStatistics,
+    ) -> Result<Self> {
+        Self::with(context, BatchNorm::from_parts(context, options, gamma, beta, running)?)
+    }
+
+    fn with(context: &Context, batch: BatchNorm) -> Result<Self> {
+        let BatchNormOptions { eps, affine, activation, renorm, .. } = *batch.options();
+        if renorm.is_some() {
+            let why = "it corrects towards statistics over all samples";
+            return Err(Error::Unsupported { layer: "instance norm", what: "batch renorm", why });
+        }
+        let options = NormOptions::instance().eps(eps).affine(affine).activation(activation);
+        let channels = batch.running().channels() as usize;
+        let (gamma, beta) = (batch.gamma().cloned(), batch.beta().cloned());
+        Ok(Self { norm: InstanceNorm::from_parts(context, channels, options, gamma, beta)?, batch })
+    }
+
+    /// Prepares y and the update of the running statistics, in the same recording. As [`InstanceNorm::prepare_forward`](crate::Norm::prepare_forward),
+    /// and two dispatches over the channels. It is submitted with [`submit`](Self::submit).
+    ///
+    /// # Errors
+    /// As [`Norm::prepare_forward`](crate::Norm::prepare_forward); [`Error::Unsupported`] for modulation.
+    pub async fn prepare_train_forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: &SavedSlices,
+    ) -> Result<TrainForward> {
+        let prepared = self.prepare_tracked(input.into(), y, saved).await?;
+        Ok(self.batch.train_forward_of(prepared))
+    }
+
+    async fn prepare_tracked(&self, input: Input<'_>, y: &Tensor, saved: &SavedSlices) -> Result<Prepared> {
+        if input.modulation.is_some() {
+            let why = "its running statistics go with its own parameters; use InstanceNorm";
+            return Err(Error::Unsupported { layer: "tracked instance norm", what: "modulation", why });
+        }
+        let context = &self.norm.context;
+        let forward = self.norm.prepare_forward(input, y, Some(saved)).await?;
+        let view = input.x.channels()?;
+        if view.elements() == 0 {
+            return Ok(forward);
+        }
+        let nothing = ChannelMoments { count: view.inner, ..ChannelMoments::default() };
+        let moments = Moments::upload(context, &vec![nothing; view.channels as usize]).await?;
+        let sizes = (view.samples, view.channels, view.inner);
+        let average = fold::averages(context, sizes, saved.buffer(), moments.buffer()).await?;
+        let update = self.batch.prepare_update(&moments).await?;
+        Ok(Prepared::sequence(context, forward.op(), vec![forward, average, update]))
+    }
+
+    /// Records a training forward pass of this layer and submits it.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; those of [`Context::submit`].
+    pub async fn submit(&mut self, forward: &TrainForward) -> Result<()> {
+        self.batch.submit(forward).await
+    }
+
+    /// Room for the statistics of a tensor like x.
+    ///
+    /// # Errors
+    /// As [`Norm::room_for`](crate::Norm::room_for).
+    pub async fn room_for(&self, x: &Tensor) -> Result<SavedSlices> {
+        self.norm.room_for(x).await
+    }
+
+    /// y and what the backward pass needs; updates the running statistics. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_train_forward`](Self::prepare_train_forward).
+    pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, SavedSlices)> {
+        let input = input.into();
+        let saved = self.norm.room_for(input.x).await?;
+        let y = self.norm.context.zeros_like(input.x).await?;
+        let forward = self.prepare_train_forward(input, &y, &saved).await?;
+        self.submit(&forward).await?;
+        Ok((y, saved))
+    }
+
+    /// Prepares the gradients: [`Norm::prepare_backward`](crate::Norm::prepare_backward).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &SavedSlices,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        self.norm.prepare_backward(input, dy, saved, targets).await
+    }
+
+    /// All gradients that the layer has. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_backward`](Self::prepare_backward).
+    pub async fn backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &SavedSlices,
+    ) -> Result<Gradients> {
+        self.norm.backward(input, dy, saved).await
+    }
+
+    /// The layer for inference: with running statistics it is batch norm's.
+    pub fn freeze(self) -> FrozenBatchNorm {
+        self.batch.freeze()
+    }
+
+    /// gamma `[C]`, if the layer has one.
+    pub fn gamma(&self) -> Option<&Tensor> {
+        self.batch.gamma()
+    }
+
+    /// beta `[C]`, if the layer has one.
+    pub fn beta(&self) -> Option<&Tensor> {
+        self.batch.beta()
+    }
+
+    /// The running statistics.
+    pub fn running(&self) -> &RunningStatistics {
+        self.batch.running()
+    }
+
+    /// What the layer was made with.
+    pub fn options(&self) -> &BatchNormOptions {
+        self.batch.options()
+    }
+}
