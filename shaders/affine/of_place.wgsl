@@ -2,6 +2,8 @@
 //
 // Bindings: gamma, beta: tensor/parameter_*.wgsl.
 
+const OF_PLACE: bool = true;
+
 // The parameters of the components, those of the next run where it has begun.
 fn parameters_at(at: Cursor, s: Statistics) -> WordU {
     let first = spread_u(at, s.first_parameter) + WordU(params.first_place);

@@ -1,5 +1,7 @@
 // gamma and beta are constant along the walk: the fold has put them beside the statistics.
 
+const OF_PLACE: bool = false;
+
 fn gamma_at(at: Cursor, s: Statistics) -> Word {
     return spread(at, s.gamma);
 }

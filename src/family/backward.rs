@@ -14,8 +14,8 @@ use crate::gpu::params::{Records, flag};
 use crate::gpu::shader::StatisticsFrom;
 use crate::gpu::slot::Slot;
 use crate::norm::{Accumulation, GradientTargets};
-use crate::ops::{fold, map, reduce};
-use crate::plan::{Op, Pattern, Plan, Traffic};
+use crate::ops::{fold, map, reduce, resident};
+use crate::plan::{GRADIENT_SUMS_BYTES, Op, Pattern, Plan, Traffic, row_teams};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -60,6 +60,16 @@ impl<'a> Backward<'a> {
 impl Layer<'_> {
     /// The gradients that are asked for; arguments are checked.
     pub async fn prepare_backward(&self, backward: &Backward<'_>) -> Result<Prepared> {
+        if let Some(held) = self.held(backward) {
+            let build = self.start(backward, self.slices.pattern, Some(held), true)?;
+            if build.plan().held > 0 {
+                match self.prepare_backward_held(build, backward).await {
+                    // Tensors of one buffer that no dispatch can bind together, though several dispatches can bind them apart.
+                    Err(Error::SharedBlock { .. } | Error::Between { .. }) => {}
+                    prepared => return prepared,
+                }
+            }
+        }
         if !self.slices.parameters.of_place {
             return self.prepare_backward_of_slices(backward).await;
         }
@@ -93,9 +103,69 @@ impl Layer<'_> {
         build.finish(Traffic::default()).await
     }
 
-    fn start(&self, backward: &Backward<'_>, pattern: Pattern, rows_as_one: bool) -> Result<Build<'_>> {
+    /// Values that a resident kernel holds for each of x, if one can have all gradients: x̂ and dz, and where gamma varies within a slice the
+    /// sums of its place.
+    fn held(&self, backward: &Backward<'_>) -> Option<u32> {
+        let Backward { residual, d_sum, targets, .. } = *backward;
+        let more = [residual, d_sum, targets.d_residual].iter().flatten().count();
+        let runs = matches!(self.slices.pattern, Pattern::Run { .. } | Pattern::Segments { samples: 1, .. });
+        // A dispatch has a binding for one more tensor.
+        let fits = targets.dx.is_some() && runs && self.slices.merged == 1 && more <= 1;
+        let held = if self.slices.parameters.of_place { 4 } else { 2 };
+        fits.then_some(held)
+    }
+
+    /// All gradients by one walk over slices that a team holds, and the fold of what it leaves for dgamma and dbeta.
+    async fn prepare_backward_held(&self, mut build: Build<'_>, backward: &Backward<'_>) -> Result<Prepared> {
+        let targets = backward.targets;
+        bind_targets(&mut build, targets)?;
+        build.pointwise.d_residual = targets.d_residual.is_some();
+        build.pointwise.d_sum = backward.d_sum.is_some();
+        let Slices { parameters, .. } = self.slices;
+        let (slices, places) = (self.slices.slices(), self.slices.count());
+        let samples = if parameters.of_place { parameters.rows } else { 1 };
+        let rows = slices / samples;
+        let Plan { workgroup_size, team_size, .. } = *build.plan();
+        let teams = match parameters.of_place {
+            true => row_teams(rows, (workgroup_size / team_size).into(), self.context.capabilities()),
+            false => rows,
+        };
+        build.params.samples = samples as u32;
+        build.params.sample_rows = rows as u32;
+        build.params.row_teams = teams as u32;
+        let (of_parameters, records) = match parameters.of_place {
+            true => {
+                let records = Records {
+                    partials: teams as u32,
+                    slices: places as u32,
+                    matrix: if samples > 1 { (teams * places) as u32 } else { 0 },
+                };
+                (samples * places, records)
+            }
+            false => self.parameter_records(build.plan())?,
+        };
+        let results = match parameters.of_place {
+            true => samples * teams * places,
+            false => slices,
+        };
+        let padded = of_parameters * fold::padded(records.partials.into());
+        build.scratch(results.max(padded) * GRADIENT_SUMS_BYTES);
+        resident::backward_of_slices(&mut build, samples * teams)?;
+        if targets.has_sums() {
+            fold::parameter_gradients(&mut build, of_parameters, records).await?;
+        }
+        build.finish(backward.traffic(backward.tensors().len() as u64)).await
+    }
+
+    fn start(
+        &self,
+        backward: &Backward<'_>,
+        pattern: Pattern,
+        held: Option<u32>,
+        rows_as_one: bool,
+    ) -> Result<Build<'_>> {
         let tensors = backward.tensors();
-        let mut build = self.build(Op::TrainBackward, pattern, None, rows_as_one, &tensors)?;
+        let mut build = self.build(Op::TrainBackward, pattern, held, rows_as_one, &tensors)?;
         build.pointwise.residual = backward.residual.is_some();
         build.buffer(Slot::Saved, backward.saved.buffer());
         Ok(build)
@@ -112,7 +182,7 @@ impl Layer<'_> {
 
     async fn prepare_backward_of_slices(&self, backward: &Backward<'_>) -> Result<Prepared> {
         let targets = backward.targets;
-        let mut build = self.start(backward, self.slices.pattern, true)?;
+        let mut build = self.start(backward, self.slices.pattern, None, true)?;
         bind_targets(&mut build, targets)?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.pointwise.d_sum = backward.d_sum.is_some();
@@ -144,7 +214,7 @@ impl Layer<'_> {
             let prepared = self.along_columns(columns, backward, StatisticsFrom::RecordedOfRow, reduced);
             return prepared.await;
         }
-        let mut rows = self.start(backward, self.slices.pattern, true)?;
+        let mut rows = self.start(backward, self.slices.pattern, None, true)?;
         rows.pointwise.d_residual = d_residual;
         rows.pointwise.d_sum = backward.d_sum.is_some();
         reduce::gradients(&mut rows, StatisticsFrom::Recorded, false);
@@ -175,7 +245,7 @@ impl Layer<'_> {
             0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
             _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
         };
-        let mut build = self.start(backward, pattern, false)?;
+        let mut build = self.start(backward, pattern, None, false)?;
         build.pointwise.of_place = false;
         let own = Parameters::of_slice(u32::MAX.into());
         build.params.parameter_slices = own.slices as u32;

@@ -93,6 +93,9 @@ pub(crate) struct Params {
     pub beta_step: u32,
     pub gamma_base: f32,
     pub first_place: u32,
+    pub samples: u32,
+    pub sample_rows: u32,
+    pub row_teams: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -139,6 +142,9 @@ pub(crate) struct Common {
     pub gamma_base: f32,
     /// Values of a run, each with parameters of its own.
     pub places: u64,
+    pub samples: u32,
+    pub sample_rows: u32,
+    pub row_teams: u32,
 }
 
 /// Where a fold finds the partial results of a slice, if that is not as the plan of the operation says.
@@ -216,6 +222,9 @@ impl Params {
             beta_step: common.beta_step,
             gamma_base: common.gamma_base,
             first_place: (window.elements.start % common.places.max(1)) as u32,
+            samples: common.samples,
+            sample_rows: common.sample_rows,
+            row_teams: common.row_teams,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
@@ -283,7 +292,8 @@ mod tests {
             d_residual_row_skip addend_row_skip sum_row_skip d_sum_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
             d_residual_sample_skip addend_sample_skip sum_sample_skip d_sum_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
-            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place
+            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place samples sample_rows
+            row_teams
         }
     }
 

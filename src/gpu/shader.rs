@@ -152,6 +152,7 @@ sources! {
     MAP_COPY = "map/copy.wgsl";
     RESIDENT_FORWARD = "resident/forward.wgsl";
     RESIDENT_BACKWARD = "resident/backward.wgsl";
+    RESIDENT_SLICES_BACKWARD = "resident/slices_backward.wgsl";
     PROBE_F16 = "probe/f16.wgsl";
     PROBE_SUBGROUPS = "probe/subgroups.wgsl";
 }
@@ -395,6 +396,9 @@ impl Pointwise {
                 Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
             }
             Kernel::ResidentBackward => Self { activation, residual, d_residual, from_y, renorm, ..nothing },
+            Kernel::ResidentSlices => {
+                Self { activation, residual, d_residual, of_place, d_sum, ..nothing }
+            }
             // With a mask it writes no dgamma.
             Kernel::MapBackward(_) => {
                 let renorm = renorm && !masked;
@@ -470,6 +474,8 @@ pub(crate) enum Kernel {
     ResidentForward(StatisticsFrom),
     /// Reduce, fold and map of training backward in one.
     ResidentBackward,
+    /// The same, of slices that are not channels.
+    ResidentSlices,
 }
 
 impl Kernel {
@@ -491,6 +497,7 @@ impl Kernel {
             Kernel::MapCopy => "map_copy",
             Kernel::ResidentForward(_) => "resident_forward",
             Kernel::ResidentBackward => "resident_backward",
+            Kernel::ResidentSlices => "resident_slices",
         }
     }
 
@@ -617,6 +624,13 @@ impl Kernel {
                 sources.extend(statistics(StatisticsFrom::Saved));
                 sources.extend([&DX, &RESIDENT_BACKWARD]);
             }
+            Kernel::ResidentSlices => {
+                sources.extend([&GRADIENT_SUMS, &TREE]);
+                sources.extend(statistics(StatisticsFrom::Recorded));
+                sources.push(&FOLD_MEANS_OF_SUMS);
+                sources.extend(weighted);
+                sources.push(&RESIDENT_SLICES_BACKWARD);
+            }
         }
         sources
     }
@@ -641,6 +655,7 @@ impl Kernel {
                 | Kernel::MapCopy
                 | Kernel::ResidentForward(_)
                 | Kernel::ResidentBackward
+                | Kernel::ResidentSlices
         )
     }
 
@@ -657,7 +672,8 @@ impl Kernel {
             | Kernel::FoldGradients
             | Kernel::FoldMeans { .. }
             | Kernel::MapBackward(StatisticsFrom::Saved)
-            | Kernel::ResidentBackward => Some(Monoid::GradientSums),
+            | Kernel::ResidentBackward
+            | Kernel::ResidentSlices => Some(Monoid::GradientSums),
             _ => None,
         }
     }
@@ -665,7 +681,7 @@ impl Kernel {
     /// Whether slices are channels, each with its own parameters.
     const fn of_channels(self) -> bool {
         match self {
-            Kernel::FoldStatistics | Kernel::FoldMeans { .. } => false,
+            Kernel::FoldStatistics | Kernel::FoldMeans { .. } | Kernel::ResidentSlices => false,
             Kernel::ReduceGradients { statistics: from, .. }
             | Kernel::MapForward(from)
             | Kernel::MapBackward(from)
@@ -676,7 +692,7 @@ impl Kernel {
 
     /// Whether the kernel keeps what it has read in registers.
     pub const fn is_resident(self) -> bool {
-        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward)
+        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward | Kernel::ResidentSlices)
     }
 
     /// Whether the entry point has the override CHUNK_WORDS.
@@ -810,9 +826,10 @@ impl Variant {
             | Kernel::MapCopy
             | Kernel::MapForward(_)
             | Kernel::ResidentForward(_) => [true, false],
-            Kernel::ReduceGradients { .. } | Kernel::MapBackward(_) | Kernel::ResidentBackward => {
-                [true, true]
-            }
+            Kernel::ReduceGradients { .. }
+            | Kernel::MapBackward(_)
+            | Kernel::ResidentBackward
+            | Kernel::ResidentSlices => [true, true],
             Kernel::MapFrozen { .. } => [activated, true],
             _ => [false, false],
         };
@@ -828,6 +845,7 @@ impl Variant {
             Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward(_) => vec![Slot::Y],
             Kernel::MapBackward(_)
             | Kernel::ResidentBackward
+            | Kernel::ResidentSlices
             | Kernel::MapFrozen { dx: true, .. }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
@@ -880,6 +898,10 @@ impl Variant {
             Kernel::ResidentForward(from) => {
                 let statistics = from.slots().iter();
                 slots.extend(statistics.filter(|&&slot| slot != Slot::Partials));
+            }
+            Kernel::ResidentSlices => {
+                slots.push(Slot::PartialsOut);
+                slots.extend(StatisticsFrom::Recorded.slots());
             }
             Kernel::ResidentBackward => {
                 slots.extend([Slot::Dgamma, Slot::Dbeta]);
@@ -945,6 +967,7 @@ impl Variant {
                 | Kernel::MapBackward(_)
                 | Kernel::MapFrozen { .. }
                 | Kernel::ResidentBackward
+                | Kernel::ResidentSlices
         );
         if !forward && !backward {
             return Vec::new();

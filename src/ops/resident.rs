@@ -1,6 +1,7 @@
 //! Resident: reduce, fold and map of a training pass in one dispatch (shaders/resident/), where the plan holds slices in
 //! registers.
 
+use crate::error::Result;
 use crate::gpu::dispatch::Build;
 use crate::gpu::shader::{Kernel, StatisticsFrom};
 
@@ -12,6 +13,15 @@ pub(crate) fn forward(build: &mut Build<'_>) {
 /// As [`forward`], of slices that are not channels.
 pub(crate) fn forward_of_slices(build: &mut Build<'_>) {
     build.dispatch(Kernel::ResidentForward(StatisticsFrom::Slices));
+}
+
+/// Dispatches dx of slices that are not channels, shared out among so many teams for each sample, and the partial results of dgamma and
+/// dbeta.
+pub(crate) fn backward_of_slices(build: &mut Build<'_>, teams: u64) -> Result<()> {
+    let capabilities = build.context().capabilities();
+    let plan = build.plan().clone().with_teams(teams, capabilities)?;
+    build.dispatch_over(Kernel::ResidentSlices, plan);
+    Ok(())
 }
 
 /// Dispatches all gradients through batch statistics, with x and dy read once.

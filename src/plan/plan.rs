@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::Op;
+use super::windows::{grid, narrow};
+use super::{Capabilities, Op};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -203,6 +204,16 @@ impl Plan {
     /// Partial results per slice.
     pub fn partials(&self) -> u32 {
         self.splits * (self.records / self.slices)
+    }
+
+    /// The same with so many teams, in one window.
+    pub(crate) fn with_teams(mut self, teams: u64, capabilities: &Capabilities) -> Result<Self> {
+        let blocks = teams.div_ceil(u64::from(self.workgroup_size / self.team_size));
+        for window in &mut self.windows {
+            window.blocks = narrow(blocks)?;
+            window.grid = grid(blocks, capabilities)?;
+        }
+        Ok(self)
     }
 
     /// Bytes of partial results that an operation with this plan allocates when it is prepared: at most 1/100 of a tensor

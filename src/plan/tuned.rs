@@ -105,6 +105,15 @@ pub(super) const SHUFFLES: bool = true;
 pub(super) const HELD_BYTES: u32 = 256;
 pub(super) const HELD_WORKGROUP_BYTES: u64 = 128 << 10;
 
+/// Teams that share out so many rows among each other in the backward pass of layer and RMS norm, where a row is held: enough to fill the device,
+/// and each with so many rows that its sums over them, 8 bytes for each place, are little beside the rows. On a GPU not measured.
+pub(crate) fn row_teams(rows: u64, teams_of_workgroup: u64, capabilities: &Capabilities) -> u64 {
+    let workgroups = if capabilities.cpu { 16 } else { 512 };
+    // Iterations of an invocation are bounded, on a software adapter.
+    let fewest = rows.div_ceil(256);
+    (workgroups * teams_of_workgroup).min(rows.div_ceil(32)).max(fewest).max(1)
+}
+
 /// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
 /// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
 /// would read less than two sectors of memory in a row, or 16-bit values are stored one by one. Not measured.

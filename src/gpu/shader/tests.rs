@@ -40,6 +40,7 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::ResidentForward(Batch),
         Kernel::ResidentForward(Slices),
         Kernel::ResidentBackward,
+        Kernel::ResidentSlices,
     ]
 }
 
@@ -73,7 +74,9 @@ fn plain_variants() -> Vec<Variant> {
                 let columns = walk == WalkKind::Columns;
                 let words = per_slice(kernel) && (width == 4 || edges);
                 // Words of one value have edges in columns only, where rows and strips may not be full.
-                if words || flat && columns || width == 1 && edges && !columns || of_rows(kernel) && !columns {
+                if words || flat && columns || width == 1 && edges && !columns || of_rows(kernel) && !columns
+                    || kernel == Kernel::ResidentSlices && columns
+                {
                     continue;
                 }
                 // Nothing to do.
@@ -132,6 +135,10 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             if from_y && !activation.is_invertible() {
                 continue;
             }
+            // What differs between activations is not the family's.
+            if !kernel.of_channels() && !matches!(activation, Activation::None | Activation::Relu | Activation::Silu) {
+                continue;
+            }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
             if kernel.of_channels() && (of_place || sum || d_sum) && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
                 || !kernel.of_channels() && (from_y || masked || renorm)
@@ -159,6 +166,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                     bindings <= 9 && !from_y
                 }
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+                Kernel::ResidentSlices => bindings <= 9,
                 // d_residual is written along rows, and d_sum added by a map of its own.
                 Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
                     !d_residual && !(residual && d_sum)
@@ -244,7 +252,8 @@ fn all_variants() -> Vec<Variant> {
                         }
                         for walk in [WalkKind::Segments, WalkKind::Columns] {
                             let columns = walk == WalkKind::Columns;
-                            if columns && (per_slice(kernel) || kernel == Kernel::MapCopy || pointwise.of_place)
+                            let segments = matches!(kernel, Kernel::MapCopy | Kernel::ResidentSlices);
+                            if columns && (per_slice(kernel) || segments || pointwise.of_place)
                                 || !columns && of_rows(kernel)
                             {
                                 continue;
