@@ -35,6 +35,7 @@ pub mod absorb;
 mod activation;
 mod collective;
 mod context;
+mod curve;
 mod diagnostics;
 mod drift;
 mod dtype;
@@ -65,6 +66,7 @@ pub use collective::LocalRank;
 pub use collective::MpiCollective;
 pub use collective::{Collective, CollectiveFailure, SingleRank};
 pub use context::Context;
+pub use curve::Curve;
 pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use dtype::DType;
@@ -76,7 +78,8 @@ pub use gradient_sums::{ChannelGradientSums, GradientSums};
 pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
-    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
+    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
+    CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, Tanh,
     GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Momentum,
     Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
     SyncBatchNorm, SyncTrainForward, TrainForward,

@@ -91,6 +91,11 @@ struct Params {
     r_end: u32,
     d_begin: u32,
     d_end: u32,
+    // Of values that all slices have in common: see curve/.
+    alpha_offset: u32,
+    shift_offset: u32,
+    dalpha_offset: u32,
+    dshift_offset: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -104,6 +109,9 @@ const FLAG_ACCUMULATE: u32 = 128u; // add to dgamma and dbeta instead of writing
 const FLAG_SAVE: u32 = 256u;       // saved is bound: keep the statistics for the backward pass
 const FLAG_RECOVER: u32 = 512u;    // y is written over x: the backward pass recovers x̂ from y
 const FLAG_MASKED: u32 = 1024u;    // values are masked: moments may be those of nothing, though they were computed
+const FLAG_SHIFT: u32 = 1048576u;  // shift is bound (else it is 0)
+const FLAG_DALPHA: u32 = 2097152u; // dalpha is bound and asked for
+const FLAG_DSHIFT: u32 = 4194304u; // dshift is bound and asked for
 
 // Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
 // merges what a team has found; a workgroup of many small teams serves many small slices.

@@ -1,5 +1,5 @@
-// dx and d_residual through frozen statistics alone, without the parameter gradients: reads x only where an activation
-// needs it. The formulas are in map/frozen.wgsl and map/d_residual.wgsl.
+// dx and d_residual alone, without the parameter gradients: reads x only where an activation, or a curve, needs it. What is done is
+// in map/frozen.wgsl and map/d_residual.wgsl.
 //
 // Grid: walk/. Bindings: x, dy, residual: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED. Features: none.
 
@@ -21,9 +21,10 @@ fn map_frozen(
         for (var j = 0u; j < STRIP; j += 1u) {
             if (stores(here)) {
                 let strand = strand_of(j);
-                let dz = dz_of(here, operand_at(here), s[strand]);
+                let x = operand_at(here);
+                let dz = dz_of(here, x, s[strand]);
                 emit_d_residual(here, dz);
-                emit_dx(here, dz, s[strand]);
+                emit_dx(here, x, dz, s[strand]);
             }
             here = strip_next(at, here, j);
         }

@@ -2,11 +2,13 @@
 //
 //   partials[split·records + record] = (Σ dz, Σ dz·x̂) over the tile,        dz = dy·act'(z)
 //
+// (lib/gradient_words.wgsl; through a curve, curve/words.wgsl, two sums more).
+//
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
 // `emit_dx` does with each word is decided by the included file (map/frozen.wgsl or map/no_dx.wgsl), and so is what
 // `emit_d_residual` does (map/d_residual.wgsl or map/no_d_residual.wgsl), dz (lib/dz_of_activation.wgsl or
-// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl or lib/from_y.wgsl), and where the statistics come from (fold/saved.wgsl or
-// fold/running.wgsl).
+// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl, lib/from_y.wgsl or lib/from_curve.wgsl), and where the statistics come from (fold/saved.wgsl,
+// fold/running.wgsl, curve/of_parameters.wgsl or curve/of_folded.wgsl).
 //
 // Grid: walk/. Bindings: x, dy, residual: tensor/; partials: [splits × records].
 // Overrides: WORKGROUP_SIZE 1..=1024, TEAM_SIZE a divisor of it, EDGES, CHUNK_WORDS from 1.
@@ -34,11 +36,9 @@ fn reduce_gradients(
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
         // length of a chunk plus the number of chunks, not with their product.
-        var sum_dz: array<Word, STRANDS>;
-        var sum_dz_xhat: array<Word, STRANDS>;
+        var words: array<WordSums, STRANDS>;
         for (var strand = 0u; strand < STRANDS; strand += 1u) {
-            sum_dz[strand] = Word(0.0);
-            sum_dz_xhat[strand] = Word(0.0);
+            words[strand] = no_words();
         }
         let steps = steps_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < steps; i += 1u) {
@@ -47,21 +47,17 @@ fn reduce_gradients(
                 let strand = strand_of(j);
                 let x = x_at(here);
                 let dz = dz_of(here, x, s[strand]);
-                let counted = within(here, dz);
-                let xhat = within(here, xhat_of(here, x, s[strand]));
-                sum_dz[strand] += counted;
-                sum_dz_xhat[strand] = fma(counted, xhat, sum_dz_xhat[strand]);
+                words[strand] = with_word(words[strand], here, x, dz, s[strand]);
                 if (stores(here)) {
                     emit_d_residual(here, dz);
-                    emit_dx(here, dz, s[strand]);
+                    emit_dx(here, x, dz, s[strand]);
                 }
                 here = strip_next(at, here, j);
             }
             at = step_next(at, here);
         }
         for (var strand = 0u; strand < STRANDS; strand += 1u) {
-            let chunk = GradientSums(gathered(sum_dz[strand]), gathered(sum_dz_xhat[strand]));
-            mine[strand] = merge(mine[strand], chunk);
+            mine[strand] = merge(mine[strand], sums_of_words(words[strand], s[strand]));
         }
     }
     for (var strand = 0u; strand < STRANDS; strand += 1u) {

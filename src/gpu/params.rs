@@ -71,6 +71,10 @@ pub(crate) struct Params {
     pub r_end: u32,
     pub d_begin: u32,
     pub d_end: u32,
+    pub alpha_offset: u32,
+    pub shift_offset: u32,
+    pub dalpha_offset: u32,
+    pub dshift_offset: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -86,6 +90,9 @@ pub(crate) mod flag {
     pub const SAVE: u32 = 256;
     pub const RECOVER: u32 = 512;
     pub const MASKED: u32 = 1024;
+    pub const SHIFT: u32 = 1 << 20;
+    pub const DALPHA: u32 = 1 << 21;
+    pub const DSHIFT: u32 = 1 << 22;
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
@@ -173,6 +180,10 @@ impl Params {
             Slot::Beta => &mut self.beta_offset,
             Slot::Dgamma => &mut self.dgamma_offset,
             Slot::Dbeta => &mut self.dbeta_offset,
+            Slot::Alpha => &mut self.alpha_offset,
+            Slot::Shift => &mut self.shift_offset,
+            Slot::Dalpha => &mut self.dalpha_offset,
+            Slot::Dshift => &mut self.dshift_offset,
             // Buffers of the crate's own start at their first element.
             _ => unreachable!("{slot:?} has no offset"),
         } = offset;
@@ -211,6 +222,7 @@ mod tests {
             d_residual_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
             d_residual_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end
+            alpha_offset shift_offset dalpha_offset dshift_offset
         }
     }
 
@@ -237,6 +249,9 @@ mod tests {
             ("FLAG_SAVE", flag::SAVE),
             ("FLAG_RECOVER", flag::RECOVER),
             ("FLAG_MASKED", flag::MASKED),
+            ("FLAG_SHIFT", flag::SHIFT),
+            ("FLAG_DALPHA", flag::DALPHA),
+            ("FLAG_DSHIFT", flag::DSHIFT),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

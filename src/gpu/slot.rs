@@ -23,10 +23,14 @@ pub(crate) enum Slot {
     Residual = 16,
     DResidual = 17,
     Mask = 18,
+    Alpha = 30,
+    Shift = 31,
+    Dalpha = 32,
+    Dshift = 33,
 }
 
 impl Slot {
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 34;
 
     /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
@@ -47,6 +51,10 @@ impl Slot {
             Slot::Residual => "residual",
             Slot::DResidual => "d_residual",
             Slot::Mask => "mask",
+            Slot::Alpha => "alpha",
+            Slot::Shift => "shift",
+            Slot::Dalpha => "dalpha",
+            Slot::Dshift => "dshift",
         }
     }
 
@@ -64,11 +72,16 @@ impl Slot {
                 | Slot::Partials
                 | Slot::Saved
                 | Slot::Mask
+                | Slot::Alpha
+                | Slot::Shift
         )
     }
 
     /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
     pub const fn is_input(self) -> bool {
-        matches!(self, Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta)
+        matches!(
+            self,
+            Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta | Slot::Alpha | Slot::Shift
+        )
     }
 }

@@ -17,6 +17,7 @@ pub mod activation;
 pub mod batch;
 pub mod bounds;
 mod compare;
+pub mod curve;
 pub mod fold;
 pub mod map;
 pub mod masked;
