@@ -79,10 +79,10 @@ pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
-    CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, Tanh,
-    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Momentum,
-    Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
-    SyncBatchNorm, SyncTrainForward, TrainForward,
+    CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, GhostSaved,
+    GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Momentum, Ramp,
+    Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
+    SyncBatchNorm, SyncTrainForward, Tanh, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};

@@ -178,7 +178,10 @@ fn curves_agree_with_pytorch() {
             for (got, expected) in got.iter().zip(expected) {
                 // PyTorch's 1 − tanh² has an error of its own where tanh is near 1.
                 let bound = 1e-13 * expected.abs().max(0.1);
-                assert!((got - expected).abs() <= bound, "{f} {activation} {name}: {got:e} is not {expected:e}");
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{f} {activation} {name}: {got:e} is not {expected:e}"
+                );
             }
         };
         hold("y", &map::activated(&z, residual, activation));

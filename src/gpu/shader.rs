@@ -817,9 +817,9 @@ impl Variant {
                     Curve::Erf => &[&NORMAL, &CURVE_ERF],
                 };
                 // What the activation is made of, too, is there already.
-                let missing = sources_of.iter().filter(|source| {
-                    sources.iter().all(|present| present.name != source.name)
-                });
+                let missing = sources_of
+                    .iter()
+                    .filter(|source| sources.iter().all(|present| present.name != source.name));
                 sources.extend(missing.copied().collect::<Vec<_>>());
                 sources.push(&FROM_CURVE);
             }

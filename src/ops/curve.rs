@@ -39,7 +39,8 @@ pub(crate) async fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
 
 /// Invocations that sum the totals of all channels: a workgroup of the usual size, or as many as keep within the loop limit.
 fn team_of_all(channels: u32, capabilities: &Capabilities) -> Result<u32> {
-    let (usual, most) = (if capabilities.cpu { 8 } else { 256 }, 1 << capabilities.max_workgroup_size.ilog2());
+    let (usual, most) =
+        (if capabilities.cpu { 8 } else { 256 }, 1 << capabilities.max_workgroup_size.ilog2());
     // An iteration for each, and one for each group of them.
     let per_invocation = capabilities.max_loop_iterations / 2;
     let needed = u64::from(channels).div_ceil(per_invocation).next_power_of_two();

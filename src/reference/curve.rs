@@ -252,8 +252,13 @@ mod tests {
             let x = [f64::INFINITY, f64::NEG_INFINITY];
             assert_eq!(forward(&x, view, &p), [1.0, -1.0]);
             let got = backward(&x, &[1.0, 2.0], view, &p);
-            let expected =
-                Gradients { dx: vec![0.0; 2], dgamma: vec![-1.0], dbeta: vec![3.0], dalpha: 0.0, dshift: 0.0 };
+            let expected = Gradients {
+                dx: vec![0.0; 2],
+                dgamma: vec![-1.0],
+                dbeta: vec![3.0],
+                dalpha: 0.0,
+                dshift: 0.0,
+            };
             assert_eq!(got, expected);
         }
     }
@@ -283,14 +288,21 @@ mod tests {
                     held("dx", got.dx[i], difference(&|h| loss(&moved(&x, i, h), &p)));
                 }
                 for c in 0..2 {
-                    let of_gamma =
-                        |h| loss(&x, &Parameters { gamma: Some(&moved(&gamma, c, h)), ..p });
+                    let of_gamma = |h| loss(&x, &Parameters { gamma: Some(&moved(&gamma, c, h)), ..p });
                     held("dgamma", got.dgamma[c], difference(&of_gamma));
                     let of_beta = |h| loss(&x, &Parameters { beta: Some(&moved(&beta, c, h)), ..p });
                     held("dbeta", got.dbeta[c], difference(&of_beta));
                 }
-                held("dalpha", got.dalpha, difference(&|h| loss(&x, &Parameters { alpha: p.alpha + h, ..p })));
-                held("dshift", got.dshift, difference(&|h| loss(&x, &Parameters { shift: p.shift + h, ..p })));
+                held(
+                    "dalpha",
+                    got.dalpha,
+                    difference(&|h| loss(&x, &Parameters { alpha: p.alpha + h, ..p })),
+                );
+                held(
+                    "dshift",
+                    got.dshift,
+                    difference(&|h| loss(&x, &Parameters { shift: p.shift + h, ..p })),
+                );
             }
         }
     }

@@ -178,7 +178,11 @@ fn example(kernel: Kernel) -> Variant {
         strip: 1,
         single_rows: false,
         workgroup_size: 64,
-        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning | Kernel::FoldParameters) { 1 } else { 64 },
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning | Kernel::FoldParameters) {
+            1
+        } else {
+            64
+        },
         subgroup_size: 0,
         held: if kernel.is_resident() { 8 } else { 0 },
         chunk_words: if kernel.chunked() { 16 } else { 0 },
