@@ -4,7 +4,7 @@ use wgnorm::reference::curve::{self, Parameters, SumBounds};
 use wgnorm::reference::{WhereNan, bounds, compare_as, map, masked};
 use wgnorm::{
     Accumulation, Activation, Affine, Autotuning, Channels, Context, Curve, CurveGradients, CurveOptions,
-    CurveTargets, DType, Derf, DynamicTanh, Error, Input, Layout, Mask, Prepared, Result, Shape, Tensor,
+    CurveTargets, DType, Derf, DynamicTanh, Error, Input, Layout, Mask, Op, Prepared, Result, Shape, Tensor,
     Tuning,
 };
 
@@ -764,6 +764,92 @@ fn the_same_inputs_give_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn everything_in_one_buffer() {
+    // Inputs are then bound read-write, alpha and shift among them.
+    let context = context();
+    for f in Curve::ALL {
+        let host = Host::new(&Setup::new(f, &[4, 8]), 13);
+        let apart = host.run(&context);
+        let block = context.capabilities().storage_alignment as usize / 4;
+        let whole = zeros(&context, &[14 * block.max(32)]);
+        let part = |at: usize, dims: &[usize], values: &[f32]| {
+            let offset = 4 * (at * block.max(32)) as u64;
+            context.queue().write_buffer(whole.buffer(), offset, &bytes(values));
+            Tensor::from_buffer(&context, whole.buffer().clone(), offset, dims).unwrap()
+        };
+        let of_all = [part(0, &[1], &[host.alpha]), part(1, &[1], &[host.shift])];
+        let affine = [Some(part(2, &[8], &host.gamma)), Some(part(3, &[8], &host.beta))];
+        let layer = Layer::from_parts(&context, f, host.options(), of_all, affine).unwrap();
+        let (x, dy) = (part(4, &[4, 8], &host.x), part(5, &[4, 8], &host.dy));
+        let [y, dx] = [6, 7].map(|at| part(at, &[4, 8], &[0.0; 32]));
+        let [dgamma, dbeta] = [8, 9].map(|at| part(at, &[8], &[0.0; 8]));
+        let [dalpha, dshift] = [10, 11].map(|at| part(at, &[1], &[0.0]));
+        let targets = CurveTargets {
+            dx: Some(&dx),
+            dgamma: Some(&dgamma),
+            dbeta: Some(&dbeta),
+            dalpha: Some(&dalpha),
+            dshift: apart.dshift.is_some().then_some(&dshift),
+            ..Default::default()
+        };
+        context.block_on(async {
+            let forward = layer.prepare_forward((&x).into(), &y).await.unwrap();
+            let backward = layer.prepare_backward((&x).into(), &dy, &targets).await.unwrap();
+            assert!(forward.kernels().chain(backward.kernels()).any(|key| key.ends_with("shared")));
+            context.submit(&[&forward, &backward]).await.unwrap();
+        });
+        let got = Outputs {
+            y: download(&context, &y),
+            dx: download(&context, &dx),
+            d_residual: None,
+            dgamma: download(&context, &dgamma),
+            dbeta: download(&context, &dbeta),
+            dalpha: download(&context, &dalpha),
+            dshift: targets.dshift.map(|dshift| download(&context, dshift)),
+        };
+        assert_eq!(got, apart);
+    }
+}
+
+#[test]
+fn what_passes_move_and_hold() {
+    let context = context();
+    let tensors: [Tensor; 5] = std::array::from_fn(|_| zeros(&context, &[8, 5, 33]));
+    let [x, residual, dy, dx, d_residual] = &tensors;
+    let dalpha = zeros(&context, &[1]);
+    let bytes = x.byte_len();
+    let moved = |prepared: &Prepared| {
+        let traffic = prepared.traffic();
+        [traffic.floor_bytes / bytes, traffic.plan_bytes / bytes]
+    };
+    context.block_on(async {
+        let plain = Layer::new(&context, Curve::Tanh, 5, CurveOptions::default()).await.unwrap();
+        let forward = plain.prepare_forward(x.into(), dx).await.unwrap();
+        assert_eq!((forward.op(), moved(&forward)), (Op::CurveForward, [2, 2]));
+        assert_eq!((forward.kernels().count(), forward.workspace_bytes()), (1, 0));
+        let targets = CurveTargets { dx: Some(dx), dalpha: Some(&dalpha), ..Default::default() };
+        let backward = plain.prepare_backward(x.into(), dy, &targets).await.unwrap();
+        assert_eq!((backward.op(), moved(&backward)), (Op::CurveBackward, [3, 3]));
+        let held = backward.plan().unwrap().workspace_bytes(Op::CurveBackward);
+        assert!(held > 0 && held == backward.workspace_bytes());
+        // Slices share words.
+        let over = CurveTargets { dx: Some(dy), ..targets };
+        let over = plain.prepare_backward(x.into(), dy, &over).await.unwrap();
+        assert_eq!(moved(&over), [3, 5]);
+
+        let options = CurveOptions::default().activation(Activation::Relu);
+        let fused = Layer::new(&context, Curve::Erf, 5, options).await.unwrap();
+        let forward = fused.prepare_forward(x.plus(residual), dx).await.unwrap();
+        assert_eq!(moved(&forward), [3, 3]);
+        let targets = CurveTargets { d_residual: Some(d_residual), ..targets };
+        let backward = fused.prepare_backward(x.plus(residual), dy, &targets).await.unwrap();
+        assert_eq!(moved(&backward), [5, 5]);
+        let plan = context.plan(Op::CurveBackward, x, true).unwrap().unwrap();
+        assert_eq!(&plan, backward.plan().unwrap());
+    });
 }
 
 #[test]
