@@ -41,7 +41,7 @@ pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
     team_per_slice(build, Kernel::FoldRenorm)
 }
 
-fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
+pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let context = build.context();
     let Plan { slices, team_size, subgroup_size, dtype, .. } = *build.plan();
     let plan = plan_per_slice(
