@@ -309,7 +309,8 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
 
     let failed = cases.iter().filter(|case| case.error.is_some()).count();
     let total = report::totals(&cases);
-    table::totals(count, &total, columns);
+    // Several norms share the layers.
+    table::totals((norms.len() == 1).then_some(count), &total, columns);
     println!(
         "floor, plan: bytes that the operation must move and that its plan moves, as a fraction of what a copy"
     );

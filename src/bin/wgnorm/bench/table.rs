@@ -116,10 +116,11 @@ pub fn explanation(report: &CaseReport) {
     }
 }
 
-pub fn totals(layers: u32, totals: &[TotalReport], columns: Columns) {
+/// Sums over the layers, whose number is told if it is the same for all.
+pub fn totals(layers: Option<u32>, totals: &[TotalReport], columns: Columns) {
     println!(
         "\n{:<15} {:<14} {:<5} {}{:>12} {:>10} {:>7} {:>7} {}",
-        format!("all {layers} layers"),
+        layers.map_or("all layers".to_owned(), |layers| format!("all {layers} layers")),
         "layout",
         "cache",
         columns.variant("norm", "dtype", "fused"),

@@ -42,7 +42,7 @@ pub enum Data {
 
 /// Tensors of a shape in a layout and cache state.
 pub enum Cases<'c> {
-    Batch(case::Cases<'c>),
+    Batch(Box<case::Cases<'c>>),
     Family(family::Cases<'c>),
 }
 
@@ -58,7 +58,7 @@ impl Data {
 impl<'c> Cases<'c> {
     pub fn new(context: &'c Context, data: &'c Data, layout: Layout, cache: Cache) -> Result<Self, String> {
         match data {
-            Data::Batch(data) => case::Cases::new(context, data, layout, cache).map(Self::Batch),
+            Data::Batch(data) => Ok(Self::Batch(Box::new(case::Cases::new(context, data, layout, cache)?))),
             Data::Family(data) => family::Cases::new(context, data, layout, cache).map(Self::Family),
         }
     }
