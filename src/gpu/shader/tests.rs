@@ -192,7 +192,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 Kernel::ResidentSlices => bindings <= 9,
                 // d_residual is written along rows, and d_sum added by a map of its own.
                 Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
-                    !d_residual && !(residual && d_sum)
+                    !(d_residual || residual && d_sum)
                 }
                 Kernel::MapFrozen { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => {
