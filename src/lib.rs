@@ -82,9 +82,9 @@ pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
-    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum,
-    Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
-    SyncBatchNorm, SyncTrainForward, TrainForward,
+    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient,
+    Modulation, Momentum, Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved,
+    SavedStatistics, SyncBackward, SyncBatchNorm, SyncTrainForward, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};

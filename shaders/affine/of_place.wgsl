@@ -1,4 +1,5 @@
-// gamma and beta vary within a slice: a value for each place of a run (layer norm, RMS norm). The walk is segments, a slice one run.
+// gamma and beta vary within a slice: a value for each place of a run (layer norm, RMS norm), which
+// lib/statistics_of_place.wgsl loads. The walk is segments, a slice one run.
 //
 // Bindings: gamma, beta: tensor/parameter_*.wgsl.
 
@@ -16,11 +17,11 @@ fn parameters_at(at: Cursor, s: Statistics) -> WordU {
 }
 
 fn gamma_at(at: Cursor, s: Statistics) -> Word {
-    return gamma_parameters(parameters_at(at, s));
+    return s.place_gamma;
 }
 
 fn beta_at(at: Cursor, s: Statistics) -> Word {
-    return beta_parameters(parameters_at(at, s));
+    return s.place_beta;
 }
 
 fn scale_at(at: Cursor, s: Statistics) -> Word {

@@ -23,7 +23,7 @@ fn batch_statistics(tile: Tile, zero: u32, m: Moments) -> Statistics {
     // plausible number.
     let of_nothing = select(params.nan, 0.0, flag(zero, FLAG_MASKED));
     let inv_std = select(inv_std_of(m.variance), Stat(of_nothing), count_of(m) == Stat(0.0));
-    var s = Statistics(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0), count_of(m), StatU(0u));
+    var s = statistics_of(m.shift, m.delta, inv_std, Stat(1.0), Stat(0.0), count_of(m));
     for (var k = 0u; k < STATS; k += 1u) {
         let slice = slice_of(tile, k);
         if (flag(zero, FLAG_GAMMA)) {

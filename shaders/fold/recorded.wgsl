@@ -6,6 +6,5 @@
 
 fn record_statistics(i: u32) -> Statistics {
     let record = saved[i];
-    return Statistics(
-        Stat(record.shift), Stat(record.delta), Stat(record.inv_std), Stat(1.0), Stat(0.0), Stat(0.0), StatU(0u));
+    return statistics_of(Stat(record.shift), Stat(record.delta), Stat(record.inv_std), Stat(1.0), Stat(0.0), Stat(0.0));
 }

@@ -21,5 +21,5 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
             betas = with_component(betas, k, beta_of(slice));
         }
     }
-    return Statistics(mean, Stat(0.0), inv_std_of(variance), gammas, betas, Stat(0.0), StatU(0u));
+    return statistics_of(mean, Stat(0.0), inv_std_of(variance), gammas, betas, Stat(0.0));
 }

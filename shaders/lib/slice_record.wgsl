@@ -10,5 +10,5 @@ struct SliceRecord {
 }
 
 fn without_statistics() -> Statistics {
-    return Statistics(Stat(0.0), Stat(0.0), Stat(0.0), Stat(1.0), Stat(0.0), Stat(0.0), StatU(0u));
+    return statistics_of(Stat(0.0), Stat(0.0), Stat(0.0), Stat(1.0), Stat(0.0), Stat(0.0));
 }

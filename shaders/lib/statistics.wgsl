@@ -12,8 +12,14 @@ struct Statistics {
     beta: Stat,
     // Values that mean and variance are taken over, of x alone or of more; where statistics are frozen, of no meaning.
     count: Stat,
-    // Where gamma and beta vary within the slice (affine/of_place.wgsl): the first of its parameters.
+    // Where gamma and beta vary within the slice (affine/of_place.wgsl): the first of its parameters, and those of the word at hand.
     first_parameter: StatU,
+    place_gamma: Word,
+    place_beta: Word,
+}
+
+fn statistics_of(shift: Stat, delta: Stat, inv_std: Stat, gamma: Stat, beta: Stat, count: Stat) -> Statistics {
+    return Statistics(shift, delta, inv_std, gamma, beta, count, StatU(0u), Word(0.0), Word(0.0));
 }
 
 // Statistics of one slice in memory, as forward saves them. Rust twin: `norm::saved::SavedRecord`.

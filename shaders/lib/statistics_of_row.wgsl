@@ -7,8 +7,12 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     return with_parameters(tile, without_statistics());
 }
 
-fn statistics_at(at: Cursor, s: Statistics) -> Statistics {
-    var t = record_statistics(params.window_row + at.index);
+// Words of a strip are of one row.
+fn statistics_at(at: Cursor, s: Statistics, before: Statistics, j: u32) -> Statistics {
+    var t = before;
+    if (j == 0u) {
+        t = record_statistics(params.window_row + at.index);
+    }
     t.gamma = s.gamma;
     t.beta = s.beta;
     return t;

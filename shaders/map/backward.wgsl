@@ -26,9 +26,11 @@ fn map_backward(
     var at = cursor_first(tile);
     while (at.index < tile.end) {
         var here = at;
+        var t = s[0];
         for (var j = 0u; j < STRIP; j += 1u) {
+            t = statistics_at(here, s[strand_of(j)], t, j);
             if (stores(here)) {
-                store_dx(here, dx_at(here, s[strand_of(j)], mean[strand_of(j)]));
+                store_dx(here, dx_at(here, t, mean[strand_of(j)]));
             }
             here = strip_next(at, here, j);
         }
@@ -39,7 +41,7 @@ fn map_backward(
             for (var edge = 0u; edge < 2u; edge += 1u) {
                 let at = cursor_of_edge(strand_tile(tile, strand), edge);
                 if (at.index < tile.end) {
-                    store_part_dx(at, dx_at(at, s[strand], mean[strand]));
+                    store_part_dx(at, dx_at(at, statistics_at(at, s[strand], s[strand], 0u), mean[strand]));
                 }
             }
         }

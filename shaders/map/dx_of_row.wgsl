@@ -17,7 +17,7 @@ fn emit_dx_edges(tile: Tile, s: Statistics) {
             let at = cursor_of_edge(tile, edge);
             if (at.index < tile.end) {
                 let x = x_at(at);
-                let t = statistics_at(at, s);
+                let t = statistics_at(at, s, s, 0u);
                 store_part_dx(at, dx_at(at, x, dz_of(at, x, t), t));
             }
         }

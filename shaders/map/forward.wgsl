@@ -1,7 +1,7 @@
 // y = act(x̂·gamma + beta + residual), x̂ = ((x − shift) − delta)·inv_std.
 //
 // Training and inference differ in where `slice_statistics` comes from (fold/batch.wgsl,
-// fold/running.wgsl) and in nothing else.
+// fold/running.wgsl) and in nothing else. Where statistics vary along the walk, `statistics_at` has those of a word.
 //
 // Grid: walk/. Bindings: x, residual, y: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
 // Features: none, or those of lib/tree_subgroups.wgsl.
@@ -25,9 +25,11 @@ fn map_forward(
     var at = cursor_first(tile);
     while (at.index < tile.end) {
         var here = at;
+        var t = s[0];
         for (var j = 0u; j < STRIP; j += 1u) {
+            t = statistics_at(here, s[strand_of(j)], t, j);
             if (stores(here)) {
-                store_y(here, y_of(here, s[strand_of(j)]));
+                store_y(here, y_of(here, t));
             }
             here = strip_next(at, here, j);
         }
@@ -38,7 +40,7 @@ fn map_forward(
             for (var edge = 0u; edge < 2u; edge += 1u) {
                 let at = cursor_of_edge(strand_tile(tile, strand), edge);
                 if (at.index < tile.end) {
-                    store_part_y(at, y_of(at, s[strand]));
+                    store_part_y(at, y_of(at, statistics_at(at, s[strand], s[strand], 0u)));
                 }
             }
         }

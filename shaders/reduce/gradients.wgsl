@@ -44,9 +44,10 @@ fn reduce_gradients(
         let steps = steps_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < steps; i += 1u) {
             var here = at;
+            var t = s[0];
             for (var j = 0u; j < STRIP; j += 1u) {
                 let strand = strand_of(j);
-                let t = statistics_at(here, s[strand]);
+                t = statistics_at(here, s[strand], t, j);
                 let x = x_at(here);
                 let dz = dz_of(here, x, t);
                 let counted = within(here, summand(here, dz, t));

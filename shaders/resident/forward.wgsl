@@ -69,7 +69,7 @@ fn resident_forward(
     at = first;
     for (var i = 0u; i < HELD; i += 1u) {
         if (at.index < tile.end && stores(at)) {
-            store_y(at, activate(z_of(at, held[i], s)));
+            store_y(at, activate(z_of(at, held[i], statistics_at(at, s, s, 0u))));
         }
         at = cursor_next(at);
     }
@@ -78,7 +78,7 @@ fn resident_forward(
         for (var edge = 0u; edge < 2u; edge += 1u) {
             let part = cursor_of_edge(tile, edge);
             if (part.index < tile.end) {
-                store_part_y(part, activate(z_of(part, value_at(part), s)));
+                store_part_y(part, activate(z_of(part, value_at(part), statistics_at(part, s, s, 0u))));
             }
         }
     }

@@ -47,12 +47,13 @@ fn resident_slices(
         var at = first;
         for (var i = 0u; i < HELD; i += 1u) {
             if (at.index < tile.end) {
+                let t = statistics_at(at, s, s, 0u);
                 let x = x_at(at);
-                let dz = dz_of(at, x, s);
-                let xhat = xhat_of(at, x, s);
+                let dz = dz_of(at, x, t);
+                let xhat = xhat_of(at, x, t);
                 held_dz[i] = dz;
                 held_xhat[i] = xhat;
-                let summed = summand(at, dz, s);
+                let summed = summand(at, dz, t);
                 sum_dz += summed;
                 sum_dz_xhat = fma(summed, xhat, sum_dz_xhat);
                 if (OF_PLACE) {
@@ -78,7 +79,7 @@ fn resident_slices(
         for (var i = 0u; i < HELD; i += 1u) {
             if (at.index < tile.end) {
                 emit_d_residual(at, held_dz[i]);
-                store_dx(at, dx_of(at, held_dz[i], held_xhat[i], s, mean));
+                store_dx(at, dx_of(at, held_dz[i], held_xhat[i], statistics_at(at, s, s, 0u), mean));
             }
             at = cursor_next(at);
         }

@@ -74,7 +74,9 @@ impl Layer<'_> {
             return self.prepare_backward_of_slices(backward).await;
         }
         let Backward { d_sum, residual, targets, .. } = *backward;
-        if let (Some(d_sum), Some(dx), true, true) = (d_sum, targets.dx, targets.has_sums(), residual.is_some()) {
+        if let (Some(d_sum), Some(dx), true, true) =
+            (d_sum, targets.dx, targets.has_sums(), residual.is_some())
+        {
             // A dispatch has no binding left for it.
             if d_sum.is_same_place(dx) {
                 let why = "dx cannot be written over d_sum where there is a residual and an activation; give it a tensor of its own";
@@ -206,53 +208,49 @@ impl Layer<'_> {
     async fn prepare_backward_of_rows(&self, backward: &Backward<'_>) -> Result<Prepared> {
         let targets = backward.targets;
         let (reduced, mapped) = backward.passes();
-        let (dx, sums, d_residual) =
-            (targets.dx.is_some(), targets.has_sums(), targets.d_residual.is_some());
+        let (dx, sums, d_residual) = (targets.dx.is_some(), targets.has_sums(), targets.d_residual.is_some());
         if !dx && sums {
-            let mut columns = self.start_columns(backward)?;
+            let mut columns = self.build_columns(Op::TrainBackward, &backward.tensors())?;
             columns.pointwise.d_residual = d_residual;
             let prepared = self.along_columns(columns, backward, StatisticsFrom::RecordedOfRow, reduced);
             return prepared.await;
         }
-        let mut rows = self.start(backward, self.slices.pattern, None, true)?;
+        // The sums of rows.
+        let along_columns = match sums {
+            true => self.start_columns(Op::TrainBackward, &backward.tensors())?,
+            false => None,
+        };
+        let of_columns = along_columns.is_some();
+        let mut rows = match along_columns {
+            Some(build) => build,
+            None => self.start(backward, self.slices.pattern, None, true)?,
+        };
+        rows.pointwise.residual = backward.residual.is_some();
         rows.pointwise.d_residual = d_residual;
         rows.pointwise.d_sum = backward.d_sum.is_some();
-        reduce::gradients(&mut rows, StatisticsFrom::Recorded, false);
+        rows.buffer(Slot::Saved, backward.saved.buffer());
+        let records = match of_columns {
+            true => reduce::row_gradients(&mut rows, self.slices.slices())?,
+            false => {
+                reduce::gradients(&mut rows, StatisticsFrom::Recorded, false);
+                self.records(rows.plan())
+            }
+        };
         if !dx {
             return rows.finish(backward.traffic(reduced)).await;
         }
         let means = self.bind_means(&mut rows).await?;
-        let records = self.records(rows.plan());
         fold::means(&mut rows, self.slices.statistics(), records, false)?;
         if !sums {
             map::backward_of_means(&mut rows);
             return rows.finish(backward.traffic(reduced + mapped)).await;
         }
         let rows = rows.finish(Traffic::default()).await?;
-        let mut columns = self.start_columns(backward)?;
+        let mut columns = self.build_columns(Op::TrainBackward, &backward.tensors())?;
         columns.pointwise.d_sum = backward.d_sum.is_some();
         columns.buffer(Slot::Means, &means);
         let from = StatisticsFrom::MeansOfRow;
         Ok(self.along_columns(columns, backward, from, reduced + mapped).await?.after(rows))
-    }
-
-    /// Starts a walk along the columns of rows.
-    fn start_columns(&self, backward: &Backward<'_>) -> Result<Build<'_>> {
-        let Slices { parameters, .. } = self.slices;
-        let (rows, places) = (self.slices.slices(), self.slices.count());
-        // Samples have columns of their own where their parameters are their own.
-        let pattern = match parameters.step {
-            0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
-            _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
-        };
-        let mut build = self.start(backward, pattern, None, false)?;
-        build.pointwise.of_place = false;
-        let own = Parameters::of_slice(u32::MAX.into());
-        build.params.parameter_slices = own.slices as u32;
-        build.params.parameter_rows = own.rows as u32;
-        build.params.parameter_step = own.step as u32;
-        bind_targets(&mut build, backward.targets)?;
-        Ok(build)
     }
 
     /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
@@ -263,6 +261,9 @@ impl Layer<'_> {
         from: StatisticsFrom,
         passes: u64,
     ) -> Result<Prepared> {
+        build.pointwise.residual = backward.residual.is_some();
+        build.buffer(Slot::Saved, backward.saved.buffer());
+        bind_targets(&mut build, backward.targets)?;
         reduce::gradients(&mut build, from, from == StatisticsFrom::MeansOfRow);
         let plan = build.plan();
         let places = self.slices.count();

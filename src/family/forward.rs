@@ -2,7 +2,7 @@
 
 use super::options::Scheme;
 use super::saved::{SavedSlices, SliceRecord};
-use super::slices::Slices;
+use super::slices::{Parameters, Slices};
 use crate::activation::Activation;
 use crate::context::Context;
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::gpu::params::{Records, flag};
 use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
-use crate::plan::{Op, Pattern, Plan, Traffic, Walk, plan_walk};
+use crate::plan::{Op, Pattern, Plan, Traffic, Walk, maps_along_columns, plan_walk};
 use crate::tensor::Tensor;
 
 /// The arguments of a forward pass, checked.
@@ -111,7 +111,8 @@ impl<'a> Layer<'a> {
         let Forward { x, residual, addend, y, saved } = *forward;
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
-        tensors.extend(addend.into_iter().flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
+        tensors
+            .extend(addend.into_iter().flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
         let held = Op::TrainForward.held().filter(|_| self.folds_in_map());
         let mut build = self.build(Op::TrainForward, self.slices.pattern, held, true, &tensors)?;
         if let Some((addend, sum)) = addend {
@@ -125,6 +126,9 @@ impl<'a> Layer<'a> {
         build.pointwise.residual = residual.is_some();
         let passes = tensors.len() as u64;
         let held = build.plan().held > 0;
+        if !held && let Some(columns) = self.start_columns(Op::TrainForward, &tensors)? {
+            return self.prepare_forward_along_columns(build, columns, forward).await;
+        }
         if held || self.folds_in_map() {
             if let Some(saved) = saved {
                 build.params.flags |= flag::SAVE;
@@ -141,27 +145,89 @@ impl<'a> Layer<'a> {
         if self.folds_in_map() {
             map::forward_of(&mut build, StatisticsFrom::Slices, summed);
         } else {
-            let scratch;
-            let record = match saved {
-                Some(saved) => saved.buffer(),
-                None => {
-                    let bytes = self.slices.statistics() * size_of::<SliceRecord>() as u64;
-                    scratch = self.context.create_buffer("statistics", bytes, wgpu::BufferUsages::STORAGE).await?;
-                    &scratch
-                }
-            };
-            build.params.flags |= flag::SAVE;
-            build.buffer(Slot::SavedOut, record);
-            build.buffer(Slot::Saved, record);
-            let records = self.records(build.plan());
-            fold::statistics(&mut build, self.slices.statistics(), records)?;
+            let record = self.fold_statistics(&mut build, saved).await?;
+            build.buffer(Slot::Saved, &record);
             map::forward_of(&mut build, StatisticsFrom::Recorded, summed);
         }
         build.finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await
     }
 
+    /// Dispatches the fold of partial moments into records, those that are saved or others.
+    async fn fold_statistics(
+        &self,
+        build: &mut Build<'_>,
+        saved: Option<&SavedSlices>,
+    ) -> Result<wgpu::Buffer> {
+        let record = match saved {
+            Some(saved) => saved.buffer().clone(),
+            None => {
+                let bytes = self.slices.statistics() * size_of::<SliceRecord>() as u64;
+                self.context.create_buffer("statistics", bytes, wgpu::BufferUsages::STORAGE).await?
+            }
+        };
+        build.params.flags |= flag::SAVE;
+        build.buffer(Slot::SavedOut, &record);
+        let records = self.records(build.plan());
+        fold::statistics(build, self.slices.statistics(), records)?;
+        Ok(record)
+    }
+
+    /// Moments by a walk along rows, y by one along columns, where gamma and beta stay in registers.
+    async fn prepare_forward_along_columns(
+        &self,
+        mut rows: Build<'_>,
+        mut columns: Build<'_>,
+        forward: &Forward<'_>,
+    ) -> Result<Prepared> {
+        let Forward { x, residual, addend, saved, .. } = *forward;
+        reduce::moments(&mut rows);
+        let record = self.fold_statistics(&mut rows, saved).await?;
+        let rows = rows.finish(Traffic::default()).await?;
+        columns.pointwise.residual = residual.is_some();
+        columns.buffer(Slot::Saved, &record);
+        let summed = addend.map(|_| (Slot::X, Slot::Sum));
+        map::forward_of(&mut columns, StatisticsFrom::RecordedOfRow, summed);
+        let passes = 2 + u64::from(residual.is_some()) + if addend.is_some() { 2 } else { 0 };
+        Ok(columns.finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await?.after(rows))
+    }
+
+    /// Starts a walk along the columns of rows, where gamma varies within a row and the device gains by keeping it: by whole words.
+    pub fn start_columns(&self, op: Op, tensors: &[(Slot, &Tensor)]) -> Result<Option<Build<'a>>> {
+        if !self.slices.parameters.of_place
+            || !maps_along_columns(self.context.capabilities(), self.context.tuning())
+        {
+            return Ok(None);
+        }
+        let build = self.build_columns(op, tensors)?;
+        Ok((build.plan().width > 1).then_some(build))
+    }
+
+    /// A walk along the columns of rows: the parameters are those of a column, the statistics those of a row.
+    pub fn build_columns(&self, op: Op, tensors: &[(Slot, &Tensor)]) -> Result<Build<'a>> {
+        let Slices { parameters, .. } = self.slices;
+        let (rows, places) = (self.slices.slices(), self.slices.count());
+        // Samples have columns of their own where their parameters are their own.
+        let pattern = match parameters.step {
+            0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
+            _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
+        };
+        let mut build = self.build(op, pattern, None, false, tensors)?;
+        build.pointwise.of_place = false;
+        let own = Parameters::of_slice(u32::MAX.into());
+        build.params.parameter_slices = own.slices as u32;
+        build.params.parameter_rows = own.rows as u32;
+        build.params.parameter_step = own.step as u32;
+        build.params.sample_rows = rows as u32;
+        Ok(build)
+    }
+
     /// The sum by a map of its own, and the norm of it.
-    async fn prepare_sum_first(&self, forward: &Forward<'_>, addend: &Tensor, sum: &Tensor) -> Result<Prepared> {
+    async fn prepare_sum_first(
+        &self,
+        forward: &Forward<'_>,
+        addend: &Tensor,
+        sum: &Tensor,
+    ) -> Result<Prepared> {
         let summed = map::prepare_sum(self.context, forward.x, addend, sum).await?;
         let normed = self.prepare_forward(&Forward { x: sum, addend: None, ..*forward }).await?;
         Ok(normed.after(summed))

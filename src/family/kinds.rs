@@ -340,7 +340,11 @@ fn rows_of(x: &Tensor, normalized: Shape, modulated: bool) -> Result<Slices> {
     let shape = x.shape();
     let dims = shape.dims();
     let Some(leading) = dims.len().checked_sub(normalized.rank()) else {
-        return Err(Error::Rank { what: "x", expected: "no less than that of the normalized shape", got: dims.len() });
+        return Err(Error::Rank {
+            what: "x",
+            expected: "no less than that of the normalized shape",
+            got: dims.len(),
+        });
     };
     if dims[leading..] != *normalized.dims() {
         let mut expected = dims.to_vec();
@@ -348,7 +352,11 @@ fn rows_of(x: &Tensor, normalized: Shape, modulated: bool) -> Result<Slices> {
         return Err(Error::Shape { what: "x", expected: Shape::new(&expected)?, got: x.shape() });
     }
     if modulated && leading == 0 {
-        return Err(Error::Rank { what: "x", expected: "more than that of the normalized shape", got: dims.len() });
+        return Err(Error::Rank {
+            what: "x",
+            expected: "more than that of the normalized shape",
+            got: dims.len(),
+        });
     }
     let rows = dims[..leading].iter().map(|&dim| dim as u64).product();
     Ok(Slices::rows(rows, normalized.len(), modulated.then(|| dims[0] as u64)))
@@ -461,7 +469,12 @@ impl GroupNorm {
     ///
     /// # Errors
     /// [`Error::Channels`] for no channels, [`Error::Groups`], [`Error::Epsilon`], and those of an allocation.
-    pub async fn new(context: &Context, groups: usize, channels: usize, options: NormOptions) -> Result<Self> {
+    pub async fn new(
+        context: &Context,
+        groups: usize,
+        channels: usize,
+        options: NormOptions,
+    ) -> Result<Self> {
         Self::initial(context, Group::new(groups, channels)?, options).await
     }
 
@@ -558,7 +571,12 @@ impl WeightNorm {
     ///
     /// # Errors
     /// As [`LayerNorm::from_parts`].
-    pub fn from_parts(context: &Context, rows: usize, options: NormOptions, gamma: Option<Tensor>) -> Result<Self> {
+    pub fn from_parts(
+        context: &Context,
+        rows: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+    ) -> Result<Self> {
         Self::existing(context, Weight { rows: some(&[rows])?.len() }, options, gamma, None)
     }
 
@@ -589,7 +607,12 @@ impl WeightStandardization {
     ///
     /// # Errors
     /// As [`LayerNorm::from_parts`].
-    pub fn from_parts(context: &Context, rows: usize, options: NormOptions, gain: Option<Tensor>) -> Result<Self> {
+    pub fn from_parts(
+        context: &Context,
+        rows: usize,
+        options: NormOptions,
+        gain: Option<Tensor>,
+    ) -> Result<Self> {
         Self::existing(context, Standardization { rows: some(&[rows])?.len() }, options, gain, None)
     }
 }

@@ -355,7 +355,9 @@ impl<K: Kind> Norm<K> {
         if let Some(saved) = saved {
             saved.check(&self.context, layer.slices.statistics(), layer.slices.count(), x.dtype())?;
             if y.is_same_place(x) && addend.is_none() {
-                return Err(Error::InPlace { why: "y is written over x, which backward needs; save nothing, or keep x" });
+                return Err(Error::InPlace {
+                    why: "y is written over x, which backward needs; save nothing, or keep x",
+                });
             }
         }
         if pattern.elements() == 0 {
@@ -413,7 +415,10 @@ impl<K: Kind> Norm<K> {
         let Input { x, residual, mask, modulation } = input;
         let unsupported = |what, why| Err(Error::Unsupported { layer: self.kind.name(), what, why });
         if mask.is_some() {
-            return unsupported("mask", "its statistics are those of each sample; pad x where it is to have no effect");
+            return unsupported(
+                "mask",
+                "its statistics are those of each sample; pad x where it is to have no effect",
+            );
         }
         x.check_device("x", &self.context)?;
         x.check_contiguous("x")?;
@@ -429,7 +434,9 @@ impl<K: Kind> Norm<K> {
         }
         let own = self.kind.parameters();
         let (affine, parameters) = match modulation {
-            None => (Bound { gamma: self.gamma(), beta: self.beta(), unit_offset: self.options.unit_offset }, own),
+            None => {
+                (Bound { gamma: self.gamma(), beta: self.beta(), unit_offset: self.options.unit_offset }, own)
+            }
             Some(_) if self.gamma.is_some() || self.beta.is_some() => {
                 return unsupported("modulation", "it has parameters of its own; make it with Affine::None");
             }

@@ -114,7 +114,11 @@ impl SavedSlices {
     }
 
     fn check_device(&self, context: &Context) -> Result<()> {
-        if self.home == context.id() { Ok(()) } else { Err(Error::ForeignDevice { what: "saved statistics" }) }
+        if self.home == context.id() {
+            Ok(())
+        } else {
+            Err(Error::ForeignDevice { what: "saved statistics" })
+        }
     }
 
     /// Requires that it was made for such slices.
@@ -173,7 +177,10 @@ mod tests {
         let offset = |name: &str, at| (name.to_owned(), at);
         let (size, fields) = struct_layout(&module, "SliceRecord");
         assert_eq!(size, size_of::<SliceRecord>());
-        assert_eq!(fields, [offset("shift", 0), offset("delta", 4), offset("inv_std", 8), offset("variance", 12)]);
+        assert_eq!(
+            fields,
+            [offset("shift", 0), offset("delta", 4), offset("inv_std", 8), offset("variance", 12)]
+        );
         let module = naga::front::wgsl::parse_str(shader::MEANS_RECORD.text).unwrap();
         let (size, fields) = struct_layout(&module, "MeansRecord");
         assert_eq!(size, size_of::<MeansRecord>());

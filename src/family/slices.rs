@@ -39,9 +39,12 @@ impl Slices {
     pub(crate) fn rows(rows: u64, places: u64, modulated: Option<u64>) -> Self {
         let parameters = match modulated {
             None => Parameters { of_place: true, slices: 1, rows: 1, step: 0 },
-            Some(samples) => {
-                Parameters { of_place: true, slices: (rows / samples.max(1)).max(1), rows: samples, step: places }
-            }
+            Some(samples) => Parameters {
+                of_place: true,
+                slices: (rows / samples.max(1)).max(1),
+                rows: samples,
+                step: places,
+            },
         };
         Self { pattern: runs(rows, places), merged: 1, parameters }
     }
@@ -89,8 +92,14 @@ impl Slices {
             [(false, slices), (true, inner)] => runs(slices, inner),
             [(true, inner), (false, slices)] => Pattern::Columns { slices, samples: 1, inner },
             [(true, samples), (false, slices), (true, inner)] => Pattern::Segments { slices, samples, inner },
-            [(false, samples), (true, inner), (false, slices)] => Pattern::Matrices { slices, samples, inner },
-            _ => return refused("they alternate with the other axes more often than kernels can walk; permute first"),
+            [(false, samples), (true, inner), (false, slices)] => {
+                Pattern::Matrices { slices, samples, inner }
+            }
+            _ => {
+                return refused(
+                    "they alternate with the other axes more often than kernels can walk; permute first",
+                );
+            }
         };
         Ok(Self { pattern, merged: 1, parameters: Parameters::ONE })
     }
@@ -145,7 +154,10 @@ mod tests {
         assert_eq!(over(&[4, 5, 6], &[1]), Ok(Pattern::Matrices { slices: 6, samples: 4, inner: 5 }));
         // Axes of one value do not part others.
         assert_eq!(over(&[4, 1, 6], &[0, 2]), Ok(Pattern::Run { elements: 24 }));
-        assert_eq!(over(&[2, 3, 4, 5], &[0, 2, 3]), Ok(Pattern::Segments { slices: 3, samples: 2, inner: 20 }));
+        assert_eq!(
+            over(&[2, 3, 4, 5], &[0, 2, 3]),
+            Ok(Pattern::Segments { slices: 3, samples: 2, inner: 20 })
+        );
         for axes in [&[][..], &[3], &[1, 0], &[1, 1]] {
             assert!(matches!(over(&[4, 5, 6], axes), Err(Error::Axes { .. })), "{axes:?}");
         }

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::gpu::dispatch::Prepared;
 use crate::moments::{ChannelMoments, Moments};
 use crate::norm::{
-    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input, RunningStatistics, TrainForward,
+    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input, RunningStatistics,
+    TrainForward,
 };
 use crate::ops::fold;
 use crate::tensor::Tensor;

@@ -112,8 +112,7 @@ const IN_PLACE: [[Slot; 2]; 6] = [
 /// Whether one is written over the other.
 fn is_in_place((slot_a, a): (Slot, &Tensor), (slot_b, b): (Slot, &Tensor)) -> bool {
     let pair = [slot_a, slot_b];
-    let can =
-        IN_PLACE.iter().any(|of| of.iter().all(|slot| pair.contains(slot)));
+    let can = IN_PLACE.iter().any(|of| of.iter().all(|slot| pair.contains(slot)));
     can && a.is_same_place(b)
 }
 

@@ -335,6 +335,10 @@ impl<'c> Build<'c> {
             through: [None; WALKED_INPUTS.len()],
             parameters: parameters.map_or(DType::F32, |(_, tensor)| tensor.dtype()),
             packed_f16: false,
+            // Where they begin at whole words.
+            parameter_words: self.values.iter().all(|(slot, tensor)| {
+                !kernel.parameters().contains(slot) || tensor.byte_offset().is_multiple_of(16)
+            }),
             walk: plan.walk,
             width: plan.width,
             edges: plan.edges,

@@ -232,7 +232,8 @@ impl Params {
 
     /// Lets a fold find partial results elsewhere.
     pub fn set_records(&mut self, records: Records) {
-        (self.partials, self.record_slices, self.record_matrix) = (records.partials, records.slices, records.matrix);
+        (self.partials, self.record_slices, self.record_matrix) =
+            (records.partials, records.slices, records.matrix);
     }
 
     /// The offset of a tensor, in words where it is walked, else in values.

@@ -62,6 +62,7 @@ sources! {
     TENSOR_OUTPUT_HALF = "tensor/output_half.wgsl";
     PARAMETER_F32 = "tensor/parameter_f32.wgsl";
     PARAMETER_HALF = "tensor/parameter_half.wgsl";
+    PARAMETER_F32X4 = "tensor/parameter_f32x4.wgsl";
     PARAMETER_WORD_X1 = "tensor/parameter_word_x1.wgsl";
     PARAMETER_WORD_X4 = "tensor/parameter_word_x4.wgsl";
     PARAMETER_GRADIENT_F32 = "tensor/parameter_gradient_f32.wgsl";
@@ -100,6 +101,7 @@ sources! {
     NO_D_SUM = "lib/no_d_sum.wgsl";
     STATISTICS = "lib/statistics.wgsl";
     STATISTICS_OF_SLICE = "lib/statistics_of_slice.wgsl";
+    STATISTICS_OF_PLACE = "lib/statistics_of_place.wgsl";
     STATISTICS_OF_ROW = "lib/statistics_of_row.wgsl";
     SLICE_RECORD = "lib/slice_record.wgsl";
     SLICE_AVERAGES = "lib/slice_averages.wgsl";
@@ -110,6 +112,7 @@ sources! {
     AFFINE_PARAMETERS = "affine/parameters.wgsl";
     REDUCE_MOMENTS = "reduce/moments.wgsl";
     REDUCE_GRADIENTS = "reduce/gradients.wgsl";
+    REDUCE_ROW_GRADIENTS = "reduce/row_gradients.wgsl";
     FOLD_PARTIALS = "fold/partials.wgsl";
     FOLD_PARTIAL_OF_SLICE = "fold/partial_of_slice.wgsl";
     FOLD_PARTIAL_OF_GROUP = "fold/partial_of_group.wgsl";
@@ -391,14 +394,13 @@ impl Pointwise {
             Kernel::ResidentForward(_) => {
                 Self { activation, residual: self.residual, of_place, sum, ..nothing }
             }
+            Kernel::ReduceRowGradients => Self { activation, residual, d_residual, ..nothing },
             Kernel::ReduceGradients { dx, .. } => {
                 let d_sum = d_sum && dx;
                 Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
             }
             Kernel::ResidentBackward => Self { activation, residual, d_residual, from_y, renorm, ..nothing },
-            Kernel::ResidentSlices => {
-                Self { activation, residual, d_residual, of_place, d_sum, ..nothing }
-            }
+            Kernel::ResidentSlices => Self { activation, residual, d_residual, of_place, d_sum, ..nothing },
             // With a mask it writes no dgamma.
             Kernel::MapBackward(_) => {
                 let renorm = renorm && !masked;
@@ -446,6 +448,8 @@ pub(crate) enum Kernel {
         statistics: StatisticsFrom,
         dx: bool,
     },
+    /// Gradient sums of rows by a walk along columns.
+    ReduceRowGradients,
     /// The total of each slice from partial results.
     FoldTotal(Monoid),
     /// Two totals to one.
@@ -483,6 +487,7 @@ impl Kernel {
         match self {
             Kernel::ReduceMoments => "reduce_moments",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
+            Kernel::ReduceRowGradients => "reduce_row_gradients",
             Kernel::FoldTotal(_) => "fold_total",
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
@@ -511,8 +516,7 @@ impl Kernel {
             _ if pointwise.renorm => &[&FOLD_SUMS, &FOLD_DGAMMA_RENORM],
             _ => &[&FOLD_SUMS, &FOLD_DGAMMA],
         };
-        let [value, sum] =
-            if pointwise.sum { [&VALUE_OF_SUM, &EMIT_SUM] } else { [&VALUE_OF_X, &NO_SUM] };
+        let [value, sum] = if pointwise.sum { [&VALUE_OF_SUM, &EMIT_SUM] } else { [&VALUE_OF_X, &NO_SUM] };
         let weighted = [&DX_WEIGHTED, if pointwise.d_sum { &D_SUM } else { &NO_D_SUM }];
         let partials_of = |group: bool| {
             let partial_of = if group { &FOLD_PARTIAL_OF_GROUP } else { &FOLD_PARTIAL_OF_SLICE };
@@ -535,6 +539,11 @@ impl Kernel {
                     _ => sources.push(dx_of(dx)),
                 }
                 sources.push(&REDUCE_GRADIENTS);
+            }
+            Kernel::ReduceRowGradients => {
+                sources.push(&GRADIENT_SUMS);
+                sources.extend(statistics(StatisticsFrom::RecordedOfRow));
+                sources.push(&REDUCE_ROW_GRADIENTS);
             }
             Kernel::FoldTotal(of) => {
                 sources.push(of.source());
@@ -681,12 +690,24 @@ impl Kernel {
     /// Whether slices are channels, each with its own parameters.
     const fn of_channels(self) -> bool {
         match self {
-            Kernel::FoldStatistics | Kernel::FoldMeans { .. } | Kernel::ResidentSlices => false,
+            Kernel::FoldStatistics
+            | Kernel::FoldMeans { .. }
+            | Kernel::ReduceRowGradients
+            | Kernel::ResidentSlices => false,
             Kernel::ReduceGradients { statistics: from, .. }
             | Kernel::MapForward(from)
             | Kernel::MapBackward(from)
             | Kernel::ResidentForward(from) => from.of_channels(),
             _ => true,
+        }
+    }
+
+    /// Whether statistics are those of the rows of a walk along columns.
+    pub const fn of_rows(self) -> bool {
+        match self {
+            Kernel::ReduceGradients { statistics: from, .. } | Kernel::MapForward(from) => from.of_rows(),
+            Kernel::ReduceRowGradients => true,
+            _ => false,
         }
     }
 
@@ -713,6 +734,8 @@ pub(crate) struct Variant {
     pub dtype: DType,
     /// How gamma and beta, or their gradients, are stored.
     pub parameters: DType,
+    /// Whether gamma and beta are read four at a time.
+    pub parameter_words: bool,
     /// Whether binary16 is converted by the built-in functions.
     pub packed_f16: bool,
     pub walk: WalkKind,
@@ -750,11 +773,18 @@ impl Variant {
             subgroup_size: if merges { self.subgroup_size } else { 0 },
             held: if self.kernel.is_resident() { self.held } else { 0 },
             chunk_words: if self.kernel.chunked() { self.chunk_words } else { 0 },
+            parameter_words: self.parameter_words && self.reads_parameter_words(),
             // Only where the mask is looked up does it make a difference.
             single_rows: self.single_rows && self.pointwise.of(self.kernel).masked,
             pointwise: self.pointwise.of(self.kernel),
             ..self
         }
+    }
+
+    /// Whether gamma and beta can be read four at a time.
+    pub fn reads_parameter_words(&self) -> bool {
+        let whole = self.width == 4 && !self.edges && self.parameters == DType::F32;
+        whole && self.pointwise.of(self.kernel).of_place
     }
 
     /// Whether values of binary16 are converted.
@@ -789,6 +819,9 @@ impl Variant {
         if self.packed_f16 {
             key += " packed";
         }
+        if self.parameter_words {
+            key += " parameter words";
+        }
         if self.parameters != DType::F32 {
             key += &format!(" parameters {}", self.parameters.short());
         }
@@ -822,11 +855,11 @@ impl Variant {
     fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
         let activated = self.pointwise.activation != ActivationKind::NONE;
         let [x, dy] = match self.kernel {
-            Kernel::ReduceMoments
-            | Kernel::MapCopy
-            | Kernel::MapForward(_)
-            | Kernel::ResidentForward(_) => [true, false],
+            Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) | Kernel::ResidentForward(_) => {
+                [true, false]
+            }
             Kernel::ReduceGradients { .. }
+            | Kernel::ReduceRowGradients
             | Kernel::MapBackward(_)
             | Kernel::ResidentBackward
             | Kernel::ResidentSlices => [true, true],
@@ -899,7 +932,7 @@ impl Variant {
                 let statistics = from.slots().iter();
                 slots.extend(statistics.filter(|&&slot| slot != Slot::Partials));
             }
-            Kernel::ResidentSlices => {
+            Kernel::ResidentSlices | Kernel::ReduceRowGradients => {
                 slots.push(Slot::PartialsOut);
                 slots.extend(StatisticsFrom::Recorded.slots());
             }
@@ -964,6 +997,7 @@ impl Variant {
         let backward = matches!(
             self.kernel,
             Kernel::ReduceGradients { .. }
+                | Kernel::ReduceRowGradients
                 | Kernel::MapBackward(_)
                 | Kernel::MapFrozen { .. }
                 | Kernel::ResidentBackward
@@ -976,8 +1010,8 @@ impl Variant {
         sources.push(if residual { &RESIDUAL } else { &NO_RESIDUAL });
         sources.push(if from_y { &FROM_Y } else { &FROM_X });
         sources.push(if of_place { &AFFINE_OF_PLACE } else { &AFFINE_OF_SLICE });
-        if matches!(self.kernel, Kernel::ReduceGradients { statistics, .. } if !statistics.of_rows()) {
-            sources.push(&STATISTICS_OF_SLICE);
+        if !self.kernel.of_rows() {
+            sources.push(if of_place { &STATISTICS_OF_PLACE } else { &STATISTICS_OF_SLICE });
         }
         if backward {
             let activated = activation != ActivationKind::NONE;
@@ -1015,6 +1049,9 @@ impl Variant {
         let half = self.parameters != DType::F32;
         for slot in self.slots() {
             match slot {
+                Slot::Gamma | Slot::Beta if self.parameter_words => {
+                    instance(&PARAMETER_F32X4, slot, None);
+                }
                 Slot::Gamma | Slot::Beta => {
                     instance(if half { &PARAMETER_HALF } else { &PARAMETER_F32 }, slot, None);
                     if !self.kernel.of_channels() {

@@ -74,7 +74,12 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
 }
 
 /// Prepares sum = x + addend for tensors of one shape and type; the sum may be written over either.
-pub(crate) async fn prepare_sum(context: &Context, x: &Tensor, addend: &Tensor, sum: &Tensor) -> Result<Prepared> {
+pub(crate) async fn prepare_sum(
+    context: &Context,
+    x: &Tensor,
+    addend: &Tensor,
+    sum: &Tensor,
+) -> Result<Prepared> {
     let capabilities = context.capabilities();
     let walk = Walk::flat(&[x, addend, sum], capabilities.storage_alignment);
     let plan = plan_walk(&walk, capabilities, context.tuning())?;

@@ -3,10 +3,11 @@
 
 use crate::error::Result;
 use crate::gpu::dispatch::Build;
+use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::fold;
-use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
+use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES, Plan};
 
 /// Dispatches the moments of x into scratch, one record per slice (or component) and tile.
 pub(crate) fn moments(build: &mut Build<'_>) {
@@ -59,6 +60,17 @@ pub(crate) fn gradients_of_many(
     let padded = parameters * fold::padded(per_parameter);
     build.scratch(partials(build).max(padded) * GRADIENT_SUMS_BYTES);
     build.dispatch(Kernel::ReduceGradients { statistics, dx });
+}
+
+/// Dispatches the gradient sums of so many rows by a walk along columns; where they are.
+pub(crate) fn row_gradients(build: &mut Build<'_>, rows: u64) -> Result<Records> {
+    let Plan { workgroup_size, team_size, ref windows, .. } = *build.plan();
+    // One partial result of a row for each invocation that walks it, in whole workgroups.
+    let blocks = windows.iter().map(|window| window.blocks).max().unwrap_or(0);
+    let strips = blocks * (workgroup_size / team_size);
+    build.scratch(u64::from(strips) * rows * GRADIENT_SUMS_BYTES);
+    build.dispatch(Kernel::ReduceRowGradients);
+    Ok(Records { partials: strips, slices: rows as u32, matrix: 0 })
 }
 
 fn partials(build: &Build<'_>) -> u64 {

@@ -45,7 +45,9 @@ impl Words {
             Pattern::Columns { slices, .. } | Pattern::Matrices { slices, .. }
                 if !walk.rows_as_one && (phase != 0 || !slices.is_multiple_of(4)) =>
             {
-                let why = format!("because a {wide}-byte word could hold values of two rows, which are not taken as one");
+                let why = format!(
+                    "because a {wide}-byte word could hold values of two rows, which are not taken as one"
+                );
                 return scalar(reasons, &why);
             }
             Pattern::Columns { .. } | Pattern::Matrices { .. } => phase != 0,

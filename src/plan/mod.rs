@@ -17,6 +17,6 @@ pub use capabilities::Capabilities;
 pub(crate) use plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
-pub(crate) use problem::{Pattern, Walk};
-pub(crate) use tuned::row_teams;
 pub use problem::{Op, Traffic};
+pub(crate) use problem::{Pattern, Walk};
+pub(crate) use tuned::{maps_along_columns, row_teams};

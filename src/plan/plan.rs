@@ -43,6 +43,9 @@ pub struct Tuning {
     /// Bytes of a tensor that the two dispatches of a training pass take at a time, so that the second finds in a cache what the
     /// first has read; at least one slice, or block of columns.
     pub group_bytes: Option<u64>,
+    /// Layer and RMS norm, where slices are streamed: whether maps go along columns, with statistics of rows, instead of along rows; only by whole
+    /// words.
+    pub along_columns: Option<bool>,
     /// Convert binary16 by integer arithmetic even where the device's own conversion is exact.
     pub integer_f16: bool,
 }

@@ -42,7 +42,9 @@ impl Cutter<'_> {
         for part in self.walk.parts.iter().filter(|part| part.elements > 0) {
             split += match self.walk.pattern {
                 Pattern::Run { .. } => self.cut_run(*part, start, split, &mut windows)?,
-                Pattern::Columns { .. } | Pattern::Matrices { .. } => self.cut_columns(*part, start, split, &mut windows)?,
+                Pattern::Columns { .. } | Pattern::Matrices { .. } => {
+                    self.cut_columns(*part, start, split, &mut windows)?
+                }
                 Pattern::Segments { slices, inner, .. } => {
                     self.cut_segments(*part, start, split, slices, inner, &mut windows)?
                 }

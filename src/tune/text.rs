@@ -73,7 +73,8 @@ const FIELDS: &[Field] = fields!(
     window_bytes,
     resident,
     subgroups,
-    group_bytes
+    group_bytes,
+    along_columns
 );
 
 /// The values of a tuning, or `policy` if it forces nothing.
@@ -312,6 +313,7 @@ mod tests {
             resident: Some(true),
             subgroups: Some(false),
             group_bytes: Some(1 << 24),
+            along_columns: Some(false),
             integer_f16: false,
         };
         assert_eq!(parse_tuning(&tuning_text(&all)), Ok(all));

@@ -21,6 +21,7 @@ const NOTHING: Tuning = Tuning {
     resident: None,
     subgroups: None,
     group_bytes: None,
+    along_columns: None,
     integer_f16: false,
 };
 

@@ -31,6 +31,8 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::MapForward(Running),
         Kernel::MapForward(Slices),
         Kernel::MapForward(Recorded),
+        Kernel::MapForward(RecordedOfRow),
+        Kernel::ReduceRowGradients,
         Kernel::MapBackward(Saved),
         Kernel::MapBackward(Means),
         Kernel::MapFrozen { statistics: Running, dx: true },
@@ -42,11 +44,6 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::ResidentBackward,
         Kernel::ResidentSlices,
     ]
-}
-
-/// Whether the kernel takes the statistics of rows, along columns.
-fn of_rows(kernel: Kernel) -> bool {
-    matches!(kernel, Kernel::ReduceGradients { statistics, .. } if statistics.of_rows())
 }
 
 /// Whether the host dispatches the kernel over slices, as segments of single values.
@@ -74,7 +71,10 @@ fn plain_variants() -> Vec<Variant> {
                 let columns = walk == WalkKind::Columns;
                 let words = per_slice(kernel) && (width == 4 || edges);
                 // Words of one value have edges in columns only, where rows and strips may not be full.
-                if words || flat && columns || width == 1 && edges && !columns || of_rows(kernel) && !columns
+                if words
+                    || flat && columns
+                    || width == 1 && edges && !columns
+                    || kernel.of_rows() && !columns
                     || kernel == Kernel::ResidentSlices && columns
                 {
                     continue;
@@ -98,6 +98,7 @@ fn plain_variants() -> Vec<Variant> {
                             dtype: DType::F32,
                             parameters: DType::F32,
                             packed_f16: false,
+                            parameter_words: false,
                             through: [None; WALKED_INPUTS.len()],
                             walk,
                             width,
@@ -136,13 +137,17 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 continue;
             }
             // What differs between activations is not the family's.
-            if !kernel.of_channels() && !matches!(activation, Activation::None | Activation::Relu | Activation::Silu) {
+            if !kernel.of_channels()
+                && !matches!(activation, Activation::None | Activation::Relu | Activation::Silu)
+            {
                 continue;
             }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
-            if kernel.of_channels() && (of_place || sum || d_sum) && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
+            if kernel.of_channels()
+                && (of_place || sum || d_sum)
+                && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
                 || !kernel.of_channels() && (from_y || masked || renorm)
-                || of_rows(kernel) && of_place
+                || kernel.of_rows() && of_place
                 || sum && masked
             {
                 continue;
@@ -154,7 +159,9 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
             let through = match kernel {
-                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments => [output, None, None, None, None],
+                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments => {
+                    [output, None, None, None, None]
+                }
                 _ => [None, output, None, None, None],
             };
             let bindings = Variant { through, ..plain }.slots().len();
@@ -189,8 +196,9 @@ fn example(kernel: Kernel) -> Variant {
         dtype: DType::F32,
         parameters: DType::F32,
         packed_f16: false,
+        parameter_words: false,
         through: [None; WALKED_INPUTS.len()],
-        walk: if of_rows(kernel) { WalkKind::Columns } else { WalkKind::Segments },
+        walk: if kernel.of_rows() { WalkKind::Columns } else { WalkKind::Segments },
         width: if per_slice(kernel) { 1 } else { 4 },
         edges: false,
         strided: false,
@@ -210,6 +218,10 @@ fn all_variants() -> Vec<Variant> {
     for kernel in all_kernels() {
         for (pointwise, through) in all_pointwise(kernel) {
             variants.push(Variant { pointwise, through, ..example(kernel) });
+            if pointwise.of_place {
+                let example = Variant { pointwise, through, parameter_words: true, ..example(kernel) };
+                variants.push(example);
+            }
             if pointwise.masked && pointwise.activation == ActivationKind::NONE {
                 let columns = WalkKind::Columns;
                 for (walk, width, edges, strip, single_rows) in [
@@ -243,10 +255,11 @@ fn all_variants() -> Vec<Variant> {
                 for parameters in [DType::F32, dtype] {
                     for width in [1, 4] {
                         if per_slice(kernel)
-                            && (width == 4 || matches!(
-                                kernel,
-                                Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages
-                            ))
+                            && (width == 4
+                                || matches!(
+                                    kernel,
+                                    Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages
+                                ))
                         {
                             continue;
                         }
@@ -254,7 +267,7 @@ fn all_variants() -> Vec<Variant> {
                             let columns = walk == WalkKind::Columns;
                             let segments = matches!(kernel, Kernel::MapCopy | Kernel::ResidentSlices);
                             if columns && (per_slice(kernel) || segments || pointwise.of_place)
-                                || !columns && of_rows(kernel)
+                                || !columns && kernel.of_rows()
                             {
                                 continue;
                             }

@@ -19,6 +19,7 @@ const FREE: Tuning = Tuning {
     resident: None,
     subgroups: None,
     group_bytes: None,
+    along_columns: None,
 };
 
 fn walk(dims: &[usize], layout: Layout) -> Walk {

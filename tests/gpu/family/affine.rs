@@ -30,7 +30,11 @@ fn any_of_the_parameters_may_be_absent() {
 #[test]
 fn gamma_as_its_distance_from_one() {
     for setup in affine_setups() {
-        check(&context(), "unit offset", &Setup { unit_offset: true, affine: Affine::Weight, ..setup.clone() });
+        check(
+            &context(),
+            "unit offset",
+            &Setup { unit_offset: true, affine: Affine::Weight, ..setup.clone() },
+        );
         check(&context(), "unit offset, none", &Setup { unit_offset: true, affine: Affine::None, ..setup });
     }
 }
@@ -42,7 +46,11 @@ fn parameters_of_each_sample() {
             let modulated = Setup { modulated: true, affine, ..setup.clone() };
             check(&context(), "modulated", &modulated);
             let dtype = DType::Bf16;
-            check(&context(), "modulated", &Setup { dtype, activation: Activation::Gelu, unit_offset: true, ..modulated });
+            check(
+                &context(),
+                "modulated",
+                &Setup { dtype, activation: Activation::Gelu, unit_offset: true, ..modulated },
+            );
         }
     }
 }

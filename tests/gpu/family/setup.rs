@@ -4,9 +4,9 @@ use wgnorm::reference::activation::kinks;
 use wgnorm::reference::family::{self, Affine as Parameters, Maps, Scheme, bounds as family_bounds};
 use wgnorm::reference::{WhereNan, bounds, compare_as, map};
 use wgnorm::{
-    Accumulation, Activation, Affine, Context, DType, Epsilon, GradientTargets, GroupNorm, Input, InstanceNorm, Kind,
-    L2Norm, Layout, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm, SavedSlices, ScaleNorm, Tensor, WeightNorm,
-    WeightStandardization,
+    Accumulation, Activation, Affine, Context, DType, Epsilon, GradientTargets, GroupNorm, Input,
+    InstanceNorm, Kind, L2Norm, LayerNorm, Layout, MeanVarianceNorm, Norm, NormOptions, RmsNorm, SavedSlices,
+    ScaleNorm, Tensor, WeightNorm, WeightStandardization,
 };
 
 use crate::fused::{Place, Placed, rounded};
@@ -55,7 +55,7 @@ pub struct Setup {
 }
 
 /// Results, widened.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Outputs {
     pub y: Vec<f32>,
     pub sum: Option<Vec<f32>>,
@@ -63,15 +63,6 @@ pub struct Outputs {
     pub d_residual: Option<Vec<f32>>,
     pub dgamma: Option<Vec<f32>>,
     pub dbeta: Option<Vec<f32>>,
-}
-
-impl Outputs {
-    /// The bits of all.
-    pub fn bits(&self) -> Vec<Option<Vec<u32>>> {
-        let of = |values: &Option<Vec<f32>>| values.as_deref().map(bits);
-        let all = [Some(self.y.clone()), self.sum.clone(), Some(self.dx.clone())];
-        all.iter().chain([&self.d_residual, &self.dgamma, &self.dbeta]).map(of).collect()
-    }
 }
 
 /// What was there before gradients were added.
@@ -208,10 +199,7 @@ impl Host {
 
     fn wide_parameters(&self) -> [Option<Vec<f64>>; 2] {
         let Setup { affine, .. } = self.setup;
-        [
-            affine.has_gamma().then(|| wide(&self.gamma)),
-            affine.has_beta().then(|| wide(&self.beta)),
-        ]
+        [affine.has_gamma().then(|| wide(&self.gamma)), affine.has_beta().then(|| wide(&self.beta))]
     }
 
     fn added(&self) -> Option<Vec<f64>> {
@@ -222,7 +210,8 @@ impl Host {
     fn without_kinks(&mut self) {
         let [gamma, beta] = self.wide_parameters();
         let affine = Parameters { gamma: gamma.as_deref(), beta: beta.as_deref() };
-        let (z, _) = family::forward(&wide(&self.normalized()), &self.setup.maps(), &self.setup.scheme(), affine);
+        let (z, _) =
+            family::forward(&wide(&self.normalized()), &self.setup.maps(), &self.setup.scheme(), affine);
         let residual = self.added();
         for (i, dy) in self.dy.iter_mut().enumerate() {
             let z = z[i] + residual.as_ref().map_or(0.0, |r| r[i]);
@@ -313,7 +302,8 @@ impl Host {
                 self.run_layer(context, &layer, modulation)
             }
             Of::Group(groups) => {
-                let layer = GroupNorm::from_parts(context, *groups, channels(), options, gamma, beta).unwrap();
+                let layer =
+                    GroupNorm::from_parts(context, *groups, channels(), options, gamma, beta).unwrap();
                 self.run_layer(context, &layer, modulation)
             }
             Of::Instance => {
@@ -329,7 +319,8 @@ impl Host {
                 self.run_layer(context, &layer, None)
             }
             Of::Scale => {
-                let layer = ScaleNorm::from_parts(context, dims[dims.len() - 1], options, gamma, beta).unwrap();
+                let layer =
+                    ScaleNorm::from_parts(context, dims[dims.len() - 1], options, gamma, beta).unwrap();
                 self.run_layer(context, &layer, None)
             }
             Of::Weight => {
@@ -350,7 +341,8 @@ impl Host {
         modulation: Option<(Option<&Tensor>, Option<&Tensor>)>,
     ) -> Outputs {
         let Setup { dims, layout, dtype, parameters, affine, activation, offset, .. } = &self.setup;
-        let place = |values: Option<&[f32]>| Placed::new(context, dims, *layout, *dtype, Place::At(*offset), values);
+        let place =
+            |values: Option<&[f32]>| Placed::new(context, dims, *layout, *dtype, Place::At(*offset), values);
         let [x, addend, dy, d_sum, residual] =
             [&self.x, &self.addend, &self.dy, &self.d_sum, &self.residual].map(|values| place(Some(values)));
         let [y, sum, dx, d_residual] = [(); 4].map(|()| place(None));
@@ -380,10 +372,22 @@ impl Host {
                 let (forward, backward);
                 if self.setup.sum {
                     forward = layer
-                        .prepare_forward_of_sum(with(&x.tensor), &addend.tensor, &sum.tensor, &y.tensor, Some(&saved))
+                        .prepare_forward_of_sum(
+                            with(&x.tensor),
+                            &addend.tensor,
+                            &sum.tensor,
+                            &y.tensor,
+                            Some(&saved),
+                        )
                         .await?;
                     backward = layer
-                        .prepare_backward_of_sum(with(&sum.tensor), &dy.tensor, &d_sum.tensor, &saved, &targets)
+                        .prepare_backward_of_sum(
+                            with(&sum.tensor),
+                            &dy.tensor,
+                            &d_sum.tensor,
+                            &saved,
+                            &targets,
+                        )
                         .await?;
                 } else {
                     forward = layer.prepare_forward(with(&x.tensor), &y.tensor, Some(&saved)).await?;

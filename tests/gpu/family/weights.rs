@@ -2,7 +2,8 @@
 
 use wgnorm::reference::{self, family, fold::Running};
 use wgnorm::{
-    BatchNormOptions, Layout, Momentum, RunningVariance, ScaleNorm, TrackedInstanceNorm, WeightNorm, NormOptions,
+    BatchNormOptions, Layout, Momentum, NormOptions, RunningVariance, ScaleNorm, TrackedInstanceNorm,
+    WeightNorm,
 };
 
 use crate::support::{bits, context, download, download_running, upload, values, wide};
@@ -54,7 +55,8 @@ fn many_rows_share_one_scale() {
     let statistics = family::statistics(&wide(&x), &maps, &scheme);
     let affine = family::Affine::default();
     let expected = family::backward(&wide(&x), &wide(&dy), &maps, &scheme, &statistics, affine).dgamma[0];
-    let bound = family::bounds::backward(&wide(&x), &wide(&dy), None, &maps, &scheme, &statistics, affine).dgamma[0];
+    let bound =
+        family::bounds::backward(&wide(&x), &wide(&dy), None, &maps, &scheme, &statistics, affine).dgamma[0];
     assert!((got - expected).abs() <= bound, "{got} is not {expected} within {bound}");
 }
 
@@ -73,7 +75,8 @@ fn running_statistics_of_instances() {
                 let x = values(7 + step, 120, 3.0, 2.0);
                 let maps = family::Maps::instance(&dims, layout);
                 let statistics = family::statistics(&wide(&x), &maps, &family::Scheme::standard(1e-5));
-                for (running, batch) in expected.iter_mut().zip(family::average_over_samples(&statistics, 3)) {
+                for (running, batch) in expected.iter_mut().zip(family::average_over_samples(&statistics, 3))
+                {
                     *running = running.update(batch, momentum, variance);
                 }
                 let x = upload(&context, &dims, &x).with_layout(layout);

@@ -132,6 +132,9 @@ struct Forced {
     /// Whether slices that fit are held in registers: one dispatch for a training pass
     #[arg(long, value_name = "BOOL")]
     resident: Option<bool>,
+    /// Layer and RMS norm: whether maps go along columns instead of rows
+    #[arg(long, value_name = "BOOL")]
+    along_columns: Option<bool>,
     /// Whether teams merge by shuffles within subgroups
     #[arg(long, value_name = "BOOL")]
     subgroups: Option<bool>,
@@ -143,7 +146,7 @@ struct Forced {
 impl Forced {
     fn tuning(&self) -> Tuning {
         let Self { width, workgroup_size, team_size, splits, rows, strip, tile, .. } = *self;
-        let Self { window_bytes, group_bytes, resident, subgroups, integer_f16, .. } = *self;
+        let Self { window_bytes, group_bytes, resident, along_columns, subgroups, integer_f16, .. } = *self;
         Tuning {
             width,
             workgroup_size,
@@ -154,6 +157,7 @@ impl Forced {
             tile,
             window_bytes,
             group_bytes,
+            along_columns,
             resident,
             subgroups,
             integer_f16,
