@@ -157,3 +157,33 @@ fn setup(what: &str, of: Of, dims: &[usize], data: Data) -> Setup {
     let parts = [Some(what.to_owned()), Some(name_of(dims)), of.label()];
     Setup::new(parts.into_iter().flatten().collect::<Vec<_>>().join("."), of, dims, data)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::super::expect::tests::problem;
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: Vec<_> = cases().into_iter().map(|case| case.name).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn some_lengths_are_below_eps_and_some_are_not() {
+        let of_eps = |case: &Case| {
+            let clamps = ["l2_norm", "scale_norm", "weight_norm"].contains(&case.op.as_str());
+            clamps && case.name.contains("eps_6.5e0")
+        };
+        let cases: Vec<_> = cases().into_iter().filter(of_eps).collect();
+        assert_eq!(cases.len(), 3);
+        for case in cases {
+            let problem = problem(case);
+            let inv_std = &problem.expected.iter().find(|expected| expected.name == "save_invstd").unwrap().values;
+            let clamped = inv_std.iter().filter(|&&value| value == 1.0 / 6.5).count();
+            assert!(clamped > 0 && clamped < inv_std.len(), "{clamped} of {}", inv_std.len());
+        }
+    }
+}

@@ -296,3 +296,83 @@ impl Twin {
         Parameters { gamma: self.gamma.as_deref(), beta: self.beta.as_deref() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
+    use super::*;
+
+    fn norms() -> Vec<Of> {
+        vec![
+            Of::Layer(1),
+            Of::Layer(3),
+            Of::Rms(2),
+            Of::Group(2),
+            Of::Instance,
+            Of::MeanVariance(vec![0, 2, 3]),
+            Of::L2(vec![1]),
+            Of::Scale,
+            Of::Weight,
+            Of::Standardization,
+        ]
+    }
+
+    fn setup(of: Of) -> Setup {
+        Setup::new("comparer".to_owned(), of, &[3, 4, 7, 5], Data::Normal)
+    }
+
+    #[test]
+    fn rounded_expectations_pass_and_wrong_ones_fail() {
+        for of in norms() {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                for activation in [Activation::None, Activation::Relu, Activation::Silu] {
+                    for both in [false, true] {
+                        let plain = setup(of.clone());
+                        let options = plain.options.activation(activation);
+                        let again = if both { Again::Alone } else { Again::Twice };
+                        let setup =
+                            Setup { options, dtype, parameters: dtype, residual: both, sum: both, again, ..plain };
+                        let place = format!("{of:?} {dtype} {activation} {both}");
+                        assert_tells_wrong_from_right(&place, &problem(setup.case()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_fails() {
+        let with = |of: &Of, change: &dyn Fn(&mut Setup)| {
+            let mut setup = Setup { dtype: DType::Bf16, ..setup(of.clone()) };
+            change(&mut setup);
+            problem(setup.case())
+        };
+        for of in [Of::Layer(1), Of::Rms(2), Of::Group(2), Of::Instance] {
+            for (what, change, names) in [
+                ("activation", &(|s: &mut Setup| s.options.activation = Activation::Gelu) as &dyn Fn(&mut Setup), &["y", "dx", "dweight"][..]),
+                ("residual", &|s| { s.residual = true; s.options.activation = Activation::Silu }, &["y", "dx", "dweight"]),
+                ("sum", &|s| s.sum = true, &["y", "dx", "dweight"]),
+                ("affine", &|s| s.options.affine = Affine::None, &["y", "dx"]),
+            ] {
+                let place = format!("{of:?} without {what}");
+                assert_differs(&place, &with(&of, change), &with(&of, &|_| {}), names);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_slice_stays_there() {
+        for data in [Data::NanInOne, Data::InfInOne, Data::OverflowInOne] {
+            for of in norms() {
+                let setup = Setup { data, ..setup(of.clone()) };
+                let maps = of.maps(&setup.dims);
+                let problem = problem(setup.case());
+                for name in ["y", "dx"] {
+                    let values = &problem.expected.iter().find(|expected| expected.name == name).unwrap().values;
+                    let stays = |i: usize| values[i].is_nan() == (maps.statistic_of[i] == 0);
+                    assert!((0..values.len()).all(stays), "{of:?} {name}");
+                }
+            }
+        }
+    }
+}
