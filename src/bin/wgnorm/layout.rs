@@ -35,10 +35,9 @@ pub fn logical_dims(layout: Layout, memory: &[usize]) -> Vec<usize> {
 
 /// Values in the memory order of one layout, put into that of another; `dims` are logical.
 pub fn rearranged(values: &[f32], dims: &[usize], from: Layout, to: Layout) -> Vec<f32> {
-    let inner = dims[2..].iter().product();
     match (is_logical(from), is_logical(to)) {
         (true, false) => transposed(values, dims[0], dims[1]),
-        (false, true) => transposed(values, dims[0], inner),
+        (false, true) => transposed(values, dims[0], dims[2..].iter().product()),
         _ => values.to_vec(),
     }
 }

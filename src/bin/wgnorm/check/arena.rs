@@ -71,13 +71,13 @@ impl<'c> Arena<'c> {
         Ok(arena)
     }
 
-    /// Values per channel.
-    pub async fn per_channel(&self, values: &[f32], dtype: DType, role: Role) -> Result<Tensor> {
+    /// A parameter, in row-major order.
+    pub async fn parameter(&self, dims: &[usize], values: &[f32], dtype: DType, role: Role) -> Result<Tensor> {
         let placement = match self.placement {
             Placement::Parts | Placement::View { .. } => Placement::Apart,
             placement => placement,
         };
-        self.put(placement, &[values.len()], Layout::ChannelsFirst, values, dtype, role).await
+        self.put(placement, dims, Layout::ChannelsFirst, values, dtype, role).await
     }
 
     /// A batch with values in memory order; `dims` are logical.

@@ -1,9 +1,10 @@
 //! A case: a problem with expected results and bounds, wherever it comes from.
 
 use wgnorm::reference::WhereNan;
-use wgnorm::{BatchNormOptions, DType, Layout, RunningValues};
+use wgnorm::{Activation, DType, Layout};
 
-use super::variant::Variants;
+use super::variant::{Placement, Variants};
+use super::{batch, family};
 
 pub struct Case {
     pub name: String,
@@ -20,8 +21,9 @@ pub enum Content {
     Problem(Box<Problem>),
 }
 
+/// What all norms have in common: tensors on the host, how they are stored, and what must come out.
 pub struct Problem {
-    /// Shape of x in logical order: N, C, spatial.
+    /// Shape of x in logical order: N, C, spatial; or of any rank, where no axis is that of channels.
     pub dims: Vec<usize>,
     /// Order of the values of batches, here and in what is expected.
     pub stored: Layout,
@@ -31,17 +33,36 @@ pub struct Problem {
     /// Element type of batches, and that of parameters and their gradients.
     pub dtype: DType,
     pub parameters: DType,
-    pub options: BatchNormOptions,
     pub gamma: Option<Vec<f32>>,
     pub beta: Option<Vec<f32>>,
     pub residual: Option<Vec<f32>>,
-    /// Which positions count: of each sample in turn.
-    pub mask: Option<Vec<bool>>,
-    /// Whether y is written over x, where the backward pass can do without x, and dx over dy.
+    /// Whether outputs are written over inputs, as far as the norm can do that.
     pub in_place: bool,
-    pub running: RunningValues,
-    pub task: Task,
+    pub work: Work,
     pub expected: Vec<Expected>,
+}
+
+/// Which norm it is, and what it is to do.
+pub enum Work {
+    Batch(batch::Work),
+    Family(family::Work),
+}
+
+impl Work {
+    pub fn activation(&self) -> Activation {
+        match self {
+            Work::Batch(work) => work.options.activation,
+            Work::Family(work) => work.options.activation,
+        }
+    }
+
+    /// Whether its tensors can lie so.
+    pub fn takes(&self, placement: Placement) -> bool {
+        match self {
+            Work::Batch(work) => work.takes(placement),
+            Work::Family(work) => work.takes(placement),
+        }
+    }
 }
 
 impl Problem {
@@ -49,22 +70,9 @@ impl Problem {
         self.expected.iter().any(|expected| expected.name == name)
     }
 
-    /// Whether y is written over x.
-    pub fn over_x(&self) -> bool {
-        let needs_inverse = matches!(self.task, Task::Train { .. });
-        self.in_place && (!needs_inverse || self.options.activation.is_invertible())
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
     }
-}
-
-pub enum Task {
-    /// Training forward, and backward if there is a dy.
-    Train { x: Vec<f32>, dy: Option<Vec<f32>> },
-    /// Inference, and backward through the running statistics if there is a dy.
-    Eval { x: Vec<f32>, dy: Option<Vec<f32>> },
-    /// Training forward over several batches, then inference; batches may differ in size.
-    Sequence { steps: Vec<Batch>, x_eval: Batch },
-    /// Training forward and backward over the shards of several ranks, x and dy of each.
-    Sync { shards: Vec<[Batch; 2]> },
 }
 
 /// A tensor on the host.
@@ -75,6 +83,7 @@ pub struct Batch {
 }
 
 /// What an output must be, and how far it may be off.
+#[derive(Clone)]
 pub struct Expected {
     pub name: String,
     /// How the output is stored.

@@ -98,18 +98,15 @@ fn candidate(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    /// Values of different factors exclude each other here and there.
-    fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
-        (i, j) == (0, 1) && a == 1 && b != 2 || (i, j) == (2, 4) && a + b == 5
-    }
-
-    #[test]
-    fn every_allowed_pair_is_covered_and_no_other() {
-        let levels = [2, 3, 5, 2, 7];
-        let rows = pairwise(&levels, forbidden);
+    /// Every allowed pair is in some row, and no other is.
+    pub fn assert_covers(
+        levels: &[usize],
+        forbidden: impl Fn(usize, usize, usize, usize) -> bool,
+        rows: &[Row],
+    ) {
         for i in 0..levels.len() {
             for j in i + 1..levels.len() {
                 for a in 0..levels[i] {
@@ -120,6 +117,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Values of different factors exclude each other here and there.
+    fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
+        (i, j) == (0, 1) && a == 1 && b != 2 || (i, j) == (2, 4) && a + b == 5
+    }
+
+    #[test]
+    fn every_allowed_pair_is_covered_and_no_other() {
+        let levels = [2, 3, 5, 2, 7];
+        let rows = pairwise(&levels, forbidden);
+        assert_covers(&levels, forbidden, &rows);
         // The two largest factors alone need 35 less one per sum of 5.
         assert!(rows.len() <= 45, "{}", rows.len());
         assert_eq!(rows, pairwise(&levels, forbidden));

@@ -1,17 +1,14 @@
 //! `wgnorm check`: every case in every forced variant against the f64 reference or stored results.
 
 mod arena;
-mod builtin;
+mod batch;
 mod case;
 mod conformance;
 mod covering;
 mod data;
-mod layer;
-mod matrix;
-mod pooled;
-mod renorm;
+mod expect;
+mod family;
 mod run;
-mod sync;
 mod variant;
 
 use std::path::PathBuf;
@@ -30,8 +27,8 @@ pub struct Args {
     /// any, the built-in matrix runs
     #[arg(long, value_name = "DIR")]
     cases: Vec<PathBuf>,
-    /// Besides pairs of choices, every combination of operation, layout, element type, activation, residual and place:
-    /// minutes, most of them for compiling kernels
+    /// Besides pairs of choices, every combination of norm, operation, layout, element type, activation, residual and place or
+    /// sum: many minutes, most of them for compiling kernels
     #[arg(long, conflicts_with = "cases")]
     full: bool,
     /// Runs only cases whose name contains this text
@@ -72,6 +69,8 @@ struct CaseReport {
     parameters: Option<&'static str>,
     status: Status,
     reason: Option<String>,
+    /// Time that it took, compilation of kernels included.
+    seconds: f64,
     runs: Vec<RunReport>,
 }
 
@@ -107,11 +106,8 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     let mut cases = Vec::new();
     if args.cases.is_empty() {
-        cases = builtin::cases();
-        cases.extend(matrix::pairs());
-        if args.full {
-            cases.extend(matrix::full());
-        }
+        cases = batch::cases(args.full);
+        cases.extend(family::cases(args.full));
         cases.retain(|case| wanted(&case.name));
     }
     for directory in &args.cases {
@@ -199,6 +195,7 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
         parameters: None,
         status: Status::Passed,
         reason: None,
+        seconds: 0.0,
         runs: Vec::new(),
     };
     let problem = match &case.content {
@@ -215,15 +212,17 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
         }
         Content::Problem(problem) => problem,
     };
-    report.activation = Some(problem.options.activation.name());
+    report.activation = Some(problem.work.activation().name());
     report.residual = problem.residual.is_some();
     report.in_place = problem.in_place;
     report.parameters = Some(problem.parameters.name());
+    let started = Instant::now();
     let (runs, failures) = run::all_variants(context, problem);
+    report.seconds = started.elapsed().as_secs_f64();
     report.runs = runs;
-    if !failures.is_empty() {
+    if let Some(first) = failures.first() {
         report.status = Status::Failed;
-        report.reason = Some(format!("{} outputs out of bounds", failures.len()));
+        report.reason = Some(format!("{} failures, the first: {first}", failures.len()));
     }
     for failure in failures {
         progress.suspend(|| println!("FAILED {} {failure}", case.name));

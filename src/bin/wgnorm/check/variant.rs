@@ -5,7 +5,7 @@
 
 use wgnorm::Tuning;
 
-use super::case::{Problem, Task};
+use super::case::Problem;
 
 pub struct Variant {
     pub name: &'static str,
@@ -48,6 +48,11 @@ const SUMS: [&str; 7] = ["policy", "resident", "no subgroups", "scalar", "many s
 
 /// Those that have most workgroups, and longest loops.
 const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large teams", "parts"];
+
+/// Those that a matrix leaves to plain cases: `policy`, which `repeat` has, and how a walk is cut among teams, which does not depend on what is
+/// done to an element.
+pub const PLAIN: [&str; 7] =
+    ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"];
 
 pub fn all() -> [Variant; 19] {
     let free = Tuning::default();
@@ -97,6 +102,11 @@ pub fn all() -> [Variant; 19] {
     ]
 }
 
+/// The name of a variant, as names of cases have it.
+pub fn label(name: &str) -> String {
+    name.replace(", ", "_").replace(' ', "_")
+}
+
 /// Bytes of a window.
 pub const WINDOW: u64 = 1024;
 
@@ -110,14 +120,12 @@ impl Variant {
             Variants::One("repeat") => ["policy", "repeat"].contains(&self.name),
             Variants::One(name) => self.name == name,
         };
-        let bytes = problem.dims.iter().product::<usize>() as u64 * problem.dtype.size();
+        let bytes = problem.elements() as u64 * problem.dtype.size();
         asked
+            && problem.work.takes(self.placement)
             && match self.name {
-                // Sequences may have smaller batches, so they are left out.
-                // Shards are placed by themselves.
-                _ if matches!(problem.task, Task::Sync { .. }) => self.placement == Placement::Apart,
                 "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
-                "parts" => problem.dims[0] > 1 && !matches!(problem.task, Task::Sequence { .. }),
+                "parts" => problem.dims[0] > 1,
                 "integer f16" => problem.dtype == wgnorm::DType::F16,
                 _ => true,
             }

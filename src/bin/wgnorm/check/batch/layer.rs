@@ -1,14 +1,15 @@
 //! From a set-up of a layer to a case: inputs, what the f64 reference makes of them, and how far results may be off.
 
-use wgnorm::reference::activation::kinks;
 use wgnorm::reference::bounds::{self, Magnitudes};
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{GradientSums, Statistics, map, reduce};
 use wgnorm::{Activation, BatchNormOptions, Channels, DType, Layout, RunningValues, Saved};
 
-use super::case::{Case, Content, Expected, Problem, Task};
-use super::data::{Data, bell, narrow, rounded, uniform, view, widen, x_of};
-use super::variant::Variants;
+use super::super::case::{self, Case, Content, Expected, Problem};
+use super::super::data::{self, Data, bell, narrow, rounded, uniform, view, widen, x_of};
+use super::super::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
+use super::super::variant::Variants;
+use super::{Task, Work};
 use crate::layout;
 
 /// What is to be computed, of which data.
@@ -60,13 +61,8 @@ impl Setup {
         }
     }
 
-    /// What x holds. What overflows in f32 is infinite in f16, so there it is what its own squares would overflow of.
     fn x(&self) -> Vec<f32> {
-        let mut x = x_of(&self.name, &self.dims, self.data);
-        if self.dtype == DType::F16 && matches!(self.data, Data::OverflowInOne) {
-            x.iter_mut().for_each(|x| *x = x.clamp(-6e4, 6e4));
-        }
-        rounded(&x, self.dtype)
+        data::stored(x_of(&self.name, &self.dims, self.data), self.dtype, self.data)
     }
 
     /// Training forward and backward.
@@ -108,11 +104,7 @@ impl Setup {
         }
         let through = if over_x { Through::BatchFromY } else { Through::Batch };
         expectations.extend(twin.expect_gradients(through));
-        if matches!(self.data, Data::Padded) {
-            for bound in expectations.iter_mut().flat_map(|e| e.gate.iter_mut().chain(&mut e.strict)) {
-                *bound *= 2.0;
-            }
-        }
+        allow_for(self.data, &mut expectations);
         let (dy, residual) = (twin.dy32, twin.residual32);
         layer.case("train", self, Task::Train { x, dy: Some(dy) }, residual, expectations)
     }
@@ -222,14 +214,11 @@ impl Layer {
                 variants: setup.variants,
                 dtype: setup.dtype,
                 parameters: setup.parameters,
-                options: setup.options,
                 gamma,
                 beta,
                 residual,
-                mask: None,
                 in_place: setup.in_place,
-                running,
-                task,
+                work: case::Work::Batch(Work { options: setup.options, running, mask: None, task }),
                 expected,
             })),
         }
@@ -289,15 +278,11 @@ impl<'a> Twin<'a> {
                 }
             })
             .collect();
-        // Where the derivative jumps, a rounding error would show at its full height.
         let mut dy32 = random("dy");
-        for (i, dy) in dy32.iter_mut().enumerate() {
+        avoid_kinks(setup.options.activation, &mut dy32, &z, |i| {
             let scale = (normalized[i].abs() + layer.beta(channel(view, i)).abs()).max(1.0);
-            let margin = (1e-3 * scale).max(4.0 * z_bound[i]);
-            if kinks(setup.options.activation).iter().any(|kink| (z[i] - kink).abs() <= margin) {
-                *dy = 0.0;
-            }
-        }
+            (1e-3 * scale).max(4.0 * z_bound[i])
+        });
         let dy = widen(&dy32);
         Self { setup, layer, view, statistics, x, normalized, z, z_bound, residual, residual32, dy, dy32 }
     }
@@ -308,9 +293,7 @@ impl<'a> Twin<'a> {
 
     /// An output of the type of x.
     fn stored(&self, name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
-        let bound = |i: usize| bounds::stored(self.setup.dtype, values[i], bound(i));
-        let gate: Vec<_> = (0..values.len()).map(bound).collect();
-        Expected { dtype: self.setup.dtype, ..from_gate(name, values, gate) }
+        stored(self.setup.dtype, name, values, bound)
     }
 
     fn expect_y(&self) -> Expected {
@@ -386,21 +369,10 @@ impl<'a> Twin<'a> {
 
     /// The expected gradients of the parameters that the layer has.
     fn expect_parameters(&self, sums: &[GradientSums], m: &[Magnitudes]) -> Vec<Expected> {
-        let dtype = self.setup.parameters;
+        let Setup { parameters, twice, .. } = *self.setup;
         let mut all = Vec::new();
         let mut push = |name: &str, values: Vec<f64>, bound: fn(&Magnitudes) -> f64| {
-            let of = |value: f64, c: usize| bounds::stored(dtype, value, bound(&m[c]));
-            let gate: Vec<_> = values.iter().enumerate().map(|(c, &value)| of(value, c)).collect();
-            if self.setup.twice {
-                let twice: Vec<_> = values.iter().map(|value| 2.0 * value).collect();
-                let gate = gate
-                    .iter()
-                    .enumerate()
-                    .map(|(c, gate)| bounds::stored(dtype, twice[c], gate + bound(&m[c])))
-                    .collect();
-                all.push(Expected { dtype, ..from_gate(&format!("{name}_twice"), twice, gate) });
-            }
-            all.push(Expected { dtype, ..from_gate(name, values, gate) });
+            all.extend(of_parameter(parameters, name, values, |c| bound(&m[c]), twice));
         };
         if self.layer.gamma.is_some() {
             push("dweight", sums.iter().map(|s| s.dy_xhat).collect(), bounds::dgamma);
@@ -417,28 +389,10 @@ pub fn channel(view: Channels, i: usize) -> usize {
     view.channel_of(i as u64) as usize
 }
 
-fn from_gate(name: &str, values: Vec<f64>, gate: Vec<f64>) -> Expected {
-    let strict = gate.clone();
-    Expected { name: name.to_owned(), dtype: DType::F32, strict, gate, values, sample: None, peer_err: None }
-}
-
-/// An output in f32.
-pub fn expected(name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
-    let gate = (0..values.len()).map(bound).collect();
-    from_gate(name, values, gate)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
     use super::*;
-    use crate::check::run::judge;
-
-    fn problem(case: Case) -> Problem {
-        match case.content {
-            Content::Problem(problem) => *problem,
-            _ => panic!("{} is no problem", case.name),
-        }
-    }
 
     fn problems() -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -456,23 +410,11 @@ mod tests {
         problems
     }
 
-    fn results(expected: &Expected) -> Vec<f32> {
-        rounded(&narrow(expected.values.clone()), expected.dtype)
-    }
-
     #[test]
     fn rounded_expectations_pass_and_wrong_ones_fail() {
         for problem in problems() {
-            let place = format!("{} {} {}", problem.dtype, problem.options.activation, problem.in_place);
-            for expected in &problem.expected {
-                let mut got = results(expected);
-                assert_eq!(judge(expected, &got).1, None, "{place} {}", expected.name);
-                let largest = (0..got.len()).max_by(|&a, &b| got[a].abs().total_cmp(&got[b].abs())).unwrap();
-                got[largest] *= 1.1;
-                assert!(judge(expected, &got).1.is_some(), "{place} {} {largest}", expected.name);
-                got[largest] = f32::NAN;
-                assert!(judge(expected, &got).1.is_some(), "{place} {} NaN", expected.name);
-            }
+            let place = format!("{} {} {}", problem.dtype, problem.work.activation(), problem.in_place);
+            assert_tells_wrong_from_right(&place, &problem);
         }
     }
 
@@ -484,15 +426,9 @@ mod tests {
             problem(Setup { dtype: DType::Bf16, options, residual, ..setup }.train())
         };
         for activation in Activation::ALL.into_iter().skip(1) {
-            let forgotten = [with(Activation::None, true), with(activation, false)];
-            for expected in &with(activation, true).expected {
-                if ["y", "dx", "dweight", "dbias"].contains(&expected.name.as_str()) {
-                    for problem in &forgotten {
-                        let got = problem.expected.iter().find(|other| other.name == expected.name);
-                        let got = results(got.expect("the same outputs"));
-                        assert!(judge(expected, &got).1.is_some(), "{activation} {}", expected.name);
-                    }
-                }
+            for forgetful in [with(Activation::None, true), with(activation, false)] {
+                let names = ["y", "dx", "dweight", "dbias"];
+                assert_differs(activation.name(), &with(activation, true), &forgetful, &names);
             }
         }
     }

@@ -8,8 +8,9 @@ use wgnorm::{
     RunningValues, Saved,
 };
 
-use super::case::{Batch, Problem, Task};
-use super::run::Outputs;
+use super::super::case::{Batch, Problem};
+use super::super::run::Outputs;
+use super::Work;
 use crate::layout;
 
 /// Longer than any case takes, compilation included.
@@ -31,15 +32,20 @@ struct Rank {
 }
 
 /// All outputs, by the names of the format.
-pub fn outputs(context: &Context, problem: &Problem, layout: Layout) -> Result<Outputs> {
-    let Task::Sync { shards } = &problem.task else { unreachable!("a synchronised problem") };
+pub fn outputs(
+    context: &Context,
+    problem: &Problem,
+    work: &Work,
+    layout: Layout,
+    shards: &[[Batch; 2]],
+) -> Result<Outputs> {
     let ranks = LocalRank::group(shards.len(), DEADLINE)?;
     let results: Vec<Result<Rank>> = thread::scope(|scope| {
         let threads: Vec<_> = ranks
             .into_iter()
             .zip(shards)
             .map(|(rank, shard)| {
-                scope.spawn(move || context.block_on(run(context, problem, layout, rank, shard)))
+                scope.spawn(move || context.block_on(run(context, problem, work, layout, rank, shard)))
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("a rank does not panic")).collect()
@@ -79,11 +85,12 @@ pub fn outputs(context: &Context, problem: &Problem, layout: Layout) -> Result<O
 async fn run(
     context: &Context,
     problem: &Problem,
+    work: &Work,
     layout: Layout,
     rank: LocalRank,
     [x, dy]: &[Batch; 2],
 ) -> Result<Rank> {
-    let result = run_rank(context, problem, layout, &rank, x, dy).await;
+    let result = run_rank(context, problem, work, layout, &rank, x, dy).await;
     if let Err(error) = &result {
         rank.fail(&error.to_string());
     }
@@ -93,6 +100,7 @@ async fn run(
 async fn run_rank(
     context: &Context,
     problem: &Problem,
+    work: &Work,
     layout: Layout,
     rank: &LocalRank,
     x: &Batch,
@@ -108,8 +116,8 @@ async fn run_rank(
         None => Ok(None),
     };
     let (gamma, beta) = (per_channel(&problem.gamma).await?, per_channel(&problem.beta).await?);
-    let running = RunningStatistics::upload(context, &problem.running).await?;
-    let layer = BatchNorm::from_parts(context, problem.options, gamma, beta, running)?;
+    let running = RunningStatistics::upload(context, &work.running).await?;
+    let layer = BatchNorm::from_parts(context, work.options, gamma, beta, running)?;
     let mut layer = layer.synchronised(rank);
     let (x, dy) = (upload(x).await?, upload(dy).await?);
     let (y, dx) = (context.zeros_like(&x).await?, context.zeros_like(&x).await?);
@@ -130,7 +138,7 @@ async fn run_rank(
     let local = forward.local().download(context).await?;
     // An empty shard saves nothing; what all shards have is in the pool.
     let pooled = forward.pooled().download(context).await?;
-    let inv_std = |var: f32| (1.0 / (f64::from(var) + problem.options.eps).sqrt()) as f32;
+    let inv_std = |var: f32| (1.0 / (f64::from(var) + work.options.eps).sqrt()) as f32;
     let sums = backward.pooled().download(context).await?;
     Ok(Rank {
         y: context.download(&y).await?,

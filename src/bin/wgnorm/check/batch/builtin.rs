@@ -7,11 +7,12 @@
 use wgnorm::reference::{Statistics, bounds, reduce};
 use wgnorm::{BatchNormOptions, Momentum, RunningVariance};
 
-use super::case::{Batch, Case, Task};
-use super::data::{Data, HOSTILE, view, widen, x_of};
-use super::layer::{Layer, Setup, channel, expected};
-use super::variant::Variants;
-use super::{pooled, renorm};
+use super::super::case::{Batch, Case};
+use super::super::data::{Data, HOSTILE, name_of, view, widen, x_of};
+use super::super::expect::expected;
+use super::super::variant::Variants;
+use super::layer::{Layer, Setup, channel};
+use super::{Task, pooled, renorm};
 
 /// Ranks 2 to 5 and sizes on both sides of words, chunks, workgroups and tiles.
 const SHAPES: [&[usize]; 20] = [
@@ -129,11 +130,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn setup(what: &str, dims: &[usize], data: Data) -> Setup {
-    Setup::new(format!("{what}.{}", name(dims)), dims, data)
-}
-
-pub fn name(dims: &[usize]) -> String {
-    dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+    Setup::new(format!("{what}.{}", name_of(dims)), dims, data)
 }
 
 /// Batches of a sequence.

@@ -3,15 +3,12 @@
 
 use wgnorm::{Activation, BatchNormOptions, DType, Layout};
 
-use super::builtin::name;
-use super::case::Case;
-use super::covering::pairwise;
-use super::data::Data;
+use super::super::case::Case;
+use super::super::covering::pairwise;
+use super::super::data::{DTYPES, Data, name_of};
+use super::super::variant::{self, Variants};
 use super::layer::Setup;
-use super::variant::{self, Variants};
 use crate::layout;
-
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// Shapes with data: odd inner sizes and channel counts, rank 2, runs of one value, fewer values than a word or a channel
 /// needs, several windows, and channels that must not spoil others.
@@ -55,7 +52,7 @@ impl Choice<'_> {
         let activation = Activation::ALL[at(factor::ACTIVATION)];
         let variant = variant::all()[at(factor::VARIANT)].name;
         let parameters = if yes(factor::PARAMETERS) { dtype } else { DType::F32 };
-        let mut parts = vec![what.to_owned(), name(dims), dtype.name().to_owned()];
+        let mut parts = vec![what.to_owned(), name_of(dims), dtype.name().to_owned()];
         for (is, part) in [
             (activation != Activation::None, activation.name()),
             (yes(factor::RESIDUAL), "residual"),
@@ -67,7 +64,7 @@ impl Choice<'_> {
                 parts.push(part.to_owned());
             }
         }
-        parts.push(variant.replace(", ", "_").replace(' ', "_"));
+        parts.push(variant::label(variant));
         let setup = Setup {
             options: BatchNormOptions::pytorch().activation(activation).allow_single_value(true),
             dtype,
@@ -94,14 +91,7 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
     let dtype = |index: usize| DTYPES[index];
     let variant = |index: usize| variant::all()[index].name;
     match (i, j) {
-        // A repetition has it; and how a walk is cut among teams does not depend on what is done to an element, so the plain
-        // cases have that.
-        (_, factor::VARIANT)
-            if ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"]
-                .contains(&variant(b)) =>
-        {
-            true
-        }
+        (_, factor::VARIANT) if variant::PLAIN.contains(&variant(b)) => true,
         // At rank 2 the layouts are the same.
         (factor::LAYOUT, factor::SHAPE) => layout::ALL[a] == Layout::ChannelsLast && of(b).len() == 2,
         // The type of x is f32 then.
@@ -169,27 +159,13 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::check::case::Content;
+    use super::super::super::case::Content;
+    use super::super::super::covering::tests::assert_covers;
 
     #[test]
     fn every_allowed_pair_has_a_case() {
-        let levels = levels();
-        let rows = pairwise(&levels, forbidden);
-        let mut missing = Vec::new();
-        for i in 0..levels.len() {
-            for j in i + 1..levels.len() {
-                for a in 0..levels[i] {
-                    for b in 0..levels[j] {
-                        let covered = rows.iter().any(|row| row[i] == a && row[j] == b);
-                        assert!(!(covered && forbidden(i, a, j, b)), "{i}={a} {j}={b}");
-                        if !covered && !forbidden(i, a, j, b) {
-                            missing.push((i, a, j, b));
-                        }
-                    }
-                }
-            }
-        }
-        assert_eq!(missing, []);
+        let rows = pairwise(&levels(), forbidden);
+        assert_covers(&levels(), forbidden, &rows);
         assert!(rows.len() < 250, "{}", rows.len());
     }
 

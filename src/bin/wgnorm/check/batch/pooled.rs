@@ -4,9 +4,11 @@ use wgnorm::reference::bounds::{self, Magnitudes};
 use wgnorm::reference::{self, masked, reduce};
 use wgnorm::{Channels, DType, Momentum};
 
-use super::case::{Batch, Case, Content, Expected, Task};
-use super::data::{Data, bell, narrow, uniform, view, widen, x_of};
-use super::layer::{Layer, Setup, channel, expected};
+use super::super::case::{Batch, Case, Content, Expected, Work};
+use super::super::data::{Data, bell, narrow, uniform, view, widen, x_of};
+use super::super::expect::expected;
+use super::Task;
+use super::layer::{Layer, Setup, channel};
 
 /// Training with a mask in which `run` positions in a row count, or do not. What does not is NaN, or infinite.
 pub fn masked(setup: Setup, run: usize) -> Case {
@@ -54,8 +56,10 @@ pub fn masked(setup: Setup, run: usize) -> Case {
     expectations.extend(expected_running(&setup, &layer, &forward.moments));
     let task = Task::Train { x: x32, dy: Some(dy32) };
     let mut case = layer.case("masked", setup, task, None, expectations);
-    if let Content::Problem(problem) = &mut case.content {
-        problem.mask = Some(keep);
+    if let Content::Problem(problem) = &mut case.content
+        && let Work::Batch(work) = &mut problem.work
+    {
+        work.mask = Some(keep);
     }
     case
 }
