@@ -82,6 +82,9 @@ impl Layer<'_> {
                 let why = "dx cannot be written over d_sum where there is a residual and an activation; give it a tensor of its own";
                 return Err(Error::InPlace { why });
             }
+            let mut build = self.start(backward, self.slices.pattern, None, true)?;
+            bind_targets(&mut build, targets)?;
+            build.check_overlap()?;
             let normed = Box::pin(self.prepare_backward(&Backward { d_sum: None, ..*backward })).await?;
             let summed = map::prepare_sum(self.context, dx, d_sum, dx).await?;
             return Ok(Prepared::sequence(self.context, Op::TrainBackward, vec![normed, summed]));
@@ -264,7 +267,6 @@ impl Layer<'_> {
         build.pointwise.residual = backward.residual.is_some();
         build.buffer(Slot::Saved, backward.saved.buffer());
         bind_targets(&mut build, backward.targets)?;
-        reduce::gradients(&mut build, from, from == StatisticsFrom::MeansOfRow);
         let plan = build.plan();
         let places = self.slices.count();
         let (parameters, records) = match self.slices.parameters.step {
@@ -275,6 +277,8 @@ impl Layer<'_> {
                 (places * self.slices.parameters.rows, records)
             }
         };
+        let of_parameters = (parameters, u64::from(records.partials));
+        reduce::gradients_of_many(&mut build, from, from == StatisticsFrom::MeansOfRow, of_parameters);
         fold::parameter_gradients(&mut build, parameters, records).await?;
         build.finish(backward.traffic(passes)).await
     }

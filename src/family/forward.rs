@@ -119,6 +119,7 @@ impl<'a> Layer<'a> {
             let over = sum.is_same_place(x) || sum.is_same_place(addend);
             // Words of two slices are read for both, so no slice may write over them.
             if over && build.plan().edges {
+                build.check_overlap()?;
                 return Box::pin(self.prepare_sum_first(forward, addend, sum)).await;
             }
             build.pointwise.sum = true;

@@ -259,11 +259,17 @@ impl<'c> Build<'c> {
         self.dispatches.push(Dispatch { records: Some(records), buffers, ..dispatch });
     }
 
+    /// Checks that nothing is written over what an operation reads or writes elsewhere; for operations that are split into several, each of
+    /// which sees only a part.
+    pub fn check_overlap(&self) -> Result<()> {
+        let tensors: Vec<_> = self.walked.iter().chain(&self.values).cloned().collect();
+        check_overlap(&tensors)
+    }
+
     /// Compiles, allocates and binds.
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         let context = self.context;
-        let tensors: Vec<_> = self.walked.iter().chain(&self.values).cloned().collect();
-        check_overlap(&tensors)?;
+        self.check_overlap()?;
         check_binding(Slot::Partials.name(), self.scratch_bytes, context.capabilities())?;
         if self.scratch_bytes > 0 {
             let scratch =

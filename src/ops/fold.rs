@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, Monoid};
@@ -134,14 +134,29 @@ pub(crate) fn padded(partials: u64) -> u64 {
 fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
     let context = build.context();
     let capabilities = context.capabilities();
-    let Plan { team_size, subgroup_size, dtype, .. } = *build.plan();
-    // Nothing else merges these, so the team need not be that of a walk; it is larger where there is much to merge.
+    let Plan { mut team_size, mut subgroup_size, dtype, .. } = *build.plan();
+    // Nothing else merges these, so the team need not be that of a walk: it is larger where there is much to merge.
     let larger = if capabilities.cpu { 8 } else { 64 };
-    let team = match partials {
-        257.. if team_size < larger && context.tuning().workgroup_size.is_none() => (larger, 0),
-        _ => (team_size, subgroup_size),
-    };
-    plan_per_slice(slices, partials, team, dtype, capabilities, context.tuning())
+    if partials > 256 && team_size < larger && context.tuning().workgroup_size.is_none() {
+        (team_size, subgroup_size) = (larger, 0);
+    }
+    // Half of the limit leaves room for what an invocation does besides. The largest value that is merged has 20 bytes.
+    let most = capabilities.max_loop_iterations / 2;
+    let widest = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / 20);
+    while u64::from(partials.div_ceil(team_size)) > most && 2 * team_size <= widest {
+        (team_size, subgroup_size) = (2 * team_size, 0);
+    }
+    let needed = u64::from(partials.div_ceil(team_size));
+    if needed > most {
+        return Err(Error::TooLarge {
+            what: "a slice of x",
+            needed,
+            unit: "partial results per invocation",
+            limit_name: "half of the loop limit",
+            limit: most,
+        });
+    }
+    plan_per_slice(slices, partials, (team_size, subgroup_size), dtype, capabilities, context.tuning())
 }
 
 /// Dispatches the fold of running statistics into `saved`, and lets later dispatches read them from there.

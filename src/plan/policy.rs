@@ -253,9 +253,14 @@ fn choose_tiles(
         }
         Pattern::Matrices { inner, .. } => {
             // No tile reaches over the end of a matrix.
-            let tile = geometry.slice_words.div_ceil(splits).min(most_words);
-            let most = tile.min(geometry.rows_within(walk, room)).clamp(1, inner);
-            Tiles::Whole((1..=most).rev().find(|&tile| inner.is_multiple_of(tile)).unwrap_or(1))
+            let tile = geometry.slice_words.div_ceil(splits);
+            let limit = most_words.min(geometry.rows_within(walk, room)).clamp(1, inner);
+            let wanted = tile.clamp(1, limit);
+            let divides = |tile: &u64| inner.is_multiple_of(*tile);
+            let down = (1..=wanted).rev().find(divides).unwrap_or(1);
+            // Where none is near, a larger one: tiles of few rows have more partial results than values.
+            let up = || (wanted..=limit).find(divides);
+            Tiles::Whole(if 8 * down < wanted { up().unwrap_or(down) } else { down })
         }
         Pattern::Columns { inner, .. } => {
             let (_, distance) = geometry.row_bytes(walk);

@@ -1,9 +1,9 @@
 //! Whatever a caller gives the norms of the family, the answer is a result or an error that says what is wrong.
 
 use wgnorm::{
-    Activation, Affine, BatchNorm, BatchNormOptions, DType, Error, GradientTargets, GroupNorm, InstanceNorm,
-    L2Norm, LayerNorm, Layout, Mask, MeanVarianceNorm, NormOptions, RmsNorm, ScaleNorm, TrackedInstanceNorm,
-    WeightNorm,
+    Activation, Affine, BatchNorm, BatchNormOptions, DType, Error, GradientTargets, GroupNorm, Input,
+    InstanceNorm, L2Norm, LayerNorm, Layout, Mask, MeanVarianceNorm, NormOptions, RmsNorm, ScaleNorm,
+    TrackedInstanceNorm, WeightNorm,
 };
 
 use crate::support::{context, download, own_context, refused, upload, values, zeros};
@@ -181,4 +181,42 @@ fn tensors_that_cannot_be_walked() {
     let bf16 = context.block_on(context.zeros_as(&[4], DType::Bf16)).unwrap();
     let group = GroupNorm::from_parts(&context, 2, 4, NormOptions::group(), Some(bf16), None).unwrap();
     refused!(context.block_on(group.infer(&first)), Error::DType { what: "gamma", .. });
+}
+
+#[test]
+fn what_is_split_into_several_refuses_what_one_dispatch_would() {
+    let context = context();
+    // Rows of whole words, and rows that share one: there the sum over an addend is a map of its own.
+    for width in [8, 7] {
+        let layer = layer(width);
+        let [x, addend, residual, sum] = [(); 4].map(|()| zeros(&context, &[4, width]));
+        let saved = context.block_on(layer.room_for(&x)).unwrap();
+        let forward = |input: Input<'_>, y| {
+            context
+                .block_on(layer.prepare_forward_of_sum(input, &addend, &addend, y, Some(&saved)))
+                .map(|_| ())
+        };
+        assert_eq!(forward(Input::from(&x), &sum), Ok(()), "{width}");
+        refused!(forward(Input::from(&x), &addend), Error::Overlap { .. });
+        refused!(forward(Input { residual: Some(&addend), ..Input::from(&x) }, &sum), Error::Overlap { .. });
+    }
+    // dx and what is added to it are two dispatches, where there is a residual and an activation.
+    let layer = context
+        .block_on(LayerNorm::new(&context, &[8], NormOptions::layer().activation(Activation::Relu)))
+        .unwrap();
+    let [x, dy, dx, d_sum, d_residual, residual] = [(); 6].map(|()| zeros(&context, &[4, 8]));
+    let dgamma = zeros(&context, &[8]);
+    let saved = context.block_on(layer.room_for(&x)).unwrap();
+    let backward = |d_residual| {
+        let targets = GradientTargets {
+            dx: Some(&dx),
+            d_residual: Some(d_residual),
+            dgamma: Some(&dgamma),
+            ..GradientTargets::default()
+        };
+        let input = Input { residual: Some(&residual), ..Input::from(&x) };
+        context.block_on(layer.prepare_backward_of_sum(input, &dy, &d_sum, &saved, &targets)).map(|_| ())
+    };
+    assert_eq!(backward(&d_residual), Ok(()));
+    refused!(backward(&d_sum), Error::Overlap { .. });
 }

@@ -80,3 +80,8 @@ fn the_error_does_not_grow_with_the_mean() {
         }
     }
 }
+
+#[test]
+fn groups_of_more_channels_than_a_loop_has_iterations() {
+    check(&context(), "many channels", &Setup::new(Of::Group(1), &[1, 70_001, 2]));
+}
