@@ -85,8 +85,8 @@ pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
     CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, GhostSaved,
-    GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum, Ramp,
-    Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
+    GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum,
+    Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
     SyncBatchNorm, SyncTrainForward, Tanh, TrainForward,
 };
 pub use ops::map::prepare_copy;

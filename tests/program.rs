@@ -116,9 +116,13 @@ fn the_built_in_matrix_holds() {
         "weight_standardization",
     ] {
         let of = |name: &&str| name.starts_with(&format!("builtin.{wanted}."));
-        assert!(names.iter().copied().filter(|name| of(name)).any(|name| name.contains("matrix")), "{wanted}");
+        assert!(
+            names.iter().copied().filter(|name| of(name)).any(|name| name.contains("matrix")),
+            "{wanted}"
+        );
     }
-    for wanted in ["overflow_in_one", "empty", "first_zero", "large", "single_value", "cumulative", "tracked"] {
+    for wanted in ["overflow_in_one", "empty", "first_zero", "large", "single_value", "cumulative", "tracked"]
+    {
         assert!(names.iter().any(|name| name.contains(wanted)), "{wanted}");
     }
 }
@@ -211,7 +215,8 @@ fn norms_that_the_fixtures_lack_run() {
 #[test]
 fn exit_codes_tell_failure_from_misuse() {
     assert_eq!(code(&["check", "--filter", "builtin.train.normal.6x3"]), 0);
-    let unknown = case_as("unknown_op", "norms.000.normal.2x8x5x3.g1", |case| case["op"] = "spectral_norm".into());
+    let unknown =
+        case_as("unknown_op", "norms.000.normal.2x8x5x3.g1", |case| case["op"] = "spectral_norm".into());
     let skipped = ["check", "--cases", &unknown];
     assert_eq!(code(&skipped), 0);
     assert_eq!(code(&[&skipped[..], &["--deny-skips"]].concat()), 1);

@@ -189,7 +189,7 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
     // Rows of whole words, and rows that share one: there the sum over an addend is a map of its own.
     for width in [8, 7] {
         let layer = layer(width);
-        let [x, addend, residual, sum] = [(); 4].map(|()| zeros(&context, &[4, width]));
+        let [x, addend, sum] = [(); 3].map(|()| zeros(&context, &[4, width]));
         let saved = context.block_on(layer.room_for(&x)).unwrap();
         let forward = |input: Input<'_>, y| {
             context

@@ -158,9 +158,9 @@ pub fn full() -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
     use super::super::super::case::Content;
     use super::super::super::covering::tests::assert_covers;
+    use super::*;
 
     #[test]
     fn every_allowed_pair_has_a_case() {

@@ -68,9 +68,12 @@ pub fn cases() -> Vec<Case> {
         (Of::Group(2), &[3, 6, 10]),
         (Of::Instance, &[3, 4, 12]),
     ] {
-        for (name, affine) in
-            [("both", Affine::Both), ("weight", Affine::Weight), ("bias", Affine::Bias), ("none", Affine::None)]
-        {
+        for (name, affine) in [
+            ("both", Affine::Both),
+            ("weight", Affine::Weight),
+            ("bias", Affine::Bias),
+            ("none", Affine::None),
+        ] {
             for (unit_offset, modulated) in [(false, false), (true, false), (false, true), (true, true)] {
                 if unit_offset && !affine.has_gamma() || modulated && affine == Affine::None {
                     continue;
@@ -181,7 +184,8 @@ mod tests {
         assert_eq!(cases.len(), 3);
         for case in cases {
             let problem = problem(case);
-            let inv_std = &problem.expected.iter().find(|expected| expected.name == "save_invstd").unwrap().values;
+            let inv_std =
+                &problem.expected.iter().find(|expected| expected.name == "save_invstd").unwrap().values;
             let clamped = inv_std.iter().filter(|&&value| value == 1.0 / 6.5).count();
             assert!(clamped > 0 && clamped < inv_std.len(), "{clamped} of {}", inv_std.len());
         }

@@ -1,9 +1,9 @@
 //! A norm of the family on the GPU.
 
 use wgnorm::{
-    Affine, GroupNorm, Input, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Modulation,
-    Norm, Result, RmsNorm, RunningStatistics, SavedSlices, ScaleNorm, SliceStatistics, Tensor,
-    TrackedInstanceNorm, WeightNorm, WeightStandardization,
+    Affine, GroupNorm, Input, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Modulation, Norm,
+    Result, RmsNorm, RunningStatistics, SavedSlices, ScaleNorm, SliceStatistics, Tensor, TrackedInstanceNorm,
+    WeightNorm, WeightStandardization,
 };
 
 use super::super::arena::Role;
