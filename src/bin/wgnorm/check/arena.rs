@@ -72,7 +72,13 @@ impl<'c> Arena<'c> {
     }
 
     /// A parameter, in row-major order.
-    pub async fn parameter(&self, dims: &[usize], values: &[f32], dtype: DType, role: Role) -> Result<Tensor> {
+    pub async fn parameter(
+        &self,
+        dims: &[usize],
+        values: &[f32],
+        dtype: DType,
+        role: Role,
+    ) -> Result<Tensor> {
         let placement = match self.placement {
             Placement::Parts | Placement::View { .. } => Placement::Apart,
             placement => placement,

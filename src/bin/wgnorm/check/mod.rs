@@ -220,9 +220,9 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
     let (runs, failures) = run::all_variants(context, problem);
     report.seconds = started.elapsed().as_secs_f64();
     report.runs = runs;
-    if !failures.is_empty() {
+    if let Some(first) = failures.first() {
         report.status = Status::Failed;
-        report.reason = Some(format!("{} outputs out of bounds", failures.len()));
+        report.reason = Some(format!("{} failures, the first: {first}", failures.len()));
     }
     for failure in failures {
         progress.suspend(|| println!("FAILED {} {failure}", case.name));

@@ -3,11 +3,11 @@
 
 use wgnorm::{Affine, BatchNormOptions, Layout, Momentum, RunningVariance};
 
-use super::super::case::Case;
-use super::super::data::{Data, HOSTILE, name_of};
-use super::super::variant::Variants;
 use super::Of;
 use super::setup::{Again, Setup};
+use crate::check::case::Case;
+use crate::check::data::{Data, HOSTILE, name_of};
+use crate::check::variant::Variants;
 
 /// One shape for every way that slices and parameters lie in memory, for all variants.
 fn layouts() -> Vec<(Of, &'static [usize])> {
@@ -68,9 +68,12 @@ pub fn cases() -> Vec<Case> {
         (Of::Group(2), &[3, 6, 10]),
         (Of::Instance, &[3, 4, 12]),
     ] {
-        for (name, affine) in
-            [("both", Affine::Both), ("weight", Affine::Weight), ("bias", Affine::Bias), ("none", Affine::None)]
-        {
+        for (name, affine) in [
+            ("both", Affine::Both),
+            ("weight", Affine::Weight),
+            ("bias", Affine::Bias),
+            ("none", Affine::None),
+        ] {
             for (unit_offset, modulated) in [(false, false), (true, false), (false, true), (true, true)] {
                 if unit_offset && !affine.has_gamma() || modulated && affine == Affine::None {
                     continue;
@@ -156,4 +159,35 @@ fn tracked() -> Vec<Setup> {
 fn setup(what: &str, of: Of, dims: &[usize], data: Data) -> Setup {
     let parts = [Some(what.to_owned()), Some(name_of(dims)), of.label()];
     Setup::new(parts.into_iter().flatten().collect::<Vec<_>>().join("."), of, dims, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::check::expect::tests::problem;
+
+    #[test]
+    fn names_are_unique() {
+        let names: Vec<_> = cases().into_iter().map(|case| case.name).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn some_lengths_are_below_eps_and_some_are_not() {
+        let of_eps = |case: &Case| {
+            let clamps = ["l2_norm", "scale_norm", "weight_norm"].contains(&case.op.as_str());
+            clamps && case.name.contains("eps_6.5e0")
+        };
+        let cases: Vec<_> = cases().into_iter().filter(of_eps).collect();
+        assert_eq!(cases.len(), 3);
+        for case in cases {
+            let problem = problem(case);
+            let inv_std =
+                &problem.expected.iter().find(|expected| expected.name == "save_invstd").unwrap().values;
+            let clamped = inv_std.iter().filter(|&&value| value == 1.0 / 6.5).count();
+            assert!(clamped > 0 && clamped < inv_std.len(), "{clamped} of {}", inv_std.len());
+        }
+    }
 }

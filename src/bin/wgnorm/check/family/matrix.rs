@@ -3,12 +3,12 @@
 
 use wgnorm::{Activation, Affine, DType, Layout};
 
-use super::super::case::Case;
-use super::super::covering::pairwise;
-use super::super::data::{DTYPES, Data, name_of};
-use super::super::variant::{self, Variants};
 use super::Of;
 use super::setup::{Again, Setup};
+use crate::check::case::Case;
+use crate::check::covering::pairwise;
+use crate::check::data::{DTYPES, Data, name_of};
+use crate::check::variant::{self, Variants};
 use crate::layout;
 
 /// Norms, for any shape.
@@ -71,10 +71,7 @@ impl Norm {
 
     /// Whether gamma and beta can be those of each sample.
     fn has_samples(self) -> bool {
-        !matches!(
-            self,
-            Norm::MeanVariance | Norm::L2 | Norm::Scale | Norm::Weight | Norm::Standardization
-        )
+        !matches!(self, Norm::MeanVariance | Norm::L2 | Norm::Scale | Norm::Weight | Norm::Standardization)
     }
 }
 
@@ -155,11 +152,15 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
     match (i, j) {
         (_, factor::VARIANT) if variant::PLAIN.contains(&variant(b)) => true,
         // Tensors are contiguous, each in one buffer. Splits are what plain cases have.
-        (_, factor::VARIANT) if ["parts", "view", "view of words", "many splits"].contains(&variant(b)) => true,
+        (_, factor::VARIANT) if ["parts", "view", "view of words", "many splits"].contains(&variant(b)) => {
+            true
+        }
         (factor::NORM, factor::LAYOUT) => last(b) && !NORMS[a].of(&[2, 2, 2]).has_channels(),
         (factor::NORM, factor::AFFINE) => !NORMS[a].allows(AFFINE[b].1),
         (factor::NORM, factor::MODULATED) => b == 1 && !NORMS[a].has_samples(),
-        (factor::NORM, factor::PARAMETERS | factor::UNIT_OFFSET) => b == 1 && !NORMS[a].allows(Affine::Weight),
+        (factor::NORM, factor::PARAMETERS | factor::UNIT_OFFSET) => {
+            b == 1 && !NORMS[a].allows(Affine::Weight)
+        }
         // One value per slice is refused.
         (factor::NORM, factor::SHAPE) => NORMS[a] == Norm::Instance && SHAPES[b].len() == 2,
         // At rank 2 the layouts are the same.
@@ -191,7 +192,8 @@ impl Choice<'_> {
         let ((what, data), dtype) = (DATA[at(factor::DATA)], DTYPES[at(factor::DTYPE)]);
         let layout = layout::ALL[at(factor::LAYOUT)];
         let activation = ACTIVATIONS[at(factor::ACTIVATION)];
-        let ((affine_name, affine), (again_name, again)) = (AFFINE[at(factor::AFFINE)], AGAIN[at(factor::AGAIN)]);
+        let ((affine_name, affine), (again_name, again)) =
+            (AFFINE[at(factor::AFFINE)], AGAIN[at(factor::AGAIN)]);
         let variant = variant::all()[at(factor::VARIANT)].name;
         let parameters = if yes(factor::PARAMETERS) { dtype } else { DType::F32 };
         let mut parts = vec!["matrix".to_owned(), what.to_owned(), name_of(dims)];
@@ -216,7 +218,11 @@ impl Choice<'_> {
         parts.push(variant::label(variant));
         let plain = Setup::new(parts.join("."), of, dims, data);
         Setup {
-            options: plain.options.affine(affine).activation(activation).unit_offset(yes(factor::UNIT_OFFSET)),
+            options: plain
+                .options
+                .affine(affine)
+                .activation(activation)
+                .unit_offset(yes(factor::UNIT_OFFSET)),
             dtype,
             parameters,
             residual: yes(factor::RESIDUAL),
@@ -265,8 +271,8 @@ pub fn full() -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::super::covering::tests::assert_covers;
     use super::*;
+    use crate::check::covering::tests::assert_covers;
 
     #[test]
     fn every_allowed_pair_has_a_case() {

@@ -1,14 +1,14 @@
 //! A norm of the family on the GPU.
 
 use wgnorm::{
-    Affine, GroupNorm, Input, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Modulation,
-    Norm, Result, RmsNorm, RunningStatistics, SavedSlices, ScaleNorm, SliceStatistics, Tensor,
-    TrackedInstanceNorm, WeightNorm, WeightStandardization,
+    Affine, GroupNorm, Input, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Modulation, Norm,
+    Result, RmsNorm, RunningStatistics, SavedSlices, ScaleNorm, SliceStatistics, Tensor, TrackedInstanceNorm,
+    WeightNorm, WeightStandardization,
 };
 
-use super::super::arena::Role;
-use super::super::run::{Run, Upstream};
 use super::{Of, Tracked, Work};
+use crate::check::arena::Role;
+use crate::check::run::{Run, Upstream};
 
 pub async fn run(run: &mut Run<'_>, work: &Work) -> Result<()> {
     let (context, dims) = (run.context, &run.problem.dims);

@@ -5,11 +5,11 @@ use wgnorm::reference::fold::Running;
 use wgnorm::reference::{bounds, map};
 use wgnorm::{Activation, Affine, BatchNormOptions, DType, Layout, NormOptions, RunningValues};
 
-use super::super::case::{self, Case, Content, Expected, Problem};
-use super::super::data::{self, Data, bell, narrow, rounded, uniform, widen, x_of_slices};
-use super::super::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
-use super::super::variant::Variants;
 use super::{Of, Sum, Tracked, Work};
+use crate::check::case::{self, Case, Content, Expected, Problem};
+use crate::check::data::{self, Data, bell, narrow, rounded, uniform, widen, x_of_slices};
+use crate::check::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
+use crate::check::variant::Variants;
 use crate::layout;
 
 /// What is to be computed, of which data.
@@ -80,7 +80,8 @@ impl Setup {
         let mut expected = inputs.expectations(&self);
         allow_for(self.data, &mut expected);
         let Inputs { x, addend, d_sum, dy, residual, gamma, beta, running, .. } = inputs;
-        let all = if self.of.has_channels() && self.dims.len() > 2 { &layout::ALL } else { &layout::ALL[..1] };
+        let all =
+            if self.of.has_channels() && self.dims.len() > 2 { &layout::ALL } else { &layout::ALL[..1] };
         let work = Work {
             options: self.options,
             modulated: self.modulated,
@@ -150,7 +151,10 @@ impl Inputs {
             dy: random("dy"),
             residual: setup.residual.then(|| random("residual")),
             // Negative here and there, as g.
-            gamma: options.affine.has_gamma().then(|| parameter("gamma", if options.unit_offset { -0.4 } else { 0.6 })),
+            gamma: options
+                .affine
+                .has_gamma()
+                .then(|| parameter("gamma", if options.unit_offset { -0.4 } else { 0.6 })),
             beta: options.affine.has_beta().then(|| parameter("beta", 0.0)),
             running: RunningValues { mean: channel("mean", 0.2), var: channel("var", 1.4), batches: 0 },
             maps,
@@ -182,9 +186,10 @@ impl Inputs {
         let scheme = *scheme;
         let y = map::activated(&twin.normalized, twin.residual.as_deref(), activation);
         let y = stored(dtype, "y", y, |i| bounds::activated(activation, twin.z[i], twin.z_bound[i]));
-        let of_slices = |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(&SliceStatistics) -> f64| {
-            expected(name, statistics.iter().map(value).collect(), |s| bound(&statistics[s]))
-        };
+        let of_slices =
+            |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(&SliceStatistics) -> f64| {
+                expected(name, statistics.iter().map(value).collect(), |s| bound(&statistics[s]))
+            };
         let mut all = vec![
             of_slices("save_mean", |s| s.mean, &|s| slice_bounds::mean(s, &scheme)),
             of_slices("save_var", |s| s.var, &slice_bounds::var),
@@ -199,12 +204,14 @@ impl Inputs {
 
         let dy = widen(&self.dy);
         let dz = map::dz(&twin.normalized, twin.residual.as_deref(), &dy, activation);
-        let dz_error: Vec<_> = (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z_bound[i])).collect();
+        let dz_error: Vec<_> =
+            (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z_bound[i])).collect();
         let mut gradients = family::backward(x, &dz, maps, &scheme, statistics, affine);
         let mut bound = slice_bounds::backward(x, &dz, Some(&dz_error), maps, &scheme, statistics, affine);
         if setup.sum {
             // Where a map of its own adds d_sum, dx is stored in between.
-            let between = if setup.residual && activation != Activation::None { dtype.unit_roundoff() } else { 0.0 };
+            let between =
+                if setup.residual && activation != Activation::None { dtype.unit_roundoff() } else { 0.0 };
             for (i, d_sum) in widen(&self.d_sum).into_iter().enumerate() {
                 let stored = between * (gradients.dx[i].abs() + bound.dx[i]);
                 gradients.dx[i] += d_sum;
@@ -213,7 +220,10 @@ impl Inputs {
         }
         all.push(stored(dtype, "dx", gradients.dx, |i| bound.dx[i]));
         if again == Again::Alone {
-            let alone = |expected: &Expected| Expected { name: format!("{}_alone", expected.name), ..expected.clone() };
+            let alone = |expected: &Expected| Expected {
+                name: format!("{}_alone", expected.name),
+                ..expected.clone()
+            };
             all.extend([alone(&y), alone(all.last().expect("dx"))]);
         }
         all.push(y);
@@ -294,5 +304,104 @@ impl Twin {
 
     fn affine(&self) -> Parameters<'_> {
         Parameters { gamma: self.gamma.as_deref(), beta: self.beta.as_deref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
+
+    fn norms() -> Vec<Of> {
+        vec![
+            Of::Layer(1),
+            Of::Layer(3),
+            Of::Rms(2),
+            Of::Group(2),
+            Of::Instance,
+            Of::MeanVariance(vec![0, 2, 3]),
+            Of::L2(vec![1]),
+            Of::Scale,
+            Of::Weight,
+            Of::Standardization,
+        ]
+    }
+
+    fn setup(of: Of) -> Setup {
+        Setup::new("comparer".to_owned(), of, &[3, 4, 7, 5], Data::Normal)
+    }
+
+    #[test]
+    fn rounded_expectations_pass_and_wrong_ones_fail() {
+        for of in norms() {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                for activation in [Activation::None, Activation::Relu, Activation::Silu] {
+                    for both in [false, true] {
+                        let plain = setup(of.clone());
+                        let options = plain.options.activation(activation);
+                        let again = if both { Again::Alone } else { Again::Twice };
+                        let setup = Setup {
+                            options,
+                            dtype,
+                            parameters: dtype,
+                            residual: both,
+                            sum: both,
+                            again,
+                            ..plain
+                        };
+                        let place = format!("{of:?} {dtype} {activation} {both}");
+                        assert_tells_wrong_from_right(&place, &problem(setup.case()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_fails() {
+        let with = |of: &Of, change: &dyn Fn(&mut Setup)| {
+            let mut setup = Setup { dtype: DType::Bf16, ..setup(of.clone()) };
+            change(&mut setup);
+            problem(setup.case())
+        };
+        for of in [Of::Layer(1), Of::Rms(2), Of::Group(2), Of::Instance] {
+            for (what, change, names) in [
+                (
+                    "activation",
+                    &(|s: &mut Setup| s.options.activation = Activation::Gelu) as &dyn Fn(&mut Setup),
+                    &["y", "dx", "dweight"][..],
+                ),
+                (
+                    "residual",
+                    &|s| {
+                        s.residual = true;
+                        s.options.activation = Activation::Silu
+                    },
+                    &["y", "dx", "dweight"],
+                ),
+                ("sum", &|s| s.sum = true, &["y", "dx", "dweight"]),
+                ("affine", &|s| s.options.affine = Affine::None, &["y", "dx"]),
+            ] {
+                let place = format!("{of:?} without {what}");
+                assert_differs(&place, &with(&of, change), &with(&of, &|_| {}), names);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_slice_stays_there() {
+        for data in [Data::NanInOne, Data::InfInOne, Data::OverflowInOne] {
+            for of in norms() {
+                let setup = Setup { data, ..setup(of.clone()) };
+                let maps = of.maps(&setup.dims);
+                let problem = problem(setup.case());
+                for name in ["y", "dx"] {
+                    let values =
+                        &problem.expected.iter().find(|expected| expected.name == name).unwrap().values;
+                    let stays = |i: usize| values[i].is_nan() == (maps.statistic_of[i] == 0);
+                    assert!((0..values.len()).all(stays), "{of:?} {name}");
+                }
+            }
+        }
     }
 }
