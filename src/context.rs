@@ -263,7 +263,7 @@ impl Context {
         &self.tuning
     }
 
-    /// How an operation of a batch-norm layer over x, and tensors like it, would be planned, and so what
+    /// How an operation of a layer over x, and tensors like it, would be planned, and so what
     /// [workspace](Plan::workspace_bytes) it would allocate: backward with all gradients, and with a residual also the
     /// activation that needs it. Nothing is compiled or allocated. `None` if x is empty.
     ///
@@ -290,6 +290,8 @@ impl Context {
         let tensors = match op {
             Op::TrainForward | Op::Inference => 2 + residuals,
             Op::TrainBackward | Op::FrozenBackward => 3 + 2 * residuals,
+            Op::CurveForward => 2 + residuals,
+            Op::CurveBackward => 3 + 2 * residuals,
             Op::Moments => 1,
             Op::Copy => 2,
         };

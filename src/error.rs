@@ -307,7 +307,7 @@ pub enum Error {
         limit: u64,
     },
     /// A backward pass without a gradient to write.
-    #[error("no gradient was asked for: give at least one of dx, d_residual, dgamma, dbeta")]
+    #[error("no gradient was asked for: give at least one of dx, d_residual, and those of parameters")]
     NoGradient,
     /// A gradient of something that the layer or the operation does not have.
     #[error("{gradient} was asked for, but there is no {parameter}")]

@@ -35,6 +35,7 @@ pub mod absorb;
 mod activation;
 mod collective;
 mod context;
+mod curve;
 mod diagnostics;
 mod drift;
 mod dtype;
@@ -66,6 +67,7 @@ pub use collective::LocalRank;
 pub use collective::MpiCollective;
 pub use collective::{Collective, CollectiveFailure, SingleRank};
 pub use context::Context;
+pub use curve::Curve;
 pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use dtype::DType;
@@ -81,10 +83,11 @@ pub use gradient_sums::{ChannelGradientSums, GradientSums};
 pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};
 pub use norm::{
-    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm,
-    GhostSaved, GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient,
-    Modulation, Momentum, Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved,
-    SavedStatistics, SyncBackward, SyncBatchNorm, SyncTrainForward, TrainForward,
+    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
+    CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, GhostSaved,
+    GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum, Ramp,
+    Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
+    SyncBatchNorm, SyncTrainForward, Tanh, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};

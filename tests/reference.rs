@@ -3,8 +3,8 @@
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use wgnorm::reference::fold::Running;
-use wgnorm::reference::{Statistics, batch};
-use wgnorm::{Layout, Momentum, RunningVariance, Shape};
+use wgnorm::reference::{Statistics, batch, curve, map};
+use wgnorm::{Activation, Curve, Layout, Momentum, RunningVariance, Shape};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/conformance");
 
@@ -141,4 +141,57 @@ fn reference_agrees_with_pytorch() {
         held += 1;
     }
     assert_eq!(held, 27, "cases that the reference was held against");
+}
+
+#[test]
+fn curves_agree_with_pytorch() {
+    let file: Value = serde_json::from_str(include_str!("data/curves/cases.json")).unwrap();
+    let cases = file["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 8);
+    for case in cases {
+        let of = |values: &Value| -> Vec<f64> {
+            values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+        };
+        let input = |name: &str| of(&case["inputs"][name]);
+        let (x, dy, gamma, beta) = (input("x"), input("dy"), input("gamma"), input("beta"));
+        let f = Curve::ALL.into_iter().find(|f| f.name() == case["curve"]).unwrap();
+        let parameters = curve::Parameters {
+            curve: f,
+            alpha: input("alpha")[0],
+            shift: input("shift")[0],
+            gamma: Some(&gamma),
+            beta: Some(&beta),
+        };
+        let activation =
+            Activation::ALL.into_iter().find(|activation| activation.name() == case["activation"]).unwrap();
+        let residual = input("residual");
+        let residual = (activation != Activation::None).then_some(residual.as_slice());
+        let dims: Vec<_> = of(&case["shape"]).into_iter().map(|dim| dim as usize).collect();
+        let view = Shape::new(&dims).unwrap().channels(Layout::ChannelsFirst).unwrap();
+
+        let z = curve::forward(&x, view, &parameters);
+        let dz = map::dz(&z, residual, &dy, activation);
+        let got = curve::backward(&x, &dz, view, &parameters);
+        let hold = |name: &str, got: &[f64]| {
+            let expected = of(&case["results"][name]);
+            assert_eq!(got.len(), expected.len(), "{f} {activation} {name}");
+            for (got, expected) in got.iter().zip(expected) {
+                // PyTorch's 1 − tanh² has an error of its own where tanh is near 1.
+                let bound = 1e-13 * expected.abs().max(0.1);
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{f} {activation} {name}: {got:e} is not {expected:e}"
+                );
+            }
+        };
+        hold("y", &map::activated(&z, residual, activation));
+        hold("dx", &got.dx);
+        hold("dgamma", &got.dgamma);
+        hold("dbeta", &got.dbeta);
+        hold("dalpha", &[got.dalpha]);
+        hold("dshift", &[got.dshift]);
+        if residual.is_some() {
+            hold("dresidual", &dz);
+        }
+    }
 }

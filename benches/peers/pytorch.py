@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Times PyTorch's batch norm over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+"""Times PyTorch's norms (batch, layer, RMS, group) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 
 Operations are called as ATen has them, so backward is timed alone and no autograd counts; `train_step` is what a user
-calls instead: torch.nn.functional.batch_norm and autograd. On a CPU the clock is the wall's. On CUDA a graph of many
-repetitions is captured and replayed between two events, so launches from the host do not count.
+calls instead: torch.nn.functional.layer_norm, say, and autograd. RMS norm, and everything that torch.compile has made
+(--kernels compiled), has no such names: its backward is that of a graph of autograd that is kept. On a CPU the clock is
+the wall's. On CUDA a graph of many repetitions is captured and replayed between two events, so launches from the host do
+not count.
 
 Each result is compared with a float64 evaluation of the formula, on the same device, before it is timed. What is off is
 timed all the same, and says so (`checked`, `check_ratio`). A copy of the same size takes turns with every operation.
@@ -13,12 +15,15 @@ Requirements:  pip install torch numpy
 Usage:
     python pytorch.py --cases wgnorm.json --json pytorch.json
     python pytorch.py --cases wgnorm.json --json cudnn.json --device cuda --kernels cudnn
+    python pytorch.py --cases wgnorm.json --json compiled.json --kernels compiled
 
 Exit status: 0 all right, 1 a case failed or was off, 2 usage error, missing package or device, or no case to time.
 """
 
 import argparse
+import contextlib
 import datetime
+import functools
 import json
 import math
 import platform
@@ -54,6 +59,9 @@ class Refusal(Exception):
 class CpuClock:
     """Wall time of repeated calls."""
 
+    def stream(self):
+        return contextlib.nullcontext()
+
     def prepare(self, call):
         """Returns a function that takes one sample: nanoseconds of a call by (device, wall)."""
         def timed(repeats):
@@ -69,14 +77,15 @@ class CpuClock:
 class CudaClock:
     """Device time of a CUDA graph of repeated calls, between two events."""
 
+    def stream(self):
+        """All work goes to one stream that is not the default: capture wants such a one, and autograd runs a backward pass
+        on the stream of its forward pass."""
+        return torch.cuda.stream(torch.cuda.Stream())
+
     def prepare(self, call):
-        # What a library sets up on its first calls must not be captured, and capture wants a stream of its own.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                call()
-        torch.cuda.current_stream().wait_stream(stream)
+        # What a library sets up on its first calls must not be captured.
+        for _ in range(3):
+            call()
         torch.cuda.synchronize()
         graph = self.capture(call, 1)
         self.sample(graph, 1)
@@ -88,7 +97,7 @@ class CudaClock:
     @staticmethod
     def capture(call, repeats):
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             for _ in range(repeats):
                 # The result is dropped, so the next repetition writes to the same memory.
                 call()
@@ -136,26 +145,99 @@ def time_beside_copy(clock, call, copy, samples):
 class Layer:
     """Tensors of one shape, element type and layout, and what is done with them."""
 
-    def __init__(self, shape, dtype, layout, device, kernels):
+    def __init__(self, shape, dtype, layout, device, kernels, parameters, parameter_dtype):
         generator = torch.Generator().manual_seed(1)
-        channels = shape[1]
-        uniform = lambda *dims: torch.rand(dims, generator=generator) * 2 - 1
         memory = {"memory_format": LAYOUTS[layout]} if len(shape) == 4 else {}
+        self.uniform = lambda *dims: torch.rand(dims, generator=generator) * 2 - 1
         stored = lambda values: values.to(device=device, dtype=dtype).contiguous(**memory)
-        self.kernels = kernels
-        self.x, self.dy = stored(2 * uniform(*shape) + 0.5), stored(uniform(*shape))
+        self.device, self.kernels = device, kernels
+        self.x, self.dy = stored(2 * self.uniform(*shape) + 0.5), stored(self.uniform(*shape))
         self.copied = torch.empty_like(self.x)
+        per_parameter = lambda shift: (0.5 * self.uniform(parameters) + shift).to(device, parameter_dtype)
+        self.gamma, self.beta = per_parameter(1.0), per_parameter(0.0)
+        self.made, self.kept, self.stepped = {}, None, None
+
+    def parameters(self):
+        return [self.gamma, self.beta]
+
+    def function(self, training, x, *parameters):
+        """y, as torch.nn.functional has it."""
+        raise NotImplementedError
+
+    def forward(self, training):
+        """y and, by ATen's names, what backward needs."""
+        return [self.function(training, self.x, *self.parameters())]
+
+    def backward(self):
+        """The gradients, by ATen's names if it has any."""
+        return self.kept_backward()
+
+    def called(self, training):
+        """The function, compiled if it is to be: for this very shape."""
+        if training not in self.made:
+            function = functools.partial(self.function, training)
+            compiled = self.kernels == "compiled"
+            self.made[training] = torch.compile(function, dynamic=False) if compiled else function
+        return self.made[training]
+
+    def leaves(self):
+        return [tensor.clone().requires_grad_() for tensor in (self.x, *self.parameters())]
+
+    def training(self, leaves):
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=self.kernels == "cudnn"):
+            return self.called(True)(*leaves)
+
+    def kept_backward(self):
+        """The gradients by autograd, of a forward pass that has run before."""
+        if self.kept is None:
+            leaves = self.leaves()
+            self.kept = leaves, self.training(leaves)
+        leaves, y = self.kept
+        return torch.autograd.grad(y, leaves, self.dy, retain_graph=True)
+
+    def step(self):
+        """What a user calls. The graph of autograd is made anew each time."""
+        y = self.training(self.stepped)
+        return (y.detach(), *torch.autograd.grad(y, self.stepped, self.dy))
+
+    def call(self, op):
+        """A function without arguments that does an operation once and returns its outputs."""
+        compiled = self.kernels == "compiled"
+        self.kept = None
+        self.stepped = self.leaves() if op == "train_step" or compiled else None
+        calls = {
+            "train_forward": lambda: self.forward(True)[:1],
+            "train_backward": self.kept_backward if compiled else self.backward,
+            "train_step": self.step,
+            "inference": lambda: self.forward(False)[:1],
+        }
+        if compiled:
+            # What it saves for a backward pass, it saves only where there can be one.
+            calls["train_forward"] = lambda: [self.training(self.stepped).detach()]
+            calls["inference"] = lambda: [self.called(False)(self.x, *self.parameters())]
+        return calls[op]
+
+    def copy(self):
+        return self.copied.copy_(self.x)
+
+
+class BatchNorm(Layer):
+    def __init__(self, shape, dtype, layout, device, kernels, groups):
         # Parameters and statistics are float32 for every element type, as usual in mixed precision.
-        per_channel = lambda shift, scale: (scale * uniform(channels) + shift).to(device)
-        self.gamma, self.beta = per_channel(1.0, 0.5), per_channel(0.0, 0.5)
+        super().__init__(shape, dtype, layout, device, kernels, shape[1], torch.float32)
+        per_channel = lambda shift, scale: (scale * self.uniform(shape[1]) + shift).to(device)
         self.mean, self.var = per_channel(0.5, 0.1), per_channel(1.3, 0.2)
         self.running = [self.mean.clone(), self.var.clone()]
-        self.saved = self.forward(True, self.running)[1:]
-        self.leaves = [tensor.clone().requires_grad_() for tensor in (self.x, self.gamma, self.beta)]
+        self.saved = None if kernels == "compiled" else self.forward(True)[1:]
 
-    def forward(self, training, running):
-        """y and what backward needs: mean, inverse standard deviation and, of cuDNN, its reserve."""
+    def function(self, training, x, gamma, beta):
+        running = self.running if training else [self.mean, self.var]
+        return F.batch_norm(x, *running, gamma, beta, training, MOMENTUM, EPS)
+
+    def forward(self, training):
+        """y, mean, inverse standard deviation and, of cuDNN, its reserve."""
         of = torch.ops.aten.cudnn_batch_norm if self.kernels == "cudnn" else torch.ops.aten.native_batch_norm
+        running = self.running if training else [self.mean, self.var]
         return of(self.x, self.gamma, self.beta, *running, training, MOMENTUM, EPS)
 
     def backward(self):
@@ -169,26 +251,10 @@ class Layer:
         return torch.ops.aten.native_batch_norm_backward(
             self.dy, self.x, self.gamma, mean, var, saved_mean, saved_inv_std, training, EPS, [True, True, True])
 
-    def step(self):
-        """What a user calls. The graph of autograd is made anew each time."""
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=self.kernels == "cudnn"):
-            x, gamma, beta = self.leaves
-            y = F.batch_norm(x, *self.running, gamma, beta, True, MOMENTUM, EPS)
-            return (y.detach(), *torch.autograd.grad(y, self.leaves, self.dy))
-
     def call(self, op):
-        """A function without arguments that does an operation once and returns its outputs."""
-        calls = {
-            "train_forward": lambda: self.forward(True, self.running)[:1],
-            "train_backward": self.backward,
-            "train_step": self.step,
-            "inference": lambda: self.forward(False, [self.mean, self.var])[:1],
-            "frozen_backward": lambda: self.native_backward(self.mean, self.var, None, None, False),
-        }
-        return calls[op]
-
-    def copy(self):
-        return self.copied.copy_(self.x)
+        if op == "frozen_backward":
+            return lambda: self.native_backward(self.mean, self.var, None, None, False)
+        return super().call(op)
 
     def expected(self, op):
         """The outputs by the formula, in float64."""
@@ -215,6 +281,117 @@ class Layer:
         return [y, *gradients] if op == "train_step" else gradients
 
 
+class SliceNorm(Layer):
+    """A norm whose statistics are those of the tensor at hand: slices are the rows of `sliced`."""
+
+    centred = True
+    # That of the parameters.
+    axis = -1
+
+    def sliced(self, values):
+        """Values `[slices, of each]`."""
+        raise NotImplementedError
+
+    def along(self, parameter):
+        """A parameter for each value, as a tensor that goes with x."""
+        raise NotImplementedError
+
+    def expected(self, op):
+        """The outputs by the formula, in float64."""
+        x, dy = self.x.double(), self.dy.double()
+        gamma, *beta = [self.along(parameter.double()) for parameter in self.parameters()]
+        slices = self.sliced(x)
+        mean = slices.mean(1, keepdim=True) if self.centred else 0.0
+        inv_std = ((slices - mean).square().mean(1, keepdim=True) + self.eps()).rsqrt()
+        x_hat = ((slices - mean) * inv_std).reshape(x.shape)
+        y = x_hat * gamma + (beta[0] if beta else 0.0)
+        if op in ("train_forward", "inference"):
+            return [y]
+        over = [axis for axis in range(x.dim()) if axis != self.axis % x.dim()]
+        parameters = [(dy * x_hat).sum(over), dy.sum(over)][:1 + len(beta)]
+        weighted, x_hat = self.sliced(dy * gamma), self.sliced(x_hat)
+        dx = weighted - x_hat * (weighted * x_hat).mean(1, keepdim=True)
+        if self.centred:
+            dx -= weighted.mean(1, keepdim=True)
+        gradients = [(dx * inv_std).reshape(x.shape), *parameters]
+        return [y, *gradients] if op == "train_step" else gradients
+
+    def eps(self):
+        return EPS
+
+
+class LayerNorm(SliceNorm):
+    """Parameters are of the type of x: CUDA's kernels take no other."""
+
+    def __init__(self, shape, dtype, layout, device, kernels, groups):
+        super().__init__(shape, dtype, layout, device, kernels, shape[-1], dtype)
+        self.normalized = [shape[-1]]
+
+    def function(self, training, x, gamma, beta):
+        return F.layer_norm(x, self.normalized, gamma, beta, EPS)
+
+    def forward(self, training):
+        return torch.ops.aten.native_layer_norm(self.x, self.normalized, self.gamma, self.beta, EPS)
+
+    def backward(self):
+        if self.kept is None:
+            self.kept = self.forward(True)[1:]
+        return torch.ops.aten.native_layer_norm_backward(
+            self.dy, self.x, self.normalized, *self.kept, self.gamma, self.beta, [True, True, True])
+
+    def sliced(self, values):
+        return values.reshape(-1, *self.normalized)
+
+    def along(self, parameter):
+        return parameter
+
+
+class RmsNorm(LayerNorm):
+    centred = False
+
+    def parameters(self):
+        return [self.gamma]
+
+    def function(self, training, x, gamma):
+        return F.rms_norm(x, self.normalized, gamma)
+
+    # torch.nn.functional has it by a name of its own, ATen by different ones.
+    forward, backward = Layer.forward, Layer.backward
+
+    def eps(self):
+        return torch.finfo(self.x.dtype).eps
+
+
+class GroupNorm(SliceNorm):
+    axis = 1
+
+    def __init__(self, shape, dtype, layout, device, kernels, groups):
+        super().__init__(shape, dtype, layout, device, kernels, shape[1], dtype)
+        self.groups = groups
+        self.sizes = [shape[0], shape[1], math.prod(shape[2:]), groups]
+
+    def function(self, training, x, gamma, beta):
+        return F.group_norm(x, self.groups, gamma, beta, EPS)
+
+    def forward(self, training):
+        return torch.ops.aten.native_group_norm(self.x, self.gamma, self.beta, *self.sizes, EPS)
+
+    def backward(self):
+        if self.kept is None:
+            self.kept = self.forward(True)[1:]
+        return torch.ops.aten.native_group_norm_backward(
+            self.dy, self.x, *self.kept, self.gamma, *self.sizes, [True, True, True])
+
+    def sliced(self, values):
+        return values.reshape(self.sizes[0] * self.groups, -1)
+
+    def along(self, parameter):
+        return parameter.view([1, -1] + [1] * (self.x.dim() - 2))
+
+
+NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm}
+
+
 def worst_error(got, expected):
     """Largest error of an output as a fraction of its largest value; NaN where anything is."""
     errors = []
@@ -228,25 +405,31 @@ def worst_error(got, expected):
 
 def ops_of(wanted, kernels):
     """The operations of a shape in the order of the report: those of the file, and the step where it has its parts."""
-    # cuDNN has no backward through frozen statistics.
-    ops = [op for op in FLOORS if op in wanted and (op, kernels) != ("frozen_backward", "cudnn")]
+    # Only ATen's own kernels have a backward pass through frozen statistics.
+    ops = [op for op in FLOORS if op in wanted and (op != "frozen_backward" or kernels == "native")]
     if {"train_forward", "train_backward"} <= set(wanted):
         ops.insert(ops.index("train_backward") + 1, "train_step")
     return ops
 
 
-def read_groups(path):
-    """The adapter, and the operations of each (shape, multiplicity, dtype, layout), in order; plain, warm cases only."""
+def read_groups(path, kernels):
+    """The adapter, and the operations of each (norm, groups, shape, multiplicity, dtype, layout), in order; plain, warm cases of
+    norms that are timed here only."""
     try:
         with open(path, encoding="utf-8") as file:
             report = json.load(file)
-        groups, skipped = {}, 0
+        groups, skipped, others = {}, 0, 0
         for case in report["cases"]:
-            plain = case.get("activation", "none") == "none" and not case.get("residual") and not case.get("in_place")
+            plain = case.get("activation", "none") == "none" and not any(map(case.get, ("residual", "sum", "in_place")))
             if not plain or case.get("cache", "warm") != "warm":
                 skipped += 1
                 continue
-            key = (tuple(case["shape"]), case["multiplicity"], case["dtype"], case["layout"])
+            norm = case.get("norm", "batch")
+            # cuDNN's kernels are of batch norm alone.
+            if norm not in NORMS or kernels == "cudnn" and norm != "batch":
+                others += 1
+                continue
+            key = (norm, case.get("groups"), tuple(case["shape"]), case["multiplicity"], case["dtype"], case["layout"])
             if case["dtype"] not in TOLERANCES or case["layout"] not in LAYOUTS:
                 raise Refusal(f"{path}: element type {case['dtype']} or layout {case['layout']} is not known here")
             groups.setdefault(key, []).append(case["op"])
@@ -254,7 +437,9 @@ def read_groups(path):
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refusal(f"cannot read {path}: {type(error).__name__}: {error}") from error
     if skipped:
-        print(f"{skipped} cases that are fused, in place or cold are left out")
+        print(f"{skipped} cases that are fused, of a sum, in place or cold are left out")
+    if others:
+        print(f"{others} cases of norms that are not timed with these kernels are left out")
     if not groups:
         raise Refusal(f"{path} has no case that can be timed here")
     return adapter, groups
@@ -280,13 +465,15 @@ def measure(layer, op, case, clock, samples, tolerance):
     case["floor_fraction"] = case["floor_bytes"] / (device or wall)["median"] / case["copy_gbps"]
 
 
-def blank(op, shape, times, dtype, layout):
+def blank(op, norm, groups, shape, times, dtype, layout):
     """A case that has not run. Fields of `wgnorm bench` that say nothing here are None."""
     tensor_bytes = math.prod(shape) * getattr(torch, dtype).itemsize
     bytes_ = FLOORS[op] * tensor_bytes
+    of = "" if norm == "batch" else f"{norm}{groups or ''}."
     return {
-        "name": f"{op}.{'x'.join(map(str, shape))}", "op": op, "shape": list(shape), "layout": layout, "dtype": dtype,
-        "activation": "none", "residual": False, "in_place": False, "cache": "warm", "multiplicity": times,
+        "name": f"{of}{op}.{'x'.join(map(str, shape))}", "op": op, "norm": norm, "groups": groups,
+        "shape": list(shape), "layout": layout, "dtype": dtype,
+        "activation": "none", "residual": False, "sum": False, "in_place": False, "cache": "warm", "multiplicity": times,
         "plan": None, "reasons": None, "kernels": None, "sets": 1,
         "floor_bytes": bytes_, "plan_bytes": None, "tensor_bytes": bytes_,
         "checked": False, "error": None, "check_ratio": None,
@@ -297,12 +484,12 @@ def blank(op, shape, times, dtype, layout):
 
 
 def totals(cases):
-    """Sums over multiplicity per operation, layout and element type; none where a case has no time."""
-    groups = {}
+    """Sums over multiplicity per norm, operation, layout and element type; none where a case has no time."""
+    kinds = {}
     for case in cases:
-        groups.setdefault((case["op"], case["layout"], case["dtype"]), []).append(case)
+        kinds.setdefault((case["norm"], case["groups"], case["op"], case["layout"], case["dtype"]), []).append(case)
     result = []
-    for (op, layout, dtype), group in groups.items():
+    for (norm, groups, op, layout, dtype), group in kinds.items():
         if any(case["wall_ns"] is None for case in group):
             continue
         total = lambda value: sum(case["multiplicity"] * value(case) for case in group)
@@ -312,7 +499,8 @@ def totals(cases):
             device = total(lambda case: case["device_ns"]["median"])
         floor = total(lambda case: case["floor_bytes"] / case["copy_gbps"])
         result.append({
-            "op": op, "layout": layout, "dtype": dtype, "activation": "none", "residual": False, "in_place": False,
+            "op": op, "norm": norm, "groups": groups, "layout": layout, "dtype": dtype,
+            "activation": "none", "residual": False, "sum": False, "in_place": False,
             "cache": "warm", "device_ns": device, "wall_ns": wall, "naive_ns": None, "speedup": None,
             "separate_ns": None, "separate_speedup": None,
             "floor_fraction": floor / (device or wall), "plan_fraction": None,
@@ -341,7 +529,8 @@ def adapter_of(device):
 
 
 def table_line(case):
-    line = f"{str(case['shape']):<22} {case['op']:<15} {case['layout']:<14} {case['dtype']:<8} "
+    norm = f"{case['norm']}{case['groups'] or ''}"
+    line = f"{str(case['shape']):<22} {norm:<8} {case['op']:<15} {case['layout']:<14} {case['dtype']:<8} "
     times = case["device_ns"] or case["wall_ns"]
     if times:
         line += f"{times['median'] / 1e6:>9.3f} ms {100 * case['floor_fraction']:>5.0f}% of a copy "
@@ -349,7 +538,7 @@ def table_line(case):
 
 
 def run(args):
-    ours, groups = read_groups(args.cases)
+    ours, kinds = read_groups(args.cases, args.kernels)
     device = args.device
     if device == "auto":
         device = "cpu" if ours["device_type"] == "Cpu" else "cuda"
@@ -358,22 +547,34 @@ def run(args):
     # PyTorch for AMD calls its devices cuda as well.
     if args.kernels == "cudnn" and (device != "cuda" or not torch.version.cuda or not torch.backends.cudnn.is_available()):
         raise Refusal("cuDNN needs --device cuda, and a PyTorch with cuDNN")
+    if args.kernels == "compiled":
+        from torch._functorch import config as graphs
+        # A graph that is kept may not give its buffers away.
+        graphs.donated_buffer = False
     clock = CudaClock() if device == "cuda" else CpuClock()
+    with clock.stream():
+        return run_on(device, clock, kinds, args)
+
+
+def run_on(device, clock, kinds, args):
     adapter = adapter_of(device)
     variant = f"{device}, {args.kernels}"
     print(f"PyTorch {torch.__version__} ({variant}) on {adapter['name']}, {adapter['driver']}")
     cases = []
-    for (shape, times, dtype, layout), wanted in groups.items():
+    for (norm, groups, shape, times, dtype, layout), wanted in kinds.items():
         ops = ops_of(wanted, args.kernels)
         reason, layer = None, None
         try:
             if layout == "channels_last" and len(shape) != 4:
                 raise Refusal("channels last is timed for four axes only")
-            layer = Layer(shape, getattr(torch, dtype), layout, device, args.kernels)
+            if args.kernels == "compiled":
+                # What was compiled for other shapes counts towards the most that one function may be compiled for.
+                torch.compiler.reset()
+            layer = NORMS[norm](shape, getattr(torch, dtype), layout, device, args.kernels, groups)
         except (Refusal, RuntimeError) as error:
             reason = str(error).splitlines()[0]
         for op in ops:
-            case = blank(op, shape, times, dtype, layout)
+            case = blank(op, norm, groups, shape, times, dtype, layout)
             if layer is None:
                 case["error"] = reason
             else:
@@ -408,7 +609,8 @@ def main():
     parser.add_argument("--json", required=True, metavar="FILE", help="where the results go")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto: what the cases ran on, CPU or not")
-    parser.add_argument("--kernels", choices=["native", "cudnn"], default="native", help="whose kernels on CUDA")
+    parser.add_argument("--kernels", choices=["native", "cudnn", "compiled"], default="native",
+                        help="PyTorch's own, cuDNN's (CUDA, batch norm), or what torch.compile makes of torch.nn.functional")
     parser.add_argument("--samples", type=positive, default=12, help="samples of each measurement")
     args = parser.parse_args()
     try:

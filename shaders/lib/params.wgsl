@@ -124,6 +124,11 @@ struct Params {
     samples: u32,
     sample_rows: u32,
     row_teams: u32,
+    // Of values that all slices have in common: see curve/.
+    alpha_offset: u32,
+    shift_offset: u32,
+    dalpha_offset: u32,
+    dshift_offset: u32,
 }
 
 const FLAG_GAMMA: u32 = 1u;        // gamma is bound (else it is 1)
@@ -140,6 +145,9 @@ const FLAG_MASKED: u32 = 1024u;    // values are masked: moments may be those of
 const FLAG_UNCENTRED: u32 = 2048u; // the mean is not subtracted
 const FLAG_DEVIATION: u32 = 4096u; // eps is added to the standard deviation
 const FLAG_LENGTH: u32 = 8192u;    // divided by the length, of at least eps, instead of the root of the mean square
+const FLAG_SHIFT: u32 = 1048576u;  // shift is bound (else it is 0)
+const FLAG_DALPHA: u32 = 2097152u; // dalpha is bound and asked for
+const FLAG_DSHIFT: u32 = 4194304u; // dshift is bound and asked for
 
 // Invocations per workgroup, and how many of them walk the same slices together: a team. A tree
 // merges what a team has found; a workgroup of many small teams serves many small slices.

@@ -1,5 +1,5 @@
-// dx and d_residual through frozen statistics alone, without the parameter gradients: reads x only where an activation
-// needs it. The formulas are in map/frozen.wgsl and map/d_residual.wgsl.
+// dx and d_residual alone, without the parameter gradients: reads x only where an activation, or a curve, needs it. What is done is
+// in map/frozen.wgsl and map/d_residual.wgsl.
 //
 // Grid: walk/. Bindings: x, dy, residual: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED. Features: none.
 

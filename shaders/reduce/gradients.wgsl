@@ -2,10 +2,12 @@
 //
 //   partials[split·records + record] = (Σ dz, Σ dz·x̂) over the tile,        dz = dy·act'(z)
 //
+// (lib/gradient_words.wgsl; through a curve, curve/words.wgsl, two sums more).
+//
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
 // `emit_dx` does with each word is decided by the included file (map/frozen.wgsl, map/dx_of_row.wgsl or map/no_dx.wgsl), and so is what
 // `emit_d_residual` does (map/d_residual.wgsl or map/no_d_residual.wgsl), dz (lib/dz_of_activation.wgsl or
-// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl or lib/from_y.wgsl), and where the statistics come from (a file of fold/ that defines
+// lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl, lib/from_y.wgsl or lib/from_curve.wgsl), and where the statistics come from (a file of fold/ that defines
 // `slice_statistics`). Where gamma varies within the slice, the sums are of gamma·dz (`summand`, affine/); where statistics vary within it,
 // `statistics_at` has those of a word (lib/statistics_of_row.wgsl).
 //
@@ -35,11 +37,9 @@ fn reduce_gradients(
     while (at.index < tile.end) {
         // Sums of short chunks, then the sum of those: the error of a long sum grows with the
         // length of a chunk plus the number of chunks, not with their product.
-        var sum_dz: array<Word, STRANDS>;
-        var sum_dz_xhat: array<Word, STRANDS>;
+        var words: array<WordSums, STRANDS>;
         for (var strand = 0u; strand < STRANDS; strand += 1u) {
-            sum_dz[strand] = Word(0.0);
-            sum_dz_xhat[strand] = Word(0.0);
+            words[strand] = no_words();
         }
         let steps = steps_of_chunk(at, tile, CHUNK_WORDS);
         for (var i = 0u; i < steps; i += 1u) {
@@ -50,10 +50,7 @@ fn reduce_gradients(
                 t = statistics_at(here, s[strand], t, j);
                 let x = x_at(here);
                 let dz = dz_of(here, x, t);
-                let counted = within(here, summand(here, dz, t));
-                let xhat = within(here, xhat_of(here, x, t));
-                sum_dz[strand] += counted;
-                sum_dz_xhat[strand] = fma(counted, xhat, sum_dz_xhat[strand]);
+                words[strand] = with_word(words[strand], here, x, dz, t);
                 if (stores(here)) {
                     emit_d_residual(here, dz);
                     emit_dx(here, x, dz, t);
@@ -63,8 +60,7 @@ fn reduce_gradients(
             at = step_next(at, here);
         }
         for (var strand = 0u; strand < STRANDS; strand += 1u) {
-            let chunk = GradientSums(gathered(sum_dz[strand]), gathered(sum_dz_xhat[strand]));
-            mine[strand] = merge(mine[strand], chunk);
+            mine[strand] = merge(mine[strand], sums_of_words(words[strand], s[strand]));
         }
     }
     for (var strand = 0u; strand < STRANDS; strand += 1u) {

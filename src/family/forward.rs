@@ -129,11 +129,9 @@ impl<'a> Layer<'a> {
         if !held && let Some(columns) = self.start_columns(Op::TrainForward, &tensors)? {
             return self.prepare_forward_along_columns(build, columns, forward).await;
         }
-        if held || self.folds_in_map() {
-            if let Some(saved) = saved {
-                build.params.flags |= flag::SAVE;
-                build.buffer(Slot::SavedOut, saved.buffer());
-            }
+        if let Some(saved) = saved.filter(|_| held || self.folds_in_map()) {
+            build.params.flags |= flag::SAVE;
+            build.buffer(Slot::SavedOut, saved.buffer());
         }
         if held {
             resident::forward_of_slices(&mut build);

@@ -96,6 +96,10 @@ pub(crate) struct Params {
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
+    pub alpha_offset: u32,
+    pub shift_offset: u32,
+    pub dalpha_offset: u32,
+    pub dshift_offset: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -114,6 +118,9 @@ pub(crate) mod flag {
     pub const UNCENTRED: u32 = 2048;
     pub const DEVIATION: u32 = 4096;
     pub const LENGTH: u32 = 8192;
+    pub const SHIFT: u32 = 1 << 20;
+    pub const DALPHA: u32 = 1 << 21;
+    pub const DSHIFT: u32 = 1 << 22;
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
@@ -252,6 +259,10 @@ impl Params {
             Slot::Beta => &mut self.beta_offset,
             Slot::Dgamma => &mut self.dgamma_offset,
             Slot::Dbeta => &mut self.dbeta_offset,
+            Slot::Alpha => &mut self.alpha_offset,
+            Slot::Shift => &mut self.shift_offset,
+            Slot::Dalpha => &mut self.dalpha_offset,
+            Slot::Dshift => &mut self.dshift_offset,
             // Buffers of the crate's own start at their first element.
             _ => unreachable!("{slot:?} has no offset"),
         } = offset;
@@ -295,6 +306,7 @@ mod tests {
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
             parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place samples sample_rows
             row_teams
+            alpha_offset shift_offset dalpha_offset dshift_offset
         }
     }
 
@@ -324,6 +336,9 @@ mod tests {
             ("FLAG_UNCENTRED", flag::UNCENTRED),
             ("FLAG_DEVIATION", flag::DEVIATION),
             ("FLAG_LENGTH", flag::LENGTH),
+            ("FLAG_SHIFT", flag::SHIFT),
+            ("FLAG_DALPHA", flag::DALPHA),
+            ("FLAG_DSHIFT", flag::DSHIFT),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

@@ -7,6 +7,7 @@
 
 use super::slot::Slot;
 use crate::activation::Activation;
+use crate::curve::Curve;
 use crate::dtype::DType;
 use crate::plan::WalkKind;
 
@@ -156,6 +157,23 @@ sources! {
     RESIDENT_FORWARD = "resident/forward.wgsl";
     RESIDENT_BACKWARD = "resident/backward.wgsl";
     RESIDENT_SLICES_BACKWARD = "resident/slices_backward.wgsl";
+    TANH = "lib/tanh.wgsl";
+    NORMAL = "lib/normal.wgsl";
+    GRADIENT_WORDS = "lib/gradient_words.wgsl";
+    FROZEN_DX = "lib/frozen_dx.wgsl";
+    FROM_CURVE = "lib/from_curve.wgsl";
+    CURVE_TANH = "curve/tanh.wgsl";
+    CURVE_ERF = "curve/erf.wgsl";
+    CURVE_STATISTICS = "curve/statistics.wgsl";
+    CURVE_OF_PARAMETERS = "curve/of_parameters.wgsl";
+    CURVE_OF_FOLDED = "curve/of_folded.wgsl";
+    CURVE_FOLD_PARAMETERS = "curve/fold_parameters.wgsl";
+    CURVE_SUMS = "curve/sums.wgsl";
+    CURVE_SUMS_SHUFFLED = "curve/sums_shuffled.wgsl";
+    CURVE_WORDS = "curve/words.wgsl";
+    CURVE_DX = "curve/dx.wgsl";
+    CURVE_FOLD_GRADIENTS = "curve/fold_gradients.wgsl";
+    CURVE_FOLD_ALPHA = "curve/fold_alpha.wgsl";
     PROBE_F16 = "probe/f16.wgsl";
     PROBE_SUBGROUPS = "probe/subgroups.wgsl";
 }
@@ -179,6 +197,10 @@ pub(crate) enum StatisticsFrom {
     Means,
     /// As `Means`, by the row of a walk along columns.
     MeansOfRow,
+    /// There are none: x̂ is a function of x, with parameters (curve/of_parameters.wgsl).
+    Curve(Curve),
+    /// The same, with all parameters in one buffer (curve/of_folded.wgsl).
+    FoldedCurve(Curve),
 }
 
 impl StatisticsFrom {
@@ -192,12 +214,22 @@ impl StatisticsFrom {
             StatisticsFrom::RecordedOfRow => "recorded of row",
             StatisticsFrom::Means => "means",
             StatisticsFrom::MeansOfRow => "means of row",
+            StatisticsFrom::Curve(curve) => curve.name(),
+            StatisticsFrom::FoldedCurve(Curve::Tanh) => "folded tanh",
+            StatisticsFrom::FoldedCurve(Curve::Erf) => "folded erf",
         }
     }
 
     /// Whether slices are channels: one statistic and one pair of parameters each.
     const fn of_channels(self) -> bool {
-        matches!(self, StatisticsFrom::Batch | StatisticsFrom::Saved | StatisticsFrom::Running)
+        matches!(
+            self,
+            StatisticsFrom::Batch
+                | StatisticsFrom::Saved
+                | StatisticsFrom::Running
+                | StatisticsFrom::Curve(_)
+                | StatisticsFrom::FoldedCurve(_)
+        )
     }
 
     /// Whether the statistics are those of the rows of a walk along columns.
@@ -265,6 +297,16 @@ impl StatisticsFrom {
                 &FOLD_MEANS,
                 &STATISTICS_OF_ROW,
             ],
+            StatisticsFrom::Curve(_) => &[&CURVE_STATISTICS, &CURVE_OF_PARAMETERS],
+            StatisticsFrom::FoldedCurve(_) => &[&CURVE_STATISTICS, &CURVE_OF_FOLDED],
+        }
+    }
+
+    /// The function that x̂ is of x, if it is one.
+    const fn curve(self) -> Option<Curve> {
+        match self {
+            StatisticsFrom::Curve(curve) | StatisticsFrom::FoldedCurve(curve) => Some(curve),
+            _ => None,
         }
     }
 
@@ -280,6 +322,8 @@ impl StatisticsFrom {
                 &[Slot::Gamma, Slot::Beta, Slot::Saved]
             }
             StatisticsFrom::Means | StatisticsFrom::MeansOfRow => &[Slot::Gamma, Slot::Beta, Slot::Means],
+            StatisticsFrom::Curve(_) => &[Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift],
+            StatisticsFrom::FoldedCurve(_) => &[Slot::Saved],
         }
     }
 }
@@ -291,6 +335,8 @@ pub(crate) enum Monoid {
     Moments,
     /// Σ dz and Σ dz·x̂ (lib/gradient_sums.wgsl).
     GradientSums,
+    /// The same, and what dalpha and dshift are made of (curve/sums.wgsl).
+    CurveSums,
 }
 
 impl Monoid {
@@ -298,6 +344,7 @@ impl Monoid {
         match self {
             Monoid::Moments => "moments",
             Monoid::GradientSums => "gradient_sums",
+            Monoid::CurveSums => "curve_sums",
         }
     }
 
@@ -305,6 +352,7 @@ impl Monoid {
         match self {
             Monoid::Moments => &MOMENTS,
             Monoid::GradientSums => &GRADIENT_SUMS,
+            Monoid::CurveSums => &CURVE_SUMS,
         }
     }
 
@@ -312,6 +360,7 @@ impl Monoid {
         match self {
             Monoid::Moments => &MOMENTS_SHUFFLED,
             Monoid::GradientSums => &GRADIENT_SUMS_SHUFFLED,
+            Monoid::CurveSums => &CURVE_SUMS_SHUFFLED,
         }
     }
 }
@@ -333,10 +382,10 @@ impl ActivationKind {
             "relu6" => &[&ACTIVATION_RELU6],
             "leaky_relu" => &[&ACTIVATION_LEAKY_RELU],
             "silu" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_SILU],
-            "gelu" => &[&ACTIVATION_GELU],
+            "gelu" => &[&NORMAL, &ACTIVATION_GELU],
             "gelu_tanh" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_GELU_TANH],
             "sigmoid" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_SIGMOID],
-            "tanh" => &[&ACTIVATION_LOGISTIC, &ACTIVATION_TANH],
+            "tanh" => &[&TANH, &ACTIVATION_TANH],
             "hard_swish" => &[&ACTIVATION_HARD_SWISH],
             _ => &[&ACTIVATION_NONE],
         }
@@ -480,6 +529,12 @@ pub(crate) enum Kernel {
     ResidentBackward,
     /// The same, of slices that are not channels.
     ResidentSlices,
+    /// dgamma and dbeta of a curve, and totals of its sums.
+    FoldCurve,
+    /// dalpha and dshift of a curve from these totals.
+    FoldAlpha,
+    /// The parameters of a curve as records.
+    FoldParameters,
 }
 
 impl Kernel {
@@ -503,6 +558,9 @@ impl Kernel {
             Kernel::ResidentForward(_) => "resident_forward",
             Kernel::ResidentBackward => "resident_backward",
             Kernel::ResidentSlices => "resident_slices",
+            Kernel::FoldCurve => "fold_curve",
+            Kernel::FoldAlpha => "fold_alpha",
+            Kernel::FoldParameters => "fold_parameters",
         }
     }
 
@@ -510,7 +568,13 @@ impl Kernel {
     fn sources(self, pointwise: Pointwise) -> Vec<&'static Source> {
         let mut sources = Vec::new();
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
-        let dx_of = |dx: bool| if dx { &MAP_FROZEN } else { &MAP_NO_DX };
+        let dx_of = |from: StatisticsFrom, dx: bool| -> &'static [&'static Source] {
+            match from.curve() {
+                _ if !dx => &[&MAP_NO_DX],
+                Some(_) => &[&CURVE_DX, &MAP_FROZEN],
+                None => &[&FROZEN_DX, &MAP_FROZEN],
+            }
+        };
         let write_sums: &[&Source] = match self {
             Kernel::MapBackward(_) if pointwise.masked => &[&FOLD_NO_SUMS],
             _ if pointwise.renorm => &[&FOLD_SUMS, &FOLD_DGAMMA_RENORM],
@@ -529,14 +593,17 @@ impl Kernel {
                 sources.extend([&MOMENTS, &ACCUMULATE, &TREE, value, sum, &REDUCE_MOMENTS]);
             }
             Kernel::ReduceGradients { statistics: from, dx } => {
-                sources.extend([&GRADIENT_SUMS, &TREE]);
+                sources.extend(match from.curve() {
+                    Some(_) => [&CURVE_SUMS, &CURVE_WORDS, &TREE],
+                    None => [&GRADIENT_SUMS, &GRADIENT_WORDS, &TREE],
+                });
                 sources.extend(statistics(from));
                 match from {
                     StatisticsFrom::MeansOfRow => {
                         sources.extend(weighted);
                         sources.push(&MAP_DX_OF_ROW);
                     }
-                    _ => sources.push(dx_of(dx)),
+                    _ => sources.extend(dx_of(from, dx)),
                 }
                 sources.push(&REDUCE_GRADIENTS);
             }
@@ -613,7 +680,8 @@ impl Kernel {
             }
             Kernel::MapFrozen { statistics: from, dx } => {
                 sources.extend(statistics(from));
-                sources.extend([dx_of(dx), &MAP_FROZEN_ONLY]);
+                sources.extend(dx_of(from, dx));
+                sources.push(&MAP_FROZEN_ONLY);
             }
             Kernel::MapCopy => sources.extend([value, &MAP_COPY]),
             Kernel::ResidentForward(from) => {
@@ -640,17 +708,40 @@ impl Kernel {
                 sources.extend(weighted);
                 sources.push(&RESIDENT_SLICES_BACKWARD);
             }
+            Kernel::FoldCurve => {
+                sources.push(&CURVE_SUMS);
+                sources.extend(partials_of(false));
+                sources.push(&FOLD_GRADIENTS);
+                sources.extend(write_sums);
+                sources.push(&CURVE_FOLD_GRADIENTS);
+            }
+            Kernel::FoldAlpha => sources.extend([&CURVE_SUMS, &TREE, &CURVE_FOLD_ALPHA]),
+            Kernel::FoldParameters => {
+                sources.extend([&CURVE_STATISTICS, &CURVE_OF_PARAMETERS, &CURVE_FOLD_PARAMETERS]);
+            }
         }
         sources
     }
 
     /// Values per channel that the kernel reads, or writes.
-    pub const fn parameters(self) -> [Slot; 2] {
+    pub const fn parameters(self) -> &'static [Slot] {
         match self {
             Kernel::FoldGradients | Kernel::MapBackward(StatisticsFrom::Saved) | Kernel::ResidentBackward => {
-                [Slot::Dgamma, Slot::Dbeta]
+                &[Slot::Dgamma, Slot::Dbeta]
             }
-            _ => [Slot::Gamma, Slot::Beta],
+            Kernel::FoldCurve => &[Slot::Dgamma, Slot::Dbeta],
+            Kernel::FoldAlpha => &[Slot::Dalpha, Slot::Dshift],
+            _ => &[Slot::Gamma, Slot::Beta, Slot::Alpha],
+        }
+    }
+
+    /// The function that x̂ is of x, if the kernel computes one.
+    const fn curve(self) -> Option<Curve> {
+        match self {
+            Kernel::MapForward(from)
+            | Kernel::ReduceGradients { statistics: from, .. }
+            | Kernel::MapFrozen { statistics: from, .. } => from.curve(),
+            _ => None,
         }
     }
 
@@ -671,6 +762,12 @@ impl Kernel {
     /// The monoid that the kernel reduces over teams, if it does.
     const fn reduces(self) -> Option<Monoid> {
         match self {
+            Kernel::ReduceGradients {
+                statistics: StatisticsFrom::Curve(_) | StatisticsFrom::FoldedCurve(_),
+                ..
+            }
+            | Kernel::FoldCurve
+            | Kernel::FoldAlpha => Some(Monoid::CurveSums),
             Kernel::FoldTotal(of) => Some(of),
             Kernel::ReduceMoments
             | Kernel::FoldRenorm
@@ -863,7 +960,7 @@ impl Variant {
             | Kernel::MapBackward(_)
             | Kernel::ResidentBackward
             | Kernel::ResidentSlices => [true, true],
-            Kernel::MapFrozen { .. } => [activated, true],
+            Kernel::MapFrozen { .. } => [activated || self.kernel.curve().is_some(), true],
             _ => [false, false],
         };
         let Pointwise { residual, sum, d_sum, .. } = self.pointwise;
@@ -940,6 +1037,11 @@ impl Variant {
                 slots.extend([Slot::Dgamma, Slot::Dbeta]);
                 slots.extend(StatisticsFrom::Saved.slots());
             }
+            Kernel::FoldCurve => slots.extend([Slot::Partials, Slot::Total, Slot::Dgamma, Slot::Dbeta]),
+            Kernel::FoldAlpha => slots.extend([Slot::Total, Slot::Dalpha, Slot::Dshift]),
+            Kernel::FoldParameters => {
+                slots.extend([Slot::SavedOut, Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift]);
+            }
         }
         slots.sort_unstable();
         slots
@@ -1008,13 +1110,30 @@ impl Variant {
         }
         let mut sources = activation.sources().to_vec();
         sources.push(if residual { &RESIDUAL } else { &NO_RESIDUAL });
-        sources.push(if from_y { &FROM_Y } else { &FROM_X });
-        sources.push(if of_place { &AFFINE_OF_PLACE } else { &AFFINE_OF_SLICE });
+        match self.kernel.curve() {
+            Some(curve) => {
+                let sources_of: &[&Source] = match curve {
+                    Curve::Tanh => &[&TANH, &CURVE_TANH],
+                    Curve::Erf => &[&NORMAL, &CURVE_ERF],
+                };
+                // What the activation is made of, too, is there already.
+                let missing = sources_of
+                    .iter()
+                    .filter(|source| sources.iter().all(|present| present.name != source.name));
+                sources.extend(missing.copied().collect::<Vec<_>>());
+                sources.push(&FROM_CURVE);
+            }
+            None => {
+                sources.push(if from_y { &FROM_Y } else { &FROM_X });
+                sources.push(if of_place { &AFFINE_OF_PLACE } else { &AFFINE_OF_SLICE });
+            }
+        }
         if !self.kernel.of_rows() {
             sources.push(if of_place { &STATISTICS_OF_PLACE } else { &STATISTICS_OF_SLICE });
         }
         if backward {
-            let activated = activation != ActivationKind::NONE;
+            // dx through a curve needs x where dz does not.
+            let activated = activation != ActivationKind::NONE || self.kernel.curve().is_some();
             sources.push(if activated { &DZ_OF_ACTIVATION } else { &DZ_OF_DY });
             sources.push(if d_residual { &MAP_D_RESIDUAL } else { &MAP_NO_D_RESIDUAL });
         }
@@ -1052,14 +1171,14 @@ impl Variant {
                 Slot::Gamma | Slot::Beta if self.parameter_words => {
                     instance(&PARAMETER_F32X4, slot, None);
                 }
-                Slot::Gamma | Slot::Beta => {
+                Slot::Gamma | Slot::Beta | Slot::Alpha | Slot::Shift => {
                     instance(if half { &PARAMETER_HALF } else { &PARAMETER_F32 }, slot, None);
                     if !self.kernel.of_channels() {
                         let word = if self.width == 4 { &PARAMETER_WORD_X4 } else { &PARAMETER_WORD_X1 };
                         instance(word, slot, None);
                     }
                 }
-                Slot::Dgamma | Slot::Dbeta => {
+                Slot::Dgamma | Slot::Dbeta | Slot::Dalpha | Slot::Dshift => {
                     let source = if half { &PARAMETER_GRADIENT_HALF } else { &PARAMETER_GRADIENT_F32 };
                     instance(source, slot, None);
                 }

@@ -28,10 +28,14 @@ pub(crate) enum Slot {
     Addend = 21,
     Sum = 22,
     DSum = 23,
+    Alpha = 30,
+    Shift = 31,
+    Dalpha = 32,
+    Dshift = 33,
 }
 
 impl Slot {
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 34;
 
     /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
@@ -56,6 +60,10 @@ impl Slot {
             Slot::Addend => "addend",
             Slot::Sum => "sum",
             Slot::DSum => "d_sum",
+            Slot::Alpha => "alpha",
+            Slot::Shift => "shift",
+            Slot::Dalpha => "dalpha",
+            Slot::Dshift => "dshift",
         }
     }
 
@@ -76,6 +84,8 @@ impl Slot {
                 | Slot::Means
                 | Slot::Addend
                 | Slot::DSum
+                | Slot::Alpha
+                | Slot::Shift
         )
     }
 
@@ -83,7 +93,15 @@ impl Slot {
     pub const fn is_input(self) -> bool {
         matches!(
             self,
-            Slot::X | Slot::Dy | Slot::Residual | Slot::Gamma | Slot::Beta | Slot::Addend | Slot::DSum
+            Slot::X
+                | Slot::Dy
+                | Slot::Residual
+                | Slot::Gamma
+                | Slot::Beta
+                | Slot::Addend
+                | Slot::DSum
+                | Slot::Alpha
+                | Slot::Shift
         )
     }
 }

@@ -4,6 +4,7 @@ mod accumulated;
 mod batch;
 mod composition;
 mod cross_iteration;
+mod curve;
 mod diagnose;
 mod frozen;
 mod ghost;
@@ -21,6 +22,9 @@ mod values;
 pub use accumulated::{AccumulatedGradients, MicroBatch, MicroBatchGradient};
 pub use batch::{BatchNorm, TrainForward};
 pub use cross_iteration::CrossIteration;
+pub use curve::{
+    CurveGradients, CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, Tanh,
+};
 pub use frozen::FrozenBatchNorm;
 pub use ghost::GhostSaved;
 pub use input::{Input, Modulation};

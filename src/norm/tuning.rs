@@ -146,7 +146,11 @@ impl BackwardTwins {
 }
 
 /// Keeps what could be prepared: a plan that does not compile is none. The first is the policy's, and must.
-fn keep(plans: &mut Vec<(Tuning, Prepared)>, tuning: Tuning, prepared: Result<Prepared>) -> Result<()> {
+pub(super) fn keep(
+    plans: &mut Vec<(Tuning, Prepared)>,
+    tuning: Tuning,
+    prepared: Result<Prepared>,
+) -> Result<()> {
     match prepared {
         Ok(prepared) => plans.push((tuning, prepared)),
         Err(error) if plans.is_empty() => return Err(error),

@@ -41,7 +41,7 @@ pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
     team_per_slice(build, Kernel::FoldRenorm)
 }
 
-fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
+pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
     let context = build.context();
     let Plan { slices, team_size, subgroup_size, dtype, .. } = *build.plan();
     let plan = plan_per_slice(
@@ -133,15 +133,15 @@ pub(crate) fn padded(partials: u64) -> u64 {
 
 fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
     let context = build.context();
+    let capabilities = context.capabilities();
     let Plan { team_size, subgroup_size, dtype, .. } = *build.plan();
-    plan_per_slice(
-        slices,
-        partials,
-        (team_size, subgroup_size),
-        dtype,
-        context.capabilities(),
-        context.tuning(),
-    )
+    // Nothing else merges these, so the team need not be that of a walk; it is larger where there is much to merge.
+    let larger = if capabilities.cpu { 8 } else { 64 };
+    let team = match partials {
+        257.. if team_size < larger && context.tuning().workgroup_size.is_none() => (larger, 0),
+        _ => (team_size, subgroup_size),
+    };
+    plan_per_slice(slices, partials, team, dtype, capabilities, context.tuning())
 }
 
 /// Dispatches the fold of running statistics into `saved`, and lets later dispatches read them from there.

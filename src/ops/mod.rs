@@ -1,5 +1,6 @@
 //! Host side of the kernels: which tensors they take, which dispatches they make, what they move.
 
+pub(crate) mod curve;
 pub(crate) mod fold;
 pub(crate) mod map;
 pub(crate) mod reduce;

@@ -14,7 +14,7 @@ mod windows;
 
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
-pub(crate) use plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
+pub(crate) use plan::{CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MOMENTS_BYTES};
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
 pub use problem::{Op, Traffic};

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 /// Bytes of `MomentsRecord` in shaders/lib/moments.wgsl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
 pub(crate) const MOMENTS_BYTES: u64 = 24;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
+/// Bytes of `GradientSumsRecord` in shaders/curve/sums.wgsl.
+pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
 /// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
@@ -230,7 +232,8 @@ impl Plan {
             Op::Moments if self.partials() == 1 => 0,
             Op::TrainForward | Op::Moments => records * MOMENTS_BYTES,
             Op::TrainBackward | Op::FrozenBackward => records * GRADIENT_SUMS_BYTES,
-            Op::Inference | Op::Copy => 0,
+            Op::CurveBackward => records * CURVE_SUMS_BYTES,
+            Op::Inference | Op::CurveForward | Op::Copy => 0,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::shape::{Channels, Layout};
 use crate::tensor::Tensor;
 
-/// An operation of a batch-norm layer.
+/// An operation of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Op {
@@ -18,6 +18,10 @@ pub enum Op {
     FrozenBackward,
     /// Moments of a tensor as a value.
     Moments,
+    /// A function of x in the place of the normalization, scale and shift.
+    CurveForward,
+    /// Gradients through that function.
+    CurveBackward,
     /// Copy a tensor: the benchmark's yardstick.
     Copy,
 }
@@ -31,6 +35,8 @@ impl Op {
             Op::Inference => "inference",
             Op::FrozenBackward => "frozen_backward",
             Op::Moments => "moments",
+            Op::CurveForward => "curve_forward",
+            Op::CurveBackward => "curve_backward",
             Op::Copy => "copy",
         }
     }

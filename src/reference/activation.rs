@@ -93,25 +93,46 @@ fn normal_density(z: f64) -> f64 {
     (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt()
 }
 
-/// Φ(z) = 1/2 + φ(z)·(z + z³/3 + z⁵/(3·5) + …) near 0 (Marsaglia 2004), and by the continued fraction of the tail
-/// (Abramowitz & Stegun 26.2.14) far from it.
+/// Φ(z), the distribution function of N(0, 1).
 fn normal_below(z: f64) -> f64 {
-    let a = z.abs();
-    if a.is_infinite() {
-        return if z < 0.0 { 0.0 } else { 1.0 };
+    match z {
+        _ if z.abs() < NEAR => 0.5 + normal_excess(z),
+        _ if z < 0.0 => normal_tail(-z),
+        _ => 1.0 - normal_tail(z),
     }
-    if a < 3.0 {
-        let (mut term, mut sum, mut k) = (z, z, 1.0);
-        while term.abs() > 1e-18 * sum.abs() {
-            k += 2.0;
-            term *= z * z / k;
-            sum += term;
-        }
-        return 0.5 + normal_density(z) * sum;
+}
+
+/// erf(u) = 2·Φ(√2·u) − 1.
+pub(super) fn erf(u: f64) -> f64 {
+    let z = std::f64::consts::SQRT_2 * u;
+    match z {
+        _ if u.is_nan() => u,
+        _ if z.abs() < NEAR => 2.0 * normal_excess(z),
+        _ => (1.0 - 2.0 * normal_tail(z.abs())).copysign(u),
+    }
+}
+
+/// How far from 0 the series serves.
+const NEAR: f64 = 3.0;
+
+/// Φ(z) − 1/2 = φ(z)·(z + z³/3 + z⁵/(3·5) + …) (Marsaglia 2004).
+fn normal_excess(z: f64) -> f64 {
+    let (mut term, mut sum, mut k) = (z, z, 1.0);
+    while term.abs() > 1e-18 * sum.abs() {
+        k += 2.0;
+        term *= z * z / k;
+        sum += term;
+    }
+    normal_density(z) * sum
+}
+
+/// Φ(−a) by the continued fraction of the tail (Abramowitz & Stegun 26.2.14), for an a far above 0.
+fn normal_tail(a: f64) -> f64 {
+    if a.is_infinite() {
+        return 0.0;
     }
     let fraction = (1..=200).rev().fold(a, |fraction, k| a + f64::from(k) / fraction);
-    let tail = normal_density(a) / fraction;
-    if z < 0.0 { tail } else { 1.0 - tail }
+    normal_density(a) / fraction
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod activation;
 pub mod batch;
 pub mod bounds;
 mod compare;
+pub mod curve;
 pub mod family;
 pub mod fold;
 pub mod map;

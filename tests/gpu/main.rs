@@ -2,6 +2,7 @@
 
 mod compositions;
 mod convolution;
+mod curve;
 mod device;
 mod diagnostics;
 mod errors;

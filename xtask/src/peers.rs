@@ -52,7 +52,9 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let results = target.join("peers");
     std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
     let file = |name: &str| results.join(name);
-    for name in ["wgnorm.json", "burn.json", "pytorch.json", "cudnn.json", "table.json", "table.md"] {
+    for name in
+        ["wgnorm.json", "burn.json", "pytorch.json", "cudnn.json", "compiled.json", "table.json", "table.md"]
+    {
         // What an older run left must not be taken for a result of this one.
         let _ = std::fs::remove_file(file(name));
     }
@@ -70,10 +72,10 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     told(&mut burn, "burn")?;
 
     if has_torch(&options.python) {
-        for (kernels, name) in [("native", "pytorch.json"), ("cudnn", "cudnn.json")] {
-            if kernels == "cudnn" && !has_cuda(&options.python) {
-                continue;
-            }
+        // torch.compile takes a minute or more for the shapes of a network, and on a CPU a compiler of its own.
+        let of_cuda: &[_] = &[("cudnn", "cudnn.json"), ("compiled", "compiled.json")];
+        let of_cuda = if has_cuda(&options.python) { of_cuda } else { &[] };
+        for &(kernels, name) in [("native", "pytorch.json")].iter().chain(of_cuda) {
             let mut torch = Command::new(&options.python);
             torch.arg(root().join("benches/peers/pytorch.py")).arg("--cases").arg(&ours);
             torch.arg("--json").arg(file(name)).args(["--kernels", kernels]);
@@ -86,7 +88,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         );
     }
 
-    let peers: Vec<PathBuf> = ["burn.json", "pytorch.json", "cudnn.json"]
+    let peers: Vec<PathBuf> = ["burn.json", "pytorch.json", "cudnn.json", "compiled.json"]
         .map(file)
         .into_iter()
         .filter(|path| path.is_file())

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
+use crate::bench::norm;
 use crate::report::Adapter;
 
 #[derive(Deserialize)]
@@ -31,6 +32,9 @@ pub struct Peer {
 pub struct Case {
     pub name: String,
     pub op: String,
+    #[serde(default = "batch")]
+    norm: String,
+    groups: Option<usize>,
     #[serde(default)]
     pub shape: Vec<usize>,
     pub layout: String,
@@ -39,6 +43,8 @@ pub struct Case {
     activation: String,
     #[serde(default)]
     residual: bool,
+    #[serde(default)]
+    sum: bool,
     #[serde(default)]
     in_place: bool,
     #[serde(default = "warm")]
@@ -60,13 +66,17 @@ struct Spread {
 }
 
 /// What makes two cases the same; the number tells repetitions apart.
-pub type Key = (String, String, String, String, [bool; 2], String, usize);
+pub type Key = ([String; 6], [bool; 3], usize);
 
 /// Which clock two files can be compared by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
     Device,
     Wall,
+}
+
+fn batch() -> String {
+    "batch".to_owned()
 }
 
 fn none() -> String {
@@ -94,7 +104,7 @@ impl File {
         let keyed = |case| {
             let mut key = key(case);
             let count = seen.entry(key.clone()).or_default();
-            key.6 = *count;
+            key.2 = *count;
             *count += 1;
             (key, case)
         };
@@ -115,18 +125,25 @@ impl Clock {
 }
 
 impl Case {
+    /// The norm, with its groups if it has any.
+    pub fn norm(&self) -> String {
+        norm::label(&self.norm, self.groups)
+    }
+
     /// Element type, and what is fused or in place, if anything is.
     pub fn variant(&self) -> String {
+        let sum = self.sum.then_some("sum");
         let activation = (self.activation != "none").then_some(self.activation.as_str());
         let residual = self.residual.then_some("residual");
         let in_place = self.in_place.then_some("in place");
-        let parts = [Some(self.dtype.as_str()), residual, activation, in_place];
+        let parts = [Some(self.dtype.as_str()), sum, residual, activation, in_place];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether nothing is fused or in place, and the cache is warm: what peers are measured in.
     pub fn is_plain(&self) -> bool {
-        self.activation == "none" && !self.residual && !self.in_place && self.cache == "warm"
+        let fused = self.activation != "none" || self.residual || self.sum;
+        !fused && !self.in_place && self.cache == "warm"
     }
 
     /// Median time, if there is one that can be divided by.
@@ -145,6 +162,6 @@ impl Case {
 }
 
 fn key(case: &Case) -> Key {
-    let Case { name, layout, dtype, activation, residual, in_place, cache, .. } = case.clone();
-    (name, layout, dtype, activation, [residual, in_place], cache, 0)
+    let Case { name, layout, dtype, activation, residual, sum, in_place, cache, .. } = case.clone();
+    ([name, case.norm(), layout, dtype, activation, cache], [residual, sum, in_place], 0)
 }

@@ -5,6 +5,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use super::*;
 
 fn all_kernels() -> Vec<Kernel> {
+    use super::Curve::{Erf, Tanh};
     use StatisticsFrom::*;
     vec![
         Kernel::ReduceMoments,
@@ -43,6 +44,18 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::ResidentForward(Slices),
         Kernel::ResidentBackward,
         Kernel::ResidentSlices,
+        Kernel::MapForward(Curve(Tanh)),
+        Kernel::MapForward(Curve(Erf)),
+        Kernel::ReduceGradients { statistics: Curve(Tanh), dx: false },
+        Kernel::ReduceGradients { statistics: Curve(Tanh), dx: true },
+        Kernel::ReduceGradients { statistics: Curve(Erf), dx: true },
+        Kernel::ReduceGradients { statistics: FoldedCurve(Tanh), dx: true },
+        Kernel::MapFrozen { statistics: Curve(Tanh), dx: true },
+        Kernel::MapFrozen { statistics: Curve(Erf), dx: false },
+        Kernel::MapFrozen { statistics: FoldedCurve(Tanh), dx: false },
+        Kernel::FoldCurve,
+        Kernel::FoldAlpha,
+        Kernel::FoldParameters,
     ]
 }
 
@@ -58,6 +71,9 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldStatistics
             | Kernel::FoldMeans { .. }
             | Kernel::FoldAverages
+            | Kernel::FoldCurve
+            | Kernel::FoldAlpha
+            | Kernel::FoldParameters
     )
 }
 
@@ -167,7 +183,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             let bindings = Variant { through, ..plain }.slots().len();
             // What the host asks for: see ops/.
             let asked = match kernel {
-                Kernel::MapFrozen { dx: false, .. } => d_residual,
+                Kernel::MapFrozen { dx: false, .. } => d_residual && bindings <= 9,
                 Kernel::MapFrozen { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
                     bindings <= 9 && !from_y
@@ -176,8 +192,13 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 Kernel::ResidentSlices => bindings <= 9,
                 // d_residual is written along rows, and d_sum added by a map of its own.
                 Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
-                    !d_residual && !(residual && d_sum)
+                    !(d_residual || residual && d_sum)
                 }
+                Kernel::MapFrozen { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => {
+                    bindings <= 9 && !from_y
+                }
+                Kernel::ReduceGradients { statistics: StatisticsFrom::FoldedCurve(_), .. } => !from_y,
                 _ => true,
             };
             if pointwise.of(kernel) == pointwise && asked {
@@ -205,7 +226,11 @@ fn example(kernel: Kernel) -> Variant {
         strip: 1,
         single_rows: false,
         workgroup_size: 64,
-        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning) { 1 } else { 64 },
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning | Kernel::FoldParameters) {
+            1
+        } else {
+            64
+        },
         subgroup_size: 0,
         held: if kernel.is_resident() { 8 } else { 0 },
         chunk_words: if kernel.chunked() { 16 } else { 0 },

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::Refusal;
 use crate::layer::Op;
+use crate::norm::Norm;
 
 /// The cases that burn can do, in the order of the file.
 pub struct Cases {
@@ -16,9 +17,10 @@ pub struct Cases {
     pub notes: Vec<String>,
 }
 
-/// A shape and element type, how often the network has it, and what is done with it.
+/// A norm, shape and element type, how often the network has it, and what is done with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
+    pub norm: Norm,
     pub shape: Vec<usize>,
     pub multiplicity: u32,
     pub dtype: String,
@@ -39,6 +41,9 @@ struct Adapter {
 #[derive(Deserialize)]
 struct Case {
     op: String,
+    #[serde(default = "batch")]
+    norm: String,
+    groups: Option<usize>,
     shape: Vec<usize>,
     layout: String,
     dtype: String,
@@ -47,10 +52,16 @@ struct Case {
     #[serde(default)]
     residual: bool,
     #[serde(default)]
+    sum: bool,
+    #[serde(default)]
     in_place: bool,
     #[serde(default = "warm")]
     cache: String,
     multiplicity: u32,
+}
+
+fn batch() -> String {
+    "batch".to_owned()
 }
 
 fn none() -> String {
@@ -75,25 +86,31 @@ impl Cases {
 
     fn of(file: &File) -> Self {
         let mut groups: Vec<Group> = Vec::new();
-        let [mut layouts, mut variants] = [0, 0];
+        let [mut norms, mut layouts, mut variants] = [0, 0, 0];
         for case in &file.cases {
+            let Some(norm) = Norm::named(&case.norm, case.groups) else {
+                norms += 1;
+                continue;
+            };
             if case.layout != "channels_first" {
                 layouts += 1;
                 continue;
             }
-            if case.activation != "none" || case.residual || case.in_place || case.cache != "warm" {
+            let fused = case.activation != "none" || case.residual || case.sum;
+            if fused || case.in_place || case.cache != "warm" {
                 variants += 1;
                 continue;
             }
             let Case { shape, multiplicity, dtype, .. } = case;
             let same = |group: &&mut Group| {
-                (&group.shape, group.multiplicity, &group.dtype) == (shape, *multiplicity, dtype)
+                (group.norm, &group.shape, group.multiplicity, &group.dtype)
+                    == (norm, shape, *multiplicity, dtype)
             };
             let group = match groups.iter_mut().find(same) {
                 Some(group) => group,
                 None => {
                     let (shape, dtype) = (shape.clone(), dtype.clone());
-                    groups.push(Group { shape, multiplicity: *multiplicity, dtype, ops: Vec::new() });
+                    groups.push(Group { norm, shape, multiplicity: *multiplicity, dtype, ops: Vec::new() });
                     groups.last_mut().expect("it was just pushed")
                 }
             };
@@ -108,8 +125,11 @@ impl Cases {
         }
         groups.retain(|group| !group.ops.is_empty());
         let note = |count: u32, why: &str| (count > 0).then(|| format!("{count} cases left out: {why}"));
-        let notes =
-            [note(layouts, "burn has channels first alone"), note(variants, "fused, in place or cold")];
+        let notes = [
+            note(norms, "burn is not timed in such a norm"),
+            note(layouts, "burn has channels first alone"),
+            note(variants, "fused, of a sum, in place or cold"),
+        ];
         Self { adapter: file.adapter.name.clone(), groups, notes: notes.into_iter().flatten().collect() }
     }
 }
@@ -126,6 +146,12 @@ mod tests {
                 "multiplicity": 7,
             })
         };
+        let of = |norm: &str, groups: Option<usize>| {
+            serde_json::json!({
+                "op": "inference", "norm": norm, "groups": groups, "shape": [2, 3, 4, 5], "layout": "channels_first",
+                "dtype": "float32", "multiplicity": 7,
+            })
+        };
         let cases = [
             case("train_forward", "channels_first", false),
             case("train_backward", "channels_first", false),
@@ -133,12 +159,21 @@ mod tests {
             case("inference", "channels_first", false),
             case("inference", "channels_last", false),
             case("inference", "channels_first", true),
+            of("group", Some(3)),
+            of("scale", None),
         ];
         let file = serde_json::json!({ "adapter": { "name": "a" }, "cases": cases });
         let cases = Cases::of(&serde_json::from_value(file).unwrap());
         let ops = vec![Op::TrainForward, Op::TrainStep, Op::Inference];
-        let group = Group { shape: vec![2, 3, 4, 5], multiplicity: 7, dtype: "float32".into(), ops };
-        assert_eq!((cases.adapter.as_str(), cases.groups), ("a", vec![group]));
-        assert_eq!(cases.notes.len(), 2);
+        let group = |norm, ops| Group {
+            norm,
+            shape: vec![2, 3, 4, 5],
+            multiplicity: 7,
+            dtype: "float32".into(),
+            ops,
+        };
+        let groups = vec![group(Norm::Batch, ops), group(Norm::Group(3), vec![Op::Inference])];
+        assert_eq!((cases.adapter.as_str(), cases.groups), ("a", groups));
+        assert_eq!(cases.notes.len(), 3);
     }
 }

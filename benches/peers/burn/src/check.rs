@@ -1,24 +1,28 @@
 //! The inputs of a shape, and what an operation must make of them, by the f64 reference of the crate.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use wgnorm::reference::family::{self, Affine, Maps, Scheme};
 use wgnorm::reference::{Statistics, batch};
-use wgnorm::{Channels, Layout, Shape};
+use wgnorm::{Layout, Shape};
 
 use crate::Refusal;
 use crate::layer::Op;
+use crate::norm::Norm;
 use crate::random;
 
-/// Of `BatchNormConfig`.
+/// Of the configurations of all norms.
 const EPS: f64 = 1e-5;
 
 /// Inputs in logical order, rounded to the element type.
 pub struct Values {
+    pub norm: Norm,
     pub shape: Vec<usize>,
-    view: Channels,
     pub x: Vec<f32>,
     pub dy: Vec<f32>,
     pub gamma: Vec<f32>,
+    /// Not of RMS norm.
     pub beta: Vec<f32>,
+    /// Of batch norm alone, as the next.
     pub mean: Vec<f32>,
     pub var: Vec<f32>,
 }
@@ -34,9 +38,8 @@ pub fn tolerance(dtype: DType) -> f64 {
 }
 
 impl Values {
-    pub fn new(shape: &[usize], device: &Device, dtype: DType) -> Result<Self, Refusal> {
-        let view = Shape::new(shape)?.channels(Layout::ChannelsFirst)?;
-        let (len, c) = (view.elements() as usize, view.channels as usize);
+    pub fn new(norm: Norm, shape: &[usize], device: &Device, dtype: DType) -> Result<Self, Refusal> {
+        let (len, c) = (shape.iter().product(), norm.parameters(shape));
         let values = |seed, len, shift: f64, scale: f64| -> Result<Vec<f32>, Refusal> {
             let values: Vec<f32> =
                 random::uniform(seed).take(len).map(|u| (u * scale + shift) as f32).collect();
@@ -46,8 +49,8 @@ impl Values {
             Ok(data.try_to_vec().map_err(|error| format!("{error:?}"))?)
         };
         Ok(Self {
+            norm,
             shape: shape.to_vec(),
-            view,
             x: values(1, len, 0.5, 2.0)?,
             dy: values(2, len, 0.0, 1.0)?,
             gamma: values(3, c, 1.0, 0.5)?,
@@ -61,22 +64,47 @@ impl Values {
     pub fn expected(&self, op: Op) -> Result<Vec<Vec<f64>>, Refusal> {
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&value| value.into()).collect() };
         let (x, gamma, beta) = (wide(&self.x), wide(&self.gamma), wide(&self.beta));
-        let (gamma, beta) = (Some(gamma.as_slice()), Some(beta.as_slice()));
-        if op == Op::Inference {
-            let statistics: Vec<_> = wide(&self.mean)
-                .into_iter()
-                .zip(wide(&self.var))
-                .map(|(mean, var)| Statistics::new(mean, var, EPS))
-                .collect();
-            return Ok(vec![batch::inference(&x, self.view, &statistics, gamma, beta)]);
+        let (gamma, beta) = (Some(gamma.as_slice()), Some(beta.as_slice()).filter(|_| self.norm.has_beta()));
+        let dy = wide(&self.dy);
+        let (maps, scheme) = match self.norm {
+            Norm::Batch => return self.expected_of_batch(op, &x, &dy, gamma, beta),
+            Norm::Layer => (Maps::layer(&self.shape, 1), Scheme::standard(EPS)),
+            Norm::Rms => (Maps::layer(&self.shape, 1), Scheme::rms(EPS)),
+            Norm::Group(groups) => {
+                (Maps::group(&self.shape, Layout::ChannelsFirst, groups), Scheme::standard(EPS))
+            }
+        };
+        let affine = Affine { gamma, beta };
+        let (y, statistics) = family::forward(&x, &maps, &scheme, affine);
+        if op != Op::TrainStep {
+            return Ok(vec![y]);
         }
-        let forward = batch::train_forward(&x, self.view, gamma, beta, EPS);
+        let batch::Gradients { dx, dgamma, dbeta } =
+            family::backward(&x, &dy, &maps, &scheme, &statistics, affine);
+        let beta = self.norm.has_beta().then_some(dbeta);
+        Ok([y, dx, dgamma].into_iter().chain(beta).collect())
+    }
+
+    fn expected_of_batch(
+        &self,
+        op: Op,
+        x: &[f64],
+        dy: &[f64],
+        gamma: Option<&[f64]>,
+        beta: Option<&[f64]>,
+    ) -> Result<Vec<Vec<f64>>, Refusal> {
+        let view = Shape::new(&self.shape)?.channels(Layout::ChannelsFirst)?;
+        if op == Op::Inference {
+            let running = self.mean.iter().zip(&self.var);
+            let statistics: Vec<_> =
+                running.map(|(&mean, &var)| Statistics::new(mean.into(), var.into(), EPS)).collect();
+            return Ok(vec![batch::inference(x, view, &statistics, gamma, beta)]);
+        }
+        let forward = batch::train_forward(x, view, gamma, beta, EPS);
         if op == Op::TrainForward {
             return Ok(vec![forward.y]);
         }
-        let dy = wide(&self.dy);
-        let batch::Gradients { dx, dgamma, dbeta } =
-            batch::backward(&x, &dy, self.view, &forward.statistics, gamma);
+        let batch::Gradients { dx, dgamma, dbeta } = batch::backward(x, dy, view, &forward.statistics, gamma);
         Ok(vec![forward.y, dx, dgamma, dbeta])
     }
 }

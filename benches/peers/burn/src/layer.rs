@@ -1,13 +1,12 @@
-//! burn's `BatchNorm` module on one shape: what is run, checked and timed.
+//! burn's module of a norm on one shape: what is run, checked and timed.
 
-use burn::module::{Param, RunningState};
-use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use wgnorm::{Context, prepare_copy};
 
 use crate::Refusal;
 use crate::cases::Group;
 use crate::check::{self, Values};
+use crate::norm::{Module, Norm};
 use crate::stopwatch::{Spread, Stopwatch};
 
 /// What all cases share.
@@ -20,9 +19,9 @@ pub struct Bench {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// The module on an autodiff device. It updates the running statistics too.
+    /// The module on an autodiff device. Batch norm's updates the running statistics too.
     TrainForward,
-    /// That, and `backward`, with gradients of x, gamma and beta.
+    /// That, and `backward`, with gradients of x and all parameters.
     TrainStep,
     /// The module on a device without autodiff.
     Inference,
@@ -40,7 +39,7 @@ pub struct Measured {
 
 /// The module and its input.
 struct Layer<const D: usize> {
-    module: BatchNorm,
+    module: Module,
     x: Tensor<D>,
     device: Device,
 }
@@ -80,21 +79,22 @@ impl Bench {
             return Err(format!("burn does not compute in {} on this adapter", group.dtype).into());
         }
         match group.shape.len() {
-            2 => self.measure_rank::<2>(&group.shape, dtype, op),
-            3 => self.measure_rank::<3>(&group.shape, dtype, op),
-            4 => self.measure_rank::<4>(&group.shape, dtype, op),
-            5 => self.measure_rank::<5>(&group.shape, dtype, op),
+            2 => self.measure_rank::<2>(group.norm, &group.shape, dtype, op),
+            3 => self.measure_rank::<3>(group.norm, &group.shape, dtype, op),
+            4 => self.measure_rank::<4>(group.norm, &group.shape, dtype, op),
+            5 => self.measure_rank::<5>(group.norm, &group.shape, dtype, op),
             rank => Err(format!("no tensors of {rank} axes here").into()),
         }
     }
 
     fn measure_rank<const D: usize>(
         &self,
+        norm: Norm,
         shape: &[usize],
         dtype: DType,
         op: Op,
     ) -> Result<Measured, Refusal> {
-        let values = Values::new(shape, &self.device, dtype)?;
+        let values = Values::new(norm, shape, &self.device, dtype)?;
         let layer: Layer<D> = Layer::new(&self.device, &values, dtype, op);
         let error = check::worst_error(&layer.outputs(&values, dtype, op)?, &values.expected(op)?)?;
         let ratio = error / check::tolerance(dtype);
@@ -120,13 +120,9 @@ impl<const D: usize> Layer<D> {
             Op::Inference => plain.clone(),
             Op::TrainForward | Op::TrainStep => plain.clone().autodiff(),
         };
-        let per_channel = |values: &[f32]| tensor::<1>(values, &[values.len()], &device, dtype);
         // The module has one element type for all: burn does not mix float32 parameters with 16-bit tensors.
-        let mut module = BatchNormConfig::new(values.gamma.len()).init(&device);
-        module.gamma = Param::from_tensor(per_channel(&values.gamma));
-        module.beta = Param::from_tensor(per_channel(&values.beta));
-        module.running_mean = RunningState::new(per_channel(&values.mean));
-        module.running_var = RunningState::new(per_channel(&values.var));
+        let module =
+            Module::new(values, &device, |values| tensor::<1>(values, &[values.len()], &device, dtype));
         let x = tensor(&values.x, &values.shape, &device, dtype);
         let x = if op == Op::TrainStep { x.require_grad() } else { x };
         Self { module, x, device }
@@ -142,7 +138,7 @@ impl<const D: usize> Layer<D> {
         Ok(())
     }
 
-    /// The outputs, for the check: y; for a step also dx, dgamma and dbeta, as they are for the dy of `values`.
+    /// The outputs, for the check: y; for a step also dx and the gradients of the parameters, for the dy of `values`.
     fn outputs(&self, values: &Values, dtype: DType, op: Op) -> Result<Vec<Vec<f32>>, Refusal> {
         let y = self.module.forward(self.x.clone());
         if op != Op::TrainStep {
@@ -152,12 +148,11 @@ impl<const D: usize> Layer<D> {
         let dy = tensor::<D>(&values.dy, &values.shape, &self.device, dtype);
         let gradients = (y.clone() * dy).sum().backward();
         let none = "backward left no gradient";
-        Ok(vec![
-            read(y.without_autodiff())?,
-            read(self.x.grad(&gradients).ok_or(none)?)?,
-            read(self.module.gamma.val().grad(&gradients).ok_or(none)?)?,
-            read(self.module.beta.val().grad(&gradients).ok_or(none)?)?,
-        ])
+        let mut outputs = vec![read(y.without_autodiff())?, read(self.x.grad(&gradients).ok_or(none)?)?];
+        for parameter in self.module.parameters() {
+            outputs.push(read(parameter.grad(&gradients).ok_or(none)?)?);
+        }
+        Ok(outputs)
     }
 }
 

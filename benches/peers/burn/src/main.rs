@@ -1,4 +1,4 @@
-//! Times burn's batch norm on its wgpu backend over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+//! Times burn's norms on its wgpu backend over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 //!
 //! Exit codes: 0 if every case ran and was right, 1 if one failed or was off, 2 for wrong usage, no adapter, another
 //! adapter than the cases', or no case.
@@ -6,6 +6,7 @@
 mod cases;
 mod check;
 mod layer;
+mod norm;
 #[path = "../../../../src/bin/wgnorm/random.rs"]
 #[allow(dead_code, reason = "shared with the program, which uses all of it")]
 mod random;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::cases::Group;
 use crate::layer::{Measured, Op};
+use crate::norm::Norm;
 use crate::report::Adapter;
 use crate::stopwatch::Spread;
 
@@ -28,11 +29,14 @@ pub struct Peer {
 pub struct CaseResult {
     pub name: String,
     pub op: &'static str,
+    pub norm: &'static str,
+    pub groups: Option<usize>,
     pub shape: Vec<usize>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: &'static str,
     pub residual: bool,
+    pub sum: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub multiplicity: u32,
@@ -62,10 +66,13 @@ pub struct CaseResult {
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Total {
     pub op: &'static str,
+    pub norm: &'static str,
+    pub groups: Option<usize>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: &'static str,
     pub residual: bool,
+    pub sum: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub device_ns: Option<f64>,
@@ -85,13 +92,19 @@ impl CaseResult {
         let bytes = op.floor() * size * group.shape.iter().map(|&dim| dim as u64).product::<u64>();
         let label = group.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
         Self {
-            name: format!("{}.{label}", op.name()),
+            name: match group.norm {
+                Norm::Batch => format!("{}.{label}", op.name()),
+                norm => format!("{}.{}.{label}", norm.label(), op.name()),
+            },
             op: op.name(),
+            norm: group.norm.name(),
+            groups: group.norm.groups(),
             shape: group.shape.clone(),
             layout: "channels_first",
             dtype: group.dtype.clone(),
             activation: "none",
             residual: false,
+            sum: false,
             in_place: false,
             cache: "warm",
             multiplicity: group.multiplicity,
@@ -134,6 +147,11 @@ impl CaseResult {
         }
     }
 
+    /// What a total is of.
+    fn kind(&self) -> (&'static str, &'static str, Option<usize>, &str) {
+        (self.op, self.norm, self.groups, &self.dtype)
+    }
+
     /// Median by the clock that decides.
     fn ns(&self) -> Option<f64> {
         self.device_ns.or(self.wall_ns).map(|ns| ns.median)
@@ -147,23 +165,25 @@ impl CaseResult {
             _ => String::new(),
         };
         let error = self.error.as_deref().unwrap_or_default();
-        format!("{shape:<22} {:<15} {:<8} {times}{error}", self.op, self.dtype)
+        let norm =
+            self.groups.map_or_else(|| self.norm.to_owned(), |groups| format!("{}{groups}", self.norm));
+        format!("{shape:<22} {norm:<8} {:<15} {:<8} {times}{error}", self.op, self.dtype)
     }
 }
 
-/// Sums per operation and element type; one with a case without times has none.
+/// Sums per norm, operation and element type; one with a case without times has none.
 pub fn totals(results: &[CaseResult]) -> Vec<Total> {
-    let mut keys: Vec<(&'static str, &str)> = Vec::new();
+    let mut firsts: Vec<&CaseResult> = Vec::new();
     for result in results {
-        if !keys.contains(&(result.op, &result.dtype)) {
-            keys.push((result.op, &result.dtype));
+        if !firsts.iter().any(|first| first.kind() == result.kind()) {
+            firsts.push(result);
         }
     }
-    keys.into_iter().filter_map(|(op, dtype)| total(results, op, dtype)).collect()
+    firsts.into_iter().filter_map(|first| total(results, first)).collect()
 }
 
-fn total(results: &[CaseResult], op: &'static str, dtype: &str) -> Option<Total> {
-    let cases = || results.iter().filter(|case| (case.op, case.dtype.as_str()) == (op, dtype));
+fn total(results: &[CaseResult], first: &CaseResult) -> Option<Total> {
+    let cases = || results.iter().filter(|case| case.kind() == first.kind());
     let sum = |value: &dyn Fn(&CaseResult) -> Option<f64>| -> Option<f64> {
         cases().map(|case| Some(f64::from(case.multiplicity) * value(case)?)).sum()
     };
@@ -171,11 +191,14 @@ fn total(results: &[CaseResult], op: &'static str, dtype: &str) -> Option<Total>
     let device_ns = sum(&|case| case.device_ns.map(|ns| ns.median));
     let floor = sum(&|case| Some(case.floor_bytes as f64 / case.copy_gbps?))?;
     Some(Total {
-        op,
+        op: first.op,
+        norm: first.norm,
+        groups: first.groups,
         layout: "channels_first",
-        dtype: dtype.to_owned(),
+        dtype: first.dtype.clone(),
         activation: "none",
         residual: false,
+        sum: false,
         in_place: false,
         cache: "warm",
         device_ns,
@@ -196,6 +219,7 @@ mod tests {
     #[test]
     fn totals_count_multiplicity_and_need_every_case() {
         let group = |multiplicity| Group {
+            norm: Norm::Batch,
             shape: vec![1, 1, 10, 10],
             multiplicity,
             dtype: "float32".to_owned(),
@@ -210,11 +234,21 @@ mod tests {
         assert_eq!((total.len(), total[0].wall_ns), (1, 7000.0));
         assert!((total[0].floor_fraction - 1000.0 / 7000.0).abs() < 1e-12);
         assert!(totals(&[cases[0].clone(), CaseResult::blank(&group(1), Op::TrainStep)]).is_empty());
+        let rms = Group { norm: Norm::Rms, ..group(1) };
+        let rms = CaseResult::blank(&rms, Op::TrainStep).with(&measured(5000.0));
+        let both = totals(&[cases[0].clone(), rms]);
+        assert_eq!((both.len(), both[1].norm, both[1].wall_ns), (2, "rms", 5000.0));
     }
 
     #[test]
     fn what_is_no_number_is_not_right() {
-        let group = Group { shape: vec![1, 1], multiplicity: 1, dtype: "float16".into(), ops: Vec::new() };
+        let group = Group {
+            norm: Norm::Rms,
+            shape: vec![1, 1],
+            multiplicity: 1,
+            dtype: "float16".into(),
+            ops: Vec::new(),
+        };
         let spread = Spread { median: 1.0, min: 1.0, p90: 1.0 };
         let measured = Measured { ratio: f64::NAN, device_ns: None, wall_ns: spread, copy_gbps: 1.0 };
         let result = CaseResult::blank(&group, Op::Inference).with(&measured);

@@ -1,4 +1,4 @@
-//! The four operations on one shape in one layout and cache state: tensors, prepared operations, check and timing.
+//! The four operations of batch norm on one shape in one layout and cache state: tensors, prepared operations, check and timing.
 
 use wgnorm::{
     BatchNorm, Context, FrozenBatchNorm, GradientTargets, Input, Layout, Plan, Prepared, Result,
@@ -9,6 +9,7 @@ use super::data::{Data, Results};
 use super::measure::{Meter, Times, Work, scoped};
 use super::naive::{self, Naive};
 use super::separate::{self, Separate};
+use super::timed::Timed;
 use super::variant::Variant;
 use super::{BenchOp, Cache, layout};
 use crate::Refusal;
@@ -320,46 +321,6 @@ impl<'c> Cases<'c> {
 }
 
 impl Case<'_, '_> {
-    pub fn traffic(&self) -> Traffic {
-        self.operations[0].traffic()
-    }
-
-    /// Bytes of the tensors of the shape of x that it binds: it moves each at least once, and in place two are one.
-    pub fn tensor_bytes(&self) -> u64 {
-        let Cases { data, sets, .. } = &*self.cases;
-        self.traffic().floor_bytes - if data.variant.in_place { sets[0].x.byte_len() } else { 0 }
-    }
-
-    /// Bytes that it allocates for partial results.
-    pub fn workspace_bytes(&self) -> u64 {
-        self.operations[0].workspace_bytes()
-    }
-
-    pub fn plan(&self) -> Option<&Plan> {
-        self.operations[0].plan()
-    }
-
-    pub fn kernels(&self) -> Vec<String> {
-        self.operations[0].kernels()
-    }
-
-    /// Runs the operation once and compares every output with the reference. Returns the worst error as a fraction of
-    /// its bound, or what is wrong.
-    pub fn check(&mut self) -> Result<f64, String> {
-        let results = self.run_poisoned().map_err(|error| error.to_string())?;
-        self.cases.data.check(self.op, &results, 1.0)
-    }
-
-    /// As [`Self::check`] for the baselines, as far as there are any.
-    pub fn check_baselines(&mut self, kernels: &mut Kernels) -> Result<(), String> {
-        let Cases { context, data, sets, naive, .. } = &*self.cases;
-        if let Some(naive) = naive.as_ref().filter(|naive| naive.covers(self.op)) {
-            let checked = naive.check(context, &mut kernels.naive, self.op, sets, data);
-            checked.map_err(|wrong| format!("the naive baseline is wrong: {wrong}"))?;
-        }
-        self.check_separate(kernels).map_err(|wrong| format!("the separate baseline is wrong: {wrong}"))
-    }
-
     fn check_separate(&mut self, kernels: &mut Kernels) -> Result<(), String> {
         let (op, cases) = (self.op, &mut *self.cases);
         let context = cases.context;
@@ -411,9 +372,45 @@ impl Case<'_, '_> {
         }
         submit(context, |pass| self.forwards.iter().for_each(|forward| forward.record_in(layer, pass)));
     }
+}
 
-    /// Times the operation, a copy of the same size, and the baselines if there are any.
-    pub fn time(
+impl Timed for Case<'_, '_> {
+    fn traffic(&self) -> Traffic {
+        self.operations[0].traffic()
+    }
+
+    fn tensor_bytes(&self) -> u64 {
+        let Cases { data, sets, .. } = &*self.cases;
+        self.traffic().floor_bytes - if data.variant.in_place { sets[0].x.byte_len() } else { 0 }
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        self.operations[0].workspace_bytes()
+    }
+
+    fn plan(&self) -> Option<&Plan> {
+        self.operations[0].plan()
+    }
+
+    fn kernels(&self) -> Vec<String> {
+        self.operations[0].kernels()
+    }
+
+    fn check(&mut self) -> Result<f64, String> {
+        let results = self.run_poisoned().map_err(|error| error.to_string())?;
+        self.cases.data.check(self.op, &results, 1.0)
+    }
+
+    fn check_baselines(&mut self, kernels: &mut Kernels) -> Result<(), String> {
+        let Cases { context, data, sets, naive, .. } = &*self.cases;
+        if let Some(naive) = naive.as_ref().filter(|naive| naive.covers(self.op)) {
+            let checked = naive.check(context, &mut kernels.naive, self.op, sets, data);
+            checked.map_err(|wrong| format!("the naive baseline is wrong: {wrong}"))?;
+        }
+        self.check_separate(kernels).map_err(|wrong| format!("the separate baseline is wrong: {wrong}"))
+    }
+
+    fn time(
         &mut self,
         kernels: &mut Kernels,
         meter: &mut Meter<'_>,
@@ -470,7 +467,7 @@ impl Case<'_, '_> {
 
 /// How many sets of tensors of `bytes` it takes: no operation touches less than two tensors of a set, so between two
 /// uses of one at least two of every other go through the cache.
-fn sets_for(cache: Cache, bytes: u64) -> Result<u64, String> {
+pub fn sets_for(cache: Cache, bytes: u64) -> Result<u64, String> {
     let Cache::Cold { bytes: cold } = cache else { return Ok(1) };
     let sets = 1 + cold.div_ceil(2 * bytes.max(1));
     if sets > MOST_SETS {
@@ -483,14 +480,14 @@ fn sets_for(cache: Cache, bytes: u64) -> Result<u64, String> {
 }
 
 /// Records a pass and submits it.
-fn submit(context: &Context, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) {
+pub fn submit(context: &Context, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) {
     let mut encoder = context.device().create_command_encoder(&Default::default());
     record(&mut encoder.begin_compute_pass(&Default::default()));
     context.queue().submit([encoder.finish()]);
 }
 
 /// Copies the values of a tensor that has a buffer of its own to one like it.
-fn copy(encoder: &mut wgpu::CommandEncoder, from: &Tensor, to: &Tensor) {
+pub fn copy(encoder: &mut wgpu::CommandEncoder, from: &Tensor, to: &Tensor) {
     encoder.copy_buffer_to_buffer(from.buffer(), 0, to.buffer(), 0, from.buffer().size());
 }
 

@@ -1,4 +1,4 @@
-//! Inputs of one shape on the host, and what an operation must make of them: computed once, held against every layout,
+//! Inputs of one shape on the host, and what an operation of batch norm must make of them: computed once, held against every layout,
 //! cache state and implementation.
 
 use std::cell::OnceCell;
@@ -16,7 +16,7 @@ pub const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 
 /// dy is 0 where z is this close to a kink of the activation: rounding may put z on the other side, with another
 /// derivative.
-const KINK_MARGIN: f64 = 1e-3;
+pub const KINK_MARGIN: f64 = 1e-3;
 
 /// Inputs in logical order; the values that are uploaded, already rounded to the element type.
 pub struct Data {
@@ -273,7 +273,7 @@ impl Data {
 }
 
 /// The values that a type stores.
-fn rounded(dtype: DType, values: Vec<f32>) -> Vec<f32> {
+pub fn rounded(dtype: DType, values: Vec<f32>) -> Vec<f32> {
     match dtype {
         DType::F32 => values,
         _ => dtype.decode(&dtype.encode(&values)),
@@ -281,11 +281,11 @@ fn rounded(dtype: DType, values: Vec<f32>) -> Vec<f32> {
 }
 
 /// Uniform pseudo-random numbers in `shift ± scale`.
-fn values(seed: u64, len: usize, shift: f64, scale: f64) -> Vec<f32> {
+pub fn values(seed: u64, len: usize, shift: f64, scale: f64) -> Vec<f32> {
     random::uniform(seed).take(len).map(|u| (u * scale + shift) as f32).collect()
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
+pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
@@ -333,7 +333,13 @@ mod tests {
         let types = [DType::F32, DType::F16, DType::Bf16];
         types.into_iter().flat_map(move |dtype| {
             Activation::ALL.into_iter().flat_map(move |activation| {
-                kinds.map(|(residual, in_place)| Variant { dtype, activation, residual, in_place })
+                kinds.map(|(residual, in_place)| Variant {
+                    dtype,
+                    activation,
+                    residual,
+                    in_place,
+                    sum: false,
+                })
             })
         })
     }

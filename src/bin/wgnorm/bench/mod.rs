@@ -1,18 +1,22 @@
-//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size and beside what
-//! it has to beat: a plain kernel, or where something is fused, separate passes.
+//! `wgnorm bench`: each case is checked against the reference, then timed beside a copy of the same size and, batch norm's,
+//! beside what it has to beat: a plain kernel, or where something is fused, separate passes.
 
 mod case;
 mod data;
+mod family;
 pub mod first_use;
 mod measure;
 mod naive;
+pub mod norm;
 mod plot;
 mod report;
 mod separate;
 mod suite;
 mod table;
+mod timed;
 mod variant;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -21,23 +25,32 @@ use wgnorm::{Activation, Context, DType, Layout, Tuning, prepare_copy};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal, layout, tuning};
+use norm::{Norm, NormName};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
 use variant::Variant;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `resnet50` (its 53 layers), `sizes` (a sweep from 64 KiB to 64 MiB per tensor), or a file with lines
-    /// `C,H,W [xTIMES]` (any number of spatial axes, # for comments)
+    /// `resnet50` (its 53 layers), `sizes` (a sweep from 64 KiB to 64 MiB per tensor), `transformer` (layer and RMS norm, and
+    /// the group norm of a U-Net), or a file with lines `C,H,W [xTIMES]` (any number of spatial axes, # for comments)
     #[arg(long, value_name = "NAME|FILE", default_value = "resnet50")]
     suite: String,
-    /// Samples per batch for the suite
+    /// Samples per batch for the suite; `transformer` has 256 to 131072 rows for each, and a U-Net with a quarter
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Times this shape instead of a suite; may be given several times
+    /// Times this shape instead of a suite; may be given several times. What is normalized depends on the norm: rows of a last
+    /// axis, ROWS,LENGTH (any number of axes), or N,C,..
     #[arg(long, value_name = "N,C,H,W", value_parser = suite::parse_shape)]
     shape: Vec<suite::Dims>,
-    /// Times this operation only; may be given several times
+    /// The norm; may be given several times [default: batch, or all that the suite has]
+    #[arg(long, value_enum)]
+    norm: Vec<NormName>,
+    /// Groups of group norm
+    #[arg(long, value_name = "G", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    groups: u32,
+    /// Times this operation only; may be given several times. Of norms other than batch, inference is the forward pass that
+    /// saves nothing, and there is no frozen_backward
     #[arg(long, value_enum)]
     op: Vec<BenchOp>,
     /// Element type; may be given several times
@@ -59,8 +72,12 @@ pub struct Args {
     /// Adds a residual before the activation; backward writes its gradient too
     #[arg(long)]
     residual: bool,
+    /// Adds something to x before the norm and writes the sum out, whose gradient from elsewhere dx includes: a pre-norm
+    /// transformer. Not for batch norm
+    #[arg(long)]
+    sum: bool,
     /// Writes y over x and dx over dy. Training backward is then given y in the place of x, if the activation can be
-    /// inverted; where it cannot, there is no training forward
+    /// inverted; where it cannot, and for norms other than batch, there is no training forward. With --sum, the sum goes over x
     #[arg(long)]
     in_place: bool,
     /// Samples of each measurement
@@ -83,7 +100,7 @@ pub struct Args {
     /// Instead of speed, measures the time from a fresh context to the first y of a training forward pass, of the first layer and
     /// of all: cold, with the crate's pipeline cache, and with the driver's own. At most 3 runs of each
     #[arg(long, conflicts_with_all = [
-        "op", "dtype", "cache", "activation", "residual", "in_place", "explain", "csv", "plot", "autotune",
+        "norm", "op", "dtype", "cache", "activation", "residual", "sum", "in_place", "explain", "csv", "plot", "autotune",
         "tuning_file", "Forced",
     ])]
     first_use: bool,
@@ -211,20 +228,24 @@ struct Bench<'a> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
-    let layers = match args.shape.is_empty() {
-        true => suite::load(&args.suite, args.batch as usize)?,
-        false => args.shape.iter().map(|dims| suite::Layer { dims: dims.0.clone(), times: 1 }).collect(),
-    };
+    let layers = layers(args)?;
     [&args.json, &args.csv, &args.plot, &args.tuning_file]
         .into_iter()
         .flatten()
         .try_for_each(|path| check_directory(path))?;
-    let ops = distinct(if args.op.is_empty() { &BenchOp::ALL } else { &args.op });
     let variants = variants(args);
-    for (&variant, &op) in variants.iter().flat_map(|variant| ops.iter().map(move |op| (variant, op))) {
-        variant.check(op)?;
+    let norms = distinct(&layers.iter().map(|layer| layer.norm).collect::<Vec<_>>());
+    let chosen = |norm: Norm| Chosen::of(norm, args, &variants).map(|chosen| (norm, chosen));
+    let chosen: HashMap<Norm, Chosen> = norms.iter().copied().map(chosen).collect::<Result<_, _>>()?;
+    if let Some(norm) =
+        norms.iter().find(|norm| !norm.is_batch() && (args.autotune || args.tuning_file.is_some()))
+    {
+        let name = norm.name();
+        return Err(format!(
+            "--autotune and --tuning-file are for batch norm; plans of {name} norm are the policy's"
+        )
+        .into());
     }
-    let layouts = distinct(if args.layout.is_empty() { &layout::ALL } else { &args.layout });
     let caches: Vec<Cache> = distinct(&args.cache)
         .iter()
         .map(|state| match state {
@@ -234,7 +255,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         .collect();
 
     if args.first_use {
-        return run_first_use(args, &layers, &layouts);
+        return run_first_use(args, &layers, &distinct(&Norm::BATCH.layouts(&args.layout)?));
     }
     let context = crate::open(args.adapter.as_deref())?.with_tuning(args.forced.tuning());
     let context = tuning::with_file(&context, args.autotune, args.tuning_file.as_deref())?;
@@ -250,25 +271,30 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         );
     }
     if args.in_place {
-        println!("in place: y over x, dx over dy; what was written over is restored before it is used again");
+        let y = if args.sum { "the sum" } else { "y" };
+        println!(
+            "in place: {y} over x, dx over dy; what was written over is restored before it is used again"
+        );
     }
-    let columns = table::Columns::of(&variants);
+    let columns = table::Columns::of(&norms, &variants);
     table::header(columns);
 
-    let steps = layers.len() * variants.len() * layouts.len() * caches.len() * ops.len();
+    let each = |layer: &suite::Layer| chosen[&layer.norm].layouts.len() * chosen[&layer.norm].ops.len();
+    let steps = layers.iter().map(each).sum::<usize>() * variants.len() * caches.len();
     let progress = ProgressBar::new(steps as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let mut bench = Bench { context: &context, meter, kernels: case::Kernels::default(), columns };
     let mut cases: Vec<CaseReport> = Vec::new();
     for (layer, &variant) in layers.iter().flat_map(|layer| variants.iter().map(move |v| (layer, v))) {
         progress.set_message(format!("{:?}", layer.dims));
-        let data = bench.data(&layer.dims, variant);
+        let data = bench.data(layer, variant);
+        let Chosen { layouts, ops } = &chosen[&layer.norm];
         for (&layout, &cache) in layouts.iter().flat_map(|layout| caches.iter().map(move |c| (layout, c))) {
             let mut tensors = match &data {
-                Ok(data) => case::Cases::new(&context, data, layout, cache),
+                Ok(data) => timed::Cases::new(&context, data, layout, cache),
                 Err(error) => Err(error.clone()),
             };
-            for &op in &ops {
+            for &op in ops {
                 progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
                 let mut report = CaseReport::blank(layer, variant, layout, cache, op);
                 bench.fill(&mut report, op, &mut tensors)?;
@@ -287,11 +313,13 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
 
     let failed = cases.iter().filter(|case| case.error.is_some()).count();
     let total = report::totals(&cases);
-    table::totals(count, &total, columns);
+    // Several norms share the layers.
+    table::totals((norms.len() == 1).then_some(count), &total, columns);
     println!(
         "floor, plan: bytes that the operation must move and that its plan moves, as a fraction of what a copy"
     );
-    println!("of the same size moves in the same time. x naive: the plain kernel's time over this one's.");
+    let naive = if columns.naive { " x naive: the plain kernel's time over this one's." } else { "" };
+    println!("of the same size moves in the same time.{naive}");
     if columns.separate {
         println!("x separate: the plain operation and an elementwise pass, their time over this one's.");
     }
@@ -345,13 +373,13 @@ fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Re
 
 impl Bench<'_> {
     /// Data of a shape, if the device can hold such tensors; the host should not be filled with what it cannot.
-    fn data(&self, dims: &[usize], variant: Variant) -> Result<data::Data, String> {
+    fn data(&self, layer: &suite::Layer, variant: Variant) -> Result<timed::Data, String> {
         let copied = async || {
-            let x = self.context.zeros_as(dims, variant.dtype).await?;
+            let x = self.context.zeros_as(&layer.dims, variant.dtype).await?;
             let y = self.context.zeros_like(&x).await?;
             prepare_copy(self.context, &x, &y).await
         };
-        let made = self.context.block_on(copied()).and_then(|_| data::Data::new(dims, variant));
+        let made = self.context.block_on(copied()).and_then(|_| timed::Data::new(layer, variant));
         made.map_err(|error| error.to_string())
     }
 
@@ -360,7 +388,7 @@ impl Bench<'_> {
         &mut self,
         report: &mut CaseReport,
         op: BenchOp,
-        tensors: &mut Result<case::Cases<'_>, String>,
+        tensors: &mut Result<timed::Cases<'_>, String>,
     ) -> Result<(), Refusal> {
         let prepared = match tensors {
             Ok(tensors) => {
@@ -403,12 +431,46 @@ impl Bench<'_> {
     }
 }
 
+/// What of a norm is timed.
+struct Chosen {
+    layouts: Vec<Layout>,
+    ops: Vec<BenchOp>,
+}
+
+impl Chosen {
+    /// What was asked for, or why a norm does not have it.
+    fn of(norm: Norm, args: &Args, variants: &[Variant]) -> Result<Self, String> {
+        let ops = distinct(if args.op.is_empty() { norm.ops() } else { &args.op });
+        for (&variant, &op) in variants.iter().flat_map(|variant| ops.iter().map(move |op| (variant, op))) {
+            norm.check_op(op, variant)?;
+        }
+        Ok(Self { layouts: distinct(&norm.layouts(&args.layout)?), ops })
+    }
+}
+
+/// The layers of the suite, or the shapes in its place, each a shape of its norm's.
+fn layers(args: &Args) -> Result<Vec<suite::Layer>, Refusal> {
+    let groups = args.groups as usize;
+    let norms: Vec<Norm> = distinct(&args.norm).into_iter().map(|name| Norm::named(name, groups)).collect();
+    let layers = match args.shape.is_empty() {
+        true => suite::load(&args.suite, args.batch as usize, &norms)?,
+        false => {
+            let norms = if norms.is_empty() { vec![Norm::BATCH] } else { norms };
+            let layer = |norm, dims: &suite::Dims| suite::Layer { norm, dims: dims.0.clone(), times: 1 };
+            norms.iter().flat_map(|&norm| args.shape.iter().map(move |dims| layer(norm, dims))).collect()
+        }
+    };
+    layers.iter().try_for_each(|layer| layer.norm.check_shape(&layer.dims))?;
+    Ok(layers)
+}
+
 /// Every element type with every activation.
 fn variants(args: &Args) -> Vec<Variant> {
     let (dtypes, activations) = (distinct(&args.dtype), distinct(&args.activation));
-    let (residual, in_place) = (args.residual, args.in_place);
-    let of =
-        |dtype| activations.iter().map(move |&activation| Variant { dtype, activation, residual, in_place });
+    let (residual, in_place, sum) = (args.residual, args.in_place, args.sum);
+    let of = |dtype| {
+        activations.iter().map(move |&activation| Variant { dtype, activation, residual, in_place, sum })
+    };
     dtypes.into_iter().flat_map(of).collect()
 }
 

@@ -11,7 +11,7 @@ use super::first_use::FirstUse;
 use super::measure::Spread;
 use super::suite::{self, Layer};
 use super::variant::Variant;
-use super::{BenchOp, Cache};
+use super::{BenchOp, Cache, norm};
 use crate::Refusal;
 use crate::report::Adapter;
 
@@ -33,11 +33,16 @@ pub struct Report {
 pub struct CaseReport {
     pub name: String,
     pub op: &'static str,
+    pub norm: &'static str,
+    /// Of group norm.
+    pub groups: Option<usize>,
     pub shape: Vec<usize>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: String,
     pub residual: bool,
+    /// Whether something is added to x before the norm.
+    pub sum: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub multiplicity: u32,
@@ -84,10 +89,13 @@ pub struct Timing {
 #[derive(Serialize)]
 pub struct TotalReport {
     pub op: &'static str,
+    pub norm: &'static str,
+    pub groups: Option<usize>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: String,
     pub residual: bool,
+    pub sum: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub device_ns: Option<f64>,
@@ -106,13 +114,16 @@ impl CaseReport {
     /// The report of a case that has not run.
     pub fn blank(layer: &Layer, variant: Variant, layout: Layout, cache: Cache, op: BenchOp) -> Self {
         Self {
-            name: format!("{}.{}", op.name(), suite::label(&layer.dims)),
+            name: name(layer, op),
             op: op.name(),
+            norm: layer.norm.name(),
+            groups: layer.norm.groups,
             shape: layer.dims.clone(),
             layout: layout.name(),
             dtype: variant.dtype.name().to_owned(),
             activation: variant.activation.name().to_owned(),
             residual: variant.residual,
+            sum: variant.sum,
             in_place: variant.in_place,
             cache: cache.name(),
             multiplicity: layer.times,
@@ -132,8 +143,29 @@ impl CaseReport {
     }
 
     /// Element type, and what is fused.
-    pub fn variant(&self) -> (&str, &str, bool, bool) {
-        (&self.dtype, &self.activation, self.residual, self.in_place)
+    pub fn variant(&self) -> (&str, &str, bool, bool, bool) {
+        (&self.dtype, &self.activation, self.residual, self.in_place, self.sum)
+    }
+
+    /// The norm, with its groups if it has any.
+    pub fn norm_label(&self) -> String {
+        norm::label(self.norm, self.groups)
+    }
+}
+
+impl TotalReport {
+    /// The norm, with its groups if it has any.
+    pub fn norm_label(&self) -> String {
+        norm::label(self.norm, self.groups)
+    }
+}
+
+/// Operation and shape; norms that are not batch norm are named.
+fn name(layer: &Layer, op: BenchOp) -> String {
+    let shape = suite::label(&layer.dims);
+    match layer.norm.is_batch() {
+        true => format!("{}.{shape}", op.name()),
+        false => format!("{}.{}.{shape}", layer.norm.label(), op.name()),
     }
 }
 
@@ -164,12 +196,13 @@ impl Timing {
     }
 }
 
-/// Sums per operation, layout, cache state, element type and what is fused; one with a failed case has none.
+/// Sums per norm, operation, layout, cache state, element type and what is fused; one with a failed case has none.
 pub fn totals(reports: &[CaseReport]) -> Vec<TotalReport> {
     let key = |report: &CaseReport| {
         // All in the order they were run.
         let first = |same: &dyn Fn(&CaseReport) -> bool| reports.iter().position(same);
         (
+            first(&|other| (other.norm, other.groups) == (report.norm, report.groups)),
             first(&|other| other.variant() == report.variant()),
             first(&|other| other.layout == report.layout),
             first(&|other| other.cache == report.cache),
@@ -204,10 +237,13 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
     let (first, _) = cases.first()?;
     Some(TotalReport {
         op: first.op,
+        norm: first.norm,
+        groups: first.groups,
         layout: first.layout,
         dtype: first.dtype.clone(),
         activation: first.activation.clone(),
         residual: first.residual,
+        sum: first.sum,
         in_place: first.in_place,
         cache: first.cache,
         device_ns,
@@ -227,11 +263,14 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
 struct Row<'r> {
     name: &'r str,
     op: &'r str,
+    norm: &'r str,
+    groups: Option<usize>,
     shape: String,
     layout: &'r str,
     dtype: &'r str,
     activation: &'r str,
     residual: bool,
+    sum: bool,
     in_place: bool,
     cache: &'r str,
     multiplicity: u32,
@@ -291,11 +330,14 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
     Row {
         name: &case.name,
         op: case.op,
+        norm: case.norm,
+        groups: case.groups,
         shape: suite::label(&case.shape),
         layout: case.layout,
         dtype: &case.dtype,
         activation: &case.activation,
         residual: case.residual,
+        sum: case.sum,
         in_place: case.in_place,
         cache: case.cache,
         multiplicity: case.multiplicity,

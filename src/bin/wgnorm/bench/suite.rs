@@ -1,10 +1,11 @@
-//! What is benchmarked: the batch-norm layers of a network, or shapes from a file or the command line.
+//! What is benchmarked: the norms of a network, or shapes from a file or the command line.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use super::norm::{Norm, NormName};
 use crate::Refusal;
 
 /// An operation of the benchmark.
@@ -40,9 +41,10 @@ impl BenchOp {
     }
 }
 
-/// A shape and how often the network has it.
+/// A norm of a shape, and how often the network has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
+    pub norm: Norm,
     pub dims: Vec<usize>,
     pub times: u32,
 }
@@ -88,19 +90,60 @@ const SIZES: [Square; 11] = [
     (32, 256, 1),
 ];
 
-/// The built-in suites.
-const SUITES: [(&str, &[Square]); 2] = [("resnet50", &RESNET50), ("sizes", &SIZES)];
+/// The suites of shapes, which any norm can be of.
+const SQUARES: [(&str, &[Square]); 2] = [("resnet50", &RESNET50), ("sizes", &SIZES)];
 
-/// The layers of a named suite or of a file.
-pub fn load(suite: &str, batch: usize) -> Result<Vec<Layer>, Refusal> {
-    if let Some((_, layers)) = SUITES.iter().find(|(name, _)| *name == suite) {
-        let layer = |&(c, edge, times): &Square| Layer { dims: vec![batch, c, edge, edge], times };
-        return Ok(layers.iter().map(layer).collect());
+/// The suite whose layers have norms of their own.
+const TRANSFORMER: &str = "transformer";
+
+/// Rows for each sample of a batch, and their length: the sequence and width of transformers, and rows that are few and long, or
+/// many and short, as the heads of an attention have them. At batch 8, 32 MiB of float32, of the last 128.
+const ROWS: [(usize, usize); 7] =
+    [(4096, 256), (1024, 1024), (512, 2048), (256, 4096), (128, 8192), (8, 131_072), (131_072, 32)];
+
+/// Channels and edge of the maps of a U-Net for diffusion whose latents are 64 × 64, at its three widths (Rombach et al.,
+/// "High-Resolution Image Synthesis with Latent Diffusion Models", 2022), and the groups of its norms.
+const UNET: [(usize, usize); 3] = [(320, 64), (640, 32), (1280, 16)];
+const UNET_GROUPS: usize = 32;
+
+/// Layer and RMS norm of transformers, and group norm of a U-Net with a quarter of the batch.
+fn transformer(batch: usize) -> Vec<Layer> {
+    let layer = |norm, dims: &[usize]| Layer { norm, dims: dims.to_vec(), times: 1 };
+    let of_rows = |name| ROWS.map(|(rows, width)| layer(Norm::plain(name), &[rows * batch, width]));
+    let of_maps = UNET.map(|(c, edge)| layer(Norm::group(UNET_GROUPS), &[batch.div_ceil(4), c, edge, edge]));
+    of_rows(NormName::Layer).into_iter().chain(of_rows(NormName::Rms)).chain(of_maps).collect()
+}
+
+/// The layers of a named suite or of a file. Where shapes have no norms of their own, they are of these; else of all or, if any
+/// are given, of these only.
+pub fn load(suite: &str, batch: usize, norms: &[Norm]) -> Result<Vec<Layer>, Refusal> {
+    if suite == TRANSFORMER {
+        let mut layers = transformer(batch);
+        layers.retain(|layer| norms.is_empty() || norms.iter().any(|norm| norm.name == layer.norm.name));
+        if layers.is_empty() {
+            return Err(
+                format!("suite {suite:?} has no such --norm; its own are layer, rms and group").into()
+            );
+        }
+        return Ok(layers);
     }
-    let names = SUITES.map(|(name, _)| name).join(", ");
+    let norms = if norms.is_empty() { &[Norm::BATCH][..] } else { norms };
+    let of = |norm, shapes: &[(Vec<usize>, u32)]| -> Vec<Layer> {
+        shapes.iter().map(|(dims, times)| Layer { norm, dims: dims.clone(), times: *times }).collect()
+    };
+    let shapes = shapes(suite, batch)?;
+    Ok(norms.iter().flat_map(|&norm| of(norm, &shapes)).collect())
+}
+
+/// The shapes of a named suite or of a file.
+fn shapes(suite: &str, batch: usize) -> Result<Vec<(Vec<usize>, u32)>, Refusal> {
+    if let Some((_, layers)) = SQUARES.iter().find(|(name, _)| *name == suite) {
+        return Ok(layers.iter().map(|&(c, edge, times)| (vec![batch, c, edge, edge], times)).collect());
+    }
+    let names = SQUARES.map(|(name, _)| name).join(", ");
     let text = std::fs::read_to_string(suite)
-        .map_err(|error| format!("suite {suite:?} is none of {names}, nor a file: {error}"))?;
-    let layers = text
+        .map_err(|error| format!("suite {suite:?} is none of {names}, {TRANSFORMER}, nor a file: {error}"))?;
+    let shapes = text
         .lines()
         .enumerate()
         .filter_map(|(number, line)| {
@@ -109,13 +152,13 @@ pub fn load(suite: &str, batch: usize) -> Result<Vec<Layer>, Refusal> {
             (!line.is_empty()).then_some(parsed)
         })
         .collect::<Result<Vec<_>, Refusal>>()?;
-    if layers.is_empty() {
+    if shapes.is_empty() {
         return Err(format!("suite {suite:?} has no shapes").into());
     }
-    Ok(layers)
+    Ok(shapes)
 }
 
-fn parse_line(line: &str, batch: usize) -> Result<Layer, String> {
+fn parse_line(line: &str, batch: usize) -> Result<(Vec<usize>, u32), String> {
     let (shape, times) = match line.split_once(char::is_whitespace) {
         Some((shape, times)) => {
             let digits = times.trim().strip_prefix('x').ok_or("expected xTIMES after the shape")?;
@@ -125,19 +168,18 @@ fn parse_line(line: &str, batch: usize) -> Result<Layer, String> {
         None => (line, 1),
     };
     let Dims(dims) = parse_shape(&format!("{batch},{shape}"))?;
-    Ok(Layer { dims, times })
+    Ok((dims, times))
 }
 
-/// A shape `N,C,…` with 2 to 5 axes, none of them empty.
+/// A shape with 2 to 5 axes.
 pub fn parse_shape(text: &str) -> Result<Dims, String> {
     let dims = text
         .split(',')
         .map(|dim| usize::from_str(dim.trim()).map_err(|error| format!("{dim:?}: {error}")))
         .collect::<Result<Vec<_>, _>>()?;
     let shape = wgnorm::Shape::new(&dims).map_err(|error| error.to_string())?;
-    let view = shape.channels(wgnorm::Layout::ChannelsFirst).map_err(|error| error.to_string())?;
-    if view.count() < 2 {
-        return Err(format!("shape {shape} has fewer than 2 values per channel"));
+    if shape.rank() < 2 {
+        return Err(format!("shape {shape} has one axis; 2 to 5 are needed"));
     }
     Ok(Dims(dims))
 }
@@ -153,24 +195,44 @@ mod tests {
 
     #[test]
     fn resnet50_has_53_layers() {
-        assert_eq!(load("resnet50", 8).unwrap().iter().map(|layer| layer.times).sum::<u32>(), 53);
+        assert_eq!(load("resnet50", 8, &[]).unwrap().iter().map(|layer| layer.times).sum::<u32>(), 53);
     }
 
     #[test]
     fn sizes_double_from_64_kib_to_64_mib() {
         let bytes = |layer: &Layer| 4 * layer.dims.iter().product::<usize>();
-        let sizes: Vec<_> = load("sizes", 8).unwrap().iter().map(bytes).collect();
+        let sizes: Vec<_> = load("sizes", 8, &[]).unwrap().iter().map(bytes).collect();
         assert_eq!((sizes[0], *sizes.last().unwrap()), (64 << 10, 64 << 20));
         assert!(sizes.windows(2).all(|pair| pair[1] == 2 * pair[0]));
     }
 
     #[test]
+    fn a_transformer_has_norms_of_its_own_and_other_suites_take_any() {
+        let all = load(TRANSFORMER, 8, &[]).unwrap();
+        let of = |name| all.iter().filter(|layer| layer.norm.name == name).collect::<Vec<_>>();
+        assert_eq!(
+            (of(NormName::Layer).len(), of(NormName::Rms).len(), of(NormName::Group).len()),
+            (7, 7, 3)
+        );
+        assert_eq!(
+            (of(NormName::Rms)[1].dims.as_slice(), of(NormName::Group)[0].dims[0]),
+            (&[8192, 1024][..], 2)
+        );
+        assert!(all.iter().all(|layer| layer.norm.check_shape(&layer.dims).is_ok()));
+        let rms = Norm::plain(NormName::Rms);
+        assert_eq!(load(TRANSFORMER, 8, &[rms]).unwrap().len(), 7);
+        assert!(load(TRANSFORMER, 8, &[Norm::BATCH]).is_err());
+        let both = load("sizes", 8, &[rms, Norm::BATCH]).unwrap();
+        assert_eq!((both.len(), both[0].norm, both[21].norm), (22, rms, Norm::BATCH));
+    }
+
+    #[test]
     fn lines_are_parsed_and_mistakes_told() {
-        assert_eq!(parse_line("64,7,7 x3", 2), Ok(Layer { dims: vec![2, 64, 7, 7], times: 3 }));
-        assert_eq!(parse_line("64", 2), Ok(Layer { dims: vec![2, 64], times: 1 }));
+        assert_eq!(parse_line("64,7,7 x3", 2), Ok((vec![2, 64, 7, 7], 3)));
+        assert_eq!(parse_line("64", 2), Ok((vec![2, 64], 1)));
         for wrong in ["64,7,7 3", "64,x", "64,7,7 xx", "64,7,7 x0", "1,2,3,4,5,6"] {
             assert!(parse_line(wrong, 2).is_err(), "{wrong}");
         }
-        assert!(parse_shape("1,5").is_err() && parse_shape("5").is_err());
+        assert!(parse_shape("1,5").is_ok() && parse_shape("5").is_err());
     }
 }

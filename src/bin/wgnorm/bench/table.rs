@@ -2,39 +2,48 @@
 
 use wgnorm::{Activation, DType};
 
+use super::norm::Norm;
 use super::report::{CaseReport, TotalReport};
 use super::variant::Variant;
 
 /// Columns beside the usual ones: what differs from the default, or was asked for more than once.
 #[derive(Clone, Copy)]
 pub struct Columns {
+    norm: bool,
     dtype: bool,
     fused: bool,
+    /// Of batch norm alone.
+    pub naive: bool,
     pub separate: bool,
 }
 
 impl Columns {
-    pub fn of(variants: &[Variant]) -> Self {
+    pub fn of(norms: &[Norm], variants: &[Variant]) -> Self {
         let differ = |one: &dyn Fn(&Variant) -> bool| variants.iter().any(one);
         let in_f32 = |variant: &Variant| variant.dtype == DType::F32 && !variant.in_place;
+        let batch = norms.iter().any(|norm| norm.is_batch());
         Self {
+            norm: norms.iter().any(|norm| !norm.is_batch()),
             dtype: differ(&|variant| variant.dtype != DType::F32),
             fused: differ(&|variant| variant.is_fused()),
-            separate: differ(&|v| in_f32(v) && v.is_fused() && is_covered(v.activation)),
+            naive: batch,
+            separate: batch && differ(&|v| in_f32(v) && v.is_fused() && is_covered(v.activation)),
         }
     }
 
     /// The columns for what is computed.
-    fn variant(self, dtype: &str, fused: &str) -> String {
+    fn variant(self, norm: &str, dtype: &str, fused: &str) -> String {
+        let norm = if self.norm { format!("{norm:<16}") } else { String::new() };
         let dtype = if self.dtype { format!("{dtype:<9}") } else { String::new() };
         let fused = if self.fused { format!("{fused:<20}") } else { String::new() };
-        dtype + &fused
+        norm + &dtype + &fused
     }
 
     /// The columns for the baselines.
     fn baselines(self, naive: &str, separate: &str) -> String {
+        let naive = if self.naive { format!("{naive:>7}") } else { String::new() };
         let separate = if self.separate { format!(" {separate:>10}") } else { String::new() };
-        format!("{naive:>7}{separate}")
+        naive + &separate
     }
 }
 
@@ -51,7 +60,7 @@ pub fn header(columns: Columns) {
         "op",
         "layout",
         "cache",
-        columns.variant("dtype", "fused"),
+        columns.variant("norm", "dtype", "fused"),
         "ms",
         "GB/s",
         "floor",
@@ -68,7 +77,11 @@ pub fn case(report: &CaseReport, columns: Columns) {
         report.op,
         report.layout,
         report.cache,
-        columns.variant(&report.dtype, &Variant::fused_label(&report.activation, report.residual))
+        columns.variant(
+            &report.norm_label(),
+            &report.dtype,
+            &Variant::fused_label(report.sum, &report.activation, report.residual)
+        )
     );
     let Some(timing) = &report.timing else {
         println!("FAILED {}", report.error.as_deref().unwrap_or_default());
@@ -103,13 +116,14 @@ pub fn explanation(report: &CaseReport) {
     }
 }
 
-pub fn totals(layers: u32, totals: &[TotalReport], columns: Columns) {
+/// Sums over the layers, whose number is told if it is the same for all.
+pub fn totals(layers: Option<u32>, totals: &[TotalReport], columns: Columns) {
     println!(
         "\n{:<15} {:<14} {:<5} {}{:>12} {:>10} {:>7} {:>7} {}",
-        format!("all {layers} layers"),
+        layers.map_or("all layers".to_owned(), |layers| format!("all {layers} layers")),
         "layout",
         "cache",
-        columns.variant("dtype", "fused"),
+        columns.variant("norm", "dtype", "fused"),
         "ms (device)",
         "ms (wall)",
         "floor",
@@ -122,7 +136,11 @@ pub fn totals(layers: u32, totals: &[TotalReport], columns: Columns) {
             total.op,
             total.layout,
             total.cache,
-            columns.variant(&total.dtype, &Variant::fused_label(&total.activation, total.residual)),
+            columns.variant(
+                &total.norm_label(),
+                &total.dtype,
+                &Variant::fused_label(total.sum, &total.activation, total.residual)
+            ),
             total.device_ns.map_or("-".to_owned(), |ns| format!("{:.2}", ns / 1e6)),
             total.wall_ns / 1e6,
             100.0 * total.floor_fraction,
@@ -142,15 +160,21 @@ mod tests {
 
     #[test]
     fn only_what_is_not_the_default_has_a_column() {
-        let plain = Columns::of(&[Variant::default()]);
+        let plain = Columns::of(&[Norm::BATCH], &[Variant::default()]);
         assert_eq!(
-            (plain.variant("float32", "none"), plain.baselines("1.00", "-")),
+            (plain.variant("batch", "float32", "none"), plain.baselines("1.00", "-")),
             ("".into(), "   1.00".into())
         );
-        let half = Columns::of(&[Variant { dtype: DType::F16, ..Default::default() }, Variant::default()]);
-        assert_eq!(half.variant("float16", "none"), "float16  ");
-        let fused = Columns::of(&[Variant { residual: true, ..Default::default() }]);
-        assert_eq!(fused.variant("float32", "residual"), "residual            ");
+        let half = Columns::of(
+            &[Norm::BATCH],
+            &[Variant { dtype: DType::F16, ..Default::default() }, Variant::default()],
+        );
+        assert_eq!(half.variant("batch", "float16", "none"), "float16  ");
+        let fused = Columns::of(&[Norm::BATCH], &[Variant { residual: true, ..Default::default() }]);
+        assert_eq!(fused.variant("batch", "float32", "residual"), "residual            ");
         assert!(fused.separate && !half.separate);
+        let grouped = Columns::of(&[Norm::group(32)], &[Variant { residual: true, ..Default::default() }]);
+        assert!(!grouped.naive && !grouped.separate);
+        assert_eq!(grouped.variant("group32", "float32", "sum"), "group32         sum                 ");
     }
 }

@@ -14,6 +14,8 @@ pub struct Variant {
     pub residual: bool,
     /// Whether y is written over x, where that is possible, and dx over dy.
     pub in_place: bool,
+    /// Whether something is added to x before the norm, and the sum written out; not of batch norm.
+    pub sum: bool,
 }
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -21,7 +23,7 @@ const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 impl Variant {
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
-        self.residual || self.activation != Activation::None
+        self.sum || self.residual || self.activation != Activation::None
     }
 
     /// Options of the layer.
@@ -47,7 +49,7 @@ impl Variant {
         op == BenchOp::TrainBackward && self.trains_in_place()
     }
 
-    /// Says why an operation is not possible.
+    /// Says why an operation of batch norm is not possible.
     pub fn check(self, op: BenchOp) -> Result<(), String> {
         if op == BenchOp::TrainForward && self.in_place && !self.activation.is_invertible() {
             return Err(format!(
@@ -60,12 +62,14 @@ impl Variant {
     }
 
     /// What is fused, as the tables show it.
-    pub fn fused_label(activation: &str, residual: bool) -> String {
-        match (residual, activation) {
-            (true, "none") => "residual".to_owned(),
-            (true, activation) => format!("residual, {activation}"),
-            (false, activation) => activation.to_owned(),
-        }
+    pub fn fused_label(sum: bool, activation: &str, residual: bool) -> String {
+        let parts = [
+            sum.then_some("sum"),
+            residual.then_some("residual"),
+            (activation != "none").then_some(activation),
+        ];
+        let fused = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        if fused.is_empty() { "none".to_owned() } else { fused }
     }
 }
 
@@ -111,8 +115,9 @@ mod tests {
 
     #[test]
     fn labels_name_what_is_fused() {
-        assert_eq!(Variant::fused_label("none", false), "none");
-        assert_eq!(Variant::fused_label("none", true), "residual");
-        assert_eq!(Variant::fused_label("relu", true), "residual, relu");
+        assert_eq!(Variant::fused_label(false, "none", false), "none");
+        assert_eq!(Variant::fused_label(false, "none", true), "residual");
+        assert_eq!(Variant::fused_label(true, "none", false), "sum");
+        assert_eq!(Variant::fused_label(true, "relu", true), "sum, residual, relu");
     }
 }

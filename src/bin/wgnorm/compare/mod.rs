@@ -38,7 +38,7 @@ struct Ratio {
     to_copy: Option<f64>,
 }
 
-/// Pairs of one operation, layout, element type with what is fused, and cache state.
+/// Pairs of one norm, operation, layout, element type with what is fused, and cache state.
 struct Group<'p, 'f> {
     label: String,
     pairs: Vec<&'p Pair<'f>>,
@@ -133,6 +133,9 @@ fn groups<'p, 'f>(pairs: &'p [Pair<'f>]) -> Vec<Group<'p, 'f>> {
     let mut groups: Vec<Group<'p, 'f>> = Vec::new();
     for pair in pairs {
         let Case { op, layout, cache, .. } = pair.new;
+        // Batch norm goes without saying, as it did before there were others.
+        let norm = Some(pair.new.norm()).filter(|norm| norm != "batch");
+        let op = norm.map_or_else(|| op.clone(), |norm| format!("{norm} {op}"));
         let label = format!("{op:<15} {layout:<14} {:<8} {cache:<5}", pair.new.variant());
         match groups.iter_mut().find(|group| group.label == label) {
             Some(group) => group.pairs.push(pair),
@@ -287,9 +290,13 @@ mod tests {
     fn what_is_computed_tells_cases_apart() {
         let plain = file(&[("a", 1.0, 1.0)]);
         let mut others = Vec::new();
-        for (field, value) in
-            [("activation", "relu".into()), ("residual", true.into()), ("in_place", true.into())]
-        {
+        for (field, value) in [
+            ("activation", "relu".into()),
+            ("residual", true.into()),
+            ("in_place", true.into()),
+            ("sum", true.into()),
+            ("norm", "rms".into()),
+        ] {
             let mut case = serde_json::json!({
                 "name": "a", "op": "inference", "layout": "channels_first", "dtype": "float32",
                 "multiplicity": 2, "floor_bytes": 100, "wall_ns": { "median": 1.0 },
@@ -298,12 +305,16 @@ mod tests {
             others.push(serde_json::from_value::<Case>(case).unwrap());
         }
         let labels: Vec<_> = others.iter().map(Case::variant).collect();
-        assert_eq!(labels, ["float32, relu", "float32, residual", "float32, in place"]);
+        assert_eq!(
+            labels,
+            ["float32, relu", "float32, residual", "float32, in place", "float32, sum", "float32"]
+        );
+        assert_eq!((plain.cases[0].norm(), others[4].norm()), ("batch".into(), "rms".into()));
         let mut all = plain.cases;
         all.extend(others);
         let all = File { cases: all, ..file(&[]) };
         // None of them counts as a repetition of another.
-        assert!(all.keyed().iter().all(|(key, _)| key.6 == 0));
+        assert!(all.keyed().iter().all(|(key, _)| key.2 == 0));
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn notes(ours: &Side<'_>, sides: &[Side<'_>], labels: &[String]) -> Vec<String> 
     let mut note = |label: &str, side: &Side<'_>| {
         if side.left_out > 0 {
             notes.push(format!(
-                "{label}: {} cases that are fused, in place or cold are left out",
+                "{label}: {} cases that are fused, of a sum, in place or cold are left out",
                 side.left_out
             ));
         }

@@ -13,8 +13,8 @@ const PARTS: [&str; 2] = ["train_forward", "train_backward"];
 const OPS: [(&str, f64); 5] =
     [(PARTS[0], 2.0), (PARTS[1], 3.0), (STEP, 5.0), ("inference", 2.0), ("frozen_backward", 3.0)];
 
-/// What tells a case from others.
-type Key = (String, Vec<usize>, String, String);
+/// What tells a case from others: operation, shape, layout, element type, norm.
+type Key = (String, Vec<usize>, String, String, String);
 
 /// The plain cases of a file.
 pub struct Side<'f> {
@@ -25,10 +25,11 @@ pub struct Side<'f> {
     pub left_out: usize,
 }
 
-/// One operation in one layout and element type, over all shapes.
+/// One operation of a norm in one layout and element type, over all shapes.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Group {
     pub op: &'static str,
+    pub norm: String,
     pub layout: String,
     pub dtype: String,
     pub rows: Vec<Row>,
@@ -133,25 +134,29 @@ impl<'f> Side<'f> {
     /// What another file has no case for.
     pub fn only_here(&self, other: &Self) -> Vec<String> {
         let missing = |key: &&Key| other.made_of(&key.0, self.cases[*key]).is_none();
-        let label = |(op, shape, layout, dtype): &Key| format!("{op} {shape:?} {layout} {dtype}");
+        let label = |(op, shape, layout, dtype, norm): &Key| match norm.as_str() {
+            "batch" => format!("{op} {shape:?} {layout} {dtype}"),
+            _ => format!("{norm} {op} {shape:?} {layout} {dtype}"),
+        };
         self.order.iter().filter(missing).map(label).collect()
     }
 }
 
 fn key(op: &str, case: &Case) -> Key {
-    (op.to_owned(), case.shape.clone(), case.layout.clone(), case.dtype.clone())
+    (op.to_owned(), case.shape.clone(), case.layout.clone(), case.dtype.clone(), case.norm())
 }
 
 /// The tables, in the order of the file of this crate.
 pub fn groups(ours: &Side<'_>, peers: &[Side<'_>], clock: Clock) -> Vec<Group> {
-    let mut kinds: Vec<(&str, &str)> = Vec::new();
-    for (_, _, layout, dtype) in &ours.order {
-        if !kinds.contains(&(layout, dtype)) {
-            kinds.push((layout, dtype));
+    let mut kinds: Vec<[&str; 3]> = Vec::new();
+    for (_, _, layout, dtype, norm) in &ours.order {
+        if !kinds.contains(&[norm, dtype, layout]) {
+            kinds.push([norm, dtype, layout]);
         }
     }
-    kinds.sort_by_key(|(_, dtype)| ours.order.iter().position(|(.., other)| other == dtype));
-    let each = |(layout, dtype)| OPS.map(|(op, floor)| group(ours, peers, clock, (op, floor), layout, dtype));
+    let first = |kind: &dyn Fn(&Key) -> bool| ours.order.iter().position(kind);
+    kinds.sort_by_key(|[norm, dtype, _]| (first(&|key| key.4 == **norm), first(&|key| key.3 == **dtype)));
+    let each = |kind| OPS.map(|(op, floor)| group(ours, peers, clock, (op, floor), kind));
     kinds.into_iter().flat_map(each).flatten().collect()
 }
 
@@ -161,11 +166,10 @@ fn group(
     peers: &[Side<'_>],
     clock: Clock,
     (op, floor): (&'static str, f64),
-    layout: &str,
-    dtype: &str,
+    [norm, dtype, layout]: [&str; 3],
 ) -> Option<Group> {
     let mut rows: Vec<Row> = Vec::new();
-    for key in ours.order.iter().filter(|(_, _, l, d)| (l.as_str(), d.as_str()) == (layout, dtype)) {
+    for key in ours.order.iter().filter(|(_, _, l, d, n)| [n.as_str(), d, l] == [norm, dtype, layout]) {
         let case = ours.cases[key];
         if rows.iter().any(|row| row.shape == case.shape) {
             continue;
@@ -174,7 +178,10 @@ fn group(
     }
     let total = total(&rows, peers.len());
     let empty = total.peers.iter().all(|peer| peer.cases == 0);
-    (!empty).then(|| Group { op, layout: layout.to_owned(), dtype: dtype.to_owned(), rows, total })
+    (!empty).then(|| {
+        let [norm, dtype, layout] = [norm, dtype, layout].map(str::to_owned);
+        Group { op, norm, layout, dtype, rows, total }
+    })
 }
 
 /// A shape, if this crate has a time for it.
@@ -286,6 +293,24 @@ mod tests {
         assert_eq!(step.ours, Ours { floor_ns: Some(12.5), copy_ns: Some(5.0), wgnorm_ns: 40.0 });
         let time = |ns, checked| Some(PeerTime { ns, ratio: ns / 40.0, checked });
         assert_eq!(step.peers, [time(80.0, true), time(120.0, false)]);
+    }
+
+    #[test]
+    fn norms_of_one_shape_are_told_apart() {
+        let of = |norm: &str, groups: Option<u32>, ns: f64| {
+            serde_json::json!({
+                "name": "", "op": "inference", "norm": norm, "groups": groups, "shape": [2, 8, 3], "layout": FIRST,
+                "dtype": "float32", "multiplicity": 1, "floor_bytes": 20.0, "wall_ns": { "median": ns }, "copy_gbps": 4.0,
+            })
+        };
+        let mut ours = file(&[]);
+        let mut peer = file(&[]);
+        let cases = [of("layer", None, 1.0), of("group", Some(4), 2.0), of("group", Some(2), 3.0)];
+        ours.cases = cases.map(|case| serde_json::from_value(case).unwrap()).into();
+        peer.cases = vec![serde_json::from_value(of("group", Some(2), 12.0)).unwrap()];
+        let groups = compared(&ours, &[peer]);
+        let [Group { norm, rows, .. }] = &groups[..] else { panic!("{groups:?}") };
+        assert_eq!((norm.as_str(), rows[0].peers[0].unwrap().ratio), ("group2", 4.0));
     }
 
     #[test]

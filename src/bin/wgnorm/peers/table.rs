@@ -82,16 +82,19 @@ fn foot(report: &Report<'_>) -> Vec<String> {
     lines
 }
 
-/// Every operation over all layers.
+/// Every operation of every norm over all layers.
 fn sums(report: &Report<'_>) -> Table {
     let mut header: Vec<String> =
-        ["operation", "layout", "dtype", "layers", "floor", "copy", "wgnorm"].map(str::to_owned).into();
+        ["norm", "operation", "layout", "dtype", "layers", "floor", "copy", "wgnorm"]
+            .map(str::to_owned)
+            .into();
     for peer in &report.peers {
         header.extend([peer.label.clone(), "x".to_owned(), "smallest".to_owned()]);
     }
     let row = |group: &Group| {
         let total = &group.total;
-        let mut cells = vec![group.op.to_owned(), group.layout.clone(), group.dtype.clone()];
+        let mut cells =
+            vec![group.norm.clone(), group.op.to_owned(), group.layout.clone(), group.dtype.clone()];
         cells.push(total.layers.to_string());
         cells.extend([total.ours.floor_ns, total.ours.copy_ns, Some(total.ours.wgnorm_ns)].map(ms));
         for peer in &total.peers {
@@ -101,7 +104,7 @@ fn sums(report: &Report<'_>) -> Table {
         cells
     };
     let rows = report.groups.iter().map(row).collect();
-    Table { title: "all layers".to_owned(), header, rows, texts: 3 }
+    Table { title: "all layers".to_owned(), header, rows, texts: 4 }
 }
 
 /// Every operation per shape.
@@ -130,7 +133,7 @@ fn group_table(report: &Report<'_>, group: &Group) -> Table {
     cells.resize(5, String::new());
     shown.iter().for_each(|&peer| cells.extend([String::new(), ratio(total.peers[peer].smallest_ratio)]));
     rows.push(cells);
-    let title = format!("{}, {}, {}", group.op, group.layout, group.dtype);
+    let title = format!("{} norm: {}, {}, {}", group.norm, group.op, group.layout, group.dtype);
     Table { title, header, rows, texts: 1 }
 }
 

@@ -3,7 +3,7 @@
 use plotters::style::{RGBColor, WHITE};
 
 use super::canvas::{Anchor, Axes, Canvas, INK, MUTED, Point, round_step};
-use super::{COPY, Look};
+use super::{COPY, Look, is_of_rows};
 use crate::Refusal;
 use crate::bench::report::{CaseReport, Timing};
 
@@ -105,18 +105,21 @@ pub fn naive_mark(canvas: &Canvas<'_>, (x, y): Point, half: f64) -> Result<(), R
     canvas.bar([(x - half, y - 1.0), (x + half, y + 1.0)], INK, 1.0)
 }
 
-/// Channels, spatial axes and number of layers under the bars, as many as there is room for.
+/// Channels and spatial axes, or rows and their length, and the number of layers under the bars, as many as there is room for.
 fn labels(canvas: &Canvas<'_>, axes: &Axes, cases: &[&CaseReport]) -> Result<(), Refusal> {
     let every = (LABEL_WIDTH / slot(cases.len(), axes.width)).ceil().max(1.0) as usize;
-    let names = [(28.0, "channels"), (42.0, "map"), (56.0, "layers")];
+    let of_rows = cases.iter().any(|case| is_of_rows(case));
+    let [first, second] = if of_rows { ["rows", "length"] } else { ["channels", "map"] };
+    let names = [(28.0, first), (42.0, second), (56.0, "layers")];
     for (below, name) in names {
         canvas.text(name, (axes.left - 8.0, axes.bottom() + below), 11.0, MUTED, Anchor::Right)?;
     }
     for (index, case) in cases.iter().enumerate().step_by(every) {
         let (x, base) = axes.at((index as f64 + 0.5, 0.0));
-        let (channels, spatial) = case.shape[1..].split_first().unwrap_or((&1, &[]));
-        let map: Vec<_> = spatial.iter().map(ToString::to_string).collect();
-        let lines = [channels.to_string(), map.join("×"), format!("×{}", case.multiplicity)];
+        let (above, below) =
+            if of_rows { case.shape.split_at(case.shape.len() - 1) } else { case.shape[1..].split_at(1) };
+        let lengths = |dims: &[usize]| dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("×");
+        let lines = [lengths(above), lengths(below), format!("×{}", case.multiplicity)];
         for (line, (below, _)) in lines.iter().zip(names) {
             canvas.text(line, (x, base + below), 11.0, INK, Anchor::Centre)?;
         }

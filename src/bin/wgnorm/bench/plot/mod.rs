@@ -1,4 +1,4 @@
-//! `--plot`: the results as an SVG, a column for each layout, cache state, element type and what is fused.
+//! `--plot`: the results as an SVG, a column for each norm, layout, cache state, element type and what is fused.
 
 mod bandwidth;
 mod canvas;
@@ -98,9 +98,14 @@ fn draw(report: &Report) -> Result<String, Refusal> {
 
 /// The title of a case's column: what is not the default is named.
 fn title(case: &CaseReport) -> String {
-    let mut title = format!("{}, {} cache", case.layout.replace('_', " "), case.cache);
-    let (dtype, activation, residual, in_place) = case.variant();
+    let mut title = match case.norm {
+        "batch" => String::new(),
+        _ => format!("{} norm, ", case.norm_label().replace('_', " ")),
+    };
+    title += &format!("{}, {} cache", case.layout.replace('_', " "), case.cache);
+    let (dtype, activation, residual, in_place, sum) = case.variant();
     let parts = [
+        (sum, "sum"),
         (dtype != "float32", dtype),
         (residual, "residual"),
         (activation != "none", activation),
@@ -117,10 +122,17 @@ fn looks(report: &Report) -> Vec<Look> {
     Look::ALL.into_iter().filter(|look| report.cases.iter().any(|case| case.op == look.op.name())).collect()
 }
 
+/// Whether a case has rows and no channels.
+fn is_of_rows(case: &CaseReport) -> bool {
+    !matches!(case.norm, "batch" | "group" | "instance" | "mean_variance" | "l2")
+}
+
 /// Title, what was measured where and when, and the legend.
 fn header(canvas: &Canvas<'_>, report: &Report, looks: &[Look]) -> Result<(), Refusal> {
     let adapter = &report.adapter;
-    canvas.heading(&format!("Batch normalization on {}", adapter.name), (MARGIN, 32.0), 22.0)?;
+    let all_batch = report.cases.iter().all(|case| case.norm == "batch");
+    let of = if all_batch { "Batch normalization" } else { "Normalization" };
+    canvas.heading(&format!("{of} on {}", adapter.name), (MARGIN, 32.0), 22.0)?;
     let mut facts = vec![format!("{}, {}", adapter.backend, adapter.driver)];
     facts.extend(batch(&report.cases));
     let timed = report.cases.iter().find_map(|case| case.timing);
@@ -131,10 +143,11 @@ fn header(canvas: &Canvas<'_>, report: &Report, looks: &[Look]) -> Result<(), Re
     facts.extend(report.date.get(..10).map(str::to_owned));
     facts.extend(report.git.as_ref().map(|commit| format!("commit {commit}")));
     canvas.text(&facts.join("  ·  "), (MARGIN, 58.0), 12.5, MUTED, Anchor::Left)?;
-    legend(canvas, looks)
+    legend(canvas, looks, report.cases.iter().any(|case| case.norm == "batch"))
 }
 
-fn legend(canvas: &Canvas<'_>, looks: &[Look]) -> Result<(), Refusal> {
+/// What the colours and marks are; only batch norm has a naive kernel.
+fn legend(canvas: &Canvas<'_>, looks: &[Look], naive: bool) -> Result<(), Refusal> {
     let (first, second) = (84.0, 108.0);
     // Writes a label after a mark of some width; returns where the next entry starts.
     let entry = |(x, y): Point, mark: f64, label: &str| -> Result<f64, Refusal> {
@@ -157,13 +170,18 @@ fn legend(canvas: &Canvas<'_>, looks: &[Look]) -> Result<(), Refusal> {
         canvas.bar([(x, second - 7.0), (x + 20.0, second + 7.0)], MUTED, alpha)?;
         x = entry((x, second), 20.0, label)?;
     }
-    layers::naive_mark(canvas, (x + 12.0, second), 12.0)?;
-    entry((x, second), 24.0, "the naive kernel (floor)")?;
+    if naive {
+        layers::naive_mark(canvas, (x + 12.0, second), 12.0)?;
+        entry((x, second), 24.0, "the naive kernel (floor)")?;
+    }
     Ok(())
 }
 
-/// The batch size, if all shapes have the same.
+/// The batch size, if all shapes have the same, and channels.
 fn batch(cases: &[CaseReport]) -> Option<String> {
+    if cases.iter().any(is_of_rows) {
+        return None;
+    }
     let first = cases.first()?.shape.first()?;
     cases.iter().all(|case| case.shape.first() == Some(first)).then(|| format!("batch {first}"))
 }

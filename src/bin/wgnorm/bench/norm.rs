@@ -1,0 +1,209 @@
+//! Which norm is benchmarked, and what shapes, layouts and operations it has.
+
+use clap::ValueEnum;
+use wgnorm::{Layout, Shape};
+
+use super::BenchOp;
+use super::variant::Variant;
+use crate::layout;
+
+/// The norms by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum NormName {
+    /// Channels of a batch
+    Batch,
+    /// The last axis
+    Layer,
+    /// The last axis, without a mean
+    Rms,
+    /// Groups of channels of each sample (--groups)
+    Group,
+    /// Each channel of each sample
+    Instance,
+    /// All axes but the second, without parameters
+    MeanVariance,
+    /// The second axis, divided by its length
+    L2,
+    /// The last axis, divided by its length, with one parameter
+    Scale,
+    /// All axes but the first, divided by their length
+    Weight,
+    /// All axes but the first
+    Standardization,
+}
+
+/// A norm with what it takes beside a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Norm {
+    pub name: NormName,
+    /// Of group norm.
+    pub groups: Option<usize>,
+}
+
+impl Norm {
+    pub const BATCH: Self = Self::plain(NormName::Batch);
+
+    /// A norm without groups.
+    pub const fn plain(name: NormName) -> Self {
+        Self { name, groups: None }
+    }
+
+    /// Group norm.
+    pub const fn group(groups: usize) -> Self {
+        Self { name: NormName::Group, groups: Some(groups) }
+    }
+
+    /// A norm by name; only group norm takes the groups.
+    pub fn named(name: NormName, groups: usize) -> Self {
+        if name == NormName::Group { Self::group(groups) } else { Self::plain(name) }
+    }
+
+    /// The name in files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self.name {
+            NormName::Batch => "batch",
+            NormName::Layer => "layer",
+            NormName::Rms => "rms",
+            NormName::Group => "group",
+            NormName::Instance => "instance",
+            NormName::MeanVariance => "mean_variance",
+            NormName::L2 => "l2",
+            NormName::Scale => "scale",
+            NormName::Weight => "weight",
+            NormName::Standardization => "standardization",
+        }
+    }
+
+    /// The name with the number of groups, if there are any.
+    pub fn label(self) -> String {
+        label(self.name(), self.groups)
+    }
+
+    pub fn is_batch(self) -> bool {
+        self.name == NormName::Batch
+    }
+
+    /// Whether the order of axes in memory is a choice: not where slices are rows, or chosen by axis.
+    const fn has_layout(self) -> bool {
+        matches!(self.name, NormName::Batch | NormName::Group | NormName::Instance)
+    }
+
+    /// The layouts to time of those that were asked for; none asks for all.
+    pub fn layouts(self, wanted: &[Layout]) -> Result<Vec<Layout>, String> {
+        match self.has_layout() {
+            true if wanted.is_empty() => Ok(layout::ALL.to_vec()),
+            true => Ok(wanted.to_vec()),
+            false if wanted.is_empty() || wanted.contains(&Layout::ChannelsFirst) => {
+                Ok(vec![Layout::ChannelsFirst])
+            }
+            false => Err(format!(
+                "--layout: {} norm has one, that of the shape (channels_first in the results)",
+                self.name()
+            )),
+        }
+    }
+
+    /// The operations that there are.
+    pub fn ops(self) -> &'static [BenchOp] {
+        if self.is_batch() {
+            &BenchOp::ALL
+        } else {
+            &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference]
+        }
+    }
+
+    /// Says why a shape is none of this norm's.
+    pub fn check_shape(self, dims: &[usize]) -> Result<(), String> {
+        let shape = Shape::new(dims).map_err(|error| error.to_string())?;
+        if shape.len() == 0 {
+            return Err(format!("shape {shape} has no elements"));
+        }
+        let few = |of: &str| Err(format!("shape {shape} has fewer than 2 values per {of}"));
+        match self {
+            Self { name: NormName::Batch, .. } if shape.len() < 2 * dims[1] as u64 => few("channel"),
+            Self { name: NormName::Instance, .. } if shape.len() < 2 * (dims[0] * dims[1]) as u64 => {
+                few("instance")
+            }
+            Self { groups: Some(groups), .. } if groups == 0 || !dims[1].is_multiple_of(groups) => Err(
+                format!("shape {shape}: {groups} groups do not divide {} channels; set --groups", dims[1]),
+            ),
+            Self { groups: Some(groups), .. } if shape.len() < 2 * (dims[0] * groups) as u64 => few("group"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says why an operation is not possible.
+    pub fn check_op(self, op: BenchOp, variant: Variant) -> Result<(), String> {
+        if self.is_batch() {
+            return match variant.sum {
+                true => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),
+                false => variant.check(op),
+            };
+        }
+        if op == BenchOp::FrozenBackward {
+            return Err(format!(
+                "--op frozen_backward: {} norm has no running statistics that could be frozen; its backward pass is \
+                 train_backward",
+                self.name()
+            ));
+        }
+        if op == BenchOp::TrainForward && variant.in_place && !variant.sum {
+            return Err(format!(
+                "--in-place: train_forward of {} norm cannot write y over x, which backward needs; choose other \
+                 operations with --op, or --sum, which writes the sum over x",
+                self.name()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A norm's name with the number of groups, if there are any.
+pub fn label(name: &str, groups: Option<usize>) -> String {
+    groups.map_or_else(|| name.to_owned(), |groups| format!("{name}{groups}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for &name in NormName::value_variants() {
+            assert_eq!(name.to_possible_value().unwrap().get_name(), Norm::plain(name).name());
+        }
+        assert_eq!((Norm::BATCH.label(), Norm::group(32).label()), ("batch".into(), "group32".into()));
+    }
+
+    #[test]
+    fn shapes_are_refused_where_nothing_can_be_learned_from_them() {
+        let of = |name, dims: &[usize]| Norm::named(name, 4).check_shape(dims);
+        for (name, right, wrong) in [
+            (NormName::Batch, &[2, 8][..], &[1, 8][..]),
+            (NormName::Group, &[1, 8], &[1, 4]),
+            (NormName::Group, &[1, 8], &[2, 6, 5]),
+            (NormName::Instance, &[1, 8, 2], &[4, 8, 1]),
+            (NormName::Layer, &[1, 8], &[0, 8]),
+        ] {
+            assert_eq!(of(name, right), Ok(()), "{name:?}");
+            assert!(of(name, wrong).is_err(), "{name:?}");
+        }
+        assert!(Norm::group(0).check_shape(&[2, 8]).is_err());
+    }
+
+    #[test]
+    fn what_a_norm_does_not_have_is_told() {
+        let (layer, plain) = (Norm::plain(NormName::Layer), Variant::default());
+        assert!(layer.check_op(BenchOp::FrozenBackward, plain).unwrap_err().contains("running statistics"));
+        assert!(layer.ops().iter().all(|&op| layer.check_op(op, plain).is_ok()));
+        let in_place = Variant { in_place: true, ..plain };
+        assert!(layer.check_op(BenchOp::TrainForward, in_place).is_err());
+        assert!(layer.check_op(BenchOp::TrainForward, Variant { sum: true, ..in_place }).is_ok());
+        assert!(layer.check_op(BenchOp::Inference, in_place).is_ok());
+        assert!(Norm::BATCH.check_op(BenchOp::TrainForward, Variant { sum: true, ..plain }).is_err());
+        assert_eq!(layer.layouts(&[]), Ok(vec![Layout::ChannelsFirst]));
+        assert!(layer.layouts(&[Layout::ChannelsLast]).is_err());
+        assert_eq!(Norm::group(2).layouts(&[]).unwrap().len(), 2);
+    }
+}

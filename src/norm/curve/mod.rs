@@ -1,0 +1,262 @@
+//! A function of each value in the place of a normalization: Dynamic Tanh and Derf, with which transformers train without one.
+//!
+//! Sources: Zhu, Chen, He, LeCun & Liu, "Transformers without Normalization", CVPR 2025 (Dynamic Tanh); Chen, Lu, Zhu, Sun & Liu,
+//! "Stronger Normalization-Free Transformers", 2025 (Derf).
+
+mod layer;
+mod options;
+mod tuning;
+
+use std::marker::PhantomData;
+
+use self::layer::{Layer, Parameters};
+pub use self::options::{CurveGradients, CurveOptions, CurveTargets};
+use super::input::Input;
+use crate::context::Context;
+use crate::curve::Curve;
+use crate::error::Result;
+use crate::gpu::dispatch::Prepared;
+use crate::tensor::Tensor;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Tanh {}
+    impl Sealed for super::Erf {}
+}
+
+/// Which function a [`DynamicCurve`] is made of: [`Tanh`] or [`Erf`].
+pub trait CurveKind: sealed::Sealed {
+    /// The function.
+    const CURVE: Curve;
+    /// Whether new layers add a learnable shift to its argument.
+    const SHIFTED: bool;
+}
+
+/// tanh(alpha·x), of a [`DynamicTanh`].
+#[derive(Clone, Copy, Debug)]
+pub enum Tanh {}
+
+/// erf(alpha·x + shift), of a [`Derf`].
+#[derive(Clone, Copy, Debug)]
+pub enum Erf {}
+
+impl CurveKind for Tanh {
+    const CURVE: Curve = Curve::Tanh;
+    const SHIFTED: bool = false;
+}
+
+impl CurveKind for Erf {
+    const CURVE: Curve = Curve::Erf;
+    const SHIFTED: bool = true;
+}
+
+/// Dynamic Tanh (DyT): `y = act(gamma·tanh(alpha·x) + beta + residual)`, alpha one learnable number, gamma and beta `[C]`.
+///
+/// Source: Zhu, Chen, He, LeCun & Liu, "Transformers without Normalization", CVPR 2025.
+///
+/// ```
+/// use wgnorm::{Context, CurveOptions, DynamicTanh};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     // Two tokens of three channels.
+///     let x = context.upload(&[2, 3], &[0.0, 2.0, -2.0, 1e9, 1.0, -1.0]).await?;
+///     let layer = DynamicTanh::new(&context, 3, CurveOptions::default()).await?;
+///     let y = context.download(&layer.forward(&x).await?).await?;
+///     assert_eq!((y[0], y[3]), (0.0, 1.0));
+///     assert!((y[1] - 1.0f32.tanh()).abs() < 1e-6 && y[2] == -y[1]);
+///
+///     let dy = context.upload(&[2, 3], &[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).await?;
+///     let gradients = layer.backward(&x, &dy).await?;
+///     // Σ dy·(1 − tanh²(alpha·x))·x: the value at 0 adds nothing.
+///     let dalpha = context.download(&gradients.dalpha).await?[0];
+///     assert!((dalpha - 2.0 * (1.0 - 1.0f32.tanh().powi(2))).abs() < 1e-6);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type DynamicTanh = DynamicCurve<Tanh>;
+
+/// Derf: `y = act(gamma·erf(alpha·x + shift) + beta + residual)`, alpha and shift learnable numbers, gamma and beta `[C]`.
+///
+/// Source: Chen, Lu, Zhu, Sun & Liu, "Stronger Normalization-Free Transformers", 2025.
+///
+/// ```
+/// use wgnorm::{Context, CurveOptions, Derf};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[2, 1], &[0.0, 2.0]).await?;
+///     let layer = Derf::new(&context, 1, CurveOptions::default()).await?;
+///     let y = context.download(&layer.forward(&x).await?).await?;
+///     assert!(y[0] == 0.0 && (y[1] - 0.842_700_8).abs() < 1e-6); // erf(1)
+///
+///     // The slope at 0 is 2/√π, which alone the shift sees of this dy.
+///     let dy = context.upload(&[2, 1], &[1.0, 0.0]).await?;
+///     let gradients = layer.backward(&x, &dy).await?;
+///     let dshift = context.download(&gradients.dshift.unwrap()).await?[0];
+///     assert!((dshift - 1.128_379_2).abs() < 1e-6);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type Derf = DynamicCurve<Erf>;
+
+/// A layer that squashes each value instead of normalizing it: [`DynamicTanh`], [`Derf`].
+///
+/// Of x `[N, C]`, `[N, L, C]`, `[N, C, H, W]` or any other batch, in both layouts:
+///
+/// ```text
+/// u = alpha·x + shift           (alpha and shift are one number each, of all channels)
+/// z = gamma·f(u) + beta + residual
+/// y = act(z)
+/// ```
+///
+/// There are no statistics, so training and inference are the same pass, batches may be of any size, and every value is independent of
+/// all others. What a backward pass needs is x. The parameters are tensors on the GPU that an optimizer updates where they are; passes
+/// that are prepared see what they hold when they run.
+///
+/// NaN passes through. ±∞ gives ±gamma + beta, with a derivative of 0.
+#[derive(Debug)]
+pub struct DynamicCurve<K> {
+    layer: Layer,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl DynamicTanh {
+    /// A layer from existing parameters: alpha `[1]`, gamma and beta `[C]`, all f32 or all of the 16-bit type of x. Which affine
+    /// parameters it has follows from those that are given, whatever the options say; without any it takes every number of channels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::DType`](crate::Error::DType),
+    /// [`Error::NotContiguous`](crate::Error::NotContiguous), [`Error::ForeignDevice`](crate::Error::ForeignDevice),
+    /// [`Error::Channels`](crate::Error::Channels) for no channels, [`Error::Value`](crate::Error::Value),
+    /// [`Error::Slope`](crate::Error::Slope).
+    pub fn from_parts(
+        context: &Context,
+        options: CurveOptions,
+        alpha: Tensor,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::from_parameters(context, options, Parameters { alpha, shift: None, gamma, beta })
+    }
+}
+
+impl Derf {
+    /// A layer from existing parameters: alpha and shift `[1]`, gamma and beta `[C]`, all f32 or all of the 16-bit type of x. Which
+    /// affine parameters it has follows from those that are given, whatever the options say; without any it takes every number of
+    /// channels.
+    ///
+    /// # Errors
+    /// As [`DynamicTanh::from_parts`].
+    pub fn from_parts(
+        context: &Context,
+        options: CurveOptions,
+        alpha: Tensor,
+        shift: Tensor,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::from_parameters(context, options, Parameters { alpha, shift: Some(shift), gamma, beta })
+    }
+}
+
+impl<K: CurveKind> DynamicCurve<K> {
+    /// A layer for `channels` channels with gamma 1, beta 0, and alpha and shift of the options, all f32.
+    ///
+    /// # Errors
+    /// [`Error::Channels`](crate::Error::Channels) for no channels, [`Error::Value`](crate::Error::Value) for an alpha or shift that is
+    /// not finite, [`Error::Slope`](crate::Error::Slope), and those of an allocation.
+    pub async fn new(context: &Context, channels: usize, options: CurveOptions) -> Result<Self> {
+        let layer = Layer::new(context, K::CURVE, K::SHIFTED, channels, options).await?;
+        Ok(Self { layer, kind: PhantomData })
+    }
+
+    fn from_parameters(context: &Context, options: CurveOptions, parameters: Parameters) -> Result<Self> {
+        let layer = Layer::from_existing(context, K::CURVE, options, parameters)?;
+        Ok(Self { layer, kind: PhantomData })
+    }
+
+    /// Prepares y. An empty batch gives an empty result. One dispatch for each window; moves 2 tensors, or 3 with a residual. y may be
+    /// the tensor x itself, which is then written over: where no backward pass is to follow, which needs x. A mask makes no difference.
+    ///
+    /// # Errors
+    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), [`Error::Shape`](crate::Error::Shape),
+    /// [`Error::DType`](crate::Error::DType), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can raise.
+    pub async fn prepare_forward<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+        self.layer.prepare_forward(input.into(), y).await
+    }
+
+    /// y. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_forward`](Self::prepare_forward).
+    pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+        let input = input.into();
+        self.layer.view(input)?;
+        let context = &self.layer.context;
+        let y = context.zeros_like(input.x).await?;
+        let forward = self.prepare_forward(input, &y).await?;
+        context.submit(&[&forward]).await?;
+        Ok(y)
+    }
+
+    /// Prepares the gradients, as many as are asked for.
+    ///
+    /// ```text
+    /// dz = dy·act'(z)                            d_residual = dz
+    /// dx = dz·gamma·alpha·f'(u)
+    /// dbeta = Σ dz                               dgamma = Σ dz·f(u)              over the values of a channel
+    /// dalpha = Σ dz·gamma·f'(u)·x                dshift = Σ dz·gamma·f'(u)       over all values
+    /// ```
+    ///
+    /// One pass over memory (two where dx is written over dy and slices share words): moves x, dy and dx, and the residual and d_residual
+    /// if there are; where gradients of parameters are asked for, one dispatch more over C values, and another for dalpha and dshift.
+    /// x, the residual and all parameters must be those of the forward pass. What a mask leaves out has a dz of 0.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`](crate::Error::NoGradient), [`Error::NoParameter`](crate::Error::NoParameter),
+    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), [`Error::Shape`](crate::Error::Shape),
+    /// [`Error::DType`](crate::Error::DType), [`Error::Layout`](crate::Error::Layout), [`Error::Mask`](crate::Error::Mask), and what
+    /// binding the tensors can raise. An empty batch is fine: its sums are zero.
+    pub async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        targets: &CurveTargets<'_>,
+    ) -> Result<Prepared> {
+        self.layer.prepare_backward(input.into(), dy, targets).await
+    }
+
+    /// All gradients that the layer has. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_backward`](Self::prepare_backward).
+    pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<CurveGradients> {
+        self.layer.backward(input.into(), dy).await
+    }
+
+    /// alpha, `[1]`.
+    pub fn alpha(&self) -> &Tensor {
+        &self.layer.alpha
+    }
+
+    /// The shift, `[1]`, if the layer has one: a [`Derf`] has.
+    pub fn shift(&self) -> Option<&Tensor> {
+        self.layer.shift.as_ref()
+    }
+
+    /// gamma `[C]`, if the layer has one.
+    pub fn gamma(&self) -> Option<&Tensor> {
+        self.layer.gamma.as_ref()
+    }
+
+    /// beta `[C]`, if the layer has one.
+    pub fn beta(&self) -> Option<&Tensor> {
+        self.layer.beta.as_ref()
+    }
+
+    /// What the layer was made with.
+    pub fn options(&self) -> &CurveOptions {
+        &self.layer.options
+    }
+}
