@@ -56,10 +56,10 @@ pub fn avoid_kinks(activation: Activation, dy: &mut [f32], z: &[f64], margin: im
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::case::{Case, Content, Problem};
-    use super::super::data::{narrow, rounded};
-    use super::super::run::judge;
     use super::*;
+    use crate::check::case::{Case, Content, Problem};
+    use crate::check::data::{narrow, rounded};
+    use crate::check::run::judge;
 
     pub fn problem(case: Case) -> Problem {
         match case.content {

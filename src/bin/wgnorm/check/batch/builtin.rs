@@ -7,12 +7,12 @@
 use wgnorm::reference::{Statistics, bounds, reduce};
 use wgnorm::{BatchNormOptions, Momentum, RunningVariance};
 
-use super::super::case::{Batch, Case};
-use super::super::data::{Data, HOSTILE, name_of, view, widen, x_of};
-use super::super::expect::expected;
-use super::super::variant::Variants;
 use super::layer::{Layer, Setup, channel};
 use super::{Task, pooled, renorm};
+use crate::check::case::{Batch, Case};
+use crate::check::data::{Data, HOSTILE, name_of, view, widen, x_of};
+use crate::check::expect::expected;
+use crate::check::variant::Variants;
 
 /// Ranks 2 to 5 and sizes on both sides of words, chunks, workgroups and tiles.
 const SHAPES: [&[usize]; 20] = [

@@ -5,11 +5,11 @@ use wgnorm::reference::fold::Running;
 use wgnorm::reference::{GradientSums, Statistics, map, reduce};
 use wgnorm::{Activation, BatchNormOptions, Channels, DType, Layout, RunningValues, Saved};
 
-use super::super::case::{self, Case, Content, Expected, Problem};
-use super::super::data::{self, Data, bell, narrow, rounded, uniform, view, widen, x_of};
-use super::super::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
-use super::super::variant::Variants;
 use super::{Task, Work};
+use crate::check::case::{self, Case, Content, Expected, Problem};
+use crate::check::data::{self, Data, bell, narrow, rounded, uniform, view, widen, x_of};
+use crate::check::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
+use crate::check::variant::Variants;
 use crate::layout;
 
 /// What is to be computed, of which data.
@@ -391,8 +391,8 @@ pub fn channel(view: Channels, i: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
     use super::*;
+    use crate::check::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
 
     fn problems() -> Vec<Problem> {
         let mut problems = Vec::new();

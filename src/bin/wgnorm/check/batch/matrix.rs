@@ -3,11 +3,11 @@
 
 use wgnorm::{Activation, BatchNormOptions, DType, Layout};
 
-use super::super::case::Case;
-use super::super::covering::pairwise;
-use super::super::data::{DTYPES, Data, name_of};
-use super::super::variant::{self, Variants};
 use super::layer::Setup;
+use crate::check::case::Case;
+use crate::check::covering::pairwise;
+use crate::check::data::{DTYPES, Data, name_of};
+use crate::check::variant::{self, Variants};
 use crate::layout;
 
 /// Shapes with data: odd inner sizes and channel counts, rank 2, runs of one value, fewer values than a word or a channel
@@ -158,9 +158,9 @@ pub fn full() -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::super::case::Content;
-    use super::super::super::covering::tests::assert_covers;
     use super::*;
+    use crate::check::case::Content;
+    use crate::check::covering::tests::assert_covers;
 
     #[test]
     fn every_allowed_pair_has_a_case() {

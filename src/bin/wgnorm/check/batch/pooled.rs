@@ -4,11 +4,11 @@ use wgnorm::reference::bounds::{self, Magnitudes};
 use wgnorm::reference::{self, masked, reduce};
 use wgnorm::{Channels, DType, Momentum};
 
-use super::super::case::{Batch, Case, Content, Expected, Work};
-use super::super::data::{Data, bell, narrow, uniform, view, widen, x_of};
-use super::super::expect::expected;
 use super::Task;
 use super::layer::{Layer, Setup, channel};
+use crate::check::case::{Batch, Case, Content, Expected, Work};
+use crate::check::data::{Data, bell, narrow, uniform, view, widen, x_of};
+use crate::check::expect::expected;
 
 /// Training with a mask in which `run` positions in a row count, or do not. What does not is NaN, or infinite.
 pub fn masked(setup: Setup, run: usize) -> Case {

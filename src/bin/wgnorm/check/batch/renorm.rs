@@ -3,11 +3,11 @@
 use wgnorm::reference::{Statistics, bounds, reduce, renorm};
 use wgnorm::{Activation, BatchNormOptions, Renorm};
 
-use super::super::case::Case;
-use super::super::data::{bell, narrow, view, widen, x_of};
-use super::super::expect::expected;
 use super::Task;
 use super::layer::{Layer, Setup, channel};
+use crate::check::case::Case;
+use crate::check::data::{bell, narrow, view, widen, x_of};
+use crate::check::expect::expected;
 
 /// Training forward and backward, with limits that are open from the first batch.
 pub fn train(setup: Setup, r_max: f64, d_max: f64) -> Case {

@@ -4,10 +4,10 @@ use wgnorm::{
     BatchNorm, Context, FrozenBatchNorm, Input, Mask, Result, RunningStatistics, Saved, SavedStatistics,
 };
 
-use super::super::arena::Role;
-use super::super::case::{Batch, Problem};
-use super::super::run::{Run, Upstream};
 use super::{Task, Work, sync};
+use crate::check::arena::Role;
+use crate::check::case::{Batch, Problem};
+use crate::check::run::{Run, Upstream};
 use crate::layout;
 
 impl Work {

@@ -8,9 +8,9 @@ use wgnorm::{
     RunningValues, Saved,
 };
 
-use super::super::case::{Batch, Problem};
-use super::super::run::Outputs;
 use super::Work;
+use crate::check::case::{Batch, Problem};
+use crate::check::run::Outputs;
 use crate::layout;
 
 /// Longer than any case takes, compilation included.

@@ -2,9 +2,9 @@
 
 use wgnorm::{BatchNormOptions, Momentum, RunningValues, RunningVariance};
 
-use super::super::batch::{Task, Work};
 use super::Source;
 use crate::Refusal;
+use crate::check::batch::{Task, Work};
 
 pub const OPS: [&str; 5] = [
     "batch_norm_train",

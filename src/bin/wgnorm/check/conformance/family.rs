@@ -2,9 +2,9 @@
 
 use wgnorm::{Epsilon, NormOptions};
 
-use super::super::family::{Of, Tracked, Work};
 use super::{Entry, Source, batch};
 use crate::Refusal;
+use crate::check::family::{Of, Tracked, Work};
 
 pub const OPS: [&str; 5] = ["group_norm", "instance_norm", "layer_norm", "rms_norm", "mvn"];
 

@@ -3,8 +3,8 @@
 use safetensors::{Dtype, SafeTensors};
 use wgnorm::DType;
 
-use super::super::case::Expected;
 use super::{Input, Output, Procedural, dtype_named};
+use crate::check::case::Expected;
 use crate::{Refusal, random};
 
 /// What an output must be.

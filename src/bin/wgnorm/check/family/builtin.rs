@@ -3,11 +3,11 @@
 
 use wgnorm::{Affine, BatchNormOptions, Layout, Momentum, RunningVariance};
 
-use super::super::case::Case;
-use super::super::data::{Data, HOSTILE, name_of};
-use super::super::variant::Variants;
 use super::Of;
 use super::setup::{Again, Setup};
+use crate::check::case::Case;
+use crate::check::data::{Data, HOSTILE, name_of};
+use crate::check::variant::Variants;
 
 /// One shape for every way that slices and parameters lie in memory, for all variants.
 fn layouts() -> Vec<(Of, &'static [usize])> {
@@ -165,8 +165,8 @@ fn setup(what: &str, of: Of, dims: &[usize], data: Data) -> Setup {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::super::expect::tests::problem;
     use super::*;
+    use crate::check::expect::tests::problem;
 
     #[test]
     fn names_are_unique() {

@@ -3,12 +3,12 @@
 
 use wgnorm::{Activation, Affine, DType, Layout};
 
-use super::super::case::Case;
-use super::super::covering::pairwise;
-use super::super::data::{DTYPES, Data, name_of};
-use super::super::variant::{self, Variants};
 use super::Of;
 use super::setup::{Again, Setup};
+use crate::check::case::Case;
+use crate::check::covering::pairwise;
+use crate::check::data::{DTYPES, Data, name_of};
+use crate::check::variant::{self, Variants};
 use crate::layout;
 
 /// Norms, for any shape.
@@ -271,8 +271,8 @@ pub fn full() -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::super::covering::tests::assert_covers;
     use super::*;
+    use crate::check::covering::tests::assert_covers;
 
     #[test]
     fn every_allowed_pair_has_a_case() {

@@ -6,9 +6,9 @@ use wgnorm::{
     WeightNorm, WeightStandardization,
 };
 
-use super::super::arena::Role;
-use super::super::run::{Run, Upstream};
 use super::{Of, Tracked, Work};
+use crate::check::arena::Role;
+use crate::check::run::{Run, Upstream};
 
 pub async fn run(run: &mut Run<'_>, work: &Work) -> Result<()> {
     let (context, dims) = (run.context, &run.problem.dims);

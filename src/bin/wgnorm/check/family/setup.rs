@@ -5,11 +5,11 @@ use wgnorm::reference::fold::Running;
 use wgnorm::reference::{bounds, map};
 use wgnorm::{Activation, Affine, BatchNormOptions, DType, Layout, NormOptions, RunningValues};
 
-use super::super::case::{self, Case, Content, Expected, Problem};
-use super::super::data::{self, Data, bell, narrow, rounded, uniform, widen, x_of_slices};
-use super::super::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
-use super::super::variant::Variants;
 use super::{Of, Sum, Tracked, Work};
+use crate::check::case::{self, Case, Content, Expected, Problem};
+use crate::check::data::{self, Data, bell, narrow, rounded, uniform, widen, x_of_slices};
+use crate::check::expect::{allow_for, avoid_kinks, expected, of_parameter, stored};
+use crate::check::variant::Variants;
 use crate::layout;
 
 /// What is to be computed, of which data.
@@ -309,8 +309,8 @@ impl Twin {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
     use super::*;
+    use crate::check::expect::tests::{assert_differs, assert_tells_wrong_from_right, problem};
 
     fn norms() -> Vec<Of> {
         vec![
