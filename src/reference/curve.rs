@@ -128,6 +128,10 @@ fn argument_error(p: &Parameters<'_>, x: f64) -> f64 {
 
 /// Error of f(u): second derivatives are below 1.
 fn xhat_error(p: &Parameters<'_>, x: f64) -> f64 {
+    // So far from 0, f is ±1 whatever the error of u.
+    if p.slope(x) == 0.0 {
+        return VALUE * U;
+    }
     let u_error = argument_error(p, x).min(1.0);
     p.slope(x) * u_error + u_error * u_error + VALUE * U * p.xhat(x).abs() + TINY
 }

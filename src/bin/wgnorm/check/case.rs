@@ -4,7 +4,7 @@ use wgnorm::reference::WhereNan;
 use wgnorm::{Activation, DType, Layout};
 
 use super::variant::{Placement, Variants};
-use super::{batch, family};
+use super::{batch, curve, family};
 
 pub struct Case {
     pub name: String,
@@ -46,6 +46,7 @@ pub struct Problem {
 pub enum Work {
     Batch(batch::Work),
     Family(family::Work),
+    Curve(curve::Work),
 }
 
 impl Work {
@@ -53,6 +54,7 @@ impl Work {
         match self {
             Work::Batch(work) => work.options.activation,
             Work::Family(work) => work.options.activation,
+            Work::Curve(work) => work.options.activation,
         }
     }
 
@@ -61,6 +63,7 @@ impl Work {
         match self {
             Work::Batch(work) => work.takes(placement),
             Work::Family(work) => work.takes(placement),
+            Work::Curve(_) => true,
         }
     }
 }
@@ -101,7 +104,7 @@ pub struct Expected {
 
 impl Expected {
     pub fn pass(&self) -> &'static str {
-        let gradients = ["dx", "dresidual", "dweight", "dbias", "sum_dy"];
+        let gradients = ["dx", "dresidual", "dweight", "dbias", "dalpha", "dshift", "sum_dy"];
         if gradients.iter().any(|name| self.name.starts_with(name)) { "backward" } else { "forward" }
     }
 

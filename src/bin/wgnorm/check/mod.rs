@@ -5,6 +5,7 @@ mod batch;
 mod case;
 mod conformance;
 mod covering;
+mod curve;
 mod data;
 mod expect;
 mod family;
@@ -108,6 +109,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     if args.cases.is_empty() {
         cases = batch::cases(args.full);
         cases.extend(family::cases(args.full));
+        cases.extend(curve::cases());
         cases.retain(|case| wanted(&case.name));
     }
     for directory in &args.cases {

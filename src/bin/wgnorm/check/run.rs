@@ -8,7 +8,7 @@ use wgnorm::{
 use super::arena::{Arena, Role};
 use super::case::{Expected, Problem, Work};
 use super::variant::{self, Placement};
-use super::{OutputReport, RunReport, batch, family};
+use super::{OutputReport, RunReport, batch, curve, family};
 use crate::layout;
 
 /// Outputs by name.
@@ -79,6 +79,7 @@ async fn once(
     let ran = match &problem.work {
         Work::Batch(work) => batch::run(&mut run, work).await,
         Work::Family(work) => family::run(&mut run, work).await,
+        Work::Curve(work) => curve::run(&mut run, work).await,
     };
     let disturbed = match ran {
         Ok(()) => run.arena.disturbed().await,
@@ -160,6 +161,7 @@ impl<'a> Run<'a> {
         let tensors = match &problem.work {
             Work::Batch(work) => work.tensors(problem),
             Work::Family(work) => work.tensors(problem),
+            Work::Curve(work) => work.tensors(problem),
         };
         let arena = Arena::new(context, placement, 4 * tensors.iter().sum::<usize>(), tensors.len()).await?;
         Ok(Self { context, problem, layout, arena, outputs: Outputs::new(), kernels: Vec::new() })
