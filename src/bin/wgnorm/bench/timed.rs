@@ -6,7 +6,7 @@ use super::case::{self, Kernels, Measured};
 use super::measure::Meter;
 use super::suite::Layer;
 use super::variant::Variant;
-use super::{BenchOp, Cache, data, family};
+use super::{BenchOp, Cache, curve, data, family};
 use crate::Refusal;
 
 /// An operation that is prepared.
@@ -38,16 +38,21 @@ pub trait Timed {
 pub enum Data {
     Batch(data::Data),
     Family(family::Data),
+    Curve(curve::Data),
 }
 
 /// Tensors of a shape in a layout and cache state.
 pub enum Cases<'c> {
     Batch(Box<case::Cases<'c>>),
     Family(family::Cases<'c>),
+    Curve(curve::Cases<'c>),
 }
 
 impl Data {
     pub fn new(layer: &Layer, variant: Variant) -> wgnorm::Result<Self> {
+        if let Some(curve) = layer.norm.curve() {
+            return curve::Data::new(curve, &layer.dims, variant).map(Self::Curve);
+        }
         match layer.norm.is_batch() {
             true => data::Data::new(&layer.dims, variant).map(Self::Batch),
             false => Ok(Self::Family(family::Data::new(layer.norm, &layer.dims, variant))),
@@ -60,6 +65,7 @@ impl<'c> Cases<'c> {
         match data {
             Data::Batch(data) => Ok(Self::Batch(Box::new(case::Cases::new(context, data, layout, cache)?))),
             Data::Family(data) => family::Cases::new(context, data, layout, cache).map(Self::Family),
+            Data::Curve(data) => curve::Cases::new(context, data, layout, cache).map(Self::Curve),
         }
     }
 
@@ -68,6 +74,7 @@ impl<'c> Cases<'c> {
         match self {
             Self::Batch(cases) => cases.sets(),
             Self::Family(cases) => cases.sets(),
+            Self::Curve(cases) => cases.sets(),
         }
     }
 
@@ -76,6 +83,7 @@ impl<'c> Cases<'c> {
         match self {
             Self::Batch(cases) => Ok(Box::new(cases.case(op)?)),
             Self::Family(cases) => Ok(Box::new(cases.case(op)?)),
+            Self::Curve(cases) => Ok(Box::new(cases.case(op)?)),
         }
     }
 }
