@@ -2,6 +2,7 @@
 //! beside what it has to beat: a plain kernel, or where something is fused, separate passes.
 
 mod case;
+mod curve;
 mod data;
 mod family;
 pub mod first_use;

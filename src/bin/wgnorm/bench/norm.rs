@@ -1,7 +1,7 @@
 //! Which norm is benchmarked, and what shapes, layouts and operations it has.
 
 use clap::ValueEnum;
-use wgnorm::{Layout, Shape};
+use wgnorm::{Curve, Layout, Shape};
 
 use super::BenchOp;
 use super::variant::Variant;
@@ -31,6 +31,10 @@ pub enum NormName {
     Weight,
     /// All axes but the first
     Standardization,
+    /// No norm: tanh of each value
+    DynamicTanh,
+    /// No norm: erf of each value
+    Derf,
 }
 
 /// A norm with what it takes beside a shape.
@@ -72,6 +76,8 @@ impl Norm {
             NormName::Scale => "scale",
             NormName::Weight => "weight",
             NormName::Standardization => "standardization",
+            NormName::DynamicTanh => "dynamic_tanh",
+            NormName::Derf => "derf",
         }
     }
 
@@ -84,9 +90,21 @@ impl Norm {
         self.name == NormName::Batch
     }
 
+    /// The function of each value that stands in the place of a norm.
+    pub const fn curve(self) -> Option<Curve> {
+        match self.name {
+            NormName::DynamicTanh => Some(Curve::Tanh),
+            NormName::Derf => Some(Curve::Erf),
+            _ => None,
+        }
+    }
+
     /// Whether the order of axes in memory is a choice: not where slices are rows, or chosen by axis.
     const fn has_layout(self) -> bool {
-        matches!(self.name, NormName::Batch | NormName::Group | NormName::Instance)
+        matches!(
+            self.name,
+            NormName::Batch | NormName::Group | NormName::Instance | NormName::DynamicTanh | NormName::Derf
+        )
     }
 
     /// The layouts to time of those that were asked for; none asks for all.
@@ -108,6 +126,8 @@ impl Norm {
     pub fn ops(self) -> &'static [BenchOp] {
         if self.is_batch() {
             &BenchOp::ALL
+        } else if self.curve().is_some() {
+            &[BenchOp::TrainForward, BenchOp::TrainBackward]
         } else {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference]
         }
@@ -139,6 +159,19 @@ impl Norm {
             return match variant.sum {
                 true => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),
                 false => variant.check(op),
+            };
+        }
+        if self.curve().is_some() {
+            if !self.ops().contains(&op) {
+                let name = self.name();
+                return Err(format!(
+                    "--op {}: {name} has no statistics; choose train_forward or train_backward",
+                    op.name()
+                ));
+            }
+            return match variant.sum || variant.in_place {
+                true => Err(format!("--sum, --in-place: not of {}; choose another --norm", self.name())),
+                false => Ok(()),
             };
         }
         if op == BenchOp::FrozenBackward {

@@ -6,7 +6,7 @@ use super::case::{self, Kernels, Measured};
 use super::measure::Meter;
 use super::suite::Layer;
 use super::variant::Variant;
-use super::{BenchOp, Cache, data, family};
+use super::{BenchOp, Cache, curve, data, family};
 use crate::Refusal;
 
 /// An operation that is prepared.
@@ -38,16 +38,21 @@ pub trait Timed {
 pub enum Data {
     Batch(data::Data),
     Family(family::Data),
+    Curve(curve::Data),
 }
 
 /// Tensors of a shape in a layout and cache state.
 pub enum Cases<'c> {
     Batch(Box<case::Cases<'c>>),
     Family(Box<family::Cases<'c>>),
+    Curve(Box<curve::Cases<'c>>),
 }
 
 impl Data {
     pub fn new(layer: &Layer, variant: Variant) -> wgnorm::Result<Self> {
+        if let Some(curve) = layer.norm.curve() {
+            return curve::Data::new(curve, &layer.dims, variant).map(Self::Curve);
+        }
         match layer.norm.is_batch() {
             true => data::Data::new(&layer.dims, variant).map(Self::Batch),
             false => Ok(Self::Family(family::Data::new(layer.norm, &layer.dims, variant))),
@@ -62,6 +67,7 @@ impl<'c> Cases<'c> {
             Data::Family(data) => {
                 Ok(Self::Family(Box::new(family::Cases::new(context, data, layout, cache)?)))
             }
+            Data::Curve(data) => Ok(Self::Curve(Box::new(curve::Cases::new(context, data, layout, cache)?))),
         }
     }
 
@@ -70,6 +76,7 @@ impl<'c> Cases<'c> {
         match self {
             Self::Batch(cases) => cases.sets(),
             Self::Family(cases) => cases.sets(),
+            Self::Curve(cases) => cases.sets(),
         }
     }
 
@@ -78,6 +85,7 @@ impl<'c> Cases<'c> {
         match self {
             Self::Batch(cases) => Ok(Box::new(cases.case(op)?)),
             Self::Family(cases) => Ok(Box::new(cases.case(op)?)),
+            Self::Curve(cases) => Ok(Box::new(cases.case(op)?)),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::bench::variant::Variant;
 /// PyTorch's options, with every parameter that the norm can have.
 pub fn options(norm: Norm, variant: Variant) -> NormOptions {
     let options = match norm.name {
-        NormName::Batch => unreachable!("batch norm is not of the family"),
+        NormName::Batch | NormName::DynamicTanh | NormName::Derf => unreachable!("not of the family"),
         NormName::Layer => NormOptions::layer(),
         NormName::Rms => NormOptions::rms(),
         NormName::Group => NormOptions::group(),
@@ -143,7 +143,7 @@ pub fn layer(
     let own = parameter_dims(norm, dims);
     let [parameters] = own;
     Ok(match norm.name {
-        NormName::Batch => unreachable!("batch norm is not of the family"),
+        NormName::Batch | NormName::DynamicTanh | NormName::Derf => unreachable!("not of the family"),
         NormName::Layer => Box::new(LayerNorm::from_parts(context, &own, options, gamma, beta)?),
         NormName::Rms => Box::new(RmsNorm::from_parts(context, &own, options, gamma, beta)?),
         NormName::Group => {
