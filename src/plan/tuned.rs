@@ -107,8 +107,8 @@ pub(super) const HELD_WORKGROUP_BYTES: u64 = 128 << 10;
 
 /// Whether maps of layer and RMS norm, and the gradient sums of their rows, go along columns, where an invocation keeps gamma and beta in registers,
 /// instead of along rows, where it loads both with every word. On a CPU loads are bound by instructions: llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-21,
-/// layer norm, best of nine), plan fraction along rows and along columns, forward: rows of 1024 45 and 69 %, of 8192 42 and 72 %; backward 37 and 50 %,
-/// 39 and 51 %. On a GPU a row is held, or its gamma comes from a cache; not measured.
+/// `wgnorm bench --norm layer --shape ROWS,WIDTH --along-columns BOOL`), plan fraction along rows and along columns, forward: rows of 1024 57 and 65 %,
+/// of 4096 58 and 70 %; backward 43 and 51 %, 44 and 53 %. On a GPU a row is held, or its gamma comes from a cache; not measured.
 pub(crate) fn maps_along_columns(capabilities: &Capabilities, tuning: &Tuning) -> bool {
     tuning.along_columns.unwrap_or(capabilities.cpu)
 }
