@@ -43,7 +43,7 @@ pub enum Data {
 /// Tensors of a shape in a layout and cache state.
 pub enum Cases<'c> {
     Batch(Box<case::Cases<'c>>),
-    Family(family::Cases<'c>),
+    Family(Box<family::Cases<'c>>),
 }
 
 impl Data {
@@ -59,7 +59,9 @@ impl<'c> Cases<'c> {
     pub fn new(context: &'c Context, data: &'c Data, layout: Layout, cache: Cache) -> Result<Self, String> {
         match data {
             Data::Batch(data) => Ok(Self::Batch(Box::new(case::Cases::new(context, data, layout, cache)?))),
-            Data::Family(data) => family::Cases::new(context, data, layout, cache).map(Self::Family),
+            Data::Family(data) => {
+                Ok(Self::Family(Box::new(family::Cases::new(context, data, layout, cache)?)))
+            }
         }
     }
 

@@ -102,7 +102,11 @@ fn title(case: &CaseReport) -> String {
         "batch" => String::new(),
         _ => format!("{} norm, ", case.norm_label().replace('_', " ")),
     };
-    title += &format!("{}, {} cache", case.layout.replace('_', " "), case.cache);
+    // Rows lie one way.
+    if !is_of_rows(case) {
+        title += &format!("{}, ", case.layout.replace('_', " "));
+    }
+    title += &format!("{} cache", case.cache);
     let (dtype, activation, residual, in_place, sum) = case.variant();
     let parts = [
         (sum, "sum"),
