@@ -28,11 +28,11 @@ pub struct Args {
     /// any, the built-in matrix runs
     #[arg(long, value_name = "DIR")]
     cases: Vec<PathBuf>,
-    /// Besides pairs of choices, every combination of norm, operation, layout, element type, activation, residual and place or
-    /// sum: many minutes, most of them for compiling kernels
+    /// Besides pairs of choices, every combination of norm, operation, layout, element type, activation, residual, and place
+    /// or sum: many minutes, most of them for compiling kernels
     #[arg(long, conflicts_with = "cases")]
     full: bool,
-    /// Runs only cases whose name contains this text
+    /// Runs only cases whose name contains this text: `layer_norm`, `matrix`, `float16`
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Takes the first adapter whose name contains this text

@@ -59,6 +59,10 @@ pub fn cases() -> Vec<Case> {
     for (distribution, data) in HOSTILE.into_iter().chain([("outlier", Data::Outlier)]) {
         // Fewer and more values than one accumulator sums; else the shapes above, whose kernels are compiled by now.
         for (of, dims) in layouts().into_iter().chain([(Of::Layer(1), &[3, 2100][..])]) {
+            // What an adapter makes of such values is its own affair, and here they are divided by 1e-9.
+            if matches!((data, &of), (Data::Subnormal, Of::MeanVariance(_))) {
+                continue;
+            }
             setups.push(Setup { variants: Variants::Sums, ..setup(distribution, of, dims, data) });
         }
     }
