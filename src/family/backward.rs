@@ -87,7 +87,10 @@ impl Layer<'_> {
             build.check_overlap()?;
             let normed = Box::pin(self.prepare_backward(&Backward { d_sum: None, ..*backward })).await?;
             let summed = map::prepare_sum(self.context, dx, d_sum, dx).await?;
-            return Ok(Prepared::sequence(self.context, Op::TrainBackward, vec![normed, summed]));
+            let floor = backward.tensors().len() as u64 * dx.byte_len();
+            return Ok(
+                Prepared::sequence(self.context, Op::TrainBackward, vec![normed, summed]).with_floor(floor)
+            );
         }
         self.prepare_backward_of_rows(backward).await
     }

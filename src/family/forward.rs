@@ -229,6 +229,8 @@ impl<'a> Layer<'a> {
     ) -> Result<Prepared> {
         let summed = map::prepare_sum(self.context, forward.x, addend, sum).await?;
         let normed = self.prepare_forward(&Forward { x: sum, addend: None, ..*forward }).await?;
-        Ok(normed.after(summed))
+        // x, the addend, the sum, y, and the residual.
+        let tensors = 4 + u64::from(forward.residual.is_some());
+        Ok(normed.after(summed).with_floor(tensors * sum.byte_len()))
     }
 }

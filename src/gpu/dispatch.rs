@@ -77,6 +77,11 @@ impl Prepared {
         }
     }
 
+    /// The same, whose floor is another than that of its parts: what goes between them is neither input nor output.
+    pub(crate) fn with_floor(self, floor_bytes: u64) -> Self {
+        Self { traffic: Traffic { floor_bytes, ..self.traffic }, ..self }
+    }
+
     /// The same, of an operation whose tensors are values per channel: they are not counted.
     pub(crate) fn without_traffic(self) -> Self {
         Self { traffic: Traffic::default(), ..self }
