@@ -165,9 +165,11 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
         (factor::NORM, factor::SHAPE) => NORMS[a] == Norm::Instance && SHAPES[b].len() == 2,
         // At rank 2 the layouts are the same.
         (factor::LAYOUT, factor::SHAPE) => last(a) && SHAPES[b].len() == 2,
-        // The type of x is f32 then.
-        // A standard deviation of 1e-7 about 1e-3 is 0 in them.
+        // A standard deviation of 1e-7 about 1e-3 is 0 in types of 16 bits.
         (factor::DTYPE, factor::DATA) => DTYPES[a] != DType::F32 && DATA[b].0 == "tiny",
+        (factor::PARAMETERS, factor::DATA) => a == 1 && DATA[b].0 == "tiny",
+        (factor::DATA, factor::VARIANT) => DATA[a].0 == "tiny" && variant(b) == "integer f16",
+        // The type of x is f32 then.
         (factor::DTYPE, factor::PARAMETERS) => DTYPES[a] == DType::F32 && b == 1,
         (factor::DTYPE, factor::VARIANT) => DTYPES[a] != DType::F16 && variant(b) == "integer f16",
         // A sum has a spread of its own.
