@@ -146,7 +146,7 @@ fn a_wrong_expectation_fails_and_says_where() {
     let output = wgnorm(&["check", "--cases", directory.to_str().unwrap(), "--filter", name]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for part in [name, "dx", "index 5:", "got", "expected", "bound", "map_backward<saved> segments"] {
+    for part in [name, "dx", "index 5:", "got", "expected", "bound", "map_backward<gradients> segments"] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
 }

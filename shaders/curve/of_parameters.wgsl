@@ -1,6 +1,7 @@
-// The parameters of a channel, where the layer has them: the prologue of forward and backward.
+// What a map needs to know of a channel whose x̂ is a function of x alone, f(alpha·x + shift): alpha stands in the place of inv_std, shift in
+// its own. The prologue of forward and backward.
 //
-// Bindings: alpha, shift: [1], gamma, beta: [slices], all tensor/parameter_*.wgsl.
+// Bindings: alpha, shift: [1], of all channels; gamma, beta: [slices]; all tensor/parameter_*.wgsl.
 
 fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     var shift_of_all = 0.0;
@@ -18,5 +19,5 @@ fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
             betas = with_component(betas, k, beta_of(slice));
         }
     }
-    return Statistics(alpha_of(0u), shift_of_all, gammas, betas);
+    return statistics_of(Stat(shift_of_all), Stat(0.0), Stat(alpha_of(0u)), gammas, betas, Stat(0.0));
 }

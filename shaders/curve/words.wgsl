@@ -14,7 +14,7 @@ fn no_words() -> WordSums {
 
 fn with_word(sums: WordSums, at: Cursor, x: Word, dz: Word, s: Statistics) -> WordSums {
     let counted = within(at, dz);
-    let u = argument_of(x, s);
+    let u = argument_of(at, x, s);
     let xhat = within(at, curve(u));
     let slope = within(at, curve_slope(u));
     // Far from 0 the slope vanishes, also against an infinite x.

@@ -1,4 +1,4 @@
-// Statistics and means of a slice from their record; the parameters from their tensors.
+// Statistics of a slice from their record, with the means that dx subtracts; the parameters from their tensors.
 //
 // Bindings: means: [statistics]; gamma, beta.
 
@@ -6,10 +6,8 @@
 
 fn record_statistics(i: u32) -> Statistics {
     let record = means[i];
-    return statistics_of(Stat(record.shift), Stat(record.delta), Stat(record.inv_std), Stat(1.0), Stat(0.0), Stat(0.0));
-}
-
-fn record_means(i: u32) -> GradientSums {
-    let record = means[i];
-    return GradientSums(Stat(record.dz), Stat(record.dz_xhat));
+    var s = statistics_of_record(record.slice);
+    s.mean_dz = Stat(record.dz);
+    s.mean_dz_xhat = Stat(record.dz_xhat);
+    return s;
 }

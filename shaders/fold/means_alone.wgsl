@@ -17,8 +17,7 @@ fn fold_means(
     let sums = fold_partials(tile, zero);
     if (writes(tile, 0u)) {
         let record = saved[tile.slice];
-        let mean = means_of_slice(zero, sums, record);
-        means[tile.slice] =
-            MeansRecord(record.shift, record.delta, record.inv_std, component(mean.dz, 0u), component(mean.dz_xhat, 0u));
+        let s = with_means(zero, without_statistics(), sums, record);
+        means[tile.slice] = MeansRecord(record, component(s.mean_dz, 0u), component(s.mean_dz_xhat, 0u));
     }
 }

@@ -1,5 +1,7 @@
-// The prologue of map_backward for batch norm: the means of a channel from partial gradient sums, whose totals are dgamma and dbeta.
+// The prologue of map_backward for batch norm: what forward saved, with the means of a channel from partial gradient sums, whose totals are
+// dgamma and dbeta.
 
-fn slice_means(tile: Tile, zero: u32, s: Statistics) -> GradientSums {
-    return means_of(fold_gradients_of(tile, zero), s);
+fn dx_statistics(tile: Tile, zero: u32) -> Statistics {
+    let s = slice_statistics(tile, zero);
+    return with_means(s, fold_gradients_of(tile, zero));
 }

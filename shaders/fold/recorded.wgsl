@@ -5,6 +5,5 @@
 @group(0) @binding(13) var<storage, read> saved: array<SliceRecord>;
 
 fn record_statistics(i: u32) -> Statistics {
-    let record = saved[i];
-    return statistics_of(Stat(record.shift), Stat(record.delta), Stat(record.inv_std), Stat(1.0), Stat(0.0), Stat(0.0));
+    return statistics_of_record(saved[i]);
 }

@@ -1,8 +1,8 @@
-// Statistics of every slice, or group of slices, from partial moments, as records: where they are not the prologue of a map, because
-// slices share them or are columns.
+// Statistics of every slice, or group of slices, from partial moments, as records: where they are not the prologue of a map, because slices
+// share them or are columns, or because with batch renorm r and d are read from the running statistics that the same dispatch updates.
 //
-// Grid: one team per statistic. Bindings: those of fold/partials.wgsl and fold/slices.wgsl. Overrides: WORKGROUP_SIZE, TEAM_SIZE.
-// Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.
+// Grid: one team per statistic. Bindings: those of fold/partials.wgsl and fold/slices.wgsl or fold/batch.wgsl. Overrides: WORKGROUP_SIZE,
+// TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn fold_statistics(

@@ -3,14 +3,17 @@
 //
 //   dx = gamma·inv_std·(dz − Σ dz / n − x̂·Σ dz·x̂ / n)
 
-// The sums divided by the number of values, which is that of the statistics: forward saved it with them.
-fn means_of(sums: GradientSums, s: Statistics) -> GradientSums {
+// The statistics with the sums divided by the number of values, which is theirs: forward saved it with them.
+fn with_means(s: Statistics, sums: GradientSums) -> Statistics {
+    var t = s;
     // Sums over nothing are 0, and so are their means.
     let count = max(s.count, Stat(1.0));
-    return GradientSums(sums.dz / count, sums.dz_xhat / count);
+    t.mean_dz = sums.dz / count;
+    t.mean_dz_xhat = sums.dz_xhat / count;
+    return t;
 }
 
-fn dx_of(at: Cursor, dz: Word, xhat: Word, s: Statistics, mean: GradientSums) -> Word {
-    let centred = dz - spread(at, mean.dz);
-    return kept(at, fma(-xhat, spread(at, mean.dz_xhat), centred) * spread(at, s.gamma * s.inv_std));
+fn dx_of(at: Cursor, x: Word, dz: Word, s: Statistics) -> Word {
+    let centred = dz - spread(at, s.mean_dz);
+    return kept(at, fma(-xhat_of(at, x, s), spread(at, s.mean_dz_xhat), centred) * spread(at, s.gamma * s.inv_std));
 }

@@ -1,10 +1,5 @@
 // dz, the gradient of z: dy·act'(z), with z computed once more from x, so that forward stores no mask.
 
-// What dz depends on beside dy.
-fn operand_at(at: Cursor) -> Word {
-    return x_at(at);
-}
-
 fn dz_of(at: Cursor, x: Word, s: Statistics) -> Word {
     return kept(at, gradient(z_of(at, x, s), dy_at(at)));
 }

@@ -1,9 +1,5 @@
 // dz, the gradient of z: without an activation it is dy, whatever x is.
 
-fn operand_at(at: Cursor) -> Word {
-    return Word(0.0);
-}
-
 fn dz_of(at: Cursor, x: Word, s: Statistics) -> Word {
     return kept(at, dy_at(at));
 }

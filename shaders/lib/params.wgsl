@@ -120,7 +120,7 @@ struct Params {
     gamma_base: f32,
     // The window's first value of its run, where a window has part of one (affine/of_place.wgsl).
     first_place: u32,
-    // Slices of each of `samples` samples, and teams that share them out among each other (resident/slices_backward.wgsl).
+    // Slices of each of `samples` samples, and teams that share them out among each other (resident/of_slices.wgsl).
     samples: u32,
     sample_rows: u32,
     row_teams: u32,

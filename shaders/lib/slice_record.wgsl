@@ -10,5 +10,9 @@ struct SliceRecord {
 }
 
 fn without_statistics() -> Statistics {
-    return statistics_of(Stat(0.0), Stat(0.0), Stat(0.0), Stat(1.0), Stat(0.0), Stat(0.0));
+    return statistics_of_record(SliceRecord());
+}
+
+fn statistics_of_record(record: SliceRecord) -> Statistics {
+    return statistics_of(Stat(record.shift), Stat(record.delta), Stat(record.inv_std), Stat(1.0), Stat(0.0), Stat(0.0));
 }

@@ -16,10 +16,13 @@ struct Statistics {
     first_parameter: StatU,
     place_gamma: Word,
     place_beta: Word,
+    // What dx subtracts: the mean of dz and that of dz·x̂ (lib/dx.wgsl). Forward has none.
+    mean_dz: Stat,
+    mean_dz_xhat: Stat,
 }
 
 fn statistics_of(shift: Stat, delta: Stat, inv_std: Stat, gamma: Stat, beta: Stat, count: Stat) -> Statistics {
-    return Statistics(shift, delta, inv_std, gamma, beta, count, StatU(0u), Word(0.0), Word(0.0));
+    return Statistics(shift, delta, inv_std, gamma, beta, count, StatU(0u), Word(0.0), Word(0.0), Stat(0.0), Stat(0.0));
 }
 
 // Statistics of one slice in memory, as forward saves them. Rust twin: `norm::saved::SavedRecord`.

@@ -1,13 +1,10 @@
-// dx through the statistics of slices (lib/dx.wgsl, lib/dx_weighted.wgsl). The prologue folds the sums and writes dgamma and dbeta
-// (fold/gradients.wgsl), or reads the means of slices (fold/means_of_slice.wgsl).
+// The gradients of x and of the residual: dx (map/dx.wgsl) and d_residual (map/d_residual.wgsl), either of which may not be asked for.
 //
-// Grid: walk/. Bindings: x, dy, residual, dx: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED.
-// Features: none, or those of lib/tree_subgroups.wgsl.
-
-fn dx_at(at: Cursor, s: Statistics, mean: GradientSums) -> Word {
-    let x = x_at(at);
-    return dx_of(at, dz_of(at, x, s), xhat_of(at, x, s), s, mean);
-}
+// `dx_statistics` is the statistics with what dx subtracts: through batch statistics its means of the gradient sums, which the prologue folds and
+// writes as dgamma and dbeta (fold/means_of_gradients.wgsl); else what a file of fold/ or curve/ has (fold/no_means.wgsl).
+//
+// Grid: walk/. Bindings: x, where dx or an activation depends on it, dy, residual: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES,
+// STRIDED. Features: none, or those of lib/tree_subgroups.wgsl.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn map_backward(
@@ -18,10 +15,8 @@ fn map_backward(
     let zero = workgroups.z - 1u;
     let tile = tile_of(workgroup, workgroups, lane);
     var s: array<Statistics, STRANDS>;
-    var mean: array<GradientSums, STRANDS>;
     for (var strand = 0u; strand < STRANDS; strand += 1u) {
-        s[strand] = slice_statistics(strand_tile(tile, strand), zero);
-        mean[strand] = slice_means(strand_tile(tile, strand), zero, s[strand]);
+        s[strand] = dx_statistics(strand_tile(tile, strand), zero);
     }
     var at = cursor_first(tile);
     while (at.index < tile.end) {
@@ -30,20 +25,17 @@ fn map_backward(
         for (var j = 0u; j < STRIP; j += 1u) {
             t = statistics_at(here, s[strand_of(j)], t, j);
             if (stores(here)) {
-                store_dx(here, dx_at(here, t, mean[strand_of(j)]));
+                let x = x_at(here);
+                let dz = dz_of(here, x, t);
+                emit_d_residual(here, dz);
+                emit_dx(here, x, dz, t);
             }
             here = strip_next(at, here, j);
         }
         at = step_next(at, here);
     }
-    if (EDGES) {
-        for (var strand = 0u; strand < STRANDS; strand += 1u) {
-            for (var edge = 0u; edge < 2u; edge += 1u) {
-                let at = cursor_of_edge(strand_tile(tile, strand), edge);
-                if (at.index < tile.end) {
-                    store_part_dx(at, dx_at(at, statistics_at(at, s[strand], s[strand], 0u), mean[strand]));
-                }
-            }
-        }
+    for (var strand = 0u; strand < STRANDS; strand += 1u) {
+        emit_d_residual_edges(strand_tile(tile, strand), s[strand]);
+        emit_dx_edges(strand_tile(tile, strand), s[strand]);
     }
 }

@@ -12,7 +12,7 @@ fn emit_d_residual_edges(tile: Tile, s: Statistics) {
         for (var edge = 0u; edge < 2u; edge += 1u) {
             let at = cursor_of_edge(tile, edge);
             if (at.index < tile.end) {
-                store_part_d_residual(at, dz_of(at, operand_at(at), statistics_at(at, s, s, 0u)));
+                store_part_d_residual(at, dz_of(at, x_at(at), statistics_at(at, s, s, 0u)));
             }
         }
     }

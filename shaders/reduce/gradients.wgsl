@@ -5,7 +5,7 @@
 // (lib/gradient_words.wgsl; through a curve, curve/words.wgsl, two sums more).
 //
 // Through frozen statistics dx does not depend on the sums, so one walk gives all gradients: what
-// `emit_dx` does with each word is decided by the included file (map/frozen.wgsl, map/dx_of_row.wgsl or map/no_dx.wgsl), and so is what
+// `emit_dx` does with each word is decided by the included file (map/dx.wgsl or map/no_dx.wgsl), and so is what
 // `emit_d_residual` does (map/d_residual.wgsl or map/no_d_residual.wgsl), dz (lib/dz_of_activation.wgsl or
 // lib/dz_of_dy.wgsl), x̂ (lib/from_x.wgsl, lib/from_y.wgsl or lib/from_curve.wgsl), and where the statistics come from (a file of fold/ that defines
 // `slice_statistics`). Where gamma varies within the slice, the sums are of gamma·dz (`summand`, affine/); where statistics vary within it,

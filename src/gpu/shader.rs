@@ -57,6 +57,7 @@ sources! {
     CONTROL = "lib/control.wgsl";
     STRIP = "walk/strip.wgsl";
     TENSOR_ADDRESS = "tensor/address.wgsl";
+    TENSOR_ABSENT = "tensor/absent.wgsl";
     TENSOR_INPUT = "tensor/input.wgsl";
     TENSOR_OVER = "tensor/over.wgsl";
     TENSOR_OUTPUT = "tensor/output.wgsl";
@@ -124,9 +125,9 @@ sources! {
     FOLD_RECORDED = "fold/recorded.wgsl";
     FOLD_RECORDED_OF_SLICE = "fold/recorded_of_slice.wgsl";
     FOLD_MEANS = "fold/means.wgsl";
-    FOLD_MEANS_OF_SLICE = "fold/means_of_slice.wgsl";
     FOLD_MEANS_OF_SUMS = "fold/means_of_sums.wgsl";
     FOLD_MEANS_OF_GRADIENTS = "fold/means_of_gradients.wgsl";
+    FOLD_NO_MEANS = "fold/no_means.wgsl";
     FOLD_MEANS_ALONE = "fold/means_alone.wgsl";
     FOLD_AVERAGES_ALONE = "fold/averages_alone.wgsl";
     FOLD_TOTAL = "fold/total.wgsl";
@@ -135,9 +136,8 @@ sources! {
     FOLD_BATCH_OF_PARTIALS = "fold/batch_of_partials.wgsl";
     FOLD_NO_RENORM = "fold/no_renorm.wgsl";
     FOLD_RENORM = "fold/renorm.wgsl";
-    FOLD_RENORM_ALONE = "fold/renorm_alone.wgsl";
     FOLD_RUNNING = "fold/running.wgsl";
-    FOLD_RUNNING_ALONE = "fold/running_alone.wgsl";
+    FOLD_RECORDS_ALONE = "fold/records_alone.wgsl";
     FOLD_SAVED = "fold/saved.wgsl";
     FOLD_SUMS = "fold/sums.wgsl";
     FOLD_NO_SUMS = "fold/no_sums.wgsl";
@@ -147,16 +147,15 @@ sources! {
     FOLD_GRADIENTS_ALONE = "fold/gradients_alone.wgsl";
     MAP_FORWARD = "map/forward.wgsl";
     MAP_BACKWARD = "map/backward.wgsl";
-    MAP_FROZEN = "map/frozen.wgsl";
-    MAP_FROZEN_ONLY = "map/frozen_only.wgsl";
-    MAP_DX_OF_ROW = "map/dx_of_row.wgsl";
+    MAP_DX = "map/dx.wgsl";
     MAP_NO_DX = "map/no_dx.wgsl";
     MAP_D_RESIDUAL = "map/d_residual.wgsl";
     MAP_NO_D_RESIDUAL = "map/no_d_residual.wgsl";
     MAP_COPY = "map/copy.wgsl";
     RESIDENT_FORWARD = "resident/forward.wgsl";
     RESIDENT_BACKWARD = "resident/backward.wgsl";
-    RESIDENT_SLICES_BACKWARD = "resident/slices_backward.wgsl";
+    RESIDENT_OF_CHANNELS = "resident/of_channels.wgsl";
+    RESIDENT_OF_SLICES = "resident/of_slices.wgsl";
     TANH = "lib/tanh.wgsl";
     NORMAL = "lib/normal.wgsl";
     GRADIENT_WORDS = "lib/gradient_words.wgsl";
@@ -164,10 +163,7 @@ sources! {
     FROM_CURVE = "lib/from_curve.wgsl";
     CURVE_TANH = "curve/tanh.wgsl";
     CURVE_ERF = "curve/erf.wgsl";
-    CURVE_STATISTICS = "curve/statistics.wgsl";
     CURVE_OF_PARAMETERS = "curve/of_parameters.wgsl";
-    CURVE_OF_FOLDED = "curve/of_folded.wgsl";
-    CURVE_FOLD_PARAMETERS = "curve/fold_parameters.wgsl";
     CURVE_SUMS = "curve/sums.wgsl";
     CURVE_SUMS_SHUFFLED = "curve/sums_shuffled.wgsl";
     CURVE_WORDS = "curve/words.wgsl";
@@ -185,6 +181,8 @@ pub(crate) enum StatisticsFrom {
     Batch,
     /// What training forward saved (fold/saved.wgsl).
     Saved,
+    /// The same, with the means that dx subtracts, from partial gradient sums (fold/means_of_gradients.wgsl).
+    Gradients,
     /// Running statistics (fold/running.wgsl).
     Running,
     /// Partial moments of slices that are not channels (fold/slices.wgsl).
@@ -193,13 +191,13 @@ pub(crate) enum StatisticsFrom {
     Recorded,
     /// As `Recorded`, by the row of a walk along columns (lib/statistics_of_row.wgsl).
     RecordedOfRow,
-    /// Records with the means that dx subtracts (fold/means_of_slice.wgsl).
+    /// Records with the means that dx subtracts (fold/means.wgsl).
     Means,
     /// As `Means`, by the row of a walk along columns.
     MeansOfRow,
     /// There are none: x̂ is a function of x, with parameters (curve/of_parameters.wgsl).
     Curve(Curve),
-    /// The same, with all parameters in one buffer (curve/of_folded.wgsl).
+    /// The same, with all parameters in one buffer, as what forward saves (fold/saved.wgsl).
     FoldedCurve(Curve),
 }
 
@@ -208,6 +206,7 @@ impl StatisticsFrom {
         match self {
             StatisticsFrom::Batch => "batch",
             StatisticsFrom::Saved => "saved",
+            StatisticsFrom::Gradients => "gradients",
             StatisticsFrom::Running => "running",
             StatisticsFrom::Slices => "slices",
             StatisticsFrom::Recorded => "recorded",
@@ -226,6 +225,7 @@ impl StatisticsFrom {
             self,
             StatisticsFrom::Batch
                 | StatisticsFrom::Saved
+                | StatisticsFrom::Gradients
                 | StatisticsFrom::Running
                 | StatisticsFrom::Curve(_)
                 | StatisticsFrom::FoldedCurve(_)
@@ -235,6 +235,11 @@ impl StatisticsFrom {
     /// Whether the statistics are those of the rows of a walk along columns.
     const fn of_rows(self) -> bool {
         matches!(self, StatisticsFrom::RecordedOfRow | StatisticsFrom::MeansOfRow)
+    }
+
+    /// Whether dx is that of statistics of the batch, from which it subtracts means.
+    const fn has_means(self) -> bool {
+        matches!(self, StatisticsFrom::Gradients | StatisticsFrom::Means | StatisticsFrom::MeansOfRow)
     }
 
     fn sources(self) -> &'static [&'static Source] {
@@ -249,7 +254,9 @@ impl StatisticsFrom {
                 &FOLD_BATCH,
                 &FOLD_BATCH_OF_PARTIALS,
             ],
-            StatisticsFrom::Saved => &[&STATISTICS, &FOLD_SAVED],
+            StatisticsFrom::Saved | StatisticsFrom::Gradients | StatisticsFrom::FoldedCurve(_) => {
+                &[&STATISTICS, &FOLD_SAVED]
+            }
             StatisticsFrom::Running => &[&STATISTICS, &FOLD_RUNNING],
             StatisticsFrom::Slices => &[
                 &MOMENTS,
@@ -286,7 +293,7 @@ impl StatisticsFrom {
                 &AFFINE_PARAMETER_OF,
                 &AFFINE_PARAMETERS,
                 &FOLD_MEANS,
-                &FOLD_MEANS_OF_SLICE,
+                &FOLD_RECORDED_OF_SLICE,
             ],
             StatisticsFrom::MeansOfRow => &[
                 &STATISTICS,
@@ -297,8 +304,7 @@ impl StatisticsFrom {
                 &FOLD_MEANS,
                 &STATISTICS_OF_ROW,
             ],
-            StatisticsFrom::Curve(_) => &[&CURVE_STATISTICS, &CURVE_OF_PARAMETERS],
-            StatisticsFrom::FoldedCurve(_) => &[&CURVE_STATISTICS, &CURVE_OF_FOLDED],
+            StatisticsFrom::Curve(_) => &[&STATISTICS, &CURVE_OF_PARAMETERS],
         }
     }
 
@@ -315,7 +321,8 @@ impl StatisticsFrom {
             StatisticsFrom::Batch => {
                 &[Slot::Gamma, Slot::Beta, Slot::RunningUpdate, Slot::Partials, Slot::SavedOut]
             }
-            StatisticsFrom::Saved => &[Slot::Saved],
+            StatisticsFrom::Saved | StatisticsFrom::FoldedCurve(_) => &[Slot::Saved],
+            StatisticsFrom::Gradients => &[Slot::Partials, Slot::Saved],
             StatisticsFrom::Running => &[Slot::Gamma, Slot::Beta, Slot::Running],
             StatisticsFrom::Slices => &[Slot::Gamma, Slot::Beta, Slot::Partials, Slot::SavedOut],
             StatisticsFrom::Recorded | StatisticsFrom::RecordedOfRow => {
@@ -323,7 +330,6 @@ impl StatisticsFrom {
             }
             StatisticsFrom::Means | StatisticsFrom::MeansOfRow => &[Slot::Gamma, Slot::Beta, Slot::Means],
             StatisticsFrom::Curve(_) => &[Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift],
-            StatisticsFrom::FoldedCurve(_) => &[Slot::Saved],
         }
     }
 }
@@ -448,14 +454,15 @@ impl Pointwise {
                 let d_sum = d_sum && dx;
                 Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
             }
-            Kernel::ResidentBackward => Self { activation, residual, d_residual, from_y, renorm, ..nothing },
-            Kernel::ResidentSlices => Self { activation, residual, d_residual, of_place, d_sum, ..nothing },
-            // With a mask it writes no dgamma.
-            Kernel::MapBackward(_) => {
+            Kernel::ResidentBackward(_) => {
+                Self { activation, residual, d_residual, from_y, renorm, of_place, d_sum, ..nothing }
+            }
+            Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
+                // With a mask it writes no dgamma.
                 let renorm = renorm && !masked;
                 Self { activation, residual, from_y, masked, renorm, of_place, d_sum, ..nothing }
             }
-            Kernel::MapFrozen { .. } => {
+            Kernel::MapBackward { .. } => {
                 Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
             }
             Kernel::ReduceMoments => Self { masked, sum, ..nothing },
@@ -504,21 +511,20 @@ pub(crate) enum Kernel {
     /// Two totals to one.
     FoldMerge(Monoid),
     FoldGradients,
-    FoldRunning,
-    /// Statistics of the batch and batch renorm's r and d as records, and the update of running statistics.
-    FoldRenorm,
-    /// Statistics of slices that are not channels, or of groups of them, as records.
-    FoldStatistics,
-    /// Those records with the means that dx subtracts; sums are multiplied by the gamma of their slice if `times_gamma`.
+    /// Statistics, or what a curve has in their place, as records like those that forward saves.
+    FoldRecords(StatisticsFrom),
+    /// Statistics from partial moments as records: of slices that are not channels, or of groups of them; or of the batch, with batch renorm's r
+    /// and d, and the update of running statistics.
+    FoldStatistics(StatisticsFrom),
+    /// Those records of slices with the means that dx subtracts; sums are multiplied by the gamma of their slice if `times_gamma`.
     FoldMeans {
         times_gamma: bool,
     },
     /// The average of the records of a channel over all samples.
     FoldAverages,
     MapForward(StatisticsFrom),
-    MapBackward(StatisticsFrom),
     /// dx, if asked for, and d_residual.
-    MapFrozen {
+    MapBackward {
         statistics: StatisticsFrom,
         dx: bool,
     },
@@ -526,15 +532,11 @@ pub(crate) enum Kernel {
     /// Reduce, fold and map of training forward in one.
     ResidentForward(StatisticsFrom),
     /// Reduce, fold and map of training backward in one.
-    ResidentBackward,
-    /// The same, of slices that are not channels.
-    ResidentSlices,
+    ResidentBackward(StatisticsFrom),
     /// dgamma and dbeta of a curve, and totals of its sums.
     FoldCurve,
     /// dalpha and dshift of a curve from these totals.
     FoldAlpha,
-    /// The parameters of a curve as records.
-    FoldParameters,
 }
 
 impl Kernel {
@@ -546,21 +548,17 @@ impl Kernel {
             Kernel::FoldTotal(_) => "fold_total",
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
-            Kernel::FoldRunning => "fold_running",
-            Kernel::FoldRenorm => "fold_renorm",
-            Kernel::FoldStatistics => "fold_statistics",
+            Kernel::FoldRecords(_) => "fold_records",
+            Kernel::FoldStatistics(_) => "fold_statistics",
             Kernel::FoldMeans { .. } => "fold_means",
             Kernel::FoldAverages => "fold_averages",
             Kernel::MapForward(_) => "map_forward",
-            Kernel::MapBackward(_) => "map_backward",
-            Kernel::MapFrozen { .. } => "map_frozen",
+            Kernel::MapBackward { .. } => "map_backward",
             Kernel::MapCopy => "map_copy",
             Kernel::ResidentForward(_) => "resident_forward",
-            Kernel::ResidentBackward => "resident_backward",
-            Kernel::ResidentSlices => "resident_slices",
+            Kernel::ResidentBackward(_) => "resident_backward",
             Kernel::FoldCurve => "fold_curve",
             Kernel::FoldAlpha => "fold_alpha",
-            Kernel::FoldParameters => "fold_parameters",
         }
     }
 
@@ -568,20 +566,20 @@ impl Kernel {
     fn sources(self, pointwise: Pointwise) -> Vec<&'static Source> {
         let mut sources = Vec::new();
         let statistics = |from: StatisticsFrom| from.sources().iter().copied();
-        let dx_of = |from: StatisticsFrom, dx: bool| -> &'static [&'static Source] {
-            match from.curve() {
-                _ if !dx => &[&MAP_NO_DX],
-                Some(_) => &[&CURVE_DX, &MAP_FROZEN],
-                None => &[&FROZEN_DX, &MAP_FROZEN],
-            }
+        let d_sum = if pointwise.d_sum { &D_SUM } else { &NO_D_SUM };
+        let dx_of = |from: StatisticsFrom, dx: bool| match from {
+            _ if !dx => vec![&MAP_NO_DX],
+            StatisticsFrom::Gradients => vec![&DX, &MAP_DX],
+            StatisticsFrom::Means | StatisticsFrom::MeansOfRow => vec![&DX_WEIGHTED, d_sum, &MAP_DX],
+            StatisticsFrom::Curve(_) | StatisticsFrom::FoldedCurve(_) => vec![&CURVE_DX, &MAP_DX],
+            _ => vec![&FROZEN_DX, &MAP_DX],
         };
         let write_sums: &[&Source] = match self {
-            Kernel::MapBackward(_) if pointwise.masked => &[&FOLD_NO_SUMS],
+            Kernel::MapBackward { .. } if pointwise.masked => &[&FOLD_NO_SUMS],
             _ if pointwise.renorm => &[&FOLD_SUMS, &FOLD_DGAMMA_RENORM],
             _ => &[&FOLD_SUMS, &FOLD_DGAMMA],
         };
         let [value, sum] = if pointwise.sum { [&VALUE_OF_SUM, &EMIT_SUM] } else { [&VALUE_OF_X, &NO_SUM] };
-        let weighted = [&DX_WEIGHTED, if pointwise.d_sum { &D_SUM } else { &NO_D_SUM }];
         let partials_of = |group: bool| {
             let partial_of = if group { &FOLD_PARTIAL_OF_GROUP } else { &FOLD_PARTIAL_OF_SLICE };
             [&TREE, &FOLD_PARTIALS, partial_of]
@@ -598,13 +596,7 @@ impl Kernel {
                     None => [&GRADIENT_SUMS, &GRADIENT_WORDS, &TREE],
                 });
                 sources.extend(statistics(from));
-                match from {
-                    StatisticsFrom::MeansOfRow => {
-                        sources.extend(weighted);
-                        sources.push(&MAP_DX_OF_ROW);
-                    }
-                    _ => sources.extend(dx_of(from, dx)),
-                }
+                sources.extend(dx_of(from, dx));
                 sources.push(&REDUCE_GRADIENTS);
             }
             Kernel::ReduceRowGradients => {
@@ -628,21 +620,21 @@ impl Kernel {
                     sources.extend(statistics(StatisticsFrom::Saved));
                 }
             }
-            Kernel::FoldRunning => {
-                sources.extend(statistics(StatisticsFrom::Running));
-                sources.push(&FOLD_RUNNING_ALONE);
+            Kernel::FoldRecords(from) => {
+                sources.extend(statistics(from));
+                sources.push(&FOLD_RECORDS_ALONE);
             }
-            Kernel::FoldRenorm => {
-                sources.push(&MOMENTS);
-                sources.extend(partials_of(false));
-                sources.extend([&STATISTICS, &FOLD_RENORM, &FOLD_BATCH, &FOLD_RENORM_ALONE]);
-            }
-            Kernel::FoldStatistics => {
+            Kernel::FoldStatistics(StatisticsFrom::Slices) => {
                 sources.push(&MOMENTS);
                 sources.extend(partials_of(true));
                 sources.push(&FOLD_TIMES_ONE);
                 sources.extend(records.into_iter().chain(parameters));
                 sources.extend([&FOLD_SLICES, &FOLD_STATISTICS_ALONE]);
+            }
+            Kernel::FoldStatistics(_) => {
+                sources.push(&MOMENTS);
+                sources.extend(partials_of(false));
+                sources.extend([&STATISTICS, &FOLD_RENORM, &FOLD_BATCH, &FOLD_STATISTICS_ALONE]);
             }
             Kernel::FoldMeans { times_gamma } => {
                 sources.push(&GRADIENT_SUMS);
@@ -664,24 +656,19 @@ impl Kernel {
                 sources.extend(statistics(from));
                 sources.push(&MAP_FORWARD);
             }
-            Kernel::MapBackward(StatisticsFrom::Means) => {
-                sources.push(&GRADIENT_SUMS);
-                sources.extend(statistics(StatisticsFrom::Means));
-                sources.extend(weighted);
-                sources.push(&MAP_BACKWARD);
-            }
-            Kernel::MapBackward(from) => {
-                sources.push(&GRADIENT_SUMS);
-                sources.extend(partials_of(false));
-                sources.push(&FOLD_GRADIENTS);
-                sources.extend(write_sums);
+            Kernel::MapBackward { statistics: from, dx } => {
                 sources.extend(statistics(from));
-                sources.extend([&DX, &FOLD_MEANS_OF_GRADIENTS, &MAP_BACKWARD]);
-            }
-            Kernel::MapFrozen { statistics: from, dx } => {
-                sources.extend(statistics(from));
+                if from == StatisticsFrom::Gradients {
+                    sources.push(&GRADIENT_SUMS);
+                    sources.extend(partials_of(false));
+                    sources.push(&FOLD_GRADIENTS);
+                    sources.extend(write_sums);
+                    sources.push(&FOLD_MEANS_OF_GRADIENTS);
+                } else {
+                    sources.push(&FOLD_NO_MEANS);
+                }
                 sources.extend(dx_of(from, dx));
-                sources.push(&MAP_FROZEN_ONLY);
+                sources.push(&MAP_BACKWARD);
             }
             Kernel::MapCopy => sources.extend([value, &MAP_COPY]),
             Kernel::ResidentForward(from) => {
@@ -695,18 +682,19 @@ impl Kernel {
                 }
                 sources.push(&RESIDENT_FORWARD);
             }
-            Kernel::ResidentBackward => {
+            Kernel::ResidentBackward(from) => {
                 sources.extend([&GRADIENT_SUMS, &TREE]);
-                sources.extend(write_sums);
-                sources.extend(statistics(StatisticsFrom::Saved));
-                sources.extend([&DX, &RESIDENT_BACKWARD]);
-            }
-            Kernel::ResidentSlices => {
-                sources.extend([&GRADIENT_SUMS, &TREE]);
-                sources.extend(statistics(StatisticsFrom::Recorded));
-                sources.push(&FOLD_MEANS_OF_SUMS);
-                sources.extend(weighted);
-                sources.push(&RESIDENT_SLICES_BACKWARD);
+                sources.extend(statistics(from));
+                match from {
+                    StatisticsFrom::Recorded => {
+                        sources.extend([&FOLD_MEANS_OF_SUMS, &DX_WEIGHTED, d_sum, &RESIDENT_OF_SLICES]);
+                    }
+                    _ => {
+                        sources.extend(write_sums);
+                        sources.extend([&DX, &RESIDENT_OF_CHANNELS]);
+                    }
+                }
+                sources.extend([&MAP_DX, &RESIDENT_BACKWARD]);
             }
             Kernel::FoldCurve => {
                 sources.push(&CURVE_SUMS);
@@ -715,9 +703,10 @@ impl Kernel {
                 sources.extend(write_sums);
                 sources.push(&CURVE_FOLD_GRADIENTS);
             }
-            Kernel::FoldAlpha => sources.extend([&CURVE_SUMS, &TREE, &CURVE_FOLD_ALPHA]),
-            Kernel::FoldParameters => {
-                sources.extend([&CURVE_STATISTICS, &CURVE_OF_PARAMETERS, &CURVE_FOLD_PARAMETERS]);
+            Kernel::FoldAlpha => {
+                sources.push(&CURVE_SUMS);
+                sources.extend(partials_of(false));
+                sources.push(&CURVE_FOLD_ALPHA);
             }
         }
         sources
@@ -726,9 +715,9 @@ impl Kernel {
     /// Values per channel that the kernel reads, or writes.
     pub const fn parameters(self) -> &'static [Slot] {
         match self {
-            Kernel::FoldGradients | Kernel::MapBackward(StatisticsFrom::Saved) | Kernel::ResidentBackward => {
-                &[Slot::Dgamma, Slot::Dbeta]
-            }
+            Kernel::FoldGradients
+            | Kernel::MapBackward { statistics: StatisticsFrom::Gradients, .. }
+            | Kernel::ResidentBackward(StatisticsFrom::Saved) => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldCurve => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldAlpha => &[Slot::Dalpha, Slot::Dshift],
             _ => &[Slot::Gamma, Slot::Beta, Slot::Alpha],
@@ -740,7 +729,7 @@ impl Kernel {
         match self {
             Kernel::MapForward(from)
             | Kernel::ReduceGradients { statistics: from, .. }
-            | Kernel::MapFrozen { statistics: from, .. } => from.curve(),
+            | Kernel::MapBackward { statistics: from, .. } => from.curve(),
             _ => None,
         }
     }
@@ -750,12 +739,10 @@ impl Kernel {
         matches!(
             self,
             Kernel::MapForward(_)
-                | Kernel::MapBackward(_)
-                | Kernel::MapFrozen { .. }
+                | Kernel::MapBackward { .. }
                 | Kernel::MapCopy
                 | Kernel::ResidentForward(_)
-                | Kernel::ResidentBackward
-                | Kernel::ResidentSlices
+                | Kernel::ResidentBackward(_)
         )
     }
 
@@ -770,16 +757,14 @@ impl Kernel {
             | Kernel::FoldAlpha => Some(Monoid::CurveSums),
             Kernel::FoldTotal(of) => Some(of),
             Kernel::ReduceMoments
-            | Kernel::FoldRenorm
-            | Kernel::FoldStatistics
+            | Kernel::FoldStatistics(_)
             | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
             | Kernel::ResidentForward(_) => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
             | Kernel::FoldGradients
             | Kernel::FoldMeans { .. }
-            | Kernel::MapBackward(StatisticsFrom::Saved)
-            | Kernel::ResidentBackward
-            | Kernel::ResidentSlices => Some(Monoid::GradientSums),
+            | Kernel::MapBackward { statistics: StatisticsFrom::Gradients, .. }
+            | Kernel::ResidentBackward(_) => Some(Monoid::GradientSums),
             _ => None,
         }
     }
@@ -787,14 +772,13 @@ impl Kernel {
     /// Whether slices are channels, each with its own parameters.
     const fn of_channels(self) -> bool {
         match self {
-            Kernel::FoldStatistics
-            | Kernel::FoldMeans { .. }
-            | Kernel::ReduceRowGradients
-            | Kernel::ResidentSlices => false,
+            Kernel::FoldMeans { .. } | Kernel::ReduceRowGradients => false,
             Kernel::ReduceGradients { statistics: from, .. }
+            | Kernel::FoldStatistics(from)
             | Kernel::MapForward(from)
-            | Kernel::MapBackward(from)
-            | Kernel::ResidentForward(from) => from.of_channels(),
+            | Kernel::MapBackward { statistics: from, .. }
+            | Kernel::ResidentForward(from)
+            | Kernel::ResidentBackward(from) => from.of_channels(),
             _ => true,
         }
     }
@@ -810,7 +794,7 @@ impl Kernel {
 
     /// Whether the kernel keeps what it has read in registers.
     pub const fn is_resident(self) -> bool {
-        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward | Kernel::ResidentSlices)
+        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward(_))
     }
 
     /// Whether the entry point has the override CHUNK_WORDS.
@@ -896,12 +880,16 @@ impl Variant {
             Kernel::ReduceGradients { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
-            Kernel::MapForward(from) | Kernel::MapBackward(from) | Kernel::ResidentForward(from) => {
+            Kernel::MapForward(from)
+            | Kernel::ResidentForward(from)
+            | Kernel::ResidentBackward(from)
+            | Kernel::FoldStatistics(from)
+            | Kernel::FoldRecords(from) => {
                 key += &format!("<{}>", from.name());
             }
             Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
             Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
-            Kernel::MapFrozen { statistics, dx } => {
+            Kernel::MapBackward { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { "" } else { ",no dx" });
             }
             _ => {}
@@ -951,16 +939,15 @@ impl Variant {
     /// Tensors that the kernel reads in words, with the output through whose binding it does so, if any.
     fn inputs(&self) -> Vec<(Slot, Option<Slot>)> {
         let activated = self.pointwise.activation != ActivationKind::NONE;
+        let through_frozen = |from: StatisticsFrom| !from.has_means() && from.curve().is_none();
         let [x, dy] = match self.kernel {
             Kernel::ReduceMoments | Kernel::MapCopy | Kernel::MapForward(_) | Kernel::ResidentForward(_) => {
                 [true, false]
             }
-            Kernel::ReduceGradients { .. }
-            | Kernel::ReduceRowGradients
-            | Kernel::MapBackward(_)
-            | Kernel::ResidentBackward
-            | Kernel::ResidentSlices => [true, true],
-            Kernel::MapFrozen { .. } => [activated || self.kernel.curve().is_some(), true],
+            Kernel::ReduceGradients { .. } | Kernel::ReduceRowGradients | Kernel::ResidentBackward(_) => {
+                [true, true]
+            }
+            Kernel::MapBackward { statistics: from, .. } => [activated || !through_frozen(from), true],
             _ => [false, false],
         };
         let Pointwise { residual, sum, d_sum, .. } = self.pointwise;
@@ -973,10 +960,8 @@ impl Variant {
     pub fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
             Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward(_) => vec![Slot::Y],
-            Kernel::MapBackward(_)
-            | Kernel::ResidentBackward
-            | Kernel::ResidentSlices
-            | Kernel::MapFrozen { dx: true, .. }
+            Kernel::ResidentBackward(_)
+            | Kernel::MapBackward { dx: true, .. }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
         };
@@ -1004,44 +989,39 @@ impl Variant {
                 slots.extend([Slot::Partials, Slot::Dgamma, Slot::Dbeta]);
                 slots.extend(self.pointwise.renorm.then_some(Slot::Saved));
             }
-            Kernel::FoldRunning => {
+            Kernel::FoldRecords(from) => {
                 slots.push(Slot::SavedOut);
-                slots.extend(StatisticsFrom::Running.slots());
+                slots.extend(from.slots());
             }
-            Kernel::FoldRenorm => slots.extend(StatisticsFrom::Batch.slots()),
-            Kernel::FoldStatistics => slots.extend(StatisticsFrom::Slices.slots()),
+            Kernel::FoldStatistics(from) | Kernel::MapForward(from) => slots.extend(from.slots()),
             Kernel::FoldMeans { times_gamma } => {
                 slots.extend([Slot::Partials, Slot::Saved, Slot::MeansOut]);
                 slots.extend(times_gamma.then_some(Slot::Gamma));
             }
-            Kernel::MapForward(from) | Kernel::MapBackward(from @ StatisticsFrom::Means) => {
+            Kernel::MapBackward { statistics: from, .. } => {
                 slots.extend(from.slots());
-            }
-            Kernel::MapBackward(from) => {
-                slots.push(Slot::Partials);
                 // With a mask there is no binding left for them.
-                slots.extend([Slot::Dgamma, Slot::Dbeta].into_iter().filter(|_| !self.pointwise.masked));
-                slots.extend(from.slots());
+                let written = from == StatisticsFrom::Gradients && !self.pointwise.masked;
+                slots.extend([Slot::Dgamma, Slot::Dbeta].into_iter().filter(|_| written));
             }
-            Kernel::MapFrozen { statistics, .. } => slots.extend(statistics.slots()),
             Kernel::MapCopy => {}
             Kernel::ResidentForward(from) => {
                 let statistics = from.slots().iter();
                 slots.extend(statistics.filter(|&&slot| slot != Slot::Partials));
             }
-            Kernel::ResidentSlices | Kernel::ReduceRowGradients => {
+            Kernel::ReduceRowGradients => {
                 slots.push(Slot::PartialsOut);
                 slots.extend(StatisticsFrom::Recorded.slots());
             }
-            Kernel::ResidentBackward => {
-                slots.extend([Slot::Dgamma, Slot::Dbeta]);
-                slots.extend(StatisticsFrom::Saved.slots());
+            Kernel::ResidentBackward(from) => {
+                slots.extend(from.slots());
+                match from {
+                    StatisticsFrom::Recorded => slots.push(Slot::PartialsOut),
+                    _ => slots.extend([Slot::Dgamma, Slot::Dbeta]),
+                }
             }
             Kernel::FoldCurve => slots.extend([Slot::Partials, Slot::Total, Slot::Dgamma, Slot::Dbeta]),
-            Kernel::FoldAlpha => slots.extend([Slot::Total, Slot::Dalpha, Slot::Dshift]),
-            Kernel::FoldParameters => {
-                slots.extend([Slot::SavedOut, Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift]);
-            }
+            Kernel::FoldAlpha => slots.extend([Slot::Partials, Slot::Dalpha, Slot::Dshift]),
         }
         slots.sort_unstable();
         slots
@@ -1100,10 +1080,8 @@ impl Variant {
             self.kernel,
             Kernel::ReduceGradients { .. }
                 | Kernel::ReduceRowGradients
-                | Kernel::MapBackward(_)
-                | Kernel::MapFrozen { .. }
-                | Kernel::ResidentBackward
-                | Kernel::ResidentSlices
+                | Kernel::MapBackward { .. }
+                | Kernel::ResidentBackward(_)
         );
         if !forward && !backward {
             return Vec::new();
@@ -1132,8 +1110,7 @@ impl Variant {
             sources.push(if of_place { &STATISTICS_OF_PLACE } else { &STATISTICS_OF_SLICE });
         }
         if backward {
-            // dx through a curve needs x where dz does not.
-            let activated = activation != ActivationKind::NONE || self.kernel.curve().is_some();
+            let activated = activation != ActivationKind::NONE;
             sources.push(if activated { &DZ_OF_ACTIVATION } else { &DZ_OF_DY });
             sources.push(if d_residual { &MAP_D_RESIDUAL } else { &MAP_NO_D_RESIDUAL });
         }
@@ -1160,6 +1137,9 @@ impl Variant {
         for (slot, over) in self.inputs() {
             instance(&TENSOR_ADDRESS, slot, None);
             instance(if over.is_some() { &TENSOR_OVER } else { &TENSOR_INPUT }, slot, over);
+        }
+        if self.inputs().first().is_some_and(|(slot, _)| *slot == Slot::Dy) {
+            instance(&TENSOR_ABSENT, Slot::X, None);
         }
         for slot in self.outputs() {
             instance(&TENSOR_ADDRESS, slot, None);

@@ -34,7 +34,6 @@ pub use options::{
 pub use pooled::LocalGradients;
 pub use renorm::{Ramp, Renorm};
 pub use running::{RunningStatistics, RunningValues};
-#[cfg(test)]
 pub(crate) use saved::SavedRecord;
 pub use saved::{Saved, SavedStatistics};
 pub use synchronised::{SyncBackward, SyncBatchNorm, SyncTrainForward};

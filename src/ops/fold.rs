@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::Records;
-use crate::gpu::shader::{Kernel, Monoid};
+use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::plan::{GRADIENT_SUMS_BYTES, Op, Plan, Traffic, plan_per_slice};
 
@@ -38,7 +38,7 @@ pub(crate) fn gradients_of(
 
 /// Dispatches the fold of partial moments, with running statistics before their update, into saved statistics for the map.
 pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
-    team_per_slice(build, Kernel::FoldRenorm)
+    team_per_slice(build, Kernel::FoldStatistics(StatisticsFrom::Batch))
 }
 
 pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
@@ -59,7 +59,7 @@ pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()
 /// Dispatches the statistics of slices, or of groups of them, from partial moments, into the buffer bound as `SavedOut`.
 pub(crate) fn statistics(build: &mut Build<'_>, statistics: u64, records: Records) -> Result<()> {
     let plan = plan_fold(build, statistics, records.partials)?;
-    build.dispatch_fold(Kernel::FoldStatistics, plan, records, Vec::new());
+    build.dispatch_fold(Kernel::FoldStatistics(StatisticsFrom::Slices), plan, records, Vec::new());
     Ok(())
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn padded(partials: u64) -> u64 {
     if more { partials.next_multiple_of(PARTIALS_OF_LEVEL.into()) } else { partials }
 }
 
-fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
+pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
     let context = build.context();
     let capabilities = context.capabilities();
     let Plan { mut team_size, mut subgroup_size, dtype, .. } = *build.plan();
@@ -159,14 +159,14 @@ fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
     plan_per_slice(slices, partials, (team_size, subgroup_size), dtype, capabilities, context.tuning())
 }
 
-/// Dispatches the fold of running statistics into `saved`, and lets later dispatches read them from there.
-pub(crate) fn running(build: &mut Build<'_>, saved: &wgpu::Buffer) -> Result<()> {
+/// Dispatches statistics, or what a curve has in their place, into `saved`, one record per slice, and lets later dispatches read them from there.
+pub(crate) fn records(build: &mut Build<'_>, from: StatisticsFrom, saved: &wgpu::Buffer) -> Result<()> {
     let context = build.context();
     let Plan { slices, dtype, .. } = *build.plan();
     let plan = plan_per_slice(slices.into(), 1, (1, 0), dtype, context.capabilities(), context.tuning())?;
     build.buffer(Slot::SavedOut, saved);
     build.buffer(Slot::Saved, saved);
-    build.dispatch_over(Kernel::FoldRunning, plan);
+    build.dispatch_over(Kernel::FoldRecords(from), plan);
     Ok(())
 }
 

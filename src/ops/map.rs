@@ -24,12 +24,12 @@ pub(crate) fn forward_of(build: &mut Build<'_>, statistics: StatisticsFrom, x: O
 
 /// Dispatches dx through the statistics of slices that are not channels, from their means.
 pub(crate) fn backward_of_means(build: &mut Build<'_>) {
-    build.dispatch(Kernel::MapBackward(StatisticsFrom::Means));
+    build.dispatch(Kernel::MapBackward { statistics: StatisticsFrom::Means, dx: true });
 }
 
 /// Dispatches dx through batch statistics, with dgamma and dbeta from the same sums.
 pub(crate) fn backward(build: &mut Build<'_>) {
-    build.dispatch(Kernel::MapBackward(StatisticsFrom::Saved));
+    build.dispatch(Kernel::MapBackward { statistics: StatisticsFrom::Gradients, dx: true });
 }
 
 /// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
@@ -37,12 +37,13 @@ pub(crate) fn backward(build: &mut Build<'_>) {
 pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
     let Pointwise { masked, renorm, .. } = build.pointwise;
     let plain = Pointwise { masked, renorm, ..Pointwise::default() };
-    build.dispatch_with(Kernel::MapBackward(StatisticsFrom::Saved), plain, Some((Slot::Dy, Slot::DResidual)));
+    let kernel = Kernel::MapBackward { statistics: StatisticsFrom::Gradients, dx: true };
+    build.dispatch_with(kernel, plain, Some((Slot::Dy, Slot::DResidual)));
 }
 
 /// Dispatches dx, if asked for, and d_residual through frozen statistics alone.
 pub(crate) fn frozen(build: &mut Build<'_>, statistics: StatisticsFrom, pointwise: Pointwise, dx: bool) {
-    build.dispatch_with(Kernel::MapFrozen { statistics, dx }, pointwise, None);
+    build.dispatch_with(Kernel::MapBackward { statistics, dx }, pointwise, None);
 }
 
 /// Prepares y = x for two tensors of one shape: the plainest map, and the yardstick that the benchmark holds every

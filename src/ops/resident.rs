@@ -20,11 +20,11 @@ pub(crate) fn forward_of_slices(build: &mut Build<'_>) {
 pub(crate) fn backward_of_slices(build: &mut Build<'_>, teams: u64) -> Result<()> {
     let capabilities = build.context().capabilities();
     let plan = build.plan().clone().with_teams(teams, capabilities)?;
-    build.dispatch_over(Kernel::ResidentSlices, plan);
+    build.dispatch_over(Kernel::ResidentBackward(StatisticsFrom::Recorded), plan);
     Ok(())
 }
 
 /// Dispatches all gradients through batch statistics, with x and dy read once.
 pub(crate) fn backward(build: &mut Build<'_>) {
-    build.dispatch(Kernel::ResidentBackward);
+    build.dispatch(Kernel::ResidentBackward(StatisticsFrom::Saved));
 }

@@ -409,8 +409,8 @@ fn with_all_tensors_parameters_are_bound_as_one() {
             };
             [names(&without_sums), names(&backward)]
         });
-        let fused: &[&str] = &["fold_parameters", "reduce_gradients<folded", "fold_curve", "fold_alpha"];
-        assert_eq!(kernels, [&["fold_parameters", "map_frozen<folded"][..], fused]);
+        let fused: &[&str] = &["fold_records<tanh>", "reduce_gradients<folded", "fold_curve", "fold_alpha"];
+        assert_eq!(kernels, [&["fold_records<tanh>", "map_backward<folded"][..], fused]);
     }
 }
 

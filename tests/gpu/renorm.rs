@@ -355,8 +355,10 @@ fn resident_backward_writes_its_dgamma() {
             forward.kernels().chain(backward.kernels()).map(str::to_owned).collect::<Vec<_>>()
         });
         assert_eq!(kernels.len(), 4, "{kernels:?}");
-        assert!(kernels[1].starts_with("fold_renorm") && kernels[2].starts_with("map_forward<saved>"));
-        assert!(kernels[3].starts_with("resident_backward renorm"), "{kernels:?}");
+        assert!(
+            kernels[1].starts_with("fold_statistics<batch>") && kernels[2].starts_with("map_forward<saved>")
+        );
+        assert!(kernels[3].starts_with("resident_backward<saved> renorm"), "{kernels:?}");
         let got = train(&context, &inputs, &mut layer);
         assert_renorm(&format!("{dims:?}"), &inputs, (2.0, 3.0), &got);
     }

@@ -4,6 +4,9 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 
 use super::*;
 
+/// A resident backward pass of slices that are not channels.
+const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
+
 fn all_kernels() -> Vec<Kernel> {
     use super::Curve::{Erf, Tanh};
     use StatisticsFrom::*;
@@ -18,9 +21,10 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldMerge(Monoid::Moments),
         Kernel::FoldMerge(Monoid::GradientSums),
         Kernel::FoldGradients,
-        Kernel::FoldRunning,
-        Kernel::FoldRenorm,
-        Kernel::FoldStatistics,
+        Kernel::FoldRecords(Running),
+        Kernel::FoldRecords(Curve(Tanh)),
+        Kernel::FoldStatistics(Batch),
+        Kernel::FoldStatistics(Slices),
         Kernel::FoldMeans { times_gamma: false },
         Kernel::FoldMeans { times_gamma: true },
         Kernel::FoldAverages,
@@ -34,28 +38,27 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::MapForward(Recorded),
         Kernel::MapForward(RecordedOfRow),
         Kernel::ReduceRowGradients,
-        Kernel::MapBackward(Saved),
-        Kernel::MapBackward(Means),
-        Kernel::MapFrozen { statistics: Running, dx: true },
-        Kernel::MapFrozen { statistics: Running, dx: false },
-        Kernel::MapFrozen { statistics: Saved, dx: true },
+        Kernel::MapBackward { statistics: Gradients, dx: true },
+        Kernel::MapBackward { statistics: Means, dx: true },
+        Kernel::MapBackward { statistics: Running, dx: true },
+        Kernel::MapBackward { statistics: Running, dx: false },
+        Kernel::MapBackward { statistics: Saved, dx: true },
         Kernel::MapCopy,
         Kernel::ResidentForward(Batch),
         Kernel::ResidentForward(Slices),
-        Kernel::ResidentBackward,
-        Kernel::ResidentSlices,
+        Kernel::ResidentBackward(Saved),
+        Kernel::ResidentBackward(Recorded),
         Kernel::MapForward(Curve(Tanh)),
         Kernel::MapForward(Curve(Erf)),
         Kernel::ReduceGradients { statistics: Curve(Tanh), dx: false },
         Kernel::ReduceGradients { statistics: Curve(Tanh), dx: true },
         Kernel::ReduceGradients { statistics: Curve(Erf), dx: true },
         Kernel::ReduceGradients { statistics: FoldedCurve(Tanh), dx: true },
-        Kernel::MapFrozen { statistics: Curve(Tanh), dx: true },
-        Kernel::MapFrozen { statistics: Curve(Erf), dx: false },
-        Kernel::MapFrozen { statistics: FoldedCurve(Tanh), dx: false },
+        Kernel::MapBackward { statistics: Curve(Tanh), dx: true },
+        Kernel::MapBackward { statistics: Curve(Erf), dx: false },
+        Kernel::MapBackward { statistics: FoldedCurve(Tanh), dx: false },
         Kernel::FoldCurve,
         Kernel::FoldAlpha,
-        Kernel::FoldParameters,
     ]
 }
 
@@ -66,14 +69,12 @@ fn per_slice(kernel: Kernel) -> bool {
         Kernel::FoldTotal(_)
             | Kernel::FoldMerge(_)
             | Kernel::FoldGradients
-            | Kernel::FoldRunning
-            | Kernel::FoldRenorm
-            | Kernel::FoldStatistics
+            | Kernel::FoldRecords(_)
+            | Kernel::FoldStatistics(_)
             | Kernel::FoldMeans { .. }
             | Kernel::FoldAverages
             | Kernel::FoldCurve
             | Kernel::FoldAlpha
-            | Kernel::FoldParameters
     )
 }
 
@@ -91,12 +92,12 @@ fn plain_variants() -> Vec<Variant> {
                     || flat && columns
                     || width == 1 && edges && !columns
                     || kernel.of_rows() && !columns
-                    || kernel == Kernel::ResidentSlices && columns
+                    || kernel == OF_SLICES && columns
                 {
                     continue;
                 }
                 // Nothing to do.
-                if matches!(kernel, Kernel::MapFrozen { dx: false, .. }) {
+                if matches!(kernel, Kernel::MapBackward { dx: false, .. }) {
                     continue;
                 }
                 for (workgroup_size, team_size, strip) in
@@ -183,18 +184,18 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             let bindings = Variant { through, ..plain }.slots().len();
             // What the host asks for: see ops/.
             let asked = match kernel {
-                Kernel::MapFrozen { dx: false, .. } => d_residual && bindings <= 9,
-                Kernel::MapFrozen { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
+                Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
+                Kernel::MapBackward { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
                     bindings <= 9 && !from_y
                 }
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
-                Kernel::ResidentSlices => bindings <= 9,
+                OF_SLICES => bindings <= 9,
                 // d_residual is written along rows, and d_sum added by a map of its own.
                 Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
                     !(d_residual || residual && d_sum)
                 }
-                Kernel::MapFrozen { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
+                Kernel::MapBackward { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
                 Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => {
                     bindings <= 9 && !from_y
                 }
@@ -226,11 +227,7 @@ fn example(kernel: Kernel) -> Variant {
         strip: 1,
         single_rows: false,
         workgroup_size: 64,
-        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRunning | Kernel::FoldParameters) {
-            1
-        } else {
-            64
-        },
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_)) { 1 } else { 64 },
         subgroup_size: 0,
         held: if kernel.is_resident() { 8 } else { 0 },
         chunk_words: if kernel.chunked() { 16 } else { 0 },
@@ -290,7 +287,7 @@ fn all_variants() -> Vec<Variant> {
                         }
                         for walk in [WalkKind::Segments, WalkKind::Columns] {
                             let columns = walk == WalkKind::Columns;
-                            let segments = matches!(kernel, Kernel::MapCopy | Kernel::ResidentSlices);
+                            let segments = matches!(kernel, Kernel::MapCopy | OF_SLICES);
                             if columns && (per_slice(kernel) || segments || pointwise.of_place)
                                 || !columns && kernel.of_rows()
                             {

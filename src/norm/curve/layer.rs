@@ -307,7 +307,7 @@ impl Layer {
         let walked = if in_two { 2 + r } else { tensors.len() - usize::from(over_dy) };
         let bindings = walked + usize::from(sums) + usize::from(input.mask.is_some()) + 4;
         let parameters = if bindings > Capabilities::STORAGE_BUFFERS as usize {
-            curve::parameters(&mut build).await?;
+            curve::parameters(&mut build, StatisticsFrom::Curve(self.curve)).await?;
             StatisticsFrom::FoldedCurve(self.curve)
         } else {
             StatisticsFrom::Curve(self.curve)

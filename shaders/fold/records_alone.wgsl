@@ -1,13 +1,13 @@
-// The statistics of every slice from running statistics, as records like those that forward saves: for a backward pass
-// through frozen statistics whose tensors leave no binding for their parts.
+// The statistics of every slice from running statistics, or what a curve has in their place, as records like those that forward saves: for a
+// backward pass whose tensors leave no binding for their parts.
 //
-// Grid: a team of one per slice. Bindings: those of fold/running.wgsl; saved: [slices]. Overrides: WORKGROUP_SIZE.
+// Grid: a team of one per slice. Bindings: those of fold/running.wgsl or curve/of_parameters.wgsl; saved: [slices]. Overrides: WORKGROUP_SIZE.
 // Features: none.
 
 @group(0) @binding(12) var<storage, read_write> saved: array<StatisticsRecord>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn fold_running(
+fn fold_records(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
