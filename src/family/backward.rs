@@ -182,7 +182,7 @@ impl Layer<'_> {
     /// A buffer for the means of all slices, bound as what they are written to and read from.
     async fn bind_means(&self, build: &mut Build<'_>) -> Result<wgpu::Buffer> {
         let bytes = self.slices.statistics() * size_of::<MeansRecord>() as u64;
-        let means = self.context.create_buffer("means", bytes, wgpu::BufferUsages::STORAGE).await?;
+        let means = build.workspace("means", bytes).await?;
         build.buffer(Slot::MeansOut, &means);
         build.buffer(Slot::Means, &means);
         Ok(means)

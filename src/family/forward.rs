@@ -161,7 +161,7 @@ impl<'a> Layer<'a> {
             Some(saved) => saved.buffer().clone(),
             None => {
                 let bytes = self.slices.statistics() * size_of::<SliceRecord>() as u64;
-                self.context.create_buffer("statistics", bytes, wgpu::BufferUsages::STORAGE).await?
+                build.workspace("statistics", bytes).await?
             }
         };
         build.params.flags |= flag::SAVE;

@@ -79,7 +79,8 @@ impl TrackedInstanceNorm {
     }
 
     /// Prepares y and the update of the running statistics, in the same recording. As [`InstanceNorm::prepare_forward`](crate::Norm::prepare_forward),
-    /// and two dispatches over the channels. It is submitted with [`submit`](Self::submit).
+    /// and two dispatches over the channels. It is submitted with [`submit`](Self::submit), or recorded with [`record`](Self::record): what
+    /// updates running statistics needs this layer.
     ///
     /// # Errors
     /// As [`Norm::prepare_forward`](crate::Norm::prepare_forward); [`Error::Unsupported`] for modulation.
@@ -118,6 +119,22 @@ impl TrackedInstanceNorm {
     /// [`Error::WrongLayer`] if it was prepared for another layer; those of [`Context::submit`].
     pub async fn submit(&mut self, forward: &TrainForward) -> Result<()> {
         self.batch.submit(forward).await
+    }
+
+    /// Records a training forward pass of this layer into a compute pass of its own.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    pub fn record(&mut self, forward: &TrainForward, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        forward.record(&mut self.batch, encoder)
+    }
+
+    /// Records a training forward pass of this layer into a compute pass that the caller has begun.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    pub fn record_in(&mut self, forward: &TrainForward, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        forward.record_in(&mut self.batch, pass)
     }
 
     /// Room for the statistics of a tensor like x.

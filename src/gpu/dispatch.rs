@@ -124,7 +124,8 @@ impl Prepared {
         self.traffic
     }
 
-    /// Bytes of device memory that it holds for partial results: [`Plan::workspace_bytes`].
+    /// Bytes of device memory that it holds for what one dispatch leaves for another: partial results ([`Plan::workspace_bytes`]), and where a
+    /// plan has them, totals and statistics of slices.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace_bytes
     }
@@ -152,6 +153,8 @@ pub(crate) struct Build<'c> {
     /// Buffers of the crate's own.
     owned: Vec<(Slot, wgpu::Buffer)>,
     scratch_bytes: u64,
+    /// Of what is made by [`Build::workspace`].
+    workspace_bytes: u64,
     dispatches: Vec<Dispatch>,
 }
 
@@ -187,6 +190,7 @@ impl<'c> Build<'c> {
             mask: None,
             owned: Vec::new(),
             scratch_bytes: 0,
+            workspace_bytes: 0,
             dispatches: Vec::new(),
         }
     }
@@ -234,6 +238,12 @@ impl<'c> Build<'c> {
     /// Asks for a scratch buffer that one dispatch writes as `PartialsOut` and a later one reads as `Partials`.
     pub fn scratch(&mut self, bytes: u64) {
         self.scratch_bytes = bytes;
+    }
+
+    /// A buffer for what one dispatch leaves for another, which the operation holds.
+    pub async fn workspace(&mut self, what: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.workspace_bytes += bytes;
+        self.context.create_buffer(what, bytes, wgpu::BufferUsages::STORAGE).await
     }
 
     /// Adds a dispatch over the plan of the operation, for each of its windows.
@@ -323,7 +333,7 @@ impl<'c> Build<'c> {
             steps
         })
         .await?;
-        let workspace_bytes = self.scratch_bytes;
+        let workspace_bytes = self.scratch_bytes + self.workspace_bytes;
         Ok(Prepared {
             home: context.id(),
             op: self.op,

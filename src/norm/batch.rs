@@ -139,7 +139,7 @@ impl TrainForward {
         self.prepared.traffic()
     }
 
-    /// Bytes of device memory that it holds for partial results: [`Plan::workspace_bytes`].
+    /// Bytes of device memory that it holds: [`Prepared::workspace_bytes`].
     pub fn workspace_bytes(&self) -> u64 {
         self.prepared.workspace_bytes()
     }
@@ -592,7 +592,7 @@ impl BatchNorm {
     async fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) -> Result<()> {
         let renorm = self.parts.options.renorm.is_some();
         let scratch = match saved {
-            None if renorm => Some(self.parts.create_records("corrected statistics").await?),
+            None if renorm => Some(self.parts.create_records(build, "corrected statistics").await?),
             _ => None,
         };
         let Some(record) = saved.map(Saved::buffer).or(scratch.as_ref()) else { return Ok(()) };

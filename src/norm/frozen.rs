@@ -236,7 +236,7 @@ impl FrozenBatchNorm {
 
     /// The statistics and parameters of all channels in one buffer, by a dispatch over C values.
     async fn fold_running(&self, build: &mut Build<'_>) -> Result<StatisticsFrom> {
-        let folded = self.parts.create_records("folded statistics").await?;
+        let folded = self.parts.create_records(build, "folded statistics").await?;
         fold::records(build, StatisticsFrom::Running, &folded)?;
         Ok(StatisticsFrom::Saved)
     }

@@ -280,9 +280,8 @@ impl Parts {
     }
 
     /// Room for the statistics of all channels, as forward saves them.
-    pub async fn create_records(&self, what: &'static str) -> Result<wgpu::Buffer> {
-        let bytes = self.running.channels() * size_of::<SavedRecord>() as u64;
-        self.context.create_buffer(what, bytes, wgpu::BufferUsages::STORAGE).await
+    pub async fn create_records(&self, build: &mut Build<'_>, what: &'static str) -> Result<wgpu::Buffer> {
+        build.workspace(what, self.running.channels() * size_of::<SavedRecord>() as u64).await
     }
 
     /// Tensors for all gradients that the layer has.

@@ -21,9 +21,7 @@ pub(crate) fn gradients(build: &mut Build<'_>, parameters: StatisticsFrom, dx: b
 /// dshift.
 pub(crate) async fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
     let slices = build.plan().slices;
-    let context = build.context();
-    let bytes = u64::from(slices) * CURVE_SUMS_BYTES;
-    let totals = context.create_buffer("totals", bytes, wgpu::BufferUsages::STORAGE).await?;
+    let totals = build.workspace("totals", u64::from(slices) * CURVE_SUMS_BYTES).await?;
     build.buffer(Slot::Total, &totals);
     fold::team_per_slice(build, Kernel::FoldCurve)?;
     if of_all {
@@ -38,8 +36,7 @@ pub(crate) async fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
 /// Dispatches the fold of all parameters into one buffer, and lets later dispatches read them from there.
 pub(crate) async fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<()> {
     let bytes = u64::from(build.plan().slices) * size_of::<SavedRecord>() as u64;
-    let folded =
-        build.context().create_buffer("folded parameters", bytes, wgpu::BufferUsages::STORAGE).await?;
+    let folded = build.workspace("folded parameters", bytes).await?;
     fold::records(build, from, &folded)
 }
 

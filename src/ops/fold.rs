@@ -89,7 +89,7 @@ pub(crate) async fn parameter_gradients(
         let partials = records.partials.div_ceil(many);
         let level = Records { partials, slices: records.slices * many, ..records };
         let bytes = padded(many.into()) * parameters * GRADIENT_SUMS_BYTES;
-        let total = build.context().create_buffer("partials", bytes, wgpu::BufferUsages::STORAGE).await?;
+        let total = build.workspace("partials", bytes).await?;
         let plan = plan_fold(build, of_level, partials)?;
         let mut bound = buffers;
         bound.push((Slot::Total, total.clone()));

@@ -103,7 +103,7 @@ pub fn compare_as(
         } else if expected.abs() > f64::from(f32::MAX) {
             if got.is_finite() { f64::INFINITY } else { 0.0 }
         } else if dtype != DType::F32
-            && bound < 0.01 * dtype.max()
+            && bound < 0.01 * dtype.max().max(expected.abs())
             && expected.abs() > dtype.max() - bound
             && f64::from(got) == f64::INFINITY.copysign(expected)
         {
@@ -172,6 +172,17 @@ mod tests {
     fn statistics_may_be_infinite_where_nan_is_expected() {
         let passes = |got| compare(&[got], &[f64::NAN], WhereNan::NonFinite, |_| 0.0).unwrap().passes();
         assert!(passes(f32::INFINITY) && passes(f32::NAN) && !passes(0.0));
+    }
+
+    #[test]
+    fn infinity_is_right_beyond_the_largest_value_of_a_type() {
+        let passes = |got, expected, bound| {
+            compare_as(DType::F16, &[got], &[expected], WhereNan::Nan, |_| bound).unwrap().passes()
+        };
+        assert!(passes(f32::INFINITY, 4.8e7, 2.5e4) && passes(f32::NEG_INFINITY, -65530.0, 100.0));
+        assert!(!passes(f32::NEG_INFINITY, 4.8e7, 2.5e4) && !passes(f32::INFINITY, 6e4, 100.0));
+        // A bound that allows everything shows nothing.
+        assert!(!passes(f32::INFINITY, 6e4, 1e5) && !passes(f32::INFINITY, 4.8e7, 1e7));
     }
 
     #[test]

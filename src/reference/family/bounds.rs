@@ -117,9 +117,10 @@ fn deviation(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     }
 }
 
-/// Error of x̂ by that of the mean.
+/// Error of x̂ by that of the mean, and of a difference, or a value, that is flushed to zero.
 fn mean_error(s: &SliceStatistics, scheme: &Scheme) -> f64 {
-    if scheme.centred { MEAN * U * deviation(s, scheme) * s.inv_std } else { 0.0 }
+    let of_mean = if scheme.centred { MEAN * U * deviation(s, scheme) } else { 0.0 };
+    (of_mean + TINY) * s.inv_std
 }
 
 /// Error of x̂.

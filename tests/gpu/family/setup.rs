@@ -52,6 +52,8 @@ pub struct Setup {
     pub offset: usize,
     /// Mean of x.
     pub shift: f32,
+    /// Its standard deviation.
+    pub scale: f32,
 }
 
 /// Results, widened.
@@ -91,6 +93,7 @@ impl Setup {
             accumulate: false,
             offset: 0,
             shift: 0.5,
+            scale: 2.0,
         }
     }
 
@@ -173,7 +176,7 @@ impl Host {
         let len = maps.len();
         let gamma_shift = if setup.unit_offset { 0.3 } else { 1.3 };
         let mut host = Self {
-            x: of(0, len, setup.shift, 2.0, setup.dtype),
+            x: of(0, len, setup.shift, setup.scale, setup.dtype),
             addend: of(1, len, 0.1, 1.0, setup.dtype),
             dy: of(2, len, 0.1, 1.0, setup.dtype),
             d_sum: of(3, len, -0.2, 1.0, setup.dtype),

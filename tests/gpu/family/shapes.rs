@@ -82,6 +82,16 @@ fn the_error_does_not_grow_with_the_mean() {
 }
 
 #[test]
+fn values_that_may_be_flushed_to_zero() {
+    let context = context();
+    for of in [Of::MeanVariance(vec![0, 2]), Of::L2(vec![1]), Of::Layer(1), Of::Weight] {
+        for (shift, scale) in [(1e-33, 1e-39), (0.0, 1e-37), (1e-38, 1e-38)] {
+            check(&context, "tiny", &Setup { shift, scale, ..Setup::new(of.clone(), &[4, 8, 40]) });
+        }
+    }
+}
+
+#[test]
 fn groups_of_more_channels_than_a_loop_has_iterations() {
     check(&context(), "many channels", &Setup::new(Of::Group(1), &[1, 70_001, 2]));
 }

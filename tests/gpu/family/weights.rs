@@ -2,11 +2,11 @@
 
 use wgnorm::reference::{self, family, fold::Running};
 use wgnorm::{
-    BatchNormOptions, Layout, Momentum, NormOptions, RunningVariance, ScaleNorm, TrackedInstanceNorm,
+    BatchNormOptions, Error, Layout, Momentum, NormOptions, RunningVariance, ScaleNorm, TrackedInstanceNorm,
     WeightNorm,
 };
 
-use crate::support::{bits, context, download, download_running, upload, values, wide};
+use crate::support::{bits, context, download, download_running, refused, upload, values, wide};
 
 #[test]
 fn weight_norm_leaves_the_weight_that_it_is_made_of() {
@@ -100,6 +100,23 @@ fn running_statistics_of_instances() {
                 assert!((mean - expected.mean).abs() <= bound(expected.mean), "{mean}: {expected:?}");
                 assert!((var - expected.var).abs() <= bound(expected.var), "{var}: {expected:?}");
             }
+            // Recorded by the caller, once more; by this layer alone.
+            let (x, y) = [7, 8]
+                .map(|seed| upload(&context, &dims, &values(seed, 120, 3.0, 2.0)).with_layout(layout))
+                .into();
+            let saved = context.block_on(layer.room_for(&x)).unwrap();
+            let forward = context.block_on(layer.prepare_train_forward(&x, &y, &saved)).unwrap();
+            let mut other = context.block_on(TrackedInstanceNorm::new(&context, 3, options)).unwrap();
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            refused!(other.record(&forward, &mut encoder), Error::WrongLayer);
+            layer.record(&forward, &mut encoder).unwrap();
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            refused!(other.record_in(&forward, &mut pass), Error::WrongLayer);
+            layer.record_in(&forward, &mut pass).unwrap();
+            drop(pass);
+            context.queue().submit([encoder.finish()]);
+            assert_eq!(download_running(&context, layer.running()).batches, 5);
+            assert_eq!(download_running(&context, other.running()).batches, 0);
             // Inference takes them.
             let x = upload(&context, &dims, &values(1, 120, 3.0, 2.0)).with_layout(layout);
             context.block_on(layer.freeze().forward(&x)).unwrap();
