@@ -2,7 +2,7 @@
 //
 //   dalpha (+)= Σ alpha of the totals        dshift (+)= Σ shift of the totals
 //
-// Grid: one team, to which the totals are partial results of one slice. Bindings: partials (fold/partials.wgsl); dalpha, dshift: [1],
+// Grid: one team, to which the totals are partial results. Bindings: partials (fold/partials.wgsl); dalpha, dshift: [1],
 // tensor/parameter_gradient_*.wgsl. Overrides: WORKGROUP_SIZE, TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl.
 // Member 0 writes.
 

@@ -1,5 +1,4 @@
-// What a map needs to know of a channel whose x̂ is a function of x alone, f(alpha·x + shift): alpha stands in the place of inv_std, shift in
-// its own. The prologue of forward and backward.
+// The prologue where x̂ is a function of x alone, f(alpha·x + shift): alpha stands in the place of inv_std.
 //
 // Bindings: alpha, shift: [1], of all channels; gamma, beta: [slices]; all tensor/parameter_*.wgsl.
 

@@ -1,5 +1,4 @@
-// The prologue of map_backward for batch norm: what forward saved, with the means of a channel from partial gradient sums, whose totals are
-// dgamma and dbeta.
+// The prologue of map_backward for batch norm: what forward saved, with means from partial gradient sums, whose totals are dgamma and dbeta.
 
 fn dx_statistics(tile: Tile, zero: u32) -> Statistics {
     let s = slice_statistics(tile, zero);

@@ -1,4 +1,4 @@
-// The prologue of map_backward where nothing is left to fold: the statistics are frozen, or a dispatch of its own has found the means.
+// The prologue of map_backward where nothing is left to fold: frozen statistics, or means from a dispatch of their own.
 
 fn dx_statistics(tile: Tile, zero: u32) -> Statistics {
     return slice_statistics(tile, zero);

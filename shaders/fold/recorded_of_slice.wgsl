@@ -1,4 +1,4 @@
-// The prologue of maps and reductions whose statistics have been recorded, one for each `merged` slices: fold/recorded.wgsl, or fold/means.wgsl.
+// The prologue of maps and reductions with recorded statistics, one for each `merged` slices: fold/recorded.wgsl or fold/means.wgsl.
 
 fn slice_statistics(tile: Tile, zero: u32) -> Statistics {
     var s = without_statistics();

@@ -1,5 +1,5 @@
-// The statistics of every slice from running statistics, or what a curve has in their place, as records like those that forward saves: for a
-// backward pass whose tensors leave no binding for their parts.
+// Running statistics, or what a curve has in their place, as records like those that forward saves: for a backward pass whose tensors leave no
+// binding for their parts.
 //
 // Grid: a team of one per slice. Bindings: those of fold/running.wgsl or curve/of_parameters.wgsl; saved: [slices]. Overrides: WORKGROUP_SIZE.
 // Features: none.

@@ -1,5 +1,5 @@
-// Statistics of every slice, or group of slices, from partial moments, as records: where they are not the prologue of a map, because slices
-// share them or are columns, or because with batch renorm r and d are read from the running statistics that the same dispatch updates.
+// Statistics of every slice, or group of slices, from partial moments, as records: no prologue of a map where slices share them or are columns, or
+// where r and d of batch renorm come from the running statistics that the same dispatch updates.
 //
 // Grid: one team per statistic. Bindings: those of fold/partials.wgsl and fold/slices.wgsl or fold/batch.wgsl. Overrides: WORKGROUP_SIZE,
 // TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.

@@ -1,9 +1,10 @@
-// The total of every slice as a value of its own (public types `Moments` and `GradientSums`), from partial results.
+// The total of every slice as a value of its own (public types `Moments` and `GradientSums`), from partial results; or the average of records of
+// slices, as moments (lib/slice_averages.wgsl).
 //
 // Grid: one team per slice. Bindings: partials (fold/partials.wgsl); total: [slices]. Overrides:
 // WORKGROUP_SIZE, TEAM_SIZE. Features: none, or those of lib/tree_subgroups.wgsl. Member 0 of each team writes.
 
-@group(0) @binding(11) var<storage, read_write> total: array<Record>;
+@group(0) @binding(11) var<storage, read_write> total: array<Total>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn fold_total(

@@ -16,6 +16,7 @@ struct GradientSumsRecord {
 // What `lib/tree.wgsl` and the folds reduce in kernels that include this file.
 alias Partial = GradientSums;
 alias Record = GradientSumsRecord;
+alias Total = GradientSumsRecord;
 
 fn identity() -> GradientSums {
     return GradientSums(Stat(0.0), Stat(0.0));

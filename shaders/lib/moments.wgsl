@@ -27,6 +27,7 @@ struct MomentsRecord {
 // What `lib/tree.wgsl` and the folds reduce in kernels that include this file.
 alias Partial = Moments;
 alias Record = MomentsRecord;
+alias Total = MomentsRecord;
 
 fn identity() -> Moments {
     return Moments(StatU(0u), StatU(0u), Stat(0.0), Stat(0.0), Stat(0.0));

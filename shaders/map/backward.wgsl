@@ -1,7 +1,7 @@
 // The gradients of x and of the residual: dx (map/dx.wgsl) and d_residual (map/d_residual.wgsl), either of which may not be asked for.
 //
-// `dx_statistics` is the statistics with what dx subtracts: through batch statistics its means of the gradient sums, which the prologue folds and
-// writes as dgamma and dbeta (fold/means_of_gradients.wgsl); else what a file of fold/ or curve/ has (fold/no_means.wgsl).
+// `dx_statistics` has what dx subtracts, too: through batch statistics the means of sums that the prologue folds and writes as dgamma and dbeta
+// (fold/means_of_gradients.wgsl); else nothing is left to fold (fold/no_means.wgsl).
 //
 // Grid: walk/. Bindings: x, where dx or an activation depends on it, dy, residual: tensor/. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES,
 // STRIDED. Features: none, or those of lib/tree_subgroups.wgsl.

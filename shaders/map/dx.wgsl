@@ -1,5 +1,5 @@
-// dx, word by word: lib/dx.wgsl or lib/dx_weighted.wgsl through statistics of the batch, lib/frozen_dx.wgsl through frozen ones, curve/dx.wgsl
-// through a curve. In a reduction, dx on the way: through what depends on no sums, or on those of another walk.
+// dx, word by word: lib/dx.wgsl or lib/dx_weighted.wgsl through statistics of the batch, lib/frozen_dx.wgsl, or curve/dx.wgsl. In a reduction on
+// the way, where it depends on no sums, or on those of another walk.
 //
 // Bindings: dx: tensor/output.wgsl.
 

@@ -6,10 +6,9 @@
 // Each invocation holds x and dz of up to HELD words; the activation is computed once. The rest is as where steps are
 // dispatches of their own: lib/dx.wgsl, map/dx.wgsl, map/d_residual.wgsl.
 //
-// A team takes one slice that is a channel (resident/of_channels.wgsl), or one slice after the other of those that share parameters
-// (resident/of_slices.wgsl). What becomes of the sums is decided there.
+// A team takes a channel (resident/of_channels.wgsl), or one slice after the other (resident/of_slices.wgsl): there is what becomes of the sums.
 //
-// Grid: walk/, with one tile per slice and strips of one word; or as resident/of_slices.wgsl says. Bindings: x, dy, residual, dx: tensor/; saved;
+// Grid: walk/, with one tile per slice and strips of one word; or resident/of_slices.wgsl. Bindings: x, dy, residual, dx: tensor/; saved;
 // those of the sums. Overrides: WORKGROUP_SIZE, TEAM_SIZE, EDGES, STRIDED. Features: none, or those of lib/tree_subgroups.wgsl.
 // Text: $HELD, as in resident/forward.wgsl; HELD·WORD_WIDTH up to 64, so that what an invocation sums is one chunk.
 

@@ -1,8 +1,8 @@
 // A resident backward pass of norms whose slices are not channels: a team takes one slice after the other, and leaves partial results of dgamma and
 // dbeta (lib/dx_weighted.wgsl, fold/means_of_sums.wgsl).
 //
-//   of_place: each invocation has the same places of all its slices, and keeps Σ dz, Σ dz·x̂ of each in registers: in the end they are
-//             partial results, [teams × places]
+//   of_place: each invocation has the same places of all its slices, and keeps their Σ dz, Σ dz·x̂ in registers: in the end partial results,
+//             [teams × places]
 //   of_slice: the sums of a slice are partial results, [slices]
 //
 // Slices of one sample are shared out among row_teams teams, of samples as many as have parameters of their own.

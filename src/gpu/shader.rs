@@ -129,7 +129,6 @@ sources! {
     FOLD_MEANS_OF_GRADIENTS = "fold/means_of_gradients.wgsl";
     FOLD_NO_MEANS = "fold/no_means.wgsl";
     FOLD_MEANS_ALONE = "fold/means_alone.wgsl";
-    FOLD_AVERAGES_ALONE = "fold/averages_alone.wgsl";
     FOLD_TOTAL = "fold/total.wgsl";
     FOLD_MERGE = "fold/merge.wgsl";
     FOLD_BATCH = "fold/batch.wgsl";
@@ -343,6 +342,8 @@ pub(crate) enum Monoid {
     GradientSums,
     /// The same, and what dalpha and dshift are made of (curve/sums.wgsl).
     CurveSums,
+    /// Sums of records of slices, the total their average as moments (lib/slice_averages.wgsl).
+    Averages,
 }
 
 impl Monoid {
@@ -351,6 +352,7 @@ impl Monoid {
             Monoid::Moments => "moments",
             Monoid::GradientSums => "gradient_sums",
             Monoid::CurveSums => "curve_sums",
+            Monoid::Averages => "averages",
         }
     }
 
@@ -359,14 +361,18 @@ impl Monoid {
             Monoid::Moments => &MOMENTS,
             Monoid::GradientSums => &GRADIENT_SUMS,
             Monoid::CurveSums => &CURVE_SUMS,
+            Monoid::Averages => &SLICE_AVERAGES,
         }
     }
 
-    const fn shuffled(self) -> &'static Source {
+    /// How subgroups merge it, if they do.
+    const fn shuffled(self) -> Option<&'static Source> {
         match self {
-            Monoid::Moments => &MOMENTS_SHUFFLED,
-            Monoid::GradientSums => &GRADIENT_SUMS_SHUFFLED,
-            Monoid::CurveSums => &CURVE_SUMS_SHUFFLED,
+            Monoid::Moments => Some(&MOMENTS_SHUFFLED),
+            Monoid::GradientSums => Some(&GRADIENT_SUMS_SHUFFLED),
+            Monoid::CurveSums => Some(&CURVE_SUMS_SHUFFLED),
+            // One for each of the samples: few.
+            Monoid::Averages => None,
         }
     }
 }
@@ -520,8 +526,6 @@ pub(crate) enum Kernel {
     FoldMeans {
         times_gamma: bool,
     },
-    /// The average of the records of a channel over all samples.
-    FoldAverages,
     MapForward(StatisticsFrom),
     /// dx, if asked for, and d_residual.
     MapBackward {
@@ -551,7 +555,6 @@ impl Kernel {
             Kernel::FoldRecords(_) => "fold_records",
             Kernel::FoldStatistics(_) => "fold_statistics",
             Kernel::FoldMeans { .. } => "fold_means",
-            Kernel::FoldAverages => "fold_averages",
             Kernel::MapForward(_) => "map_forward",
             Kernel::MapBackward { .. } => "map_backward",
             Kernel::MapCopy => "map_copy",
@@ -605,6 +608,9 @@ impl Kernel {
                 sources.push(&REDUCE_ROW_GRADIENTS);
             }
             Kernel::FoldTotal(of) => {
+                if of == Monoid::Averages {
+                    sources.extend(records);
+                }
                 sources.push(of.source());
                 sources.extend(partials_of(false));
                 sources.push(&FOLD_TOTAL);
@@ -645,12 +651,6 @@ impl Kernel {
                 }
                 sources.extend(records);
                 sources.extend([&MEANS_RECORD, &FOLD_MEANS_OF_SUMS, &FOLD_MEANS_ALONE]);
-            }
-            Kernel::FoldAverages => {
-                sources.extend(records);
-                sources.push(&SLICE_AVERAGES);
-                sources.extend(partials_of(false));
-                sources.push(&FOLD_AVERAGES_ALONE);
             }
             Kernel::MapForward(from) => {
                 sources.extend(statistics(from));
@@ -848,7 +848,7 @@ pub(crate) struct Variant {
 impl Variant {
     /// Without what makes no difference to the kernel, so that it is compiled once.
     pub fn reduced(self) -> Self {
-        let merges = self.kernel.reduces().is_some() && self.team_size > 1;
+        let merges = self.kernel.reduces().and_then(Monoid::shuffled).is_some() && self.team_size > 1;
         Self {
             strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
             subgroup_size: if merges { self.subgroup_size } else { 0 },
@@ -982,7 +982,7 @@ impl Variant {
                 slots.push(Slot::PartialsOut);
                 slots.extend(statistics.slots());
             }
-            Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages => {
+            Kernel::FoldTotal(_) | Kernel::FoldMerge(_) => {
                 slots.extend([Slot::Partials, Slot::Total]);
             }
             Kernel::FoldGradients => {
@@ -1182,7 +1182,7 @@ impl Variant {
         if self.subgroup_size > 0 {
             let tree = kernel.iter_mut().filter(|source| source.name == TREE.name);
             tree.for_each(|source| *source = &TREE_SUBGROUPS);
-            kernel.extend(self.kernel.reduces().map(Monoid::shuffled));
+            kernel.extend(self.kernel.reduces().and_then(Monoid::shuffled));
         }
         append(kernel);
         wgsl += &self.tensors();

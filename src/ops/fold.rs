@@ -117,7 +117,7 @@ pub(crate) async fn averages(
     build.params.count = count as f32;
     build.buffer(Slot::Partials, saved);
     build.buffer(Slot::Total, total);
-    build.dispatch(Kernel::FoldAverages);
+    build.dispatch(Kernel::FoldTotal(Monoid::Averages));
     build.finish(Traffic::default()).await
 }
 

@@ -27,7 +27,7 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldStatistics(Slices),
         Kernel::FoldMeans { times_gamma: false },
         Kernel::FoldMeans { times_gamma: true },
-        Kernel::FoldAverages,
+        Kernel::FoldTotal(Monoid::Averages),
         Kernel::ReduceGradients { statistics: Recorded, dx: false },
         Kernel::ReduceGradients { statistics: RecordedOfRow, dx: false },
         Kernel::ReduceGradients { statistics: MeansOfRow, dx: true },
@@ -72,7 +72,6 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldRecords(_)
             | Kernel::FoldStatistics(_)
             | Kernel::FoldMeans { .. }
-            | Kernel::FoldAverages
             | Kernel::FoldCurve
             | Kernel::FoldAlpha
     )
@@ -277,11 +276,7 @@ fn all_variants() -> Vec<Variant> {
                 for parameters in [DType::F32, dtype] {
                     for width in [1, 4] {
                         if per_slice(kernel)
-                            && (width == 4
-                                || matches!(
-                                    kernel,
-                                    Kernel::FoldTotal(_) | Kernel::FoldMerge(_) | Kernel::FoldAverages
-                                ))
+                            && (width == 4 || matches!(kernel, Kernel::FoldTotal(_) | Kernel::FoldMerge(_)))
                         {
                             continue;
                         }
