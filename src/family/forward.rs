@@ -57,7 +57,8 @@ impl<'a> Layer<'a> {
         let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
         let capabilities = self.context.capabilities();
         let walk = Walk::over(pattern, &walked, capabilities.storage_alignment);
-        let walk = Walk { held, rows_as_one: rows_as_one && walk.rows_as_one, ..walk };
+        let unit_rows = if rows_as_one { walk.unit_rows } else { 1 };
+        let walk = Walk { held, unit_rows, ..walk };
         let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
         let mut build = Build::new(self.context, op, plan);
         let Slices { parameters, merged, .. } = self.slices;

@@ -43,7 +43,8 @@ impl Words {
             }
             Pattern::Segments { inner, .. } => phase != 0 || !inner.is_multiple_of(4),
             Pattern::Columns { slices, .. } | Pattern::Matrices { slices, .. }
-                if !walk.rows_as_one && (phase != 0 || !slices.is_multiple_of(4)) =>
+                if walk.unit_rows > 0
+                    && (phase != 0 || !walk.unit_rows.is_multiple_of(rows_of_words(slices, 4))) =>
             {
                 let why = format!(
                     "because a {wide}-byte word could hold values of two rows, which are not taken as one"
@@ -208,6 +209,11 @@ fn segment_team(
     Ok(team_size)
 }
 
+/// The fewest rows that are whole words.
+fn rows_of_words(slices: u64, width: u64) -> u64 {
+    (1..=width).find(|&rows| (slices * rows).is_multiple_of(width)).unwrap_or(width)
+}
+
 /// Rows that are taken as one, and invocations that walk a column together.
 #[expect(clippy::too_many_arguments, reason = "one decision of the policy")]
 fn column_team(
@@ -221,8 +227,7 @@ fn column_team(
     reasons: &mut Vec<String>,
 ) -> Result<(u64, u32, u32)> {
     let width = u64::from(words.width);
-    // The fewest rows that are whole words.
-    let whole = (1..=width).find(|&repeat| (slices * repeat).is_multiple_of(width)).unwrap_or(width);
+    let whole = rows_of_words(slices, width);
     let forced = forced_team(tuning, workgroup_size, reasons)?;
     let width_of_block = column_words(slices * rows / width, workgroup_size, capabilities);
     let teams = |run_words: u64| match forced {
@@ -235,12 +240,15 @@ fn column_team(
         (lanes - row(repeat)) as f64 / lanes as f64
     };
     // More rows cost more to fold: not so many that there is more to merge than there are steps in the walk.
-    let affordable = |repeat: &u64| *repeat == whole || rows >= repeat * repeat * 8;
+    let rows_of_slice = if walk.unit_rows > 0 { walk.unit_rows } else { rows };
+    let affordable = |repeat: &u64| *repeat == whole || rows_of_slice >= repeat * repeat * 8;
+    let possible = |repeat: &u64| walk.unit_rows.is_multiple_of(*repeat);
     let candidates: Vec<u64> = match tuning.rows {
         // Rows that are apart are no one row.
-        _ if walk.strided || !walk.rows_as_one => vec![whole],
-        Some(forced) => vec![whole * u64::from(forced)],
-        None => (1..=8).map(|times| whole * times).filter(affordable).collect(),
+        _ if walk.strided => vec![whole],
+        Some(forced) if possible(&(whole * u64::from(forced))) => vec![whole * u64::from(forced)],
+        Some(_) => vec![whole],
+        None => (1..=8).map(|times| whole * times).filter(possible).filter(affordable).collect(),
     };
     // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
     // none, which needs no masks.

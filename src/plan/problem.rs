@@ -95,6 +95,13 @@ impl Pattern {
         matches!(self, Pattern::Columns { .. } | Pattern::Matrices { .. })
     }
 
+    const fn unit_rows(&self) -> u64 {
+        match *self {
+            Pattern::Matrices { inner, .. } => inner,
+            _ => 0,
+        }
+    }
+
     pub const fn elements(&self) -> u64 {
         match *self {
             Pattern::Run { elements } => elements,
@@ -116,8 +123,8 @@ pub(crate) struct Walk {
     pub held: Option<u32>,
     /// Whether a mask leaves out some values.
     pub masked: bool,
-    /// Whether several rows may be taken as one: not where each has statistics of its own, or a sample has.
-    pub rows_as_one: bool,
+    /// Rows of columns that share statistics: those of a matrix, or 1 where each row has its own; 0 for all. As many as divide them may be taken as one.
+    pub unit_rows: u64,
     pub alignment: Alignment,
     /// The ranges of elements that lie in one buffer each, of all tensors, in order.
     pub parts: Vec<Part>,
@@ -211,7 +218,7 @@ impl Walk {
             tensors: tensors.len(),
             held: None,
             masked: false,
-            rows_as_one: !matches!(pattern, Pattern::Matrices { .. }),
+            unit_rows: pattern.unit_rows(),
             alignment,
             parts,
             strided,
@@ -283,7 +290,7 @@ impl Walk {
             tensors: 2,
             held: None,
             masked: false,
-            rows_as_one: !matches!(pattern, Pattern::Matrices { .. }),
+            unit_rows: pattern.unit_rows(),
             alignment: Alignment::Same,
             parts: vec![Part { elements: pattern.elements(), phase }],
             strided: false,

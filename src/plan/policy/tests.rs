@@ -241,6 +241,27 @@ fn words_are_wide_wherever_they_can_be() {
 }
 
 #[test]
+fn no_row_of_several_reaches_over_the_end_of_a_matrix() {
+    for (_, capabilities) in table::ALL {
+        for slices in [3, 4, 6, 9, 320, 321] {
+            for inner in [1, 2, 6, 7, 12, 49, 64, 1024] {
+                for (splits, rows) in [(None, None), (Some(5), None), (None, Some(2)), (None, Some(3))] {
+                    let pattern = Pattern::Matrices { slices, samples: 3, inner };
+                    let tuning = Tuning { splits, rows, ..FREE };
+                    let p = plan_walk(&Walk::plain(pattern, 3, 0), &capabilities, &tuning).unwrap();
+                    let repeat = u64::from(p.records) / slices;
+                    assert_eq!(p.width, if slices * inner % 4 == 0 { 4 } else { 1 }, "{pattern:?} {p}");
+                    assert_eq!(inner % repeat, 0, "{pattern:?} {p}");
+                    let tiles = u64::from(p.matrix_splits);
+                    assert_eq!(tiles * u64::from(p.tile_words) * repeat, inner, "{pattern:?} {p}");
+                    assert_eq!(u64::from(p.splits), 3 * tiles, "{pattern:?} {p}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn windows_are_cut_between_tiles() {
     let shapes: [(&[usize], Layout); 11] = [
         // Whole samples; samples that exceed a window; runs that do; one run; rows; rows as one.
