@@ -118,7 +118,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A number of channels that does not fit the layer.
-    #[error("{what} must have {expected} channels, got {got}")]
+    #[error("{what} must have {}{expected} channels, got {got}", if (*expected, *got) == (1, 0) { "at least " } else { "" })]
     Channels {
         /// The tensor or value.
         what: &'static str,
@@ -139,15 +139,15 @@ pub enum Error {
         /// Elements that were passed.
         got: u64,
     },
-    /// A batch without values has no statistics.
-    #[error("training needs at least one value per channel, but x has shape {shape}")]
+    /// Nothing has no statistics: a batch without values, or slices without values in the other norms.
+    #[error("statistics need at least one value per channel, or slice, but x has shape {shape}")]
     EmptyBatch {
         /// Shape of x.
         shape: Shape,
     },
-    /// One value per channel: its variance is zero and every gradient vanishes.
+    /// One value per channel, or slice: its variance is zero and every gradient vanishes.
     #[error(
-        "expected more than 1 value per channel when training, got shape {shape} (allow it with BatchNormOptions::allow_single_value)"
+        "expected more than 1 value per channel, or slice, got shape {shape} (batch norm takes it with BatchNormOptions::allow_single_value)"
     )]
     SingleValue {
         /// Shape of x.

@@ -8,7 +8,7 @@ use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::plan::{GRADIENT_SUMS_BYTES, Op, Plan, Traffic, plan_per_slice};
+use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic, plan_per_slice};
 
 /// Dispatches the fold of partial results into `total`.
 pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &wgpu::Buffer) -> Result<()> {
@@ -110,7 +110,7 @@ pub(crate) async fn averages(
     total: &wgpu::Buffer,
 ) -> Result<Prepared> {
     let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let team = if capabilities.cpu { 8 } else { 64 };
+    let team = team_within_limit(samples as u32, if capabilities.cpu { 8 } else { 64 }, capabilities)?;
     let plan = plan_per_slice(channels, samples as u32, (team, 0), DType::F32, capabilities, tuning)?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.params.partials = samples as u32;
@@ -140,11 +140,21 @@ pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result
     if partials > 256 && team_size < larger && context.tuning().workgroup_size.is_none() {
         (team_size, subgroup_size) = (larger, 0);
     }
+    let enough = team_within_limit(partials, team_size, capabilities)?;
+    if enough > team_size {
+        (team_size, subgroup_size) = (enough, 0);
+    }
+    plan_per_slice(slices, partials, (team_size, subgroup_size), dtype, capabilities, context.tuning())
+}
+
+/// The smallest team, of `least` or of twice as many any number of times, whose invocations fold so many partial results within the loop limit.
+fn team_within_limit(partials: u32, least: u32, capabilities: &Capabilities) -> Result<u32> {
     // Half of the limit leaves room for what an invocation does besides. The largest value that is merged has 20 bytes.
     let most = capabilities.max_loop_iterations / 2;
     let widest = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / 20);
+    let mut team_size = least;
     while u64::from(partials.div_ceil(team_size)) > most && 2 * team_size <= widest {
-        (team_size, subgroup_size) = (2 * team_size, 0);
+        team_size *= 2;
     }
     let needed = u64::from(partials.div_ceil(team_size));
     if needed > most {
@@ -156,7 +166,7 @@ pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result
             limit: most,
         });
     }
-    plan_per_slice(slices, partials, (team_size, subgroup_size), dtype, capabilities, context.tuning())
+    Ok(team_size)
 }
 
 /// Dispatches statistics, or what a curve has in their place, into `saved`, one record per slice, and lets later dispatches read them from there.

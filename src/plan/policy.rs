@@ -41,9 +41,16 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
             let teams =
                 (1..).map(|log| 1 << log).take_while(|&team| team <= workgroup && workgroup % team == 0);
             let teams = teams.map(|team| Tuning { team_size: Some(team), ..*tuning });
-            let last = Tuning { team_size: Some(workgroup), strip: Some(1), rows: None, ..*tuning };
+            let whole = |size| Tuning { team_size: Some(size), strip: Some(1), rows: None, ..*tuning };
+            // A tile of a matrix divides its rows: where their number is prime it is all of them, for which a CPU's workgroups may be too small.
+            let sizes = (1..).map(|log| workgroup << log).take_while(|&size| {
+                let forced = Tuning { workgroup_size: Some(size), ..*tuning };
+                tuning.workgroup_size.is_none()
+                    && workgroup_size(4, capabilities, &forced, &mut Vec::new()).is_ok()
+            });
+            let workgroups = sizes.map(|size| Tuning { workgroup_size: Some(size), ..whole(size) });
             let mut planned = Err(error);
-            for larger in teams.chain([last]) {
+            for larger in teams.chain([whole(workgroup)]).chain(workgroups) {
                 planned = plan_once(walk, capabilities, &larger);
                 if !matches!(planned, Err(Error::TooLarge { limit_name: LOOP_LIMIT, .. })) {
                     break;
@@ -168,7 +175,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     // A tree for each strand.
     if longest_loop + u64::from(geometry.strip) * TREE_ITERATIONS >= capabilities.max_loop_iterations {
         return Err(Error::TooLarge {
-            what: "a channel of x",
+            what: "a slice of x",
             needed: longest_loop,
             unit: "loop iterations per invocation",
             limit_name: LOOP_LIMIT,

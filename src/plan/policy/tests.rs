@@ -402,3 +402,19 @@ fn what_is_forced_must_fit() {
         24
     );
 }
+
+#[test]
+fn matrices_of_a_prime_number_of_rows() {
+    // A tile divides the rows: more than the policy's workgroups of a CPU walk.
+    for (name, capabilities) in table::ALL {
+        for inner in [10_007, 400_009, 1_000_003] {
+            let pattern = Pattern::Matrices { slices: 3, samples: 2, inner };
+            let walk = Walk { pattern, ..walk(&[2, inner as usize, 3], Layout::ChannelsLast) };
+            let plan =
+                plan_walk(&walk, &capabilities, &FREE).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(plan.longest_loop < capabilities.max_loop_iterations, "{name}: {plan}");
+            // Partial results of every row would be more than the rows.
+            assert!(plan.splits < 100, "{name}: {plan}");
+        }
+    }
+}

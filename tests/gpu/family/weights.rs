@@ -61,6 +61,19 @@ fn many_rows_share_one_scale() {
 }
 
 #[test]
+fn running_statistics_of_more_samples_than_a_loop_has_iterations() {
+    let context = context();
+    let samples = 600_001;
+    let mut layer =
+        context.block_on(TrackedInstanceNorm::new(&context, 1, BatchNormOptions::pytorch())).unwrap();
+    let x = upload(&context, &[samples, 1, 2], &[1.0, 3.0].repeat(samples));
+    context.block_on(layer.train_forward(&x)).unwrap();
+    let running = download_running(&context, layer.running());
+    // The mean of each is 2, its unbiased variance 2.
+    assert!((running.mean[0] - 0.2).abs() < 1e-6 && (running.var[0] - 1.1).abs() < 1e-6, "{running:?}");
+}
+
+#[test]
 fn running_statistics_of_instances() {
     let context = context();
     for (layout, dims) in [(Layout::ChannelsFirst, [5, 3, 4, 2]), (Layout::ChannelsLast, [5, 4, 2, 3])] {
