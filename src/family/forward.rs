@@ -5,7 +5,7 @@ use super::saved::{SavedSlices, SliceRecord};
 use super::slices::{Parameters, Slices};
 use crate::activation::Activation;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::dispatch::{Build, Prepared};
 use crate::gpu::params::{Records, flag};
 use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
@@ -109,12 +109,22 @@ impl<'a> Layer<'a> {
 
     /// y, whose arguments are checked.
     pub async fn prepare_forward(&self, forward: &Forward<'_>) -> Result<Prepared> {
+        let held = Op::TrainForward.held().filter(|_| self.folds_in_map());
+        match self.prepare_forward_with(forward, held).await {
+            // Tensors of one buffer that no dispatch can bind together, though several dispatches can bind them apart.
+            Err(Error::SharedBlock { .. } | Error::Between { .. }) if held.is_some() => {
+                self.prepare_forward_with(forward, None).await
+            }
+            prepared => prepared,
+        }
+    }
+
+    async fn prepare_forward_with(&self, forward: &Forward<'_>, held: Option<u32>) -> Result<Prepared> {
         let Forward { x, residual, addend, y, saved } = *forward;
         let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
         tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
         tensors
             .extend(addend.into_iter().flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
-        let held = Op::TrainForward.held().filter(|_| self.folds_in_map());
         let mut build = self.build(Op::TrainForward, self.slices.pattern, held, true, &tensors)?;
         if let Some((addend, sum)) = addend {
             let over = sum.is_same_place(x) || sum.is_same_place(addend);

@@ -99,6 +99,35 @@ fn no_tensor_is_read_more_often_than_it_must() {
 }
 
 #[test]
+fn several_dispatches_where_one_cannot_bind_all() {
+    use wgnorm::{NormOptions, RmsNorm, Tensor};
+    let context = trusted_context();
+    let held = context.with_tuning(Tuning { resident: Some(true), ..Tuning::default() });
+    // x ends and y begins in one block of a buffer; the sum, which is what the second of two dispatches reads, is elsewhere.
+    let (dims, len) = ([3, 5], 15);
+    let values = crate::support::values(1, len, 0.5, 1.0);
+    let both = crate::support::upload(&context, &[2 * len], &[&values[..], &values[..]].concat());
+    let [x, y] =
+        [0, 4 * len].map(|offset| Tensor::from_buffer(&context, both.buffer().clone(), offset as u64, &dims));
+    let (x, y) = (x.unwrap(), y.unwrap());
+    let addend = crate::support::upload(&context, &dims, &values);
+    context.block_on(async {
+        let layer = RmsNorm::new(&held, &[5], NormOptions::rms()).await.unwrap();
+        let sum = context.zeros(&dims).await.unwrap();
+        let alone = layer.forward_of_sum(&addend, &addend).await.unwrap();
+        let apart = layer.prepare_forward_of_sum(&addend, &addend, &sum, &alone.0, None).await.unwrap();
+        assert!(apart.kernels().all(|kernel| kernel.starts_with("resident")));
+        let forward = layer.prepare_forward_of_sum(&x, &addend, &sum, &y, None).await.unwrap();
+        assert!(forward.kernels().all(|kernel| !kernel.starts_with("resident")));
+        held.submit(&[&forward]).await.unwrap();
+        let [got, expected] = [&y, &alone.0].map(|y| crate::support::download(&context, y));
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{got} is not {expected}");
+        }
+    });
+}
+
+#[test]
 fn held_slices() {
     for (workgroup_size, team_size) in [(8, None), (64, Some(32)), (256, None)] {
         let tuning = Tuning {
