@@ -148,6 +148,11 @@ impl Geometry {
         }
     }
 
+    /// Rows of a matrix, of those that are taken as one.
+    pub fn matrix_rows(&self, inner: u64) -> u64 {
+        inner * self.slices / self.records
+    }
+
     /// Bytes of a row of columns, and from one to the next at most.
     pub fn row_bytes(&self, walk: &Walk) -> (u64, u64) {
         let bytes = self.records * walk.dtype.size();

@@ -199,7 +199,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         records: narrow(geometry.records)?,
         splits: narrow(splits)?,
         matrix_splits: match walk.pattern {
-            Pattern::Matrices { inner, .. } => narrow(inner / repeat / tile_words)?,
+            Pattern::Matrices { inner, .. } => narrow(geometry.matrix_rows(inner) / tile_words)?,
             _ => u32::MAX,
         },
         tile_words: narrow(tile_words)?,
@@ -260,7 +260,7 @@ fn choose_tiles(
         }
         Pattern::Matrices { inner, .. } => {
             // No tile reaches over the end of a matrix.
-            let inner = inner * geometry.slices / geometry.records;
+            let inner = geometry.matrix_rows(inner);
             let tile = geometry.slice_words.div_ceil(splits);
             let limit = most_words.min(geometry.rows_within(walk, room)).clamp(1, inner);
             let wanted = tile.clamp(1, limit);
@@ -316,13 +316,11 @@ fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<
             });
         }
         Pattern::Segments { .. } => Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words },
-        Pattern::Matrices { inner, .. }
-            if !(inner * geometry.slices / geometry.records).is_multiple_of(words) =>
-        {
+        Pattern::Matrices { inner, .. } if !geometry.matrix_rows(inner).is_multiple_of(words) => {
             return Err(Error::MissingCapability {
                 what: "tiles of other than whole matrices, or a part that divides one",
                 needed: words,
-                got: inner * geometry.slices / geometry.records,
+                got: geometry.matrix_rows(inner),
             });
         }
         Pattern::Run { .. } | Pattern::Columns { .. } | Pattern::Matrices { .. } => Tiles::Whole(words),

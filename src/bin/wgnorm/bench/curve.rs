@@ -3,14 +3,15 @@
 
 use wgnorm::reference::activation::kinks;
 use wgnorm::reference::curve::{self, Parameters};
-use wgnorm::reference::{WhereNan, bounds, compare_as, map};
+use wgnorm::reference::{bounds, map};
 use wgnorm::{
     Activation, Channels, Context, Curve, CurveGradients, CurveOptions, DType, Derf, DynamicTanh, Input,
     Layout, Plan, Prepared, Result, Shape, Tensor, Traffic, Tuning, prepare_copy,
 };
 
 use super::case::{Kernels, Measured, poison, sets_for, submit};
-use super::data::{KINK_MARGIN, rounded, values, widen};
+use super::data::{rounded, values, widen};
+use super::expected::{Worst, clear_kinks};
 use super::measure::{Meter, Work};
 use super::timed::Timed;
 use super::variant::Variant;
@@ -49,16 +50,11 @@ impl Data {
             gamma: values(3, c, 1.0, 0.5),
             beta: values(4, c, 0.0, 0.5),
         };
-        let kinks = kinks(variant.activation);
-        if !kinks.is_empty() {
-            // Where the derivative may jump.
+        if !kinks(variant.activation).is_empty() {
+            let mut dy = std::mem::take(&mut data.dy);
             let z = data.with_wide(|x, p| curve::forward(x, view, p));
-            for i in 0..len {
-                let z = z[i] + data.added(i).unwrap_or(0.0);
-                if kinks.iter().any(|kink| (z - kink).abs() < KINK_MARGIN) {
-                    data.dy[i] = 0.0;
-                }
-            }
+            clear_kinks(&mut dy, variant.activation, |i| z[i] + data.added(i).unwrap_or(0.0));
+            data.dy = dy;
         }
         Ok(data)
     }
@@ -87,7 +83,7 @@ impl Data {
             let dz_bound = |i: usize| bounds::dz(activation, dy[i], z_bound(i));
             let gradients = curve::backward(x, &dz, view, p);
             let sums = curve::sum_bounds(x, &dz, view, p, dz_bound);
-            let mut worst = 0.0_f64;
+            let mut worst = Worst::within(1.0);
             for (name, got) in results {
                 let (dtype, expected, bound): (_, _, Box<dyn Fn(usize) -> f64>) = match *name {
                     "y" => {
@@ -105,15 +101,9 @@ impl Data {
                     "dalpha" => (DType::F32, vec![gradients.dalpha], Box::new(|_| sums.dalpha)),
                     _ => (DType::F32, vec![gradients.dshift], Box::new(|_| sums.dshift)),
                 };
-                let stored = |i: usize| bounds::stored(dtype, expected[i], bound(i));
-                let found = compare_as(dtype, got, &expected, WhereNan::Nan, stored)
-                    .map_err(|error| format!("{name}: {error}"))?;
-                worst = worst.max(found.ratio);
-                if !found.passes() {
-                    return Err(format!("{name}: {found}"));
-                }
+                worst.hold(name, dtype, got, &expected, |i| bounds::stored(dtype, expected[i], bound(i)))?;
             }
-            Ok(worst)
+            Ok(worst.ratio)
         })
     }
 }

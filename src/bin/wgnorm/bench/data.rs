@@ -5,18 +5,15 @@ use std::cell::OnceCell;
 
 use wgnorm::reference::activation::kinks;
 use wgnorm::reference::bounds::{self, Magnitudes};
-use wgnorm::reference::{self, GradientSums, Statistics, WhereNan, batch, compare_as, map, reduce};
+use wgnorm::reference::{self, GradientSums, Statistics, batch, map, reduce};
 use wgnorm::{Activation, BatchNormOptions, Channels, DType, Layout, Result, RunningValues, Shape};
 
 use super::BenchOp;
+use super::expected::{Worst, clear_kinks};
 use super::variant::Variant;
 use crate::random;
 
 pub const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
-
-/// dy is 0 where z is this close to a kink of the activation: rounding may put z on the other side, with another
-/// derivative.
-pub const KINK_MARGIN: f64 = 1e-3;
 
 /// Inputs in logical order; the values that are uploaded, already rounded to the element type.
 pub struct Data {
@@ -90,19 +87,13 @@ impl Data {
 
     /// Clears dy where an operation's derivative may jump.
     fn clear_kinks(&mut self) {
-        let kinks = kinks(self.variant.activation);
-        if kinks.is_empty() {
+        if kinks(self.variant.activation).is_empty() {
             return;
         }
         let mut dy = std::mem::take(&mut self.dy);
         for op in [BenchOp::TrainBackward, BenchOp::FrozenBackward] {
             let z = self.z(op);
-            for (i, dy) in dy.iter_mut().enumerate() {
-                let z = z[i] + self.residual(i);
-                if kinks.iter().any(|kink| (z - kink).abs() < KINK_MARGIN) {
-                    *dy = 0.0;
-                }
-            }
+            clear_kinks(&mut dy, self.variant.activation, |i| z[i] + self.residual(i));
         }
         self.dy = dy;
     }
@@ -111,26 +102,20 @@ impl Data {
     /// a fraction of that, or what is wrong.
     pub fn check(&self, op: BenchOp, results: &Results, factor: f64) -> Result<f64, String> {
         let (w, s, dtype) = (self.wide(), self.statistics(op), self.variant.dtype);
-        let mut worst = 0.0_f64;
-        let mut hold = |what: &str, dtype, got: &[f32], expected: &[f64], bound: &dyn Fn(usize) -> f64| {
-            let found = compare_as(dtype, got, expected, WhereNan::Nan, |i| factor * bound(i))
-                .map_err(|error| format!("{what}: {error}"))?;
-            worst = worst.max(found.ratio);
-            if found.passes() { Ok(()) } else { Err(format!("{what}: {found}")) }
-        };
+        let mut worst = Worst::within(factor);
         match results {
             Results::Forward { y, saved_inv_std } => {
-                hold("y", dtype, y, self.y(op), &|i| self.y_bound(op, i))?;
+                worst.hold("y", dtype, y, self.y(op), |i| self.y_bound(op, i))?;
                 if let Some(got) = saved_inv_std {
                     let expected: Vec<_> = s.iter().map(|s| s.inv_std).collect();
-                    hold("inv_std", DType::F32, got, &expected, &|c| bounds::inv_std(&s[c]))?;
+                    worst.hold("inv_std", DType::F32, got, &expected, |c| bounds::inv_std(&s[c]))?;
                 }
             }
             Results::Backward { dx, d_residual, dgamma, dbeta } => {
                 let backward = self.backward(op);
                 let Backward { dx: expected, sums, magnitudes: m, .. } = backward;
                 let dz = backward.dz.as_deref().unwrap_or(self.dy_wide());
-                hold("dx", dtype, dx, expected, &|i| {
+                worst.hold("dx", dtype, dx, expected, |i| {
                     let c = self.channel(i);
                     let (s, gamma) = (&s[c], w.gamma[c]);
                     let of_exact = match op {
@@ -142,17 +127,17 @@ impl Data {
                     bounds::stored(dtype, expected[i], of_exact + of_errors)
                 })?;
                 if let Some(got) = d_residual {
-                    hold("d_residual", dtype, got, dz, &|i| {
+                    worst.hold("d_residual", dtype, got, dz, |i| {
                         bounds::stored(dtype, dz[i], self.dz_error(op, i))
                     })?;
                 }
                 let expected: Vec<_> = sums.iter().map(|sums| sums.dy_xhat).collect();
-                hold("dgamma", DType::F32, dgamma, &expected, &|c| bounds::dgamma(&m[c]))?;
+                worst.hold("dgamma", DType::F32, dgamma, &expected, |c| bounds::dgamma(&m[c]))?;
                 let expected: Vec<_> = sums.iter().map(|sums| sums.dy).collect();
-                hold("dbeta", DType::F32, dbeta, &expected, &|c| bounds::dbeta(&m[c]))?;
+                worst.hold("dbeta", DType::F32, dbeta, &expected, |c| bounds::dbeta(&m[c]))?;
             }
         }
-        Ok(worst)
+        Ok(worst.ratio)
     }
 
     fn channel(&self, i: usize) -> usize {
@@ -291,6 +276,7 @@ pub fn widen(values: &[f32]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expected::KINK_MARGIN;
     use super::*;
 
     fn narrow(values: &[f64]) -> Vec<f32> {

@@ -4,6 +4,7 @@
 mod case;
 mod curve;
 mod data;
+mod expected;
 mod family;
 pub mod first_use;
 mod measure;

@@ -8,11 +8,12 @@ use wgnorm::reference::activation::kinks;
 use wgnorm::reference::family::{
     self, Affine, Gradients, Maps, Scheme, SliceStatistics, bounds as slice_bounds,
 };
-use wgnorm::reference::{WhereNan, bounds, compare_as, map};
+use wgnorm::reference::{bounds, map};
 use wgnorm::{Activation, DType, NormOptions};
 
 use super::layer;
-use crate::bench::data::{KINK_MARGIN, rounded, values, widen};
+use crate::bench::data::{rounded, values, widen};
+use crate::bench::expected::{Worst, clear_kinks};
 use crate::bench::norm::Norm;
 use crate::bench::variant::Variant;
 
@@ -88,18 +89,12 @@ impl Data {
 
     /// Clears dy where the derivative may jump.
     fn clear_kinks(&mut self) {
-        let kinks = kinks(self.variant.activation);
-        if kinks.is_empty() {
+        if kinks(self.variant.activation).is_empty() {
             return;
         }
         let mut dy = std::mem::take(&mut self.dy);
         let Forward { z, .. } = self.forward();
-        for (i, dy) in dy.iter_mut().enumerate() {
-            let z = z[i] + self.residual(i);
-            if kinks.iter().any(|kink| (z - kink).abs() < KINK_MARGIN) {
-                *dy = 0.0;
-            }
-        }
+        clear_kinks(&mut dy, self.variant.activation, |i| z[i] + self.residual(i));
         self.dy = dy;
     }
 
@@ -107,18 +102,12 @@ impl Data {
     /// a fraction of that, or what is wrong.
     pub fn check(&self, results: &Results, factor: f64) -> Result<f64, String> {
         let dtype = self.variant.dtype;
-        let mut worst = 0.0_f64;
-        let mut hold = |what: &str, dtype, got: &[f32], expected: &[f64], bound: &dyn Fn(usize) -> f64| {
-            let found = compare_as(dtype, got, expected, WhereNan::Nan, |i| factor * bound(i))
-                .map_err(|error| format!("{what}: {error}"))?;
-            worst = worst.max(found.ratio);
-            if found.passes() { Ok(()) } else { Err(format!("{what}: {found}")) }
-        };
+        let mut worst = Worst::within(factor);
         match results {
             Results::Forward { y, sum, saved_inv_std } => {
                 let Forward { statistics, z, z_bound, y: activated } = self.forward();
                 let expected = activated.as_deref().unwrap_or(z);
-                hold("y", dtype, y, expected, &|i| {
+                worst.hold("y", dtype, y, expected, |i| {
                     let bound = match self.variant.activation {
                         Activation::None => z_bound[i],
                         activation => bounds::activated(activation, z[i] + self.residual(i), z_bound[i]),
@@ -134,28 +123,30 @@ impl Data {
                 }
                 if let Some(got) = saved_inv_std {
                     let expected: Vec<_> = statistics.iter().map(|s| s.inv_std).collect();
-                    hold("inv_std", DType::F32, got, &expected, &|s| slice_bounds::inv_std(&statistics[s]))?;
+                    worst.hold("inv_std", DType::F32, got, &expected, |s| {
+                        slice_bounds::inv_std(&statistics[s])
+                    })?;
                 }
             }
             Results::Backward { dx, d_residual, dgamma, dbeta } => {
                 let Backward { gradients, bounds: allowed, dz, dz_error } = self.backward();
-                hold("dx", dtype, dx, &gradients.dx, &|i| {
+                worst.hold("dx", dtype, dx, &gradients.dx, |i| {
                     bounds::stored(dtype, gradients.dx[i], allowed.dx[i])
                 })?;
                 if let (Some(got), Some(dz), Some(error)) = (d_residual, dz, dz_error) {
-                    hold("d_residual", dtype, got, dz, &|i| bounds::stored(dtype, dz[i], error[i]))?;
+                    worst.hold("d_residual", dtype, got, dz, |i| bounds::stored(dtype, dz[i], error[i]))?;
                 }
                 for (what, got, expected, allowed) in [
                     ("dgamma", dgamma, &gradients.dgamma, &allowed.dgamma),
                     ("dbeta", dbeta, &gradients.dbeta, &allowed.dbeta),
                 ] {
                     if let Some(got) = got {
-                        hold(what, DType::F32, got, expected, &|p| allowed[p])?;
+                        worst.hold(what, DType::F32, got, expected, |p| allowed[p])?;
                     }
                 }
             }
         }
-        Ok(worst)
+        Ok(worst.ratio)
     }
 
     /// What is normalized.
