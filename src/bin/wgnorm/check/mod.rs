@@ -9,6 +9,7 @@ mod curve;
 mod data;
 mod expect;
 mod family;
+mod fingerprint;
 mod run;
 mod variant;
 
@@ -21,6 +22,7 @@ use serde::Serialize;
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
 use case::{Case, Content};
+use fingerprint::Fingerprint;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,6 +49,10 @@ pub struct Args {
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes a hash of the bits of each output of each case, a line each: two builds of the same results on one machine have the
+    /// same file
+    #[arg(long, value_name = "FILE")]
+    fingerprint: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +79,8 @@ struct CaseReport {
     /// Time that it took, compilation of kernels included.
     seconds: f64,
     runs: Vec<RunReport>,
+    #[serde(skip)]
+    fingerprints: Vec<Fingerprint>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -162,6 +170,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
     println!("{} kernels", context.compiled_kernels().len());
     println!("{passed} passed, {failed} failed, {skipped} skipped, {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(path) = &args.fingerprint {
+        let of_case = |case: &CaseReport| (case.name.clone(), case.fingerprints.clone());
+        fingerprint::write(path, &context, reports.iter().map(of_case))?;
+    }
     if let Some(path) = &args.json {
         write_json(path, &Report { adapter, passed, failed, skipped, cases: reports })?;
     }
@@ -199,6 +211,7 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
         reason: None,
         seconds: 0.0,
         runs: Vec::new(),
+        fingerprints: Vec::new(),
     };
     let problem = match &case.content {
         Content::Skipped(reason) => {
@@ -219,9 +232,9 @@ fn check(context: &wgnorm::Context, case: &Case, progress: &ProgressBar) -> Case
     report.in_place = problem.in_place;
     report.parameters = Some(problem.parameters.name());
     let started = Instant::now();
-    let (runs, failures) = run::all_variants(context, problem);
+    let run::Ran { reports, failures, fingerprints } = run::all_variants(context, problem);
     report.seconds = started.elapsed().as_secs_f64();
-    report.runs = runs;
+    (report.runs, report.fingerprints) = (reports, fingerprints);
     if let Some(first) = failures.first() {
         report.status = Status::Failed;
         report.reason = Some(format!("{} failures, the first: {first}", failures.len()));

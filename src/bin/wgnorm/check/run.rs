@@ -7,6 +7,7 @@ use wgnorm::{
 
 use super::arena::{Arena, Role};
 use super::case::{Expected, Problem, Work};
+use super::fingerprint::{self, Fingerprint};
 use super::variant::{self, Placement};
 use super::{OutputReport, RunReport, batch, curve, family};
 use crate::layout;
@@ -14,10 +15,18 @@ use crate::layout;
 /// Outputs by name.
 pub type Outputs = Vec<(String, Vec<f32>)>;
 
-/// Runs every variant that applies; returns the reports and a line for each output that fails.
-pub fn all_variants(context: &Context, problem: &Problem) -> (Vec<RunReport>, Vec<String>) {
-    let mut runs: Vec<RunReport> = Vec::new();
-    let mut failures = Vec::new();
+/// What came of all variants of a problem.
+#[derive(Default)]
+pub struct Ran {
+    pub reports: Vec<RunReport>,
+    /// A line for each output that fails.
+    pub failures: Vec<String>,
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+/// Runs every variant that applies.
+pub fn all_variants(context: &Context, problem: &Problem) -> Ran {
+    let Ran { reports: mut runs, mut failures, mut fingerprints } = Ran::default();
     for &layout in &problem.layouts {
         let mut first: Option<Outputs> = None;
         for variant in variant::all().iter().filter(|variant| variant.applies(problem)) {
@@ -31,6 +40,10 @@ pub fn all_variants(context: &Context, problem: &Problem) -> (Vec<RunReport>, Ve
                     continue;
                 }
             };
+            fingerprints.extend(outputs.iter().map(|(output, values)| Fingerprint {
+                place: format!("{layout}\t{name}\t{output}"),
+                hash: fingerprint::hash(values),
+            }));
             for expected in &problem.expected {
                 let what = &expected.name;
                 let Some((_, got)) = outputs.iter().find(|(name, _)| name == what) else {
@@ -62,7 +75,7 @@ pub fn all_variants(context: &Context, problem: &Problem) -> (Vec<RunReport>, Ve
             }
         }
     }
-    (runs, failures)
+    Ran { reports: runs, failures, fingerprints }
 }
 
 /// One run: its outputs or what is wrong with it, and the kernels that it took.
