@@ -208,13 +208,12 @@ impl<'a> Run<'a> {
         self.put(&vec![f32::NAN; self.problem.elements()], Role::Written).await
     }
 
-    /// x and y, which may be one.
-    pub async fn put_forward(&self, x: &[f32], over_x: bool) -> Result<(Tensor, Tensor)> {
-        if over_x {
-            let x = self.put(x, Role::Written).await?;
-            return Ok((x.clone(), x));
-        }
-        Ok((self.put(x, Role::Read).await?, self.output().await?))
+    /// x, the residual and y, which may be x.
+    pub async fn put_forward(&self, x: &[f32], over_x: bool) -> Result<(Tensor, Option<Tensor>, Tensor)> {
+        let x = self.put(x, if over_x { Role::Written } else { Role::Read }).await?;
+        let residual = self.put_residual().await?;
+        let y = if over_x { x.clone() } else { self.output().await? };
+        Ok((x, residual, y))
     }
 
     pub async fn put_residual(&self) -> Result<Option<Tensor>> {

@@ -57,8 +57,7 @@ async fn train(
     dy: Option<&[f32]>,
 ) -> Result<()> {
     let over_x = work.is_over_x(run.problem);
-    let (x, y) = run.put_forward(x, over_x).await?;
-    let residual = run.put_residual().await?;
+    let (x, residual, y) = run.put_forward(x, over_x).await?;
     let mask = match &work.mask {
         Some(keep) => Some(Mask::of_positions(run.context, &x, keep).await?),
         None => None,
@@ -95,8 +94,7 @@ async fn eval(
     dy: Option<&[f32]>,
 ) -> Result<()> {
     let over_x = work.is_over_x(run.problem);
-    let (x, y) = run.put_forward(values, over_x).await?;
-    let residual = run.put_residual().await?;
+    let (x, residual, y) = run.put_forward(values, over_x).await?;
     let forward = layer.prepare_forward(Input { residual: residual.as_ref(), ..(&x).into() }, &y).await?;
     run.submit(&forward).await?;
     run.push_batch("y", &y).await?;

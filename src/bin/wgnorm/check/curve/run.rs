@@ -30,8 +30,7 @@ async fn parameter(run: &Run<'_>, values: &[f32], role: Role) -> Result<Tensor> 
 /// Both passes; then the backward one again, whose gradients of parameters are added to what is there.
 async fn passes<K: CurveKind>(run: &mut Run<'_>, work: &Work, layer: &DynamicCurve<K>) -> Result<()> {
     let problem = run.problem;
-    let (x, y) = run.put_forward(&work.x, problem.in_place).await?;
-    let residual = run.put_residual().await?;
+    let (x, residual, y) = run.put_forward(&work.x, problem.in_place).await?;
     let forward = layer.prepare_forward(Input { residual: residual.as_ref(), ..(&x).into() }, &y).await?;
     run.submit(&forward).await?;
     run.push_batch("y", &y).await?;

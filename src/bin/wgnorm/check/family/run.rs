@@ -69,8 +69,8 @@ impl Pass<'_> {
 
     async fn of<K: Kind>(&self, run: &mut Run<'_>, layer: &Norm<K>) -> Result<()> {
         let Self { work, .. } = self;
-        let residual = run.put_residual().await?;
         let x = run.put(&work.x, Role::Read).await?;
+        let residual = run.put_residual().await?;
         let saved = layer.room_for(&x).await?;
         let x = self.forward(run, layer, x, residual.as_ref(), Some(&saved), "").await?;
         push_statistics(run, &saved).await?;
@@ -128,8 +128,7 @@ impl Pass<'_> {
 
     async fn of_tracked(&self, run: &mut Run<'_>, mut layer: TrackedInstanceNorm) -> Result<()> {
         let Self { work, .. } = self;
-        let (x, y) = run.put_forward(&work.x, false).await?;
-        let residual = run.put_residual().await?;
+        let (x, residual, y) = run.put_forward(&work.x, false).await?;
         let input = self.input(&x, residual.as_ref());
         let saved = layer.room_for(&x).await?;
         let forward = layer.prepare_train_forward(input, &y, &saved).await?;
