@@ -306,6 +306,12 @@ pub enum Error {
         /// Its value.
         limit: u64,
     },
+    /// A problem that no layer has, or a line that is none.
+    #[error("not a problem: {reason}")]
+    Spec {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A backward pass without a gradient to write.
     #[error("no gradient was asked for: give at least one of dx, d_residual, and those of parameters")]
     NoGradient,

@@ -9,6 +9,7 @@
 //!   of a whole data set: [`Recalibration`]; without padding: [`Mask`]; corrected: [`Renorm`].
 //! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
 //! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
+//! - [`Spec`] is a problem as a value, one line of text; `eval` (feature `eval`) runs one and holds it against what must come out.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
 //!
 //! ```
@@ -40,6 +41,8 @@ mod diagnostics;
 mod drift;
 mod dtype;
 mod error;
+#[cfg(feature = "eval")]
+pub mod eval;
 mod family;
 #[cfg(not(target_family = "wasm"))]
 mod file;
@@ -54,6 +57,7 @@ mod pooled_moments;
 mod recalibration;
 pub mod reference;
 mod shape;
+pub mod spec;
 #[cfg(feature = "safetensors")]
 pub mod state;
 mod tensor;
@@ -94,6 +98,7 @@ pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
 pub use pooled_moments::PooledMoments;
 pub use recalibration::{Progress, Recalibration};
 pub use shape::{Channels, Layout, Shape};
+pub use spec::Spec;
 pub use tensor::Tensor;
 pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 

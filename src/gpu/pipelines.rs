@@ -18,12 +18,17 @@ pub(crate) struct Pipeline {
     pub shared: bool,
     pub compute: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
+    /// When it was last asked for.
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    used: std::sync::atomic::AtomicU64,
 }
 
 /// All pipelines of a context by the key of their variant.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    pub spent: spent::Spent,
 }
 
 impl PipelineCache {
@@ -33,9 +38,16 @@ impl PipelineCache {
             return Ok(pipeline);
         }
         // The lock is not held across the await; two callers at once compile twice and keep one.
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        let started = std::time::Instant::now();
         let pipeline = compile(context, variant).await?;
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        self.spent.add(started.elapsed());
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(compiled.entry(*variant).or_insert_with(|| Arc::new(pipeline)).clone())
+        let pipeline = compiled.entry(*variant).or_insert_with(|| Arc::new(pipeline));
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        self.spent.note(&pipeline.used);
+        Ok(pipeline.clone())
     }
 
     /// Keys of the compiled kernels, sorted.
@@ -46,8 +58,33 @@ impl PipelineCache {
         keys
     }
 
+    /// The shader files of a compiled kernel.
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    pub fn files(&self, key: &str) -> Vec<String> {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = compiled.iter().find(|(_, pipeline)| pipeline.key == key);
+        found.map_or(Vec::new(), |(variant, _)| variant.files())
+    }
+
+    /// Lets go of those that were asked for longest ago, so that no more than so many stay. What something prepared still holds lasts until it
+    /// does not.
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    pub fn trim(&self, most: usize) {
+        use std::sync::atomic::Ordering;
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used: Vec<u64> = compiled.values().map(|p| p.used.load(Ordering::Relaxed)).collect();
+        used.sort_unstable_by(|a, b| b.cmp(a));
+        if let Some(&least) = used.get(most) {
+            compiled.retain(|_, pipeline| pipeline.used.load(Ordering::Relaxed) > least);
+        }
+    }
+
     fn lookup(&self, variant: &Variant) -> Option<Arc<Pipeline>> {
-        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(variant).cloned()
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let pipeline = compiled.get(variant)?;
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        self.spent.note(&pipeline.used);
+        Some(pipeline.clone())
     }
 }
 
@@ -79,7 +116,14 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
             },
             cache: context.disk_cache().wgpu(),
         });
-        Pipeline { key, shared: variant.shared, compute, layout }
+        Pipeline {
+            key,
+            shared: variant.shared,
+            compute,
+            layout,
+            #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+            used: Default::default(),
+        }
     })
     .await
 }
@@ -115,5 +159,33 @@ fn layout_entry(slot: Slot, shared: bool) -> wgpu::BindGroupLayoutEntry {
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,
+    }
+}
+
+/// What compiling takes of the time of a check.
+#[cfg(all(feature = "eval", not(target_family = "wasm")))]
+pub(crate) mod spent {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    /// Numbers of kernels that were compiled, of nanoseconds, and of times that one was asked for.
+    #[derive(Debug, Default)]
+    pub struct Spent(AtomicU64, AtomicU64, AtomicU64);
+
+    impl Spent {
+        pub fn add(&self, time: Duration) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            self.1.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+
+        /// Notes that a kernel was asked for.
+        pub fn note(&self, used: &AtomicU64) {
+            used.store(1 + self.2.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        }
+
+        /// How many kernels were compiled, and how long that took.
+        pub fn get(&self) -> (u64, Duration) {
+            (self.0.load(Ordering::Relaxed), Duration::from_nanos(self.1.load(Ordering::Relaxed)))
+        }
     }
 }

@@ -11,11 +11,25 @@ use crate::curve::Curve;
 use crate::dtype::DType;
 use crate::plan::WalkKind;
 
+#[cfg(all(feature = "eval", not(target_family = "wasm")))]
+pub(crate) mod directory;
+
 /// One shader file.
 pub(crate) struct Source {
     /// Path below `shaders/`.
     pub name: &'static str,
     pub text: &'static str,
+}
+
+impl Source {
+    /// What the file holds: here, or where shaders are read from a directory, there.
+    fn text(&self) -> &'static str {
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        if let Some(text) = directory::text(self.name) {
+            return text;
+        }
+        self.text
+    }
 }
 
 macro_rules! sources {
@@ -24,6 +38,10 @@ macro_rules! sources {
             name: $path,
             text: include_str!(concat!("../../shaders/", $path)),
         };)*
+
+        /// The names of all files.
+        #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+        const NAMES: &[&str] = &[$($path),*];
     };
 }
 
@@ -1127,7 +1145,7 @@ impl Variant {
                 if atomic { format!("atomicLoad(&{over}[place(i)])") } else { format!("{over}[place(i)]") };
             wgsl += &format!("// ---- shaders/{} for {}\n", source.name, slot.name());
             wgsl += &source
-                .text
+                .text()
                 .replace("$STORED", &stored)
                 .replace("$OVER", over)
                 .replace("$NAME", slot.name())
@@ -1173,7 +1191,7 @@ impl Variant {
         let mut wgsl = String::new();
         let mut append = |sources: Vec<&Source>| {
             for source in sources {
-                wgsl += &format!("// ---- shaders/{}\n{}\n", source.name, source.text);
+                wgsl += &format!("// ---- shaders/{}\n{}\n", source.name, source.text());
             }
         };
         append(self.common());
@@ -1189,6 +1207,14 @@ impl Variant {
         wgsl.replace("$INPUT", if self.shared { "read_write" } else { "read" })
             .replace("$STRIP", &self.strip.to_string())
             .replace("$HELD", &self.held.to_string())
+    }
+
+    /// The files that its module is made of, in order.
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    pub fn files(&self) -> Vec<String> {
+        let wgsl = self.wgsl();
+        let headers = wgsl.lines().filter_map(|line| line.strip_prefix("// ---- shaders/"));
+        headers.map(|header| header.split(' ').next().unwrap_or(header).to_owned()).collect()
     }
 
     /// Values of the module's overrides.

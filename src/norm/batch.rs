@@ -149,6 +149,11 @@ impl TrainForward {
         self.prepared.kernels()
     }
 
+    #[cfg(feature = "eval")]
+    pub(crate) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
     fn check(&self, layer: &BatchNorm) -> Result<()> {
         if self.layer == layer.parts.id { Ok(()) } else { Err(Error::WrongLayer) }
     }

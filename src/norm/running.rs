@@ -27,7 +27,7 @@ pub struct RunningStatistics {
 }
 
 /// Running statistics on the host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct RunningValues {
     /// Running mean per channel.
     pub mean: Vec<f32>,

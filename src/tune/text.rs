@@ -84,6 +84,18 @@ pub(super) fn tuning_text(tuning: &Tuning) -> String {
     if forced.is_empty() { "policy".to_owned() } else { forced.join(", ") }
 }
 
+/// What is forced, as words `name=value`.
+pub(crate) fn tuning_words(tuning: &Tuning) -> impl Iterator<Item = String> {
+    FIELDS.iter().filter_map(|field| Some(format!("{}={}", field.name, (field.get)(tuning)?)))
+}
+
+/// Forces what a name says; `None` if there is no such name, an error if it cannot be the value.
+pub(crate) fn force(tuning: &mut Tuning, name: &str, value: &str) -> Option<Result<(), String>> {
+    let field = FIELDS.iter().find(|field| field.name == name)?;
+    let forced = (field.set)(tuning, value);
+    Some(forced.ok_or_else(|| format!("{value:?} is not a value that {name} can be")))
+}
+
 fn parse_tuning(text: &str) -> Result<Tuning, String> {
     let mut tuning = Tuning::default();
     if text == "policy" {

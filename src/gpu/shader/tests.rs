@@ -325,57 +325,61 @@ fn validator(variant: &Variant) -> Validator {
     validator
 }
 
+/// Each module is parsed once, by as many threads as there are cores, for all that must hold of it.
 #[test]
-fn every_variant_is_valid() {
-    for variant in all_variants() {
-        let key = variant.key();
-        let wgsl = variant.wgsl();
-        let module = naga::front::wgsl::parse_str(&wgsl)
-            .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-        let info = validator(&variant)
-            .validate(&module)
-            .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-
-        let constants =
-            variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
-        let (module, _) =
-            naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
-                .unwrap_or_else(|error| panic!("{key}: {error}"));
-        let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
-        assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
-    }
+fn every_variant_is_valid_and_binds_what_it_says() {
+    let variants = all_variants();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for part in variants.chunks(variants.len().div_ceil(threads)) {
+            scope.spawn(|| part.iter().for_each(check));
+        }
+    });
 }
 
-#[test]
-fn bindings_are_the_ones_the_entry_points_use() {
-    for variant in all_variants() {
-        let key = variant.key();
-        let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
-        let info = validator(&variant).validate(&module).unwrap();
-        let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
-        let mut used = Vec::new();
-        for (handle, global) in module.global_variables.iter() {
-            let Some(binding) = &global.binding else { continue };
-            if info.get_entry_point(entry)[handle].is_empty() {
-                continue;
-            }
-            assert_eq!(binding.group, 0, "{key}");
-            let writable = match global.space {
-                naga::AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
-                _ => false,
-            };
-            used.push((binding.binding, writable));
+fn check(variant: &Variant) {
+    let key = variant.key();
+    let wgsl = variant.wgsl();
+    let module = naga::front::wgsl::parse_str(&wgsl)
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
+    let info = validator(variant)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
+    check_bindings(variant, &module, &info);
+
+    let constants = variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
+    let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
+        .unwrap_or_else(|error| panic!("{key}: {error}"));
+    let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
+    assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
+}
+
+/// Bindings are the ones that the entry point uses.
+fn check_bindings(variant: &Variant, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+    let key = variant.key();
+    let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
+    let mut used = Vec::new();
+    for (handle, global) in module.global_variables.iter() {
+        let Some(binding) = &global.binding else { continue };
+        if info.get_entry_point(entry)[handle].is_empty() {
+            continue;
         }
-        used.sort_unstable();
-        let declared: Vec<_> = variant
-            .slots()
-            .into_iter()
-            .map(|slot| (slot as u32, slot.writes() || variant.shared && slot.is_input()))
-            .collect();
-        assert_eq!(used, declared, "{key}");
-        assert!(declared.len() <= 1 + crate::plan::Capabilities::STORAGE_BUFFERS as usize, "{key}");
+        assert_eq!(binding.group, 0, "{key}");
+        let writable = match global.space {
+            naga::AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+            _ => false,
+        };
+        used.push((binding.binding, writable));
     }
+    used.sort_unstable();
+    let declared: Vec<_> = variant
+        .slots()
+        .into_iter()
+        .map(|slot| (slot as u32, slot.writes() || variant.shared && slot.is_input()))
+        .collect();
+    assert_eq!(used, declared, "{key}");
+    assert!(declared.len() <= 1 + crate::plan::Capabilities::STORAGE_BUFFERS as usize, "{key}");
 }
 
 #[test]

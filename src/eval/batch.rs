@@ -1,0 +1,258 @@
+//! What batch norm must give, in training and frozen: the f64 reference with the bounds of each output.
+
+use super::data::{Draw, widen};
+use super::expected::{Expected, allow_for, avoid_kinks};
+use super::inputs::{Inputs, channels};
+use crate::activation::Activation;
+use crate::norm::Saved;
+use crate::reference::bounds::{self, Magnitudes};
+use crate::reference::fold::Running;
+use crate::reference::{GradientSums, Moments, Statistics, map, reduce};
+use crate::shape::Channels;
+use crate::spec::{Spec, Wanted};
+
+/// Training forward, and backward if there is a dy. Clears dy at kinks.
+pub(super) fn train(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expected> {
+    let view = channels(&spec.shape);
+    let eps = spec.batch_options().eps;
+    let moments = reduce::moments(&widen(&inputs.x), view);
+    let mut statistics: Vec<_> = moments.iter().map(|m| Statistics::new(m.mean, m.var, eps)).collect();
+    // A variance beyond f32 is NaN in y, and in all that follows from it, never a finite number.
+    for s in statistics.iter_mut().filter(|s| s.var > f64::from(f32::MAX)) {
+        s.inv_std = f64::NAN;
+    }
+    let over_x = spec.in_place && spec.activation.is_invertible();
+    let twin = Twin::new(spec, inputs, view, statistics);
+    let s = &twin.statistics;
+    let running: Vec<_> = (0..s.len())
+        .map(|c| running(inputs, c).update(moments[c], spec.momentum, spec.running_variance))
+        .collect();
+    let before = &inputs.running;
+    let mut expected = vec![
+        twin.expect_y(),
+        Expected::new("save_mean", s.iter().map(|s| s.mean).collect(), |c| bounds::mean(&s[c], eps)),
+        Expected::new("save_var", s.iter().map(|s| s.var).collect(), |c| bounds::var(&s[c])),
+        Expected::new("save_invstd", s.iter().map(|s| s.inv_std).collect(), |c| bounds::inv_std(&s[c])),
+        Expected::new("running_mean", running.iter().map(|r| r.mean).collect(), |c| {
+            bounds::mean(&s[c], eps) + 8.0 * bounds::U * (s[c].mean.abs() + f64::from(before.mean[c]).abs())
+        }),
+        Expected::new("running_var", running.iter().map(|r| r.var).collect(), |c| {
+            2.0 * bounds::var(&s[c]) + 8.0 * bounds::U * f64::from(before.var[c])
+        }),
+    ];
+    if over_x {
+        let least = f64::from(Saved::least_gamma(spec.dtype));
+        let recoverable = (0..s.len()).map(|c| f64::from(u8::from(inputs.gamma(c).abs() >= least)));
+        expected.push(Expected::new("recoverable", recoverable.collect(), |_| 0.0));
+    }
+    expected.extend(twin.expect_gradients(inputs, if over_x { Through::BatchFromY } else { Through::Batch }));
+    allow_for(draw.data, &mut expected);
+    expected
+}
+
+/// Inference, and backward through the running statistics if there is a dy. Clears dy at kinks.
+pub(super) fn frozen(spec: &Spec, inputs: &mut Inputs) -> Vec<Expected> {
+    let view = channels(&spec.shape);
+    let eps = spec.batch_options().eps;
+    let statistics = (0..view.channels as usize)
+        .map(|c| Statistics::new(running(inputs, c).mean, running(inputs, c).var, eps))
+        .collect();
+    let twin = Twin::new(spec, inputs, view, statistics);
+    let mut expected = vec![twin.expect_y()];
+    expected.extend(twin.expect_gradients(inputs, Through::Running));
+    expected
+}
+
+/// The running statistics of a channel before.
+pub(super) fn running(inputs: &Inputs, c: usize) -> Running {
+    let before = &inputs.running;
+    Running { mean: before.mean[c].into(), var: before.var[c].into(), batches: before.batches.into() }
+}
+
+/// Running statistics after a batch whose moments are known; those of a channel without values stay.
+pub(super) fn expect_running(spec: &Spec, inputs: &Inputs, moments: &[Moments]) -> [Expected; 2] {
+    let after: Vec<_> = moments
+        .iter()
+        .enumerate()
+        .map(|(c, batch)| match batch.count {
+            0 => running(inputs, c),
+            _ => running(inputs, c).update(*batch, spec.momentum, spec.running_variance),
+        })
+        .collect();
+    let bound = |value: f64| 64.0 * bounds::U * (1.0 + value.abs());
+    [
+        Expected::new("running_mean", after.iter().map(|r| r.mean).collect(), |c| bound(after[c].mean)),
+        Expected::new("running_var", after.iter().map(|r| r.var).collect(), |c| bound(after[c].var)),
+    ]
+}
+
+/// What a backward pass goes through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// Batch statistics, from x.
+    Batch,
+    /// Batch statistics, from the y that was written over x.
+    BatchFromY,
+    /// Running statistics.
+    Running,
+}
+
+/// The reference's view of a layer at work, with the error of each step.
+pub(super) struct Twin<'a> {
+    spec: &'a Spec,
+    view: Channels,
+    pub statistics: Vec<Statistics>,
+    x: Vec<f64>,
+    /// `x̂·gamma + beta`, and with the residual.
+    normalized: Vec<f64>,
+    z: Vec<f64>,
+    z_bound: Vec<f64>,
+    residual: Option<Vec<f64>>,
+    gamma: Option<Vec<f64>>,
+    beta: Option<Vec<f64>>,
+}
+
+impl<'a> Twin<'a> {
+    /// Clears dy at kinks.
+    pub fn new(spec: &'a Spec, inputs: &mut Inputs, view: Channels, statistics: Vec<Statistics>) -> Self {
+        let x = widen(&inputs.x);
+        let [gamma, beta, residual] =
+            [&inputs.gamma, &inputs.beta, &inputs.residual].map(|values| values.as_deref().map(widen));
+        let normalized = map::forward(&x, view, &statistics, gamma.as_deref(), beta.as_deref());
+        let z = map::activated(&normalized, residual.as_deref(), Activation::None);
+        let mut twin =
+            Self { spec, view, statistics, x, normalized, z, z_bound: Vec::new(), residual, gamma, beta };
+        twin.z_bound = (0..twin.x.len())
+            .map(|i| {
+                let c = twin.channel(i);
+                let (s, x, gamma, beta) = (&twin.statistics[c], twin.x[i], twin.gamma(c), twin.beta(c));
+                match &twin.residual {
+                    Some(residual) => bounds::z(s, x, gamma, beta, residual[i]),
+                    None => bounds::y(s, x, gamma, beta),
+                }
+            })
+            .collect();
+        avoid_kinks(spec.activation, inputs, &twin.z, |i| {
+            let scale = (twin.normalized[i].abs() + twin.beta(twin.channel(i)).abs()).max(1.0);
+            (1e-3 * scale).max(4.0 * twin.z_bound[i])
+        });
+        twin
+    }
+
+    fn channel(&self, i: usize) -> usize {
+        self.view.channel_of(i as u64) as usize
+    }
+
+    fn gamma(&self, c: usize) -> f64 {
+        self.gamma.as_ref().map_or(1.0, |gamma| gamma[c])
+    }
+
+    fn beta(&self, c: usize) -> f64 {
+        self.beta.as_ref().map_or(0.0, |beta| beta[c])
+    }
+
+    /// An output of the type of x.
+    fn stored(&self, name: &str, values: Vec<f64>, bound: impl Fn(usize) -> f64) -> Expected {
+        Expected::stored(self.spec.dtype, name, values, bound)
+    }
+
+    pub fn expect_y(&self) -> Expected {
+        let activation = self.spec.activation;
+        let y = map::activated(&self.normalized, self.residual.as_deref(), activation);
+        self.stored("y", y, |i| bounds::activated(activation, self.z[i], self.z_bound[i]))
+    }
+
+    /// Error of an x̂ that is recovered from y, beyond that of the statistics.
+    fn recovered(&self, i: usize) -> f64 {
+        let (c, activation) = (self.channel(i), self.spec.activation);
+        let (gamma, beta) = (self.gamma(c), self.beta(c));
+        let residual = self.residual.as_ref().map_or(0.0, |residual| residual[i]);
+        let rounding = 2.0
+            * bounds::U
+            * ((self.normalized[i] - beta).abs() + beta.abs() + self.normalized[i].abs() + residual.abs());
+        let y = map::activated(&self.z[i..=i], None, activation)[0];
+        let y_bound = bounds::activated(activation, self.z[i], rounding);
+        let y_bound = bounds::stored(self.spec.dtype, y, y_bound);
+        bounds::recovered_xhat(activation, y, y_bound, gamma, beta, residual)
+    }
+
+    fn expect_gradients(&self, inputs: &Inputs, through: Through) -> Vec<Expected> {
+        let Some(dy) = inputs.dy.as_deref().map(widen) else { return Vec::new() };
+        let Self { spec, view, statistics: s, x, .. } = self;
+        let (view, activation) = (*view, spec.activation);
+        let dz = map::dz(&self.normalized, self.residual.as_deref(), &dy, activation);
+        let dz_error = |i: usize| bounds::dz(activation, dy[i], self.z_bound[i]);
+        let from_y = through == Through::BatchFromY;
+        let xhat_error = |i: usize| if from_y { self.recovered(i) } else { 0.0 };
+
+        let mut sums = reduce::gradient_sums(x, &dz, view, s);
+        let mut m = bounds::magnitudes(x, &dz, view, s);
+        for (c, m) in m.iter_mut().enumerate() {
+            for i in reduce::channel(view, c as u64) {
+                let (of_dz, of_xhat) = (dz_error(i), xhat_error(i));
+                m.dy_error += of_dz;
+                // A derivative without error, or an x̂, adds none, not even times NaN.
+                let times_xhat = if of_dz == 0.0 { 0.0 } else { of_dz * s[c].normalize(x[i]).abs() };
+                let times_dz = if of_xhat == 0.0 { 0.0 } else { (dz[i].abs() + of_dz) * of_xhat };
+                m.dy_xhat_error += times_xhat + times_dz;
+            }
+        }
+        if from_y {
+            // What cannot be recovered is NaN.
+            for (c, sums) in sums.iter_mut().enumerate() {
+                if self.gamma(c).abs() < f64::from(Saved::least_gamma(spec.dtype)) {
+                    sums.dy_xhat = f64::NAN;
+                }
+            }
+        }
+        let gamma = self.gamma.as_deref();
+        let dx = match through {
+            Through::Running => {
+                let dx = map::frozen(&dz, view, s, gamma);
+                self.stored("dx", dx, |i| {
+                    let (c, gamma) = (self.channel(i), self.gamma(self.channel(i)));
+                    bounds::frozen_dx(&s[c], dz[i], gamma) + gamma.abs() * s[c].inv_std * dz_error(i)
+                })
+            }
+            Through::Batch | Through::BatchFromY => {
+                let dx = map::backward(x, &dz, view, s, &sums, gamma);
+                self.stored("dx", dx, |i| {
+                    let (c, gamma) = (self.channel(i), self.gamma(self.channel(i)));
+                    bounds::dx(&s[c], &m[c], &sums[c], view, x[i], dz[i], gamma)
+                        + bounds::dx_error(&s[c], &sums[c], view, gamma, dz_error(i), xhat_error(i))
+                })
+            }
+        };
+        let mut all = self.expect_parameters(&sums, &m);
+        if spec.wanted == Wanted::Alone {
+            all.push(dx.named("dx_alone".to_owned()));
+        }
+        all.insert(0, dx);
+        if self.residual.is_some() {
+            all.push(self.stored("dresidual", dz, dz_error));
+        }
+        all
+    }
+
+    /// The expected gradients of the parameters that the layer has.
+    fn expect_parameters(&self, sums: &[GradientSums], m: &[Magnitudes]) -> Vec<Expected> {
+        let Spec { parameters, wanted, .. } = *self.spec;
+        let mut all = Vec::new();
+        let mut push = |name: &str, values: Vec<f64>, bound: fn(&Magnitudes) -> f64| {
+            all.extend(Expected::of_parameter(
+                parameters,
+                name,
+                values,
+                |c| bound(&m[c]),
+                wanted == Wanted::Added,
+            ));
+        };
+        if self.gamma.is_some() {
+            push("dweight", sums.iter().map(|s| s.dy_xhat).collect(), bounds::dgamma);
+        }
+        if self.beta.is_some() {
+            push("dbias", sums.iter().map(|s| s.dy).collect(), bounds::dbeta);
+        }
+        all
+    }
+}

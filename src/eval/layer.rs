@@ -1,0 +1,424 @@
+//! A layer of any norm, made from a spec: what is to be run is the same for all.
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::family::{
+    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, SavedSlices, ScaleNorm,
+    SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
+};
+use crate::gpu::dispatch::Prepared;
+use crate::mask::Mask;
+use crate::moments::Moments;
+use crate::norm::{
+    BatchNorm, CurveTargets, Derf, DynamicTanh, FrozenBatchNorm, GradientTargets, Input, Modulation,
+    RunningStatistics, RunningValues, Saved, TrainForward,
+};
+use crate::plan::{Plan, Traffic};
+use crate::spec::{Norm, Spec, Statistics};
+use crate::tensor::Tensor;
+
+/// The parameters of a layer, as far as its norm has them.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    /// gamma.
+    pub gamma: Option<Tensor>,
+    /// beta.
+    pub beta: Option<Tensor>,
+    /// alpha of a curve.
+    pub alpha: Option<Tensor>,
+    /// The shift of a curve.
+    pub shift: Option<Tensor>,
+    /// Running statistics of batch norm and tracked instance norm.
+    pub running: RunningValues,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Batch(BatchNorm),
+    Frozen(FrozenBatchNorm),
+    Tracked(TrackedInstanceNorm),
+    Layer(LayerNorm),
+    Rms(RmsNorm),
+    Group(GroupNorm),
+    Instance(InstanceNorm),
+    MeanVariance(MeanVarianceNorm),
+    L2(L2Norm),
+    Scale(ScaleNorm),
+    Weight(WeightNorm),
+    Standardization(WeightStandardization),
+    Tanh(DynamicTanh),
+    Derf(Derf),
+}
+
+/// Does the same with the layer of each norm of slices, which have types of their own.
+macro_rules! of_slices {
+    ($kind:expr, $layer:ident => $do:expr, $($other:pat $(if $guard:expr)? => $what:expr),+ $(,)?) => {
+        match $kind {
+            Kind::Layer($layer) => $do,
+            Kind::Rms($layer) => $do,
+            Kind::Group($layer) => $do,
+            Kind::Instance($layer) => $do,
+            Kind::MeanVariance($layer) => $do,
+            Kind::L2($layer) => $do,
+            Kind::Scale($layer) => $do,
+            Kind::Weight($layer) => $do,
+            Kind::Standardization($layer) => $do,
+            $($other $(if $guard)? => $what),+
+        }
+    };
+}
+
+/// A layer of any norm.
+#[derive(Debug)]
+pub struct Layer {
+    context: Context,
+    kind: Kind,
+    /// gamma and beta of each sample.
+    modulation: Option<[Option<Tensor>; 2]>,
+    /// Whether moments come from elsewhere.
+    given: bool,
+}
+
+/// What a layer is given, besides parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'t> {
+    /// x; in a backward pass, what forward was given, or left in its place.
+    pub x: &'t Tensor,
+    /// What is added before the activation.
+    pub residual: Option<&'t Tensor>,
+    /// Which positions count.
+    pub mask: Option<&'t Mask>,
+}
+
+impl<'t> Batch<'t> {
+    fn input(self, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
+        let Self { x, residual, mask } = self;
+        let modulation =
+            modulation.map(|[gamma, beta]| Modulation { gamma: gamma.as_ref(), beta: beta.as_ref() });
+        Input { residual, mask, modulation, ..Input::from(x) }
+    }
+}
+
+/// What forward leaves for backward.
+#[derive(Debug)]
+pub enum Room {
+    /// Batch norm's.
+    Batch(Saved),
+    /// That of a norm of slices.
+    Slices(SavedSlices),
+    /// Nothing is left.
+    Nothing,
+}
+
+/// A pass that is prepared.
+#[derive(Debug)]
+pub enum Operation {
+    /// One that updates running statistics.
+    Train(TrainForward),
+    /// Any other.
+    Plain(Prepared),
+}
+
+/// Statistics that forward has saved, a value per slice.
+#[derive(Clone, Debug, Default)]
+pub struct Saves {
+    /// Means.
+    pub mean: Vec<f32>,
+    /// Variances.
+    pub var: Vec<f32>,
+    /// What x̂ is multiplied by.
+    pub inv_std: Vec<f32>,
+    /// Of batch norm in place: 1 where x̂ can be recovered from y, else 0.
+    pub recoverable: Option<Vec<f32>>,
+}
+
+impl Layer {
+    /// A layer with these parameters.
+    ///
+    /// # Errors
+    /// Those of the layer that it is.
+    pub async fn new(context: &Context, spec: &Spec, parameters: Parameters) -> Result<Self> {
+        let Parameters { gamma, beta, alpha, shift, running } = parameters;
+        let modulation = spec.modulated.then(|| [gamma.clone(), beta.clone()]);
+        let (gamma, beta) = if spec.modulated { (None, None) } else { (gamma, beta) };
+        let (options, shape) = (spec.norm_options(), &spec.shape);
+        let trailing = |axes: usize| &shape[shape.len() - axes..];
+        let running = async || RunningStatistics::upload(context, &running).await;
+        let number = |what: &str, tensor: Option<Tensor>| {
+            tensor.ok_or_else(|| Error::Spec { reason: format!("{} needs {what}", spec.norm.name()) })
+        };
+        let kind = match &spec.norm {
+            Norm::Batch => {
+                let options = spec.batch_options();
+                Kind::Batch(BatchNorm::from_parts(context, options, gamma, beta, running().await?)?)
+            }
+            Norm::FrozenBatch => {
+                let options = spec.batch_options();
+                Kind::Frozen(FrozenBatchNorm::from_parts(context, options, gamma, beta, running().await?)?)
+            }
+            Norm::TrackedInstance => {
+                let (options, running) = (spec.batch_options(), running().await?);
+                Kind::Tracked(TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?)
+            }
+            Norm::Layer(axes) => {
+                Kind::Layer(LayerNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)
+            }
+            Norm::Rms(axes) => {
+                Kind::Rms(RmsNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)
+            }
+            Norm::Group(groups) => {
+                Kind::Group(GroupNorm::from_parts(context, *groups, shape[1], options, gamma, beta)?)
+            }
+            Norm::Instance => {
+                Kind::Instance(InstanceNorm::from_parts(context, shape[1], options, gamma, beta)?)
+            }
+            Norm::MeanVariance(axes) => {
+                Kind::MeanVariance(MeanVarianceNorm::new(context, axes, options).await?)
+            }
+            Norm::L2(axes) => Kind::L2(L2Norm::new(context, axes, options).await?),
+            Norm::Scale => {
+                let places = shape.last().copied().unwrap_or(0);
+                Kind::Scale(ScaleNorm::from_parts(context, places, options, gamma, beta)?)
+            }
+            Norm::Weight => Kind::Weight(WeightNorm::from_parts(context, shape[0], options, gamma)?),
+            Norm::WeightStandardization => {
+                Kind::Standardization(WeightStandardization::from_parts(context, shape[0], options, gamma)?)
+            }
+            Norm::DynamicTanh => {
+                let (options, alpha) = (spec.curve_options(), number("alpha", alpha)?);
+                Kind::Tanh(DynamicTanh::from_parts(context, options, alpha, gamma, beta)?)
+            }
+            Norm::Derf => {
+                let (options, alpha) = (spec.curve_options(), number("alpha", alpha)?);
+                Kind::Derf(Derf::from_parts(context, options, alpha, number("a shift", shift)?, gamma, beta)?)
+            }
+        };
+        let given = spec.statistics == Statistics::Given;
+        Ok(Self { context: context.clone(), kind, modulation, given })
+    }
+
+    /// Room for what forward leaves, which may be in the place of x.
+    ///
+    /// # Errors
+    /// Those of an allocation, and of an x that is none of the layer's.
+    pub async fn room_for(&self, x: &Tensor, in_place: bool) -> Result<Room> {
+        of_slices!(&self.kind,
+            layer => layer.room_for(x).await.map(Room::Slices),
+            Kind::Tracked(layer) => layer.room_for(x).await.map(Room::Slices),
+            Kind::Batch(_) if in_place => Saved::in_place(&self.context, x).await.map(Room::Batch),
+            Kind::Batch(_) => Saved::new(&self.context, x).await.map(Room::Batch),
+            _ => Ok(Room::Nothing),
+        )
+    }
+
+    /// Prepares y; `sum` is what is added to x before the norm, and where their sum goes. Moments that are given are computed at once.
+    ///
+    /// # Errors
+    /// Those of the layer that it is; [`Error::Spec`] for a sum that it does not take.
+    pub async fn prepare_forward(
+        &mut self,
+        batch: Batch<'_>,
+        sum: Option<(&Tensor, &Tensor)>,
+        y: &Tensor,
+        room: Option<&Room>,
+    ) -> Result<Operation> {
+        let modulation = self.modulation.clone();
+        let input = batch.input(modulation.as_ref());
+        let saved = match room {
+            Some(Room::Batch(saved)) => Some(saved),
+            _ => None,
+        };
+        let slices = match room {
+            Some(Room::Slices(saved)) => Some(saved),
+            _ => None,
+        };
+        let prepared = of_slices!(&mut self.kind,
+            layer => match sum {
+                Some((addend, sum)) => layer.prepare_forward_of_sum(input, addend, sum, y, slices).await?,
+                None => layer.prepare_forward(input, y, slices).await?,
+            },
+            _ if sum.is_some() => {
+                return Err(Error::Spec { reason: "only norms of slices take a sum before them".to_owned() });
+            },
+            Kind::Batch(layer) if self.given => {
+                let (moments, reduce) = Moments::prepare(&self.context, input).await?;
+                self.context.submit(&[&reduce]).await?;
+                let forward = layer.prepare_train_forward_from(&moments, input, y, saved).await?;
+                return Ok(Operation::Train(forward));
+            },
+            Kind::Batch(layer) => {
+                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
+            },
+            Kind::Tracked(layer) => {
+                let Some(slices) = slices else {
+                    let reason = "instance norm that tracks saves its statistics".to_owned();
+                    return Err(Error::Spec { reason });
+                };
+                return layer.prepare_train_forward(input, y, slices).await.map(Operation::Train);
+            },
+            Kind::Frozen(layer) => layer.prepare_forward(input, y).await?,
+            Kind::Tanh(layer) => layer.prepare_forward(input, y).await?,
+            Kind::Derf(layer) => layer.prepare_forward(input, y).await?,
+        );
+        Ok(Operation::Plain(prepared))
+    }
+
+    /// Prepares the gradients; `d_sum` is that of the sum, from elsewhere.
+    ///
+    /// # Errors
+    /// Those of the layer that it is; [`Error::Spec`] for what forward has not left, or a d_sum that it does not take.
+    pub async fn prepare_backward(
+        &self,
+        batch: Batch<'_>,
+        dy: &Tensor,
+        d_sum: Option<&Tensor>,
+        room: &Room,
+        targets: &CurveTargets<'_>,
+    ) -> Result<Prepared> {
+        let input = batch.input(self.modulation.as_ref());
+        let CurveTargets { dx, d_residual, dgamma, dbeta, accumulation, .. } = *targets;
+        let of_norm = GradientTargets { dx, d_residual, dgamma, dbeta, accumulation };
+        let missing =
+            || Error::Spec { reason: "forward has left nothing that backward could take".to_owned() };
+        of_slices!(&self.kind,
+            layer => match (room, d_sum) {
+                (Room::Slices(saved), Some(d_sum)) => {
+                    layer.prepare_backward_of_sum(input, dy, d_sum, saved, &of_norm).await
+                }
+                (Room::Slices(saved), None) => layer.prepare_backward(input, dy, saved, &of_norm).await,
+                _ => Err(missing()),
+            },
+            _ if d_sum.is_some() => {
+                Err(Error::Spec { reason: "only norms of slices take a sum before them".to_owned() })
+            },
+            Kind::Batch(layer) => match room {
+                Room::Batch(saved) => layer.prepare_backward(input, dy, saved, &of_norm).await,
+                _ => Err(missing()),
+            },
+            Kind::Tracked(layer) => match room {
+                Room::Slices(saved) => layer.prepare_backward(input, dy, saved, &of_norm).await,
+                _ => Err(missing()),
+            },
+            Kind::Frozen(layer) => layer.prepare_backward(input, dy, &of_norm).await,
+            Kind::Tanh(layer) => layer.prepare_backward(input, dy, targets).await,
+            Kind::Derf(layer) => layer.prepare_backward(input, dy, targets).await,
+        )
+    }
+
+    /// Runs a pass.
+    ///
+    /// # Errors
+    /// Those of [`Context::submit`].
+    pub async fn submit(&mut self, operation: &Operation) -> Result<()> {
+        match (operation, &mut self.kind) {
+            (Operation::Train(forward), Kind::Batch(layer)) => layer.submit(forward).await,
+            (Operation::Train(forward), Kind::Tracked(layer)) => layer.submit(forward).await,
+            (Operation::Train(_), _) => Err(Error::WrongLayer),
+            (Operation::Plain(prepared), _) => self.context.submit(&[prepared]).await,
+        }
+    }
+
+    /// Records a pass into a compute pass.
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    pub fn record_in(&mut self, operation: &Operation, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        match (operation, &mut self.kind) {
+            (Operation::Train(forward), Kind::Batch(layer)) => forward.record_in(layer, pass),
+            (Operation::Train(forward), Kind::Tracked(layer)) => layer.record_in(forward, pass),
+            (Operation::Train(_), _) => Err(Error::WrongLayer),
+            (Operation::Plain(prepared), _) => {
+                prepared.record_in(pass);
+                Ok(())
+            }
+        }
+    }
+
+    /// The batch norm that it is, if it is one in training.
+    pub fn batch_norm(&mut self) -> Option<&mut BatchNorm> {
+        match &mut self.kind {
+            Kind::Batch(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// The running statistics as they are now, of a layer that updates them.
+    ///
+    /// # Errors
+    /// Those of a read-back.
+    pub async fn running(&self) -> Result<Option<RunningValues>> {
+        match &self.kind {
+            Kind::Batch(layer) => layer.running().download(&self.context).await.map(Some),
+            Kind::Tracked(layer) => layer.running().download(&self.context).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The same layer for inference: batch norm's, and what is frozen or has no statistics of its own.
+    pub(super) fn freeze(self) -> Option<FrozenBatchNorm> {
+        match self.kind {
+            Kind::Batch(layer) => Some(layer.freeze()),
+            Kind::Frozen(layer) => Some(layer),
+            _ => None,
+        }
+    }
+}
+
+impl Room {
+    /// What forward has saved, if it has.
+    ///
+    /// # Errors
+    /// Those of a read-back.
+    pub async fn download(&self, context: &Context) -> Result<Option<Saves>> {
+        Ok(Some(match self {
+            Room::Nothing => return Ok(None),
+            Room::Batch(saved) => {
+                let all = saved.download(context).await?;
+                Saves {
+                    mean: all.iter().map(|s| s.mean() as f32).collect(),
+                    var: all.iter().map(|s| s.var).collect(),
+                    inv_std: all.iter().map(|s| s.inv_std).collect(),
+                    recoverable: Some(all.iter().map(|s| f32::from(u8::from(s.recoverable))).collect()),
+                }
+            }
+            Room::Slices(saved) => {
+                let all = saved.download(context).await?;
+                Saves {
+                    mean: all.iter().map(|s: &SliceStatistics| s.mean() as f32).collect(),
+                    var: all.iter().map(|s| s.var).collect(),
+                    inv_std: all.iter().map(|s| s.inv_std).collect(),
+                    recoverable: None,
+                }
+            }
+        }))
+    }
+}
+
+impl Operation {
+    fn prepared(&self) -> &Prepared {
+        match self {
+            Self::Train(forward) => forward.prepared(),
+            Self::Plain(prepared) => prepared,
+        }
+    }
+
+    /// Bytes that it moves.
+    pub fn traffic(&self) -> Traffic {
+        self.prepared().traffic()
+    }
+
+    /// Bytes of device memory that it holds.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.prepared().workspace_bytes()
+    }
+
+    /// How the walk is cut into workgroups.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.prepared().plan()
+    }
+
+    /// Keys of the kernels, one per dispatch, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.prepared().kernels()
+    }
+}

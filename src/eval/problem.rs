@@ -1,0 +1,81 @@
+//! A problem with its data and what must come out, on the host: no context, no thread, no file.
+
+use super::data::Draw;
+use super::expected::Expected;
+use super::inputs::Inputs;
+use super::{batch, curve, pooled, slices};
+use crate::activation::Activation;
+use crate::error::{Error, Result};
+use crate::spec::{Norm, Passes, Spec, Statistics, Wanted};
+
+/// A spec with its inputs and what must come out of them.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// What is run.
+    pub spec: Spec,
+    /// The tensors that go in.
+    pub inputs: Inputs,
+    /// What must come out.
+    pub expected: Vec<Expected>,
+}
+
+impl Problem {
+    /// The values of a draw, with dy 0 where rounding could send a derivative either way, and what f64 makes of them.
+    ///
+    /// ```
+    /// use wgnorm::eval::{Draw, Problem};
+    /// let problem = Problem::new(&"layer 4x8 relu backward".parse()?, &Draw::default())?;
+    /// let y = problem.expected.iter().find(|expected| expected.name == "y").unwrap();
+    /// assert!(y.compare(&y.results()).passes());
+    /// assert!(!y.compare(&[0.5; 32]).passes());
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Spec::check`]; [`Error::Spec`] for what has no expectation here: a mask or batch renorm with something fused, and a
+    /// backward pass of a sequence.
+    pub fn new(spec: &Spec, draw: &Draw) -> Result<Self> {
+        spec.check()?;
+        let plain = spec.activation == Activation::None
+            && !(spec.residual || spec.in_place)
+            && spec.wanted == Wanted::All;
+        let renorm = matches!(spec.statistics, Statistics::Renorm(..));
+        if (spec.mask.is_some() || renorm) && !plain {
+            let reason =
+                "a mask and batch renorm go with nothing fused, in place or once more here".to_owned();
+            return Err(Error::Spec { reason });
+        }
+        if matches!(spec.statistics, Statistics::Sequence(_)) && spec.passes == Passes::Backward {
+            return Err(Error::Spec { reason: "a sequence has no backward pass".to_owned() });
+        }
+        let mut inputs = Inputs::draw(spec, draw);
+        let expected = match (&spec.norm, &spec.statistics) {
+            (Norm::Batch, Statistics::Synchronised(_)) => pooled::synchronised(spec, &inputs),
+            (Norm::Batch, Statistics::Sequence(_)) => pooled::sequence(spec, &inputs),
+            (Norm::Batch, Statistics::Ghost(size)) => pooled::ghost(spec, draw, &mut inputs, *size),
+            (Norm::Batch, Statistics::Renorm(r_max, d_max)) => {
+                pooled::renorm(spec, &inputs, (*r_max, *d_max))
+            }
+            (Norm::Batch, _) => match inputs.keep.clone() {
+                Some(keep) => pooled::masked(spec, &inputs, &keep),
+                None => batch::train(spec, draw, &mut inputs),
+            },
+            (Norm::FrozenBatch, _) => batch::frozen(spec, &mut inputs),
+            (norm, _) => match norm.curve() {
+                Some(curve) => curve::expect(spec, curve, &mut inputs),
+                None => slices::expect(spec, draw, &mut inputs),
+            },
+        };
+        Ok(Self { spec: spec.clone(), inputs, expected })
+    }
+
+    /// Whether an output is expected.
+    pub fn expects(&self, name: &str) -> bool {
+        self.expected.iter().any(|expected| expected.name == name)
+    }
+
+    /// What an output must be.
+    pub fn expectation(&self, name: &str) -> Option<&Expected> {
+        self.expected.iter().find(|expected| expected.name == name)
+    }
+}

@@ -1,0 +1,177 @@
+//! The norms of slices: sizes around every boundary, ranges that overflow, slices that must not spoil others, all combinations of parameters,
+//! nothing, and what exceeds the limits of a device.
+
+use super::{Case, name_of};
+use crate::eval::data::Data;
+use crate::eval::variant::Variants;
+use crate::shape::Layout;
+use crate::spec::{Norm, Spec};
+
+/// One shape for every way that slices and parameters lie in memory, for all variants.
+const LAYOUTS: [&str; 9] = [
+    "layer 5x37",
+    "rms:2 4x6x50",
+    "group:2 2x8x5x3",
+    "instance 2x3x7x5",
+    "mvn:0,2,3 2x3x4x5",
+    "mvn:0 7x12",
+    "l2:1 2x5x4x3",
+    "scale 33x20",
+    "weight 6x3x3x3",
+];
+
+/// Shapes for the policy: ranks 2 to 5, slices of one value, of less than a word and of many, one slice, one channel, one group.
+const SHAPES: [&str; 20] = [
+    "layer 700x32",
+    "layer 1x1025",
+    "layer 9x1",
+    "layer 2x3x64",
+    "layer:2 3x2x11",
+    "layer:3 2x3x4x5",
+    "rms 5x37",
+    "rms 9x256",
+    "group:3 3x9x2x4",
+    "group:1 2x4x130",
+    "group:4 3x8",
+    "group:32 2x64x7x7",
+    "instance 3x4x16x16",
+    "instance 2x3x2x3x4",
+    "mvn:1 4x5x6",
+    "mvn:0,1,2 4x5x6",
+    "l2:1 7x12",
+    "l2:0,1 7x12",
+    "weight 40x64",
+    "standardization 6x4x3x3",
+];
+
+/// What tells two norms of one name apart, for names of cases.
+pub(super) fn label(norm: &Norm) -> Option<String> {
+    match norm {
+        Norm::Layer(1) | Norm::Rms(1) => None,
+        Norm::Layer(axes) | Norm::Rms(axes) => Some(format!("last{axes}")),
+        Norm::Group(groups) => Some(format!("g{groups}")),
+        Norm::MeanVariance(axes) | Norm::L2(axes) => {
+            Some(format!("over{}", axes.iter().map(ToString::to_string).collect::<String>()))
+        }
+        _ => None,
+    }
+}
+
+/// A case of a norm and shape, forward and backward, with more words.
+fn case(what: &str, of: &str, words: &str, data: Data, variants: Variants) -> Case {
+    let line = format!("{of} {words} backward");
+    let spec: Spec = line.parse().unwrap_or_else(|error| panic!("a line of the table: {error}"));
+    let parts = [Some(what.to_owned()), Some(name_of(&spec.shape)), label(&spec.norm)];
+    Case::of(&parts.into_iter().flatten().collect::<Vec<_>>().join("."), spec, data, variants)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let added = "added";
+    cases.extend(LAYOUTS.map(|of| case("normal", of, added, Data::Normal, Variants::All)));
+    cases.extend(SHAPES.map(|of| case("normal", of, added, Data::Normal, Variants::One("repeat"))));
+    for data in Data::HOSTILE.into_iter().chain([Data::Outlier]) {
+        // Fewer and more values than one accumulator sums; else the shapes above, whose kernels are compiled by now.
+        for of in LAYOUTS.into_iter().chain(["layer 3x2100"]) {
+            // What an adapter makes of such values is its own affair, and here they are divided by 1e-9.
+            if data == Data::Subnormal && of.starts_with("mvn") {
+                continue;
+            }
+            cases.push(case(data.name(), of, added, data, Variants::Sums));
+        }
+    }
+    for of in ["layer 6x3x40", "rms:2 4x3x7", "group:2 3x6x10", "instance 3x4x12"] {
+        for affine in ["both", "weight", "bias", "none"] {
+            for (offset, modulated) in [(false, false), (true, false), (false, true), (true, true)] {
+                if offset && !["both", "weight"].contains(&affine) || modulated && affine == "none" {
+                    continue;
+                }
+                let mut what = vec![format!("affine_{affine}")];
+                let mut words = vec![format!("affine={affine} added")];
+                for (is, name, word) in
+                    [(offset, "unit_offset", "offset"), (modulated, "modulated", "modulated")]
+                {
+                    what.extend(is.then(|| name.to_owned()));
+                    words.extend(is.then(|| word.to_owned()));
+                }
+                let variants = Variants::One("many splits");
+                cases.push(case(&what.join("."), of, &words.join(" "), Data::Normal, variants));
+            }
+        }
+    }
+    for of in [
+        "layer 5x37",
+        "rms 5x37",
+        "group:2 2x8x5x3",
+        "mvn:0,2,3 2x3x4x5",
+        "l2:1 2x5x4x3",
+        "scale 33x20",
+        "weight 6x3x3x3",
+    ] {
+        // No length is more than the last of these; of the one before, some are and some are not.
+        for eps in ["1e-30", "1e-3", "6.5e0", "1e3"] {
+            let words = format!("eps={eps} added");
+            cases.push(case(&format!("eps_{eps}"), of, &words, Data::Normal, Variants::Sums));
+        }
+    }
+    cases.extend(tracked());
+    // Nothing in, nothing out; gradients of parameters are zero.
+    for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
+        cases.push(case("empty", of, added, Data::Normal, Variants::All));
+    }
+    // More workgroups than one dimension holds, and slices and columns longer than 65535 words for each of 8 invocations.
+    for (of, variants) in [
+        ("layer 140000x3", Variants::One("repeat")),
+        ("layer 1x700001", Variants::Limits),
+        ("rms 700003x1", Variants::One("large teams")),
+        ("group:1 1x2x262144", Variants::One("large teams")),
+        ("instance 2x70000x2", Variants::One("repeat")),
+        ("l2:1 1x700001x3", Variants::One("large teams")),
+    ] {
+        cases.push(case("large", of, "", Data::Normal, variants).in_layout(Layout::ChannelsFirst));
+    }
+    cases
+}
+
+/// Instance norm with running statistics, by every convention.
+fn tracked() -> Vec<Case> {
+    let case = |what: &str, shape: &str, words: &str, variants| {
+        // The parameters of an instance norm that tracks are those that PyTorch's has by default.
+        let line = format!("tracked {shape} {words} backward added");
+        Case::new(&format!("tracked.{what}.{shape}"), &line, Data::Normal, variants)
+    };
+    let mut cases = vec![
+        case("pytorch", "2x3x7x5", "", Variants::Sums),
+        case("pytorch", "300x2x4", "", Variants::One("repeat")),
+    ];
+    for (convention, momentum) in
+        [("new_0", "new=0"), ("new_1", "new=1"), ("old_0.99", "old=0.99"), ("cumulative", "cumulative")]
+    {
+        for (variance, biased) in [("biased", "biased"), ("unbiased", "")] {
+            let (what, words) = (format!("{convention}.{variance}"), format!("{momentum} {biased}"));
+            cases.push(case(&what, "5x3x4", &words, Variants::One("repeat")));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_lengths_are_below_eps_and_some_are_not() {
+        let cases: Vec<_> = cases()
+            .into_iter()
+            .filter(|case| ["l2_norm", "scale_norm", "weight_norm"].contains(&case.op().as_str()))
+            .filter(|case| case.name.contains("eps_6.5e0"))
+            .collect();
+        assert_eq!(cases.len(), 3);
+        for case in cases {
+            let problem = case.problem().unwrap();
+            let inv_std = &problem.expectation("save_invstd").unwrap().values;
+            let clamped = inv_std.iter().filter(|&&value| value == 1.0 / 6.5).count();
+            assert!(clamped > 0 && clamped < inv_std.len(), "{clamped} of {}", inv_std.len());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Variants: forced plans and placements that together reach what one adapter's policy alone would not.
+//!
+//! Nearly all of the time of a check is the compilation of kernels, so variants share what they can: words of one or two
+//! (strips of eight, the policy's on a CPU, cost most by far and are left to `policy` and `repeat`), and workgroups of 8 or 32.
+
+use super::run::Plan;
+use crate::dtype::DType;
+use crate::plan::Tuning;
+use crate::shape::Layout;
+use crate::spec::{Place, Spec, Statistics};
+
+/// A plan and a placement, by name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Variant {
+    /// Its name in reports and names of cases.
+    pub name: &'static str,
+    /// What is forced.
+    pub tuning: Tuning,
+    /// Where tensors lie.
+    pub place: Place,
+}
+
+/// Which variants a case is run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variants {
+    /// All that apply.
+    All,
+    /// What may need more workgroups, or longer loops, than a device has.
+    Limits,
+    /// What depends on the data: how values are summed, not where they lie.
+    Sums,
+    /// One; `repeat` with what it repeats.
+    One(&'static str),
+}
+
+/// Those that sum in other orders.
+const SUMS: [&str; 7] = ["policy", "resident", "no subgroups", "scalar", "many splits", "teams", "phase 1"];
+
+/// Those that have most workgroups, and longest loops.
+const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large teams", "parts"];
+
+/// Those that a matrix leaves to plain cases: `policy`, which `repeat` has, and how a walk is cut among teams, which does not depend on what is
+/// done to an element.
+pub(super) const PLAIN: [&str; 7] =
+    ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"];
+
+/// All of them.
+pub fn all() -> [Variant; 19] {
+    let free = Tuning::default();
+    // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
+    let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
+    let teams = Tuning { workgroup_size: Some(32), team_size: Some(8), strip: Some(2), ..free };
+    let of = |name, tuning, place| Variant { name, tuning, place };
+    [
+        // What an application gets.
+        of("policy", free, Place::Apart),
+        // The same again, for the bits.
+        of("repeat", free, Place::Apart),
+        // Slices held in registers, where they fit: one dispatch for a training pass.
+        of("resident", Tuning { resident: Some(true), workgroup_size: Some(32), ..free }, Place::Apart),
+        // Teams that merge through workgroup memory alone, as where subgroups have no fixed size.
+        of("no subgroups", Tuning { subgroups: Some(false), ..team }, Place::Apart),
+        // Reduce and map take a few channels in turn.
+        of("groups", Tuning { group_bytes: Some(1), splits: Some(3), ..team }, Place::Apart),
+        // 4-byte words.
+        of("scalar", Tuning { width: Some(1), ..team }, Place::Apart),
+        // Partial results of several workgroups per slice.
+        of("split", Tuning { splits: Some(3), ..team }, Place::Apart),
+        // More partial results than one team merges at once, and tiles of few words.
+        of("many splits", Tuning { splits: Some(100), ..team }, Place::Apart),
+        // Several teams per workgroup, rows as one, strips.
+        of("teams", Tuning { rows: Some(2), ..teams }, Place::Apart),
+        // One team that walks all of a slice.
+        of("large teams", Tuning { splits: Some(1), ..team }, Place::Apart),
+        // 16-byte words of which a tensor holds the last values of the first; guards around it.
+        of("phase 1", team, Place::Phase(1)),
+        // The same with one value in the first word, where a split begins inside of a slice.
+        of("phase 3, split", Tuning { splits: Some(2), ..team }, Place::Phase(3)),
+        // Tensors that do not share 16-byte words.
+        of("shifted", team, Place::Shifted),
+        // Inputs bound read-write, with offsets.
+        of("one buffer", team, Place::Shared),
+        // Several dispatches per step, because a tensor exceeds what one may bind.
+        of("windows", Tuning { window_bytes: Some(WINDOW), ..team }, Place::Apart),
+        // Several dispatches per step, because a tensor lies in several buffers.
+        of("parts", team, Place::Parts),
+        // Strides that are no multiples of a word.
+        of("view", team, Place::View(1, 2)),
+        // Strides in words.
+        of("view of words", team, Place::View(4, 4)),
+        // binary16 by integer arithmetic, which adapters need whose own conversion is not exact.
+        of("integer f16", Tuning { integer_f16: true, ..team }, Place::Apart),
+    ]
+}
+
+/// The name of a variant, as names of cases have it.
+pub(super) fn label(name: &str) -> String {
+    name.replace(", ", "_").replace(' ', "_")
+}
+
+/// Bytes of a window.
+pub(super) const WINDOW: u64 = 1024;
+
+impl Variant {
+    /// The plan of a run in a layout.
+    pub fn plan(&self, layout: Layout) -> Plan {
+        Plan { layout, place: self.place, tuning: self.tuning }
+    }
+
+    /// Whether it is asked for, and differs from others for a problem.
+    pub fn applies(&self, spec: &Spec, variants: Variants) -> bool {
+        let asked = match variants {
+            Variants::All => true,
+            Variants::Limits => LIMITS.contains(&self.name),
+            Variants::Sums => SUMS.contains(&self.name),
+            Variants::One("repeat") => ["policy", "repeat"].contains(&self.name),
+            Variants::One(name) => self.name == name,
+        };
+        let bytes = spec.elements() as u64 * spec.dtype.size();
+        asked
+            && takes(spec, self.place)
+            && match self.name {
+                "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
+                "parts" => spec.shape[0] > 1,
+                "integer f16" => spec.dtype == DType::F16,
+                _ => true,
+            }
+    }
+}
+
+/// Whether the tensors of a problem can lie so.
+fn takes(spec: &Spec, place: Place) -> bool {
+    match spec.statistics {
+        // Shards are placed by themselves, and micro-batches are parts already.
+        Statistics::Synchronised(_) | Statistics::Accumulated(_) | Statistics::Ghost(_) => {
+            place == Place::Apart
+        }
+        // Batches may have one sample.
+        Statistics::Sequence(_) => place != Place::Parts,
+        // Each in one buffer, without gaps.
+        _ if spec.norm.is_of_slices() => !matches!(place, Place::Parts | Place::View(..)),
+        _ => true,
+    }
+}

@@ -1,0 +1,335 @@
+//! A problem as one line, and back.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Norm, Passes, Place, Spec, Statistics, Wanted};
+use crate::activation::Activation;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::family::Epsilon;
+use crate::norm::{Affine, Momentum, RunningVariance};
+use crate::shape::Layout;
+use crate::tune;
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+const AFFINE: [(&str, Affine); 4] =
+    [("both", Affine::Both), ("weight", Affine::Weight), ("bias", Affine::Bias), ("none", Affine::None)];
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words().join(" "))
+    }
+}
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Spec`] for what is no line, and those of [`Spec::check`].
+    fn from_str(line: &str) -> Result<Self> {
+        let spec = parse(line).map_err(|reason| Error::Spec { reason: format!("{line:?}: {reason}") })?;
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+fn list<T: fmt::Display>(values: &[T], separator: &str) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+impl Norm {
+    fn word(&self) -> String {
+        match self {
+            Norm::Batch => "batch".to_owned(),
+            Norm::FrozenBatch => "frozen".to_owned(),
+            Norm::Layer(1) => "layer".to_owned(),
+            Norm::Layer(axes) => format!("layer:{axes}"),
+            Norm::Rms(1) => "rms".to_owned(),
+            Norm::Rms(axes) => format!("rms:{axes}"),
+            Norm::Group(groups) => format!("group:{groups}"),
+            Norm::Instance => "instance".to_owned(),
+            Norm::TrackedInstance => "tracked".to_owned(),
+            Norm::MeanVariance(axes) => format!("mvn:{}", list(axes, ",")),
+            Norm::L2(axes) => format!("l2:{}", list(axes, ",")),
+            Norm::Scale => "scale".to_owned(),
+            Norm::Weight => "weight".to_owned(),
+            Norm::WeightStandardization => "standardization".to_owned(),
+            Norm::DynamicTanh => "tanh".to_owned(),
+            Norm::Derf => "derf".to_owned(),
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, String> {
+        let (name, argument) = word.split_once(':').map_or((word, None), |(name, rest)| (name, Some(rest)));
+        let count = || match argument {
+            Some(argument) => number(argument),
+            None if name == "group" => Err("group:GROUPS is needed".to_owned()),
+            None => Ok(1),
+        };
+        let axes = || numbers(argument.ok_or_else(|| format!("{name}:AXIS,AXIS,.. is needed"))?, ',');
+        let norm = match name {
+            "batch" => Norm::Batch,
+            "frozen" => Norm::FrozenBatch,
+            "layer" => Norm::Layer(count()?),
+            "rms" => Norm::Rms(count()?),
+            "group" => Norm::Group(count()?),
+            "instance" => Norm::Instance,
+            "tracked" => Norm::TrackedInstance,
+            "mvn" => Norm::MeanVariance(axes()?),
+            "l2" => Norm::L2(axes()?),
+            "scale" => Norm::Scale,
+            "weight" => Norm::Weight,
+            "standardization" => Norm::WeightStandardization,
+            "tanh" => Norm::DynamicTanh,
+            "derf" => Norm::Derf,
+            _ => return Err(format!("{name:?} is no norm")),
+        };
+        let takes = matches!(name, "layer" | "rms" | "group" | "mvn" | "l2");
+        if argument.is_some() && !takes {
+            Err(format!("{name} takes nothing behind a colon"))
+        } else {
+            Ok(norm)
+        }
+    }
+}
+
+impl Spec {
+    fn words(&self) -> Vec<String> {
+        let plain = Spec::new(self.norm.clone(), &self.shape);
+        let mut words = vec![self.norm.word(), list(&self.shape, "x")];
+        let mut flag = |is: bool, word: &str| words.extend(is.then(|| word.to_owned()));
+        flag(self.dtype != DType::F32, self.dtype.short());
+        flag(self.layout == Layout::ChannelsLast, "last");
+        let affine =
+            AFFINE.iter().find(|(_, affine)| *affine == self.affine).map_or("both", |(name, _)| name);
+        flag(self.affine != plain.affine, &format!("affine={affine}"));
+        flag(self.parameters != DType::F32, &format!("parameters={}", self.parameters.short()));
+        flag(self.unit_offset, "offset");
+        flag(self.modulated, "modulated");
+        match self.eps {
+            eps if eps == plain.eps => {}
+            Epsilon::Value(eps) => flag(true, &format!("eps={eps:e}")),
+            Epsilon::OfType => flag(true, "eps=type"),
+        }
+        match self.activation {
+            Activation::LeakyRelu { slope } if slope != DEFAULT_SLOPE => {
+                flag(true, &format!("leaky_relu={slope}"))
+            }
+            activation => flag(activation != Activation::None, activation.name()),
+        }
+        flag(self.residual, "residual");
+        flag(self.sum, "sum");
+        flag(self.mask.is_some(), &format!("mask={}", self.mask.unwrap_or(0)));
+        flag(self.in_place, "in_place");
+        match &self.statistics {
+            Statistics::Own => {}
+            Statistics::Given => flag(true, "given"),
+            Statistics::Synchronised(samples) => flag(true, &format!("sync={}", list(samples, "+"))),
+            Statistics::Accumulated(parts) => flag(true, &format!("accumulated={parts}")),
+            Statistics::Ghost(size) => flag(true, &format!("ghost={size}")),
+            Statistics::Renorm(r_max, d_max) => flag(true, &format!("renorm={r_max},{d_max}")),
+            Statistics::Sequence(steps) => flag(true, &format!("steps={steps}")),
+        }
+        match self.momentum {
+            momentum if momentum == plain.momentum => {}
+            Momentum::WeightOfNew(weight) => flag(true, &format!("new={weight}")),
+            Momentum::WeightOfOld(weight) => flag(true, &format!("old={weight}")),
+            Momentum::Cumulative => flag(true, "cumulative"),
+        }
+        flag(self.running_variance == RunningVariance::Biased, "biased");
+        flag(self.passes == Passes::Backward, "backward");
+        flag(self.wanted == Wanted::Added, "added");
+        flag(self.wanted == Wanted::Alone, "alone");
+        match self.place {
+            Place::Apart => {}
+            Place::Phase(phase) => flag(true, &format!("phase={phase}")),
+            Place::Shifted => flag(true, "shifted"),
+            Place::Shared => flag(true, "shared"),
+            Place::Parts => flag(true, "parts"),
+            Place::View(before, behind) => flag(true, &format!("view={before},{behind}")),
+        }
+        flag(self.tuning.integer_f16, "integer_f16");
+        words.extend(tune::tuning_words(&self.tuning));
+        words
+    }
+
+    /// Takes one word behind norm and shape.
+    fn take(&mut self, word: &str) -> Result<(), String> {
+        if let Some(dtype) = DTYPES.into_iter().find(|dtype| dtype.short() == word) {
+            self.dtype = dtype;
+            return Ok(());
+        }
+        if let Some(activation) = Activation::ALL.into_iter().find(|activation| activation.name() == word) {
+            self.activation = activation;
+            return Ok(());
+        }
+        if let Some((name, value)) = word.split_once('=') {
+            return self.set(name, value);
+        }
+        match word {
+            "last" => self.layout = Layout::ChannelsLast,
+            "offset" => self.unit_offset = true,
+            "modulated" => self.modulated = true,
+            "residual" => self.residual = true,
+            "sum" => self.sum = true,
+            "in_place" => self.in_place = true,
+            "given" => self.statistics = Statistics::Given,
+            "cumulative" => self.momentum = Momentum::Cumulative,
+            "biased" => self.running_variance = RunningVariance::Biased,
+            "forward" => self.passes = Passes::Forward,
+            "backward" => self.passes = Passes::Backward,
+            "added" => self.wanted = Wanted::Added,
+            "alone" => self.wanted = Wanted::Alone,
+            "shifted" => self.place = Place::Shifted,
+            "shared" => self.place = Place::Shared,
+            "parts" => self.place = Place::Parts,
+            "integer_f16" => self.tuning.integer_f16 = true,
+            _ => return Err(format!("{word:?} is nothing that can be asked for")),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "affine" => {
+                let found = AFFINE.iter().find(|(name, _)| *name == value);
+                self.affine =
+                    found.ok_or_else(|| format!("affine={value}: expected both, weight, bias or none"))?.1;
+            }
+            "parameters" => {
+                let found = DTYPES.into_iter().find(|dtype| dtype.short() == value);
+                self.parameters =
+                    found.ok_or_else(|| format!("parameters={value}: expected f32, f16 or bf16"))?;
+            }
+            "eps" if value == "type" => self.eps = Epsilon::OfType,
+            "eps" => self.eps = Epsilon::Value(number(value)?),
+            "leaky_relu" => self.activation = Activation::LeakyRelu { slope: number(value)? },
+            "mask" => self.mask = Some(number(value)?),
+            "sync" => self.statistics = Statistics::Synchronised(numbers(value, '+')?),
+            "accumulated" => self.statistics = Statistics::Accumulated(number(value)?),
+            "ghost" => self.statistics = Statistics::Ghost(number(value)?),
+            "renorm" => {
+                let (r_max, d_max) = pair(value)?;
+                self.statistics = Statistics::Renorm(r_max, d_max);
+            }
+            "steps" => self.statistics = Statistics::Sequence(number(value)?),
+            "new" => self.momentum = Momentum::WeightOfNew(number(value)?),
+            "old" => self.momentum = Momentum::WeightOfOld(number(value)?),
+            "phase" => self.place = Place::Phase(number(value)?),
+            "view" => {
+                let (before, behind) = pair(value)?;
+                self.place = Place::View(before, behind);
+            }
+            _ => {
+                let forced = tune::force(&mut self.tuning, name, value);
+                return forced.unwrap_or_else(|| Err(format!("{name:?} is nothing that can be set")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PyTorch's, which the word `leaky_relu` alone has.
+const DEFAULT_SLOPE: f32 = 0.01;
+
+fn parse(line: &str) -> Result<Spec, String> {
+    let mut words = line.split_whitespace();
+    let norm = Norm::parse(words.next().ok_or("expected a norm, as in \"layer 4096x1024 bf16 backward\"")?)?;
+    let shape = numbers(words.next().ok_or("expected a shape behind the norm, as in 8x64x56x56")?, 'x')?;
+    let mut spec = Spec::new(norm, &shape);
+    let mut seen = Vec::new();
+    for word in words {
+        let name = word.split('=').next().unwrap_or(word);
+        if seen.contains(&name) {
+            return Err(format!("{name} is given twice"));
+        }
+        seen.push(name);
+        spec.take(word)?;
+    }
+    Ok(spec)
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number that is possible here"))
+}
+
+fn numbers(text: &str, separator: char) -> Result<Vec<usize>, String> {
+    text.split(separator).map(number).collect()
+}
+
+fn pair<T: FromStr>(text: &str) -> Result<(T, T), String> {
+    let (first, second) =
+        text.split_once(',').ok_or_else(|| format!("{text:?}: expected two numbers and a comma"))?;
+    Ok((number(first)?, number(second)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_when_they_come_back() {
+        for line in [
+            "batch 8x64x56x56",
+            "batch 3x4x7x5 f16 last parameters=f16 relu residual in_place backward added phase=3 splits=2",
+            "batch 8x4x7x5 sync=2+0+5+1 new=0.3 biased",
+            "batch 5x3x4 steps=6 cumulative",
+            "batch 3x5x130 renorm=1.2,0.4 eps=1e-30 backward",
+            "frozen 4x5x6 bf16 affine=none leaky_relu=0.2 view=1,2",
+            "layer 4096x1024 bf16 relu sum backward",
+            "layer:3 2x3x4x5 affine=weight offset modulated alone backward shared",
+            "rms 9x256 eps=1e-6",
+            "group:32 2x64x7x7 last window_bytes=1024 resident=false integer_f16",
+            "mvn:0,2,3 2x3x4x5 shifted",
+            "l2:1 2x5x4x3 parts",
+            "tracked 2x3x7x5 old=0.99",
+            "tanh 3x5x7x3 f16 gelu residual",
+        ] {
+            let spec: Spec = line.parse().unwrap();
+            let again: Spec = spec.to_string().parse().unwrap();
+            assert_eq!((&spec, spec.to_string()), (&again, again.to_string()), "{line}");
+        }
+        let spec: Spec = "layer 4096x1024 backward sum bf16".parse().unwrap();
+        assert_eq!(spec.to_string(), "layer 4096x1024 bf16 sum backward");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (line, part) in [
+            ("", "expected a norm"),
+            ("layer", "expected a shape"),
+            ("lair 4x5", "\"lair\" is no norm"),
+            ("layer 4x", "not a number"),
+            ("layer 4x5 blue", "\"blue\""),
+            ("layer 4x5 bf16 colour=blue", "\"colour\""),
+            ("layer 4x5 relu relu", "relu is given twice"),
+            ("layer 4x5 width=3", "width"),
+            ("layer:3 4x5", "3 trailing axes of 2"),
+            ("group 4x6x5", "group:GROUPS"),
+            ("group:4 4x6x5", "4 groups do not divide 6 channels"),
+            ("scale:2 4x6", "behind a colon"),
+            ("mvn 4x6", "mvn:AXIS"),
+            ("mvn:1,0 4x6", "ascending"),
+            ("batch 4", "N, C"),
+            ("batch 4x5x1x1x1x1", "axes"),
+            ("batch 4x5 sum", "does not take a sum"),
+            ("layer 4x5 mask=3", "does not take a mask"),
+            ("batch 4x5 mask=0", "does not take a mask"),
+            ("layer 4x5 last", "does not take a layout"),
+            ("layer 4x5 given", "statistics from elsewhere"),
+            ("batch 4x5 sync=1+2", "expected 4 in all"),
+            ("batch 4x5 accumulated=5", "5 micro-batches"),
+            ("batch 4x5 offset", "distance from 1"),
+            ("batch 4x5 parameters=f16", "parameters of float16"),
+            ("batch 4x5 eps=type", "takes a number"),
+            ("batch 4x5 added", "backward pass"),
+            ("batch 4x5 leaky_relu=inf", "slope"),
+            ("weight 4x5 affine=both", "weight_norm does not have Both"),
+            ("scale 4x5 modulated", "each sample"),
+        ] {
+            let error = line.parse::<Spec>().unwrap_err().to_string();
+            assert!(error.contains(part), "{line:?}: {error}");
+        }
+    }
+}
