@@ -150,6 +150,77 @@ fn a_wrong_expectation_fails_and_says_where() {
     }
 }
 
+#[test]
+fn generated_inputs_are_rounded_to_their_type() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/procedural16");
+    let (code, report) = report("procedural16", &["check", "--cases", directory]);
+    assert_eq!((code, &report["passed"], &report["skipped"]), (0, &3.into(), &0.into()), "{report}");
+}
+
+#[test]
+fn a_line_is_a_case() {
+    let line = "layer 12x40 bf16 relu sum backward splits=2";
+    let (code, report) = report("line", &["check", "--case", line]);
+    assert_eq!(
+        (code, &report["cases"][0]["name"], &report["cases"][0]["op"]),
+        (0, &line.into(), &"layer_norm".into())
+    );
+    assert!(!report["cases"][0]["runs"].as_array().unwrap().is_empty());
+    for wrong in ["layer 12x40 bf17", "group:3 2x8", "batch 4x5 data=blue"] {
+        assert_eq!(self::code(&["check", "--case", wrong]), 2, "{wrong}");
+    }
+}
+
+#[test]
+fn a_failure_prints_the_line_that_repeats_it() {
+    // A copy of the shaders in which the map subtracts beta.
+    let shaders = concat!(env!("CARGO_MANIFEST_DIR"), "/../shaders");
+    let wrong = scratch("wrong_shaders");
+    copy_directory(Path::new(shaders), &wrong);
+    let changed = change_all(&wrong, "scale_at(at, s), beta_at(at, s)", "scale_at(at, s), -beta_at(at, s)");
+    assert!(changed > 0, "no shader adds beta");
+    let line = "frozen 3x4x7x5 backward data=drift seed=5";
+    let run = |line: &str| wgnorm(&["check", "--shaders", wrong.to_str().unwrap(), "--case", line]);
+    let output = run(line);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let repeat = text.lines().find_map(|line| line.trim().strip_prefix("wgnorm check --case '")).unwrap();
+    assert_eq!(repeat.trim_end_matches('\''), line);
+    assert_eq!(code(&["check", "--case", line]), 0);
+    let fingerprints = ["one", "two"].map(|name| {
+        let path = scratch("fingerprints").join(name);
+        assert_eq!(code(&["check", "--case", line, "--fingerprint", path.to_str().unwrap()]), 0);
+        std::fs::read_to_string(path).unwrap()
+    });
+    assert!(fingerprints[0].lines().count() > 3 && fingerprints[0] == fingerprints[1], "{}", fingerprints[0]);
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_directory(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// Replaces a text in all files of a directory, and says in how many it was.
+fn change_all(directory: &Path, from: &str, to: &str) -> usize {
+    let change = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return change_all(&path, from, to);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+        usize::from(text.contains(from))
+    };
+    std::fs::read_dir(directory).unwrap().map(change).sum()
+}
+
 /// A directory with one case of the fixtures, whose entry is changed.
 fn case_as(test: &str, name: &str, change: impl FnOnce(&mut Value)) -> String {
     let directory = scratch(test);

@@ -16,6 +16,10 @@ const GUARD: [u8; 2] = 0x7FDA_u16.to_le_bytes();
 /// Bytes between tensors of one buffer: the coarsest granularity of bindings.
 const GAP: usize = 256;
 
+/// The ways in which batches lie in turn.
+const MIXED: [Place; 6] =
+    [Place::Gaps(4), Place::Parts, Place::Phase(0), Place::View(1, 2), Place::Phase(2), Place::Gaps(3)];
+
 /// What an operation does with a tensor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -78,7 +82,7 @@ impl<'c> Arena<'c> {
         role: Role,
     ) -> Result<Tensor> {
         let place = match self.place {
-            Place::Parts | Place::View(..) => Place::Apart,
+            Place::Parts | Place::View(..) | Place::Gaps(_) | Place::Mixed => Place::Apart,
             place => place,
         };
         self.put(place, dims, Layout::ChannelsFirst, values, dtype, role).await
@@ -94,15 +98,25 @@ impl<'c> Arena<'c> {
         role: Role,
     ) -> Result<Tensor> {
         let memory = layout::memory_dims(layout, dims);
-        match self.place {
+        let place = match self.place {
+            Place::Mixed => {
+                self.placed.set(self.placed.get() + 1);
+                MIXED[self.placed.get() % MIXED.len()]
+            }
+            place => place,
+        };
+        match place {
             Place::Parts if dims[0] > 1 => {
-                let cut = dims[0] / 2;
+                // Where batches lie in turns, each is cut elsewhere.
+                let turn = if self.place == Place::Mixed { self.placed.get() } else { 0 };
+                let cut = if turn > 0 { 1 + turn % (dims[0] - 1) } else { dims[0] / 2 };
                 let (first, second) = values.split_at(values.len() / dims[0] * cut);
-                let part = async |samples: usize, values: &[f32]| {
+                let part = async |samples: usize, values: &[f32], phase: usize| {
                     let dims = [&[samples], &memory[1..]].concat();
-                    self.put(Place::Phase(0), &dims, layout, values, dtype, role).await
+                    self.put(Place::Phase(phase), &dims, layout, values, dtype, role).await
                 };
-                Tensor::concat(&[&part(cut, first).await?, &part(dims[0] - cut, second).await?])
+                let first = part(cut, first, turn % 4).await?;
+                Tensor::concat(&[&first, &part(dims[0] - cut, second, 0).await?])
             }
             place => self.put(place, &memory, layout, values, dtype, role).await,
         }
@@ -143,6 +157,14 @@ impl<'c> Arena<'c> {
                     .with_layout(layout)
                     .slice_channels(before..before + channels)?
             }
+            Place::Gaps(gap) => {
+                let (count, len) = (memory[0], values.len() / memory[0].max(1));
+                let rows = Rows { start: 0, len, count, stride: len + gap };
+                let buffer = self.hold(Some(count * (len + gap)), &rows, values, dtype, role).await?;
+                let stride = (len + gap) as u64;
+                Tensor::from_strided_buffer(self.context, buffer, 0, memory, dtype, stride)?
+            }
+            Place::Mixed => unreachable!("a batch lies in one of the other ways"),
             Place::Phase(_) | Place::Shifted => {
                 // 1, 2, 3, 1, … elements: no two tensors of an operation in the same phase.
                 let start = match place {

@@ -1,5 +1,7 @@
 //! What batch norm must give, in training and frozen: the f64 reference with the bounds of each output.
 
+use std::borrow::Cow;
+
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
@@ -7,7 +9,7 @@ use crate::activation::Activation;
 use crate::norm::Saved;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::fold::Running;
-use crate::reference::{GradientSums, Moments, Statistics, map, reduce};
+use crate::reference::{GradientSums, Moments, Statistics, map, masked, reduce};
 use crate::shape::Channels;
 use crate::spec::{Spec, Wanted};
 
@@ -103,10 +105,8 @@ pub(super) struct Twin<'a> {
     view: Channels,
     pub statistics: Vec<Statistics>,
     x: Vec<f64>,
-    /// `x̂·gamma + beta`, and with the residual.
+    /// `x̂·gamma + beta`.
     normalized: Vec<f64>,
-    z: Vec<f64>,
-    z_bound: Vec<f64>,
     residual: Option<Vec<f64>>,
     gamma: Option<Vec<f64>>,
     beta: Option<Vec<f64>>,
@@ -119,24 +119,31 @@ impl<'a> Twin<'a> {
         let [gamma, beta, residual] =
             [&inputs.gamma, &inputs.beta, &inputs.residual].map(|values| values.as_deref().map(widen));
         let normalized = map::forward(&x, view, &statistics, gamma.as_deref(), beta.as_deref());
-        let z = map::activated(&normalized, residual.as_deref(), Activation::None);
-        let mut twin =
-            Self { spec, view, statistics, x, normalized, z, z_bound: Vec::new(), residual, gamma, beta };
-        twin.z_bound = (0..twin.x.len())
-            .map(|i| {
-                let c = twin.channel(i);
-                let (s, x, gamma, beta) = (&twin.statistics[c], twin.x[i], twin.gamma(c), twin.beta(c));
-                match &twin.residual {
-                    Some(residual) => bounds::z(s, x, gamma, beta, residual[i]),
-                    None => bounds::y(s, x, gamma, beta),
-                }
-            })
-            .collect();
-        avoid_kinks(spec.activation, inputs, &twin.z, |i| {
-            let scale = (twin.normalized[i].abs() + twin.beta(twin.channel(i)).abs()).max(1.0);
-            (1e-3 * scale).max(4.0 * twin.z_bound[i])
-        });
+        let twin = Self { spec, view, statistics, x, normalized, residual, gamma, beta };
+        avoid_kinks(
+            spec.activation,
+            inputs,
+            |i| twin.z(i),
+            |i| {
+                let scale = (twin.normalized[i].abs() + twin.beta(twin.channel(i)).abs()).max(1.0);
+                (1e-3 * scale).max(4.0 * twin.z_bound(i))
+            },
+        );
         twin
+    }
+
+    /// What the activation is applied to.
+    fn z(&self, i: usize) -> f64 {
+        self.normalized[i] + self.residual.as_ref().map_or(0.0, |residual| residual[i])
+    }
+
+    fn z_bound(&self, i: usize) -> f64 {
+        let c = self.channel(i);
+        let (s, x, gamma, beta) = (&self.statistics[c], self.x[i], self.gamma(c), self.beta(c));
+        match &self.residual {
+            Some(residual) => bounds::z(s, x, gamma, beta, residual[i]),
+            None => bounds::y(s, x, gamma, beta),
+        }
     }
 
     fn channel(&self, i: usize) -> usize {
@@ -159,7 +166,7 @@ impl<'a> Twin<'a> {
     pub fn expect_y(&self) -> Expected {
         let activation = self.spec.activation;
         let y = map::activated(&self.normalized, self.residual.as_deref(), activation);
-        self.stored("y", y, |i| bounds::activated(activation, self.z[i], self.z_bound[i]))
+        self.stored("y", y, |i| bounds::activated(activation, self.z(i), self.z_bound(i)))
     }
 
     /// Error of an x̂ that is recovered from y, beyond that of the statistics.
@@ -170,8 +177,8 @@ impl<'a> Twin<'a> {
         let rounding = 2.0
             * bounds::U
             * ((self.normalized[i] - beta).abs() + beta.abs() + self.normalized[i].abs() + residual.abs());
-        let y = map::activated(&self.z[i..=i], None, activation)[0];
-        let y_bound = bounds::activated(activation, self.z[i], rounding);
+        let y = map::activated(&[self.z(i)], None, activation)[0];
+        let y_bound = bounds::activated(activation, self.z(i), rounding);
         let y_bound = bounds::stored(self.spec.dtype, y, y_bound);
         bounds::recovered_xhat(activation, y, y_bound, gamma, beta, residual)
     }
@@ -180,8 +187,18 @@ impl<'a> Twin<'a> {
         let Some(dy) = inputs.dy.as_deref().map(widen) else { return Vec::new() };
         let Self { spec, view, statistics: s, x, .. } = self;
         let (view, activation) = (*view, spec.activation);
-        let dz = map::dz(&self.normalized, self.residual.as_deref(), &dy, activation);
-        let dz_error = |i: usize| bounds::dz(activation, dy[i], self.z_bound[i]);
+        // What a mask leaves out has a dz of 0.
+        let counts = |i: usize| inputs.keep.as_ref().is_none_or(|keep| masked::counts(view, keep, i));
+        let mut dz = map::dz(&self.normalized, self.residual.as_deref(), &dy, activation);
+        let dz_error = |i: usize| match counts(i) {
+            true => bounds::dz(activation, dy[i], self.z_bound(i)),
+            false => 0.0,
+        };
+        let mut x = Cow::Borrowed(x);
+        for i in (0..x.len()).filter(|&i| !counts(i)) {
+            (x.to_mut()[i], dz[i]) = (s[self.channel(i)].mean, 0.0);
+        }
+        let x = &*x;
         let from_y = through == Through::BatchFromY;
         let xhat_error = |i: usize| if from_y { self.recovered(i) } else { 0.0 };
 

@@ -6,7 +6,7 @@ use super::inputs::{Inputs, channels};
 use crate::activation::Activation;
 use crate::curve::Curve;
 use crate::reference::curve::{self as reference, Parameters};
-use crate::reference::{bounds, map};
+use crate::reference::{bounds, map, masked};
 use crate::spec::{Spec, Wanted};
 
 /// Forward, and backward if there is a dy. Clears dy at kinks.
@@ -23,14 +23,20 @@ pub(super) fn expect(spec: &Spec, curve: Curve, inputs: &mut Inputs) -> Vec<Expe
     let with_residual = map::activated(&z, residual.as_deref(), Activation::None);
     let added = |i: usize| residual.as_ref().map(|residual| residual[i]);
     let z_bound: Vec<_> = (0..z.len()).map(|i| reference::z_bound(&p, x[i], channel(i), added(i))).collect();
-    avoid_kinks(activation, inputs, &with_residual, |i| (4.0 * z_bound[i]).max(1e-3));
+    avoid_kinks(activation, inputs, |i| with_residual[i], |i| (4.0 * z_bound[i]).max(1e-3));
 
     let y = map::activated(&z, residual.as_deref(), activation);
     let y_bound = |i: usize| bounds::activated(activation, with_residual[i], z_bound[i]);
     let mut all = vec![Expected::stored(dtype, "y", y, y_bound)];
     let Some(dy) = inputs.dy.as_deref().map(widen) else { return all };
-    let dz = map::dz(&z, residual.as_deref(), &dy, activation);
-    let dz_bound: Vec<_> = (0..dz.len()).map(|i| bounds::dz(activation, dy[i], z_bound[i])).collect();
+    // What a mask leaves out is replaced by something harmless: its dz is 0.
+    let counts = |i: usize| inputs.keep.as_ref().is_none_or(|keep| masked::counts(view, keep, i));
+    let of_counted = |values: Vec<f64>| -> Vec<f64> {
+        values.into_iter().enumerate().map(|(i, value)| if counts(i) { value } else { 0.0 }).collect()
+    };
+    let x = of_counted(x);
+    let dz = of_counted(map::dz(&z, residual.as_deref(), &dy, activation));
+    let dz_bound = of_counted((0..dz.len()).map(|i| bounds::dz(activation, dy[i], z_bound[i])).collect());
     let gradients = reference::backward(&x, &dz, view, &p);
     let sums = reference::sum_bounds(&x, &dz, view, &p, |i| dz_bound[i]);
     let dx_bound = |i: usize| reference::dx_bound(&p, x[i], channel(i), dz[i], dz_bound[i]);

@@ -15,7 +15,7 @@ use crate::gpu::shader::directory;
 /// Most devices.
 const MOST: usize = 8;
 /// Kernels that a device keeps: each takes some 2.5 MB of a software driver as long as it is held.
-const KEPT: usize = 48;
+const KEPT: usize = 24;
 
 /// Contexts on one adapter, each on a device of its own.
 #[derive(Debug)]

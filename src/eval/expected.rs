@@ -163,7 +163,7 @@ pub(super) fn allow_for(data: Data, expectations: &mut [Expected]) {
 pub(super) fn avoid_kinks(
     activation: Activation,
     inputs: &mut Inputs,
-    z: &[f64],
+    z: impl Fn(usize) -> f64,
     margin: impl Fn(usize) -> f64,
 ) {
     let kinks = kinks(activation);
@@ -171,7 +171,7 @@ pub(super) fn avoid_kinks(
         return;
     }
     for (i, dy) in inputs.dy.iter_mut().flatten().enumerate() {
-        if kinks.iter().any(|kink| (z[i] - kink).abs() <= margin(i)) {
+        if kinks.iter().any(|kink| (z(i) - kink).abs() <= margin(i)) {
             *dy = 0.0;
         }
     }

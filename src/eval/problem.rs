@@ -40,7 +40,7 @@ impl Problem {
             && !(spec.residual || spec.in_place)
             && spec.wanted == Wanted::All;
         let renorm = matches!(spec.statistics, Statistics::Renorm(..));
-        if (spec.mask.is_some() || renorm) && !plain {
+        if (spec.mask.is_some() && spec.norm == Norm::Batch || renorm) && !plain {
             let reason =
                 "a mask and batch renorm go with nothing fused, in place or once more here".to_owned();
             return Err(Error::Spec { reason });

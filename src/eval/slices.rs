@@ -161,10 +161,15 @@ impl Twin {
         let z = map::activated(&normalized, residual.as_deref(), Activation::None);
         let z_bound = slice_bounds::z(&x, maps, &scheme, &statistics, affine, residual.as_deref());
         let twin = Self { scheme, x, statistics, gamma, beta, residual, normalized, z, z_bound };
-        avoid_kinks(spec.activation, inputs, &twin.z, |i| {
-            let scale = twin.normalized[i].abs() + twin.affine().shift(maps.parameter_of[i]).abs();
-            (1e-3 * scale.max(1.0)).max(4.0 * twin.z_bound[i])
-        });
+        avoid_kinks(
+            spec.activation,
+            inputs,
+            |i| twin.z[i],
+            |i| {
+                let scale = twin.normalized[i].abs() + twin.affine().shift(maps.parameter_of[i]).abs();
+                (1e-3 * scale.max(1.0)).max(4.0 * twin.z_bound[i])
+            },
+        );
         twin
     }
 

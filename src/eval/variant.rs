@@ -7,7 +7,7 @@ use super::run::Plan;
 use crate::dtype::DType;
 use crate::plan::Tuning;
 use crate::shape::Layout;
-use crate::spec::{Place, Spec, Statistics};
+use crate::spec::{Norm, Place, Spec, Statistics};
 
 /// A plan and a placement, by name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +45,7 @@ pub(super) const PLAIN: [&str; 7] =
     ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"];
 
 /// All of them.
-pub fn all() -> [Variant; 19] {
+pub fn all() -> [Variant; 20] {
     let free = Tuning::default();
     // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
@@ -88,6 +88,8 @@ pub fn all() -> [Variant; 19] {
         of("view", team, Place::View(1, 2)),
         // Strides in words.
         of("view of words", team, Place::View(4, 4)),
+        // Maps of layer and RMS norm along rows, where a CPU's policy has them go along columns.
+        of("along rows", Tuning { along_columns: Some(false), ..team }, Place::Apart),
         // binary16 by integer arithmetic, which adapters need whose own conversion is not exact.
         of("integer f16", Tuning { integer_f16: true, ..team }, Place::Apart),
     ]
@@ -123,6 +125,7 @@ impl Variant {
                 "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
                 "parts" => spec.shape[0] > 1,
                 "integer f16" => spec.dtype == DType::F16,
+                "along rows" => matches!(spec.norm, Norm::Layer(_) | Norm::Rms(_)),
                 _ => true,
             }
     }
@@ -138,7 +141,9 @@ fn takes(spec: &Spec, place: Place) -> bool {
         // Batches may have one sample.
         Statistics::Sequence(_) => place != Place::Parts,
         // Each in one buffer, without gaps.
-        _ if spec.norm.is_of_slices() => !matches!(place, Place::Parts | Place::View(..)),
+        _ if spec.norm.is_of_slices() => {
+            !matches!(place, Place::Parts | Place::View(..) | Place::Gaps(_) | Place::Mixed)
+        }
         _ => true,
     }
 }

@@ -202,6 +202,10 @@ pub enum Place {
     Parts,
     /// Batches are channels of larger ones: how many there are before and behind them.
     View(usize, usize),
+    /// Samples of batches are this many elements further apart than densely.
+    Gaps(usize),
+    /// Each batch in another of these ways than the one before.
+    Mixed,
 }
 
 /// A problem: which norm, over which tensor, with what.
@@ -219,7 +223,7 @@ pub enum Place {
 /// | `in_place`; `backward`; `added`, `alone` | outputs over inputs; both passes; which gradients |
 /// | `given`, `sync=2+0+5`, `accumulated=3`, `ghost=2`, `renorm=1.1,0.3`, `steps=6` | where statistics come from |
 /// | `new=0.1`, `old=0.99`, `cumulative`; `biased` | how running statistics are updated |
-/// | `phase=1`, `shifted`, `shared`, `parts`, `view=1,2` | where tensors lie |
+/// | `phase=1`, `shifted`, `shared`, `parts`, `view=1,2`, `gaps=4`, `mixed` | where tensors lie |
 /// | `width=1`, `splits=3`, …; `integer_f16` | what is forced: the fields of [`Tuning`] |
 ///
 /// ```
@@ -441,7 +445,7 @@ impl Spec {
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
-            (self.mask.is_some(), "a mask", *norm == Norm::Batch && own && self.mask != Some(0)),
+            (self.mask.is_some(), "a mask", !norm.is_of_slices() && own && self.mask != Some(0)),
             (!own, "statistics from elsewhere", *norm == Norm::Batch),
             (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),
         ] {

@@ -148,6 +148,8 @@ impl Spec {
             Place::Shared => flag(true, "shared"),
             Place::Parts => flag(true, "parts"),
             Place::View(before, behind) => flag(true, &format!("view={before},{behind}")),
+            Place::Gaps(gap) => flag(true, &format!("gaps={gap}")),
+            Place::Mixed => flag(true, "mixed"),
         }
         flag(self.tuning.integer_f16, "integer_f16");
         words.extend(tune::tuning_words(&self.tuning));
@@ -184,6 +186,7 @@ impl Spec {
             "shifted" => self.place = Place::Shifted,
             "shared" => self.place = Place::Shared,
             "parts" => self.place = Place::Parts,
+            "mixed" => self.place = Place::Mixed,
             "integer_f16" => self.tuning.integer_f16 = true,
             _ => return Err(format!("{word:?} is nothing that can be asked for")),
         }
@@ -217,6 +220,7 @@ impl Spec {
             "new" => self.momentum = Momentum::WeightOfNew(number(value)?),
             "old" => self.momentum = Momentum::WeightOfOld(number(value)?),
             "phase" => self.place = Place::Phase(number(value)?),
+            "gaps" => self.place = Place::Gaps(number(value)?),
             "view" => {
                 let (before, behind) = pair(value)?;
                 self.place = Place::View(before, behind);
@@ -284,7 +288,8 @@ mod tests {
             "mvn:0,2,3 2x3x4x5 shifted",
             "l2:1 2x5x4x3 parts",
             "tracked 2x3x7x5 old=0.99",
-            "tanh 3x5x7x3 f16 gelu residual",
+            "tanh 3x5x7x3 f16 gelu residual mask=2 gaps=4",
+            "frozen 3x5x7x3 mask=2 mixed",
         ] {
             let spec: Spec = line.parse().unwrap();
             let again: Spec = spec.to_string().parse().unwrap();

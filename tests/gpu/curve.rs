@@ -1,14 +1,13 @@
-//! Dynamic Tanh and Derf: `Setup` describes a layer and its tensors, `assert_curve` runs it and holds it against the reference.
+//! Dynamic Tanh and Derf: what their results alone do not show, and what the table has no words for.
 
-use wgnorm::reference::curve::{self, Parameters, SumBounds};
-use wgnorm::reference::{WhereNan, bounds, compare_as, map, masked};
+use wgnorm::eval::{Draw, Problem};
+use wgnorm::reference::curve::{self, Parameters};
+use wgnorm::reference::{WhereNan, bounds};
 use wgnorm::{
-    Accumulation, Activation, Affine, Autotuning, Channels, Context, Curve, CurveGradients, CurveOptions,
-    CurveTargets, DType, Derf, DynamicTanh, Error, Input, Layout, Mask, Op, Prepared, Result, Shape, Tensor,
-    Tuning,
+    Accumulation, Activation, Affine, Autotuning, Context, Curve, CurveGradients, CurveOptions, CurveTargets,
+    DType, Derf, DynamicTanh, Error, Input, Layout, Mask, Op, Prepared, Result, Shape, Spec, Tensor, Tuning,
 };
 
-use crate::fused::{Place, Placed, rounded};
 use crate::support::*;
 
 /// Either layer, where the function is a value.
@@ -74,298 +73,35 @@ impl Layer {
     }
 }
 
-/// What is run.
-#[derive(Clone, Debug)]
-struct Setup {
-    f: Curve,
-    /// In memory order.
-    dims: Vec<usize>,
-    layout: Layout,
-    dtype: DType,
-    parameters: DType,
-    activation: Activation,
-    residual: bool,
-    /// y over x, and dx over dy.
-    in_place: bool,
-    masked: bool,
-    /// Where x, dy, residual, y, dx and d_residual lie.
-    places: [Place; 6],
-}
-
-impl Setup {
-    fn new(f: Curve, dims: &[usize]) -> Self {
-        Self {
-            f,
-            dims: dims.to_vec(),
-            layout: Layout::ChannelsFirst,
-            dtype: DType::F32,
-            parameters: DType::F32,
-            activation: Activation::None,
-            residual: false,
-            in_place: false,
-            masked: false,
-            places: [Place::At(0); 6],
-        }
-    }
-
-    fn view(&self) -> Channels {
-        Shape::new(&self.dims).unwrap().channels(self.layout).unwrap()
-    }
-
-    fn place(&self, context: &Context, which: usize, values: Option<&[f32]>) -> Placed {
-        Placed::new(context, &self.dims, self.layout, self.dtype, self.places[which], values)
-    }
-
-    fn parameter(&self, context: &Context, values: Option<&[f32]>, len: usize) -> Placed {
-        Placed::new(context, &[len], Layout::ChannelsFirst, self.parameters, Place::At(3), values)
-    }
-}
-
-/// Inputs on the host.
-#[derive(Clone, Debug)]
-struct Host {
-    setup: Setup,
-    x: Vec<f32>,
-    dy: Vec<f32>,
-    residual: Option<Vec<f32>>,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    alpha: f32,
-    shift: f32,
-    keep: Vec<bool>,
-}
-
-/// Results, widened.
-#[derive(Debug, PartialEq)]
-struct Outputs {
-    y: Vec<f32>,
-    dx: Vec<f32>,
-    d_residual: Option<Vec<f32>>,
-    dgamma: Vec<f32>,
-    dbeta: Vec<f32>,
-    dalpha: Vec<f32>,
-    dshift: Option<Vec<f32>>,
-}
-
-impl Host {
-    fn new(setup: &Setup, seed: u64) -> Self {
-        let view = setup.view();
-        let (len, c) = (view.elements() as usize, view.channels as usize);
-        let of = |k: u64, len: usize, shift: f32, scale: f32, dtype: DType| {
-            rounded(dtype, values(seed * 10 + k, len, shift, scale))
-        };
-        let mut host = Self {
-            setup: setup.clone(),
-            // Linear and saturated.
-            x: of(0, len, 0.5, 4.0, setup.dtype),
-            dy: of(1, len, 0.1, 1.0, setup.dtype),
-            residual: setup.residual.then(|| of(2, len, 0.0, 1.0, setup.dtype)),
-            gamma: of(3, c, 0.5, 1.0, setup.parameters),
-            beta: of(4, c, 0.0, 1.0, setup.parameters),
-            alpha: 0.75,
-            shift: if setup.f == Curve::Tanh { 0.0 } else { -0.25 },
-            keep: values(seed * 10 + 5, view.count() as usize, 0.4, 1.0).iter().map(|v| *v > 0.0).collect(),
-        };
-        if setup.masked {
-            // What kernels must not look at.
-            for i in (0..len).filter(|&i| !masked::counts(view, &host.keep, i)) {
-                host.x[i] = [f32::NAN, f32::INFINITY, -7.0][i % 3];
-                host.dy[i] = [3.0, f32::NAN, f32::INFINITY, -7.0][i % 4];
-            }
-        }
-        host
-    }
-
-    fn options(&self) -> CurveOptions {
-        CurveOptions::default().activation(self.setup.activation)
-    }
-
-    fn layer(&self, context: &Context) -> Layer {
-        let place = |values: &[f32]| self.setup.parameter(context, Some(values), values.len()).tensor;
-        let of_all = [place(&[self.alpha]), place(&[self.shift])];
-        let affine = [Some(place(&self.gamma)), Some(place(&self.beta))];
-        Layer::from_parts(context, self.setup.f, self.options(), of_all, affine).unwrap()
-    }
-
-    /// Runs forward and backward on outputs of NaN.
-    fn run(&self, context: &Context) -> Outputs {
-        let setup = &self.setup;
-        let (x, dy) = (setup.place(context, 0, Some(&self.x)), setup.place(context, 1, Some(&self.dy)));
-        let residual = self.residual.as_ref().map(|values| setup.place(context, 2, Some(values)));
-        let (y, dx) = (setup.place(context, 3, None), setup.place(context, 4, None));
-        let d_residual = setup.residual.then(|| setup.place(context, 5, None));
-        let (y, dx) = if setup.in_place { (&x, &dy) } else { (&y, &dx) };
-        let c = self.gamma.len();
-        let [dgamma, dbeta] = [c, c].map(|len| setup.parameter(context, None, len));
-        let [dalpha, dshift] = [1, 1].map(|len| setup.parameter(context, None, len));
-        let shifted = setup.f != Curve::Tanh;
-        let targets = CurveTargets {
-            dx: Some(&dx.tensor),
-            d_residual: d_residual.as_ref().map(|d| &d.tensor),
-            dgamma: Some(&dgamma.tensor),
-            dbeta: Some(&dbeta.tensor),
-            dalpha: Some(&dalpha.tensor),
-            dshift: shifted.then_some(&dshift.tensor),
-            ..Default::default()
-        };
-        let layer = self.layer(context);
-        context.block_on(async {
-            let mask = Mask::of_positions(context, &x.tensor, &self.keep).await.unwrap();
-            let input = Input {
-                residual: residual.as_ref().map(|r| &r.tensor),
-                mask: setup.masked.then_some(&mask),
-                ..(&x.tensor).into()
-            };
-            // Backward first: in place, forward destroys x.
-            let backward = layer.prepare_backward(input, &dy.tensor, &targets).await.unwrap();
-            let forward = layer.prepare_forward(input, &y.tensor).await.unwrap();
-            context.submit(&[&backward, &forward]).await.unwrap();
-        });
-        Outputs {
-            y: y.get(context),
-            dx: dx.get(context),
-            d_residual: d_residual.map(|d| d.get(context)),
-            dgamma: dgamma.get(context),
-            dbeta: dbeta.get(context),
-            dalpha: dalpha.get(context),
-            dshift: shifted.then(|| dshift.get(context)),
-        }
-    }
-
-    /// Holds outputs against the reference.
-    #[track_caller]
-    fn assert(&self, got: &Outputs) {
-        let Setup { f, dtype, parameters, activation, .. } = self.setup;
-        let view = self.setup.view();
-        let channel = |i: usize| view.channel_of(i as u64) as usize;
-        let (x, dy, gamma, beta) = (wide(&self.x), wide(&self.dy), wide(&self.gamma), wide(&self.beta));
-        let p = Parameters {
-            curve: f,
-            alpha: self.alpha.into(),
-            shift: self.shift.into(),
-            gamma: Some(&gamma),
-            beta: Some(&beta),
-        };
-        let residual = self.residual.as_deref().map(wide);
-        let added = |i: usize| residual.as_ref().map_or(0.0, |r| r[i]);
-        let hold = |name: &str, dtype: DType, got: &[f32], expected: &[f64], bound: &dyn Fn(usize) -> f64| {
-            let stored = |i: usize| bounds::stored(dtype, expected[i], bound(i));
-            let worst = compare_as(dtype, got, expected, WhereNan::Nan, stored).unwrap();
-            assert!(worst.passes(), "{:?}: {name}: {worst}", self.setup);
-        };
-        let z = curve::forward(&x, view, &p);
-        let z_bound = |i: usize| curve::z_bound(&p, x[i], channel(i), residual.as_ref().map(|r| r[i]));
-        let y = map::activated(&z, residual.as_deref(), activation);
-        hold("y", dtype, &got.y, &y, &|i| bounds::activated(activation, z[i] + added(i), z_bound(i)));
-
-        // What a mask leaves out is replaced by something harmless: its dz is 0.
-        let counts = |i: usize| !self.setup.masked || masked::counts(view, &self.keep, i);
-        let x: Vec<_> = x.iter().enumerate().map(|(i, &x)| if counts(i) { x } else { 0.0 }).collect();
-        let dz = map::dz(&z, residual.as_deref(), &dy, activation);
-        let dz: Vec<_> = dz.iter().enumerate().map(|(i, &dz)| if counts(i) { dz } else { 0.0 }).collect();
-        let dz_bound = |i: usize| match counts(i) {
-            true => bounds::dz(activation, dy[i], curve::z_bound(&p, x[i], channel(i), Some(added(i)))),
-            false => 0.0,
-        };
-        if let Some(d_residual) = &got.d_residual {
-            hold("d_residual", dtype, d_residual, &dz, &dz_bound);
-        }
-        let expected = curve::backward(&x, &dz, view, &p);
-        let sums: SumBounds = curve::sum_bounds(&x, &dz, view, &p, dz_bound);
-        hold("dx", dtype, &got.dx, &expected.dx, &|i| {
-            curve::dx_bound(&p, x[i], channel(i), dz[i], dz_bound(i))
-        });
-        hold("dgamma", parameters, &got.dgamma, &expected.dgamma, &|c| sums.dgamma[c]);
-        hold("dbeta", parameters, &got.dbeta, &expected.dbeta, &|c| sums.dbeta[c]);
-        hold("dalpha", parameters, &got.dalpha, &[expected.dalpha], &|_| sums.dalpha);
-        if let Some(dshift) = &got.dshift {
-            hold("dshift", parameters, dshift, &[expected.dshift], &|_| sums.dshift);
-        }
-    }
-
-    /// dy without what the derivative's jump could send either way.
-    fn without_kinks(&mut self) {
-        let view = self.setup.view();
-        let (gamma, beta) = (wide(&self.gamma), wide(&self.beta));
-        let p = Parameters {
-            curve: self.setup.f,
-            alpha: self.alpha.into(),
-            shift: self.shift.into(),
-            gamma: Some(&gamma),
-            beta: Some(&beta),
-        };
-        let z = curve::forward(&wide(&self.x), view, &p);
-        for (i, dy) in self.dy.iter_mut().enumerate() {
-            let z = z[i] + self.residual.as_ref().map_or(0.0, |r| f64::from(r[i]));
-            let kinks = wgnorm::reference::activation::kinks(self.setup.activation);
-            if kinks.iter().any(|kink| (z - kink).abs() < 1e-4) {
-                *dy = 0.0;
-            }
-        }
-    }
-}
-
-/// Forward and backward agree with the reference.
-#[track_caller]
-fn assert_curve(context: &Context, setup: &Setup, seed: u64) -> Outputs {
-    let mut host = Host::new(setup, seed);
-    host.without_kinks();
-    let got = host.run(context);
-    host.assert(&got);
-    got
-}
-
 const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
+/// The curves by their words in lines.
+const WORDS: [&str; 2] = ["tanh", "derf"];
 /// `[rows, C]` and `[N, L, C]` are those of transformers.
-const SHAPES: [&[usize]; 6] = [&[9, 8], &[2, 5, 12], &[3, 5, 7, 3], &[41, 5], &[2, 3, 33], &[7, 1]];
+const SHAPES: [&str; 6] = ["9x8", "2x12x5 last", "3x5x7x3", "41x5", "2x3x33", "7x1"];
 
 #[test]
-fn every_layout_and_plan() {
-    let plans = few_contexts().into_iter();
-    for (name, context) in plans.chain([column_contexts().remove(3), column_contexts().remove(5)]) {
-        for (dims, seed) in SHAPES.into_iter().zip(1..) {
-            for layout in LAYOUTS {
-                for f in Curve::ALL {
-                    let setup = Setup { layout, ..Setup::new(f, dims) };
-                    println!("{name} {setup:?}");
-                    assert_curve(&context, &setup, seed);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn every_activation_with_and_without_a_residual() {
+fn activations_with_and_without_a_residual() {
     let context = context();
-    for (activation, seed) in Activation::ALL.into_iter().zip(1..) {
-        for residual in [false, true] {
-            let f = Curve::ALL[seed as usize % 2];
-            let setup = Setup { activation, residual, ..Setup::new(f, SHAPES[seed as usize % 3]) };
-            assert_curve(&context, &setup, seed);
+    for (curve, activation) in
+        [("tanh", "relu"), ("derf", "hard_swish"), ("tanh", "leaky_relu"), ("derf", "sigmoid")]
+    {
+        for residual in ["", "residual"] {
+            assert_holds(&context, &format!("{curve} 3x5x7x3 {activation} {residual} backward"));
         }
     }
     // The function of the curve and that of the activation are made of the same files.
-    for (f, activation) in [(Curve::Tanh, Activation::Tanh), (Curve::Erf, Activation::Gelu)] {
-        assert_curve(&context, &Setup { activation, ..Setup::new(f, &[4, 6]) }, 11);
-    }
+    assert_holds(&context, "tanh 4x6 tanh backward");
+    assert_holds(&context, "derf 4x6 gelu backward");
 }
 
 #[test]
-fn sixteen_bits() {
-    let context = context();
-    for (dtype, seed) in [(DType::F16, 1), (DType::Bf16, 2)] {
-        for f in Curve::ALL {
-            for layout in LAYOUTS {
-                for parameters in [DType::F32, dtype] {
-                    let setup = Setup { dtype, parameters, layout, ..Setup::new(f, &[3, 5, 7, 3]) };
-                    assert_curve(&context, &setup, seed);
-                }
-                // At any element of a word, the same for all tensors, or another for each.
-                for places in [[Place::At(1); 6], [3, 1, 6, 5, 2, 7].map(Place::At)] {
-                    let setup = Setup { dtype, layout, places, ..Setup::new(f, &[2, 5, 3, 3]) };
-                    assert_curve(&context, &setup, seed);
-                }
+fn masked_values_enter_no_gradient() {
+    for (_, context) in few_contexts() {
+        for curve in WORDS {
+            for words in
+                ["5x7x6 residual", "5x6x7 last residual", "4x3x9 residual silu", "4x9x3 last residual silu"]
+            {
+                assert_holds(&context, &format!("{curve} {words} mask=2 backward"));
             }
         }
     }
@@ -374,46 +110,92 @@ fn sixteen_bits() {
 #[test]
 fn with_all_tensors_parameters_are_bound_as_one() {
     let context = context();
-    let (activation, residual) = (Activation::Gelu, true);
-    for f in Curve::ALL {
-        for masked in [false, true] {
-            for layout in LAYOUTS {
-                for parameters in [DType::F32, DType::Bf16] {
-                    let dtype = parameters;
-                    let setup = Setup {
-                        activation,
-                        residual,
-                        masked,
-                        layout,
-                        parameters,
-                        dtype,
-                        ..Setup::new(f, &[3, 5, 6])
+    for curve in WORDS {
+        for mask in ["", "mask=3"] {
+            for words in ["", "last", "bf16 parameters=bf16", "last bf16 parameters=bf16"] {
+                assert_holds(&context, &format!("{curve} 3x5x6 {words} gelu residual {mask} backward"));
+            }
+        }
+        let outcome = assert_holds(&context, &format!("{curve} 4x6 gelu residual backward alone"));
+        let names: Vec<_> =
+            outcome.kernels.iter().map(|key| key.split([' ', '<']).next().unwrap_or_default()).collect();
+        // Forward, all gradients, and dx alone.
+        let expected =
+            ["map_forward", "fold_records", "reduce_gradients", "fold_curve", "fold_alpha", "map_backward"];
+        assert_eq!(names, expected);
+    }
+}
+
+#[test]
+fn in_place_is_the_same_as_apart() {
+    let context = context();
+    for (curve, dtype) in WORDS.into_iter().zip(["f16", "f32"]) {
+        for shape in SHAPES {
+            for fused in ["", "gelu residual"] {
+                // Words that slices share, and tensors that begin inside of one.
+                for place in ["", "phase=1"] {
+                    let line = format!("{curve} {shape} {dtype} {fused} {place} backward");
+                    let apart = assert_holds(&context, &line);
+                    let over = assert_holds(&context, &format!("{line} in_place"));
+                    let of = |outcome: &wgnorm::eval::Outcome, name: &str| {
+                        outcome.outputs.iter().find(|(output, _)| output == name).unwrap().1.clone()
                     };
-                    assert_curve(&context, &setup, 3);
+                    assert_bits(&line, &of(&over, "y"), &of(&apart, "y"));
                 }
             }
         }
-        let host = Host::new(&Setup { activation, residual, ..Setup::new(f, &[4, 6]) }, 3);
-        let layer = host.layer(&context);
-        let kernels = context.block_on(async {
-            let x = context.zeros(&[4, 6]).await.unwrap();
-            let others: [Tensor; 4] = std::array::from_fn(|_| zeros(&context, &[4, 6]));
-            let [residual, dy, dx, d_residual] = &others;
-            let targets = CurveTargets { dx: Some(dx), d_residual: Some(d_residual), ..Default::default() };
-            let without_sums = layer.prepare_backward(x.plus(residual), dy, &targets).await.unwrap();
-            let dalpha = context.zeros(&[1]).await.unwrap();
-            let targets = CurveTargets { dalpha: Some(&dalpha), ..targets };
-            let backward = layer.prepare_backward(x.plus(residual), dy, &targets).await.unwrap();
-            let names = |prepared: &Prepared| {
-                prepared
-                    .kernels()
-                    .map(|key| key.split([' ', '<']).next().unwrap().to_owned())
-                    .collect::<Vec<_>>()
-            };
-            [names(&without_sums), names(&backward)]
-        });
-        let fused: &[&str] = &["fold_records", "reduce_gradients", "fold_curve", "fold_alpha"];
-        assert_eq!(kernels, [&["fold_records", "map_backward"][..], fused]);
+    }
+}
+
+#[test]
+fn windows_give_the_bits_of_one() {
+    for shape in ["6x5x7x9", "2x2x51x31", "6x5x31x9 last", "700x3", "3x1x45x15"] {
+        for (curve, dtype) in WORDS.into_iter().zip(["f32", "f16"]) {
+            let line = format!("{curve} {shape} {dtype} relu residual backward");
+            let spec: Spec = line.parse().unwrap();
+            let problem = Problem::new(&spec, &Draw::default()).unwrap();
+            let small = tuned("window_bytes=1200");
+            let memory = wgnorm::eval::layout::memory_dims(spec.layout, &spec.shape);
+            let x = small.block_on(small.zeros_as(&memory, spec.dtype)).unwrap().with_layout(spec.layout);
+            let moments = small.block_on(wgnorm::Moments::prepare(&small, &x)).unwrap().1;
+            let plan = moments.plan().unwrap();
+            assert!(plan.windows.len() > 1);
+            let whole = Tuning { tile: Some(plan.tile_words), ..Tuning::default() };
+            let [windowed, whole] = [*small.tuning(), whole].map(|tuning| {
+                let plan = wgnorm::eval::Plan { tuning, ..wgnorm::eval::Plan::of(&spec) };
+                context().block_on(problem.run_in(&context(), &plan))
+            });
+            assert!(windowed.passes() && whole.passes(), "{line}: {:?}", windowed.failures());
+            assert_same_outcome(&line, &windowed, &whole);
+        }
+    }
+}
+
+/// Tensors of a layer, and its gradients in full.
+struct Asked {
+    layer: Layer,
+    x: Tensor,
+    dy: Tensor,
+    all: [Vec<f32>; 5],
+}
+
+impl Asked {
+    fn new(context: &Context, f: Curve, layout: Layout) -> Self {
+        let options = CurveOptions::default().shift(-0.25);
+        let layer = context.block_on(Layer::new(context, f, 5, options)).unwrap();
+        let dims = if layout == Layout::ChannelsFirst { [3, 5, 7] } else { [3, 7, 5] };
+        let [x, dy] =
+            [1, 2].map(|seed| upload(context, &dims, &values(seed, 105, 0.3, 2.0)).with_layout(layout));
+        let gradients = context.block_on(layer.backward((&x).into(), &dy)).unwrap();
+        let get = |tensor: Option<&Tensor>| tensor.map_or(Vec::new(), |tensor| download(context, tensor));
+        let all = [
+            get(Some(&gradients.dx)),
+            get(gradients.dgamma.as_ref()),
+            get(gradients.dbeta.as_ref()),
+            get(Some(&gradients.dalpha)),
+            get(gradients.dshift.as_ref()),
+        ];
+        Self { layer, x, dy, all }
     }
 }
 
@@ -422,37 +204,30 @@ fn what_is_not_asked_for_is_not_computed() {
     let context = context();
     for f in Curve::ALL {
         for layout in LAYOUTS {
-            let setup = Setup { layout, ..Setup::new(f, &[3, 5, 7]) };
-            let host = Host::new(&setup, 4);
-            let all = host.run(&context);
-            let layer = host.layer(&context);
-            let (x, dy) = (setup.place(&context, 0, Some(&host.x)), setup.place(&context, 1, Some(&host.dy)));
-            let c = host.gamma.len();
+            let Asked { layer, x, dy, all } = Asked::new(&context, f, layout);
             for asked in 1..32_u32 {
                 let is = |bit: u32| asked >> bit & 1 == 1;
                 if is(4) && f == Curve::Tanh {
                     continue;
                 }
-                let dx = setup.place(&context, 4, None);
-                let per = [c, c, 1, 1].map(|len| setup.parameter(&context, None, len));
+                let nan = |dims: &[usize]| upload(&context, dims, &vec![f32::NAN; dims.iter().product()]);
+                let dx = nan(x.shape().dims()).with_layout(layout);
+                let [dgamma, dbeta, dalpha, dshift] = [5, 5, 1, 1].map(|len| nan(&[len]));
                 let targets = CurveTargets {
-                    dx: is(0).then_some(&dx.tensor),
-                    dgamma: is(1).then_some(&per[0].tensor),
-                    dbeta: is(2).then_some(&per[1].tensor),
-                    dalpha: is(3).then_some(&per[2].tensor),
-                    dshift: is(4).then_some(&per[3].tensor),
+                    dx: is(0).then_some(&dx),
+                    dgamma: is(1).then_some(&dgamma),
+                    dbeta: is(2).then_some(&dbeta),
+                    dalpha: is(3).then_some(&dalpha),
+                    dshift: is(4).then_some(&dshift),
                     ..Default::default()
                 };
-                let backward = context
-                    .block_on(layer.prepare_backward((&x.tensor).into(), &dy.tensor, &targets))
-                    .unwrap();
+                let backward = context.block_on(layer.prepare_backward((&x).into(), &dy, &targets)).unwrap();
                 submit(&context, &[&backward]);
                 let dispatches = if asked == 1 { 1 } else { 2 + usize::from(is(3) || is(4)) };
                 assert_eq!(backward.kernels().count(), dispatches, "{asked:b}");
-                let expected = [&all.dx, &all.dgamma, &all.dbeta, &all.dalpha];
-                let expected = expected.into_iter().chain(&all.dshift);
-                let got = [&dx].into_iter().chain(&per).map(|placed| placed.get(&context));
-                for (bit, (got, expected)) in (0..).zip(got.zip(expected)) {
+                for (bit, (got, expected)) in (0..).zip([dx, dgamma, dbeta, dalpha, dshift].iter().zip(&all))
+                {
+                    let got = download(&context, got);
                     match is(bit) {
                         true => assert_near(&format!("{asked:b} {bit}"), DType::F32, &got, expected),
                         false => assert!(got.iter().all(|v| v.is_nan()), "{asked:b} {bit}"),
@@ -473,111 +248,6 @@ fn assert_near(what: &str, dtype: DType, got: &[f32], expected: &[f32]) {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let near = (got - expected).abs() <= unit * expected.abs() + 1e-6 * largest;
         assert!(near || got.is_nan() && expected.is_nan(), "{what}: [{i}] is {got:e}, expected {expected:e}");
-    }
-}
-
-#[test]
-fn windows_give_the_bits_of_one() {
-    let (activation, residual) = (Activation::Relu, true);
-    for (name, context) in few_contexts() {
-        for (dims, layout) in [
-            (&[6, 5, 7, 9][..], Layout::ChannelsFirst),
-            (&[2, 2, 51, 31], Layout::ChannelsFirst),
-            (&[6, 31, 9, 5], Layout::ChannelsLast),
-            (&[700, 3], Layout::ChannelsFirst),
-            (&[3, 1, 45, 15], Layout::ChannelsFirst),
-        ] {
-            for (f, dtype) in Curve::ALL.into_iter().zip([DType::F32, DType::F16]) {
-                let setup = Setup { layout, dtype, activation, residual, ..Setup::new(f, dims) };
-                let tuning = *context.tuning();
-                let small = context.with_tuning(Tuning { window_bytes: Some(1200), splits: None, ..tuning });
-                let x = context.block_on(context.zeros_as(dims, dtype)).unwrap().with_layout(layout);
-                let moments = small.block_on(wgnorm::Moments::prepare(&small, &x)).unwrap().1;
-                let plan = moments.plan().unwrap();
-                assert!(plan.windows.len() > 1);
-                let whole =
-                    context.with_tuning(Tuning { tile: Some(plan.tile_words), splits: None, ..tuning });
-                println!("{name} {setup:?}: {plan}");
-                let (windowed, whole) = (assert_curve(&small, &setup, 5), assert_curve(&whole, &setup, 5));
-                assert_eq!(windowed, whole, "{name} {setup:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn views_and_parts() {
-    let context = context();
-    for f in Curve::ALL {
-        for (dims, layout) in [(&[6, 5, 7][..], Layout::ChannelsFirst), (&[6, 7, 5], Layout::ChannelsLast)] {
-            for places in [
-                [Place::Parts { cut: 2, at: 1 }; 6],
-                [Place::Channels { first: 4, of: 13 }; 6],
-                [
-                    Place::Apart(4),
-                    Place::Parts { cut: 3, at: 0 },
-                    Place::At(0),
-                    Place::Channels { first: 1, of: 7 },
-                    Place::At(2),
-                    Place::Apart(3),
-                ],
-            ] {
-                let setup = Setup {
-                    layout,
-                    places,
-                    residual: true,
-                    activation: Activation::Silu,
-                    ..Setup::new(f, dims)
-                };
-                assert_curve(&context, &setup, 6);
-            }
-        }
-    }
-}
-
-#[test]
-fn in_place_is_the_same_as_apart() {
-    let context = context();
-    for (f, dtype) in Curve::ALL.into_iter().zip([DType::F16, DType::F32]) {
-        for (dims, seed) in SHAPES.into_iter().zip(1..) {
-            for layout in LAYOUTS {
-                for (activation, residual, masked) in [
-                    (Activation::None, false, false),
-                    (Activation::Gelu, true, false),
-                    (Activation::Gelu, true, true),
-                ] {
-                    // Words that slices share, and tensors that begin inside of one.
-                    for at in [0, 1] {
-                        let places = [Place::At(at); 6];
-                        let plain = Setup { layout, dtype, places, ..Setup::new(f, dims) };
-                        let apart = Setup { activation, residual, masked, ..plain };
-                        let over = Setup { in_place: true, ..apart.clone() };
-                        let (a, b) =
-                            (assert_curve(&context, &apart, seed), assert_curve(&context, &over, seed));
-                        assert_near(&format!("{over:?}: dx"), dtype, &b.dx, &a.dx);
-                        assert_eq!(a.d_residual, b.d_residual, "{over:?}");
-                        // Where a mask leaves something out, it may be NaN.
-                        assert!(masked || a.y == b.y, "{over:?}");
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn masked_values_enter_no_gradient() {
-    for (_, context) in few_contexts() {
-        for f in Curve::ALL {
-            for layout in LAYOUTS {
-                for (dims, activation) in [(&[5, 7, 6][..], Activation::None), (&[4, 3, 9], Activation::Silu)]
-                {
-                    let setup =
-                        Setup { layout, masked: true, residual: true, activation, ..Setup::new(f, dims) };
-                    assert_curve(&context, &setup, 7);
-                }
-            }
-        }
     }
 }
 
@@ -677,42 +347,6 @@ fn nan_and_infinity() {
 }
 
 #[test]
-fn gradients_are_added_where_asked() {
-    let context = context();
-    for f in Curve::ALL {
-        for parameters in [DType::F32, DType::F16] {
-            let setup = Setup { parameters, dtype: parameters, ..Setup::new(f, &[3, 5, 7]) };
-            let host = Host::new(&setup, 8);
-            let written = host.run(&context);
-            let layer = host.layer(&context);
-            let (x, dy) = (setup.place(&context, 0, Some(&host.x)), setup.place(&context, 1, Some(&host.dy)));
-            let before = |len: usize| vec![2.0; len];
-            let per = [5, 5, 1, 1].map(|len| setup.parameter(&context, Some(&before(len)), len));
-            let [dgamma, dbeta, dalpha, dshift] = &per;
-            let targets = CurveTargets {
-                dgamma: Some(&dgamma.tensor),
-                dbeta: Some(&dbeta.tensor),
-                dalpha: Some(&dalpha.tensor),
-                dshift: (f != Curve::Tanh).then_some(&dshift.tensor),
-                accumulation: Accumulation::Add,
-                ..Default::default()
-            };
-            let backward =
-                context.block_on(layer.prepare_backward((&x.tensor).into(), &dy.tensor, &targets)).unwrap();
-            submit(&context, &[&backward]);
-            let written =
-                [&written.dgamma, &written.dbeta, &written.dalpha].into_iter().chain(&written.dshift);
-            for (got, written) in per.iter().zip(written) {
-                for (got, written) in got.get(&context).iter().zip(written) {
-                    let unit = 2.0 * parameters.unit_roundoff() as f32 * (2.0 + written.abs());
-                    assert!((got - (2.0 + written)).abs() <= unit, "{f}: {got} is not 2 + {written}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn an_empty_batch() {
     let context = context();
     for f in Curve::ALL {
@@ -759,75 +393,10 @@ fn an_empty_batch() {
 fn any_number_of_channels() {
     // The sum over channels has several of them per invocation, and a last few.
     let context = context();
-    for (dims, layout) in [
-        (&[2, 1][..], Layout::ChannelsFirst),
-        (&[2, 4099], Layout::ChannelsLast),
-        (&[3, 1031, 2], Layout::ChannelsFirst),
-    ] {
-        for f in Curve::ALL {
-            assert_curve(&context, &Setup { layout, ..Setup::new(f, dims) }, 9);
+    for shape in ["2x1", "2x4099", "3x1031x2"] {
+        for curve in WORDS {
+            assert_holds(&context, &format!("{curve} {shape} backward"));
         }
-    }
-}
-
-#[test]
-fn the_same_inputs_give_the_same_bits() {
-    for (name, context) in few_contexts() {
-        for f in Curve::ALL {
-            let host = Host::new(&Setup { layout: Layout::ChannelsLast, ..Setup::new(f, &[40, 9, 33]) }, 10);
-            let first = host.run(&context);
-            for _ in 0..3 {
-                assert_eq!(host.run(&context), first, "{name}");
-            }
-        }
-    }
-}
-
-#[test]
-fn everything_in_one_buffer() {
-    // Inputs are then bound read-write, alpha and shift among them.
-    let context = context();
-    for f in Curve::ALL {
-        let host = Host::new(&Setup::new(f, &[4, 8]), 13);
-        let apart = host.run(&context);
-        let block = context.capabilities().storage_alignment as usize / 4;
-        let whole = zeros(&context, &[14 * block.max(32)]);
-        let part = |at: usize, dims: &[usize], values: &[f32]| {
-            let offset = 4 * (at * block.max(32)) as u64;
-            context.queue().write_buffer(whole.buffer(), offset, &bytes(values));
-            Tensor::from_buffer(&context, whole.buffer().clone(), offset, dims).unwrap()
-        };
-        let of_all = [part(0, &[1], &[host.alpha]), part(1, &[1], &[host.shift])];
-        let affine = [Some(part(2, &[8], &host.gamma)), Some(part(3, &[8], &host.beta))];
-        let layer = Layer::from_parts(&context, f, host.options(), of_all, affine).unwrap();
-        let (x, dy) = (part(4, &[4, 8], &host.x), part(5, &[4, 8], &host.dy));
-        let [y, dx] = [6, 7].map(|at| part(at, &[4, 8], &[0.0; 32]));
-        let [dgamma, dbeta] = [8, 9].map(|at| part(at, &[8], &[0.0; 8]));
-        let [dalpha, dshift] = [10, 11].map(|at| part(at, &[1], &[0.0]));
-        let targets = CurveTargets {
-            dx: Some(&dx),
-            dgamma: Some(&dgamma),
-            dbeta: Some(&dbeta),
-            dalpha: Some(&dalpha),
-            dshift: apart.dshift.is_some().then_some(&dshift),
-            ..Default::default()
-        };
-        context.block_on(async {
-            let forward = layer.prepare_forward((&x).into(), &y).await.unwrap();
-            let backward = layer.prepare_backward((&x).into(), &dy, &targets).await.unwrap();
-            assert!(forward.kernels().chain(backward.kernels()).any(|key| key.ends_with("shared")));
-            context.submit(&[&forward, &backward]).await.unwrap();
-        });
-        let got = Outputs {
-            y: download(&context, &y),
-            dx: download(&context, &dx),
-            d_residual: None,
-            dgamma: download(&context, &dgamma),
-            dbeta: download(&context, &dbeta),
-            dalpha: download(&context, &dalpha),
-            dshift: targets.dshift.map(|dshift| download(&context, dshift)),
-        };
-        assert_eq!(got, apart);
     }
 }
 
@@ -942,14 +511,13 @@ fn kernels_agree_with_pytorch() {
 #[test]
 fn autotuning_measures_on_twins() {
     let context = headless().with_autotuning(Autotuning::Measure);
-    for f in Curve::ALL {
-        let setup = Setup { layout: Layout::ChannelsLast, ..Setup::new(f, &[64, 33, 8]) };
-        assert_curve(&context, &setup, 12);
+    for curve in WORDS {
+        assert_holds(&context, &format!("{curve} 64x8x33 last backward"));
         let problems = |op: &str, word: &str| {
             let pinned = context.pinned_tunings();
             pinned.iter().filter(|pin| pin.problem.starts_with(op) && pin.problem.contains(word)).count()
         };
-        let word = if f == Curve::Tanh { "dynamic_tanh" } else { "derf" };
+        let word = if curve == "tanh" { "dynamic_tanh" } else { "derf" };
         assert_eq!((problems("curve_forward", word), problems("curve_backward", word)), (1, 1));
     }
 }

@@ -41,7 +41,7 @@ fn a_layer_is_diagnosed_where_it_is() {
     let other = context.block_on(Moments::empty(&context, 4)).unwrap();
     let refused = context.block_on(layer.diagnose(Some(&other), &thresholds));
     refused!(refused, Error::Channels { expected: 3, got: 4, .. });
-    let foreign = trusted_context();
+    let foreign = other_context();
     let foreign = foreign.block_on(Moments::empty(&foreign, 3)).unwrap();
     let refused = context.block_on(layer.diagnose(Some(&foreign), &thresholds));
     refused!(refused, Error::ForeignDevice { what: "moments" });

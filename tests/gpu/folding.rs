@@ -326,7 +326,7 @@ fn what_is_refused_changes_nothing() {
         into(&norm_layer, TensorWeights { weight: &parts.unwrap(), ..weights }),
         Error::NotContiguous { .. }
     );
-    let foreign = upload(&trusted_context(), &[2, 2], &content);
+    let foreign = upload(&other_context(), &[2, 2], &content);
     refused!(
         into(&norm_layer, TensorWeights { weight: &foreign, ..weights }),
         Error::ForeignDevice { what: "weight" }

@@ -1,16 +1,14 @@
-//! 16-bit storage: every shape class at every place of a word, both conversions, what is around the tensor, and the values
-//! that rounding is about.
+//! 16-bit storage: every place of a word, both conversions, what is around the tensor, and the values that rounding is about.
 
 use wgnorm::{
-    Activation, BatchNorm, Context, DType, FrozenBatchNorm, Layout, RunningStatistics, RunningValues, Tensor,
+    BatchNorm, BatchNormOptions, Context, DType, FrozenBatchNorm, RunningStatistics, RunningValues, Tensor,
     Tuning, prepare_copy,
 };
 
-use crate::fused::{OPTIONS, Place, Setup, assert_frozen, assert_same_bits, assert_train};
-use crate::support::{assert_bits, context, download, few_contexts, refused, submit};
+use crate::support::{assert_bits, assert_holds, assert_same_outcome, context, download, refused, submit};
 
+const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
-const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
 
 /// The device's own conversion, if it is exact, and that by integer arithmetic.
 fn conversions(context: &Context) -> [Context; 2] {
@@ -19,66 +17,29 @@ fn conversions(context: &Context) -> [Context; 2] {
 }
 
 #[test]
-fn training_and_frozen_agree_with_the_reference() {
-    for (name, context) in few_contexts() {
-        for (dims, seed) in
-            [&[3, 5, 7, 3][..], &[2, 4, 8], &[9, 6], &[2, 3, 33], &[5, 3, 1, 1]].into_iter().zip(1..)
-        {
-            for dtype in HALVES {
-                for layout in LAYOUTS {
-                    let setup = Setup { layout, ..Setup::new(dims, dtype, Activation::None) };
-                    println!("{name} {setup:?}");
-                    assert_train(&context, &setup, seed);
-                    assert_frozen(&context, &setup, seed);
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn both_conversions_of_binary16_give_the_same_bits() {
-    let [own, integer] = conversions(&context());
-    let setup = Setup { residual: true, ..Setup::new(&[3, 5, 7, 3], DType::F16, Activation::Relu) };
-    let (a, b) = (assert_train(&own, &setup, 1), assert_train(&integer, &setup, 1));
-    assert_same_bits("integer conversion", &a, &b);
-    // Where the device's own conversion is exact, the two were different kernels; elsewhere there is one.
-    let kernels = own.compiled_kernels();
-    let any = |packed: bool| {
-        kernels.iter().any(|key| {
-            key.contains("map_forward") && key.contains(" f16x4") && key.contains(" packed") == packed
-        })
-    };
-    let exact = own.block_on(own.has_exact_f16()).unwrap();
-    assert_eq!((any(true), any(false)), (exact, true));
+    let context = context();
+    let line = "batch 3x5x7x3 f16 relu residual backward";
+    let own = assert_holds(&context, line);
+    let integer = assert_holds(&context, &format!("{line} integer_f16"));
+    assert_same_outcome("integer conversion", &own, &integer);
+    // Where the device's own conversion is exact, the two are different kernels; elsewhere there is one.
+    let packed = |kernels: &[String]| kernels.iter().any(|key| key.contains(" packed"));
+    let exact = context.block_on(context.has_exact_f16()).unwrap();
+    assert_eq!((packed(&own.kernels), packed(&integer.kernels)), (exact, false));
 }
 
 #[test]
 fn tensors_begin_anywhere_in_a_word() {
     let context = context();
-    for dtype in HALVES {
-        for layout in LAYOUTS {
+    for norm in ["batch", "frozen"] {
+        for words in ["f16", "bf16", "f16 last", "bf16 last"] {
             for at in 0..8 {
-                let places = [Place::At(at); 6];
-                let setup = Setup {
-                    layout,
-                    places,
-                    residual: true,
-                    ..Setup::new(&[2, 5, 3, 3], dtype, Activation::Relu)
-                };
-                assert_train(&context, &setup, 3);
-                assert_frozen(&context, &setup, 3);
+                let line = format!("{norm} 2x5x3x3 {words} relu residual backward phase={at}");
+                assert_holds(&context, &line);
             }
             // Each at another element: one value at a time, two of which share 4 bytes.
-            let places = [3, 1, 6, 5, 2, 7].map(Place::At);
-            let setup = Setup {
-                layout,
-                places,
-                residual: true,
-                ..Setup::new(&[2, 5, 3, 3], dtype, Activation::Silu)
-            };
-            assert_train(&context, &setup, 4);
-            assert_frozen(&context, &setup, 4);
+            assert_holds(&context, &format!("{norm} 2x5x3x3 {words} silu residual backward shifted"));
         }
     }
 }
@@ -86,36 +47,18 @@ fn tensors_begin_anywhere_in_a_word() {
 #[test]
 fn a_few_elements() {
     let context = context();
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        for elements in 2..8 {
-            for at in [0, 1, 2, 5] {
-                for dims in [[elements, 1, 1], [1, 1, elements], [2, 1, elements]] {
-                    let places = [Place::At(at); 6];
-                    let setup = Setup { places, ..Setup::new(&dims, dtype, Activation::None) };
-                    assert_train(&context, &setup, 5);
-                    assert_frozen(&context, &setup, 5);
+    for dtype in ["f32", "f16", "bf16"] {
+        for elements in [2, 3, 5, 7] {
+            for at in [0, 1, 5] {
+                for shape in [format!("{elements}x1x1"), format!("1x1x{elements}"), format!("2x1x{elements}")]
+                {
+                    assert_holds(&context, &format!("batch {shape} {dtype} backward phase={at}"));
+                    assert_holds(&context, &format!("frozen {shape} {dtype} backward phase={at}"));
                 }
-                let places = [Place::At(at); 6];
-                let setup = Setup { places, ..Setup::new(&[1, elements], dtype, Activation::None) };
-                assert_frozen(&context, &setup, 5);
+                assert_holds(&context, &format!("frozen 1x{elements} {dtype} backward phase={at}"));
             }
         }
-        let setup = Setup::new(&[1, 1], dtype, Activation::None);
-        assert_frozen(&context, &setup, 6);
-    }
-}
-
-#[test]
-fn parameters_of_16_bits() {
-    let context = context();
-    for dtype in HALVES {
-        for dims in [&[3, 5, 7, 3][..], &[2, 4, 8], &[9, 7]] {
-            for layout in LAYOUTS {
-                let setup = Setup { parameters: dtype, layout, ..Setup::new(dims, dtype, Activation::Relu) };
-                assert_train(&context, &setup, 7);
-                assert_frozen(&context, &setup, 7);
-            }
-        }
+        assert_holds(&context, &format!("frozen 1x1 {dtype} backward"));
     }
 }
 

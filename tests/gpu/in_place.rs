@@ -1,34 +1,24 @@
 //! y over x, and dx over dy: the same bits as apart, and what cannot be recovered is said.
 
 use wgnorm::{
-    Activation, BatchNorm, DType, Error, GradientTargets, Layout, RunningStatistics, RunningValues, Saved,
+    Activation, BatchNorm, BatchNormOptions, DType, Error, GradientTargets, RunningStatistics, RunningValues,
+    Saved,
 };
 
-use crate::fused::{Host, OPTIONS, Place, Setup, assert_frozen, assert_train};
-use crate::support::{column_contexts, context, few_contexts, refused};
+use crate::support::{assert_holds, assert_same_outcome, context, few_contexts, refused, values};
 
+const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 const LEAKY: Activation = Activation::LeakyRelu { slope: 0.125 };
-const SHAPES: [&[usize]; 6] = [&[3, 5, 7, 3], &[2, 4, 8], &[9, 6], &[2, 3, 33], &[40, 3], &[3, 2, 5, 41]];
+const SHAPES: [&str; 6] = ["3x5x7x3", "2x4x8", "9x6", "2x3x33", "40x3", "3x2x5x41"];
 
 #[test]
 fn training_recovers_x_from_y() {
-    for (name, context) in few_contexts().into_iter().chain([column_contexts().remove(3)]) {
-        for (dims, seed) in SHAPES.into_iter().zip(1..) {
-            for activation in [Activation::None, LEAKY] {
-                for (layout, residual) in [
-                    (Layout::ChannelsFirst, false),
-                    (Layout::ChannelsLast, false),
-                    (Layout::ChannelsFirst, true),
-                ] {
-                    let setup = Setup {
-                        in_place: true,
-                        layout,
-                        residual,
-                        ..Setup::new(dims, DType::F32, activation)
-                    };
-                    println!("{name} {setup:?}");
-                    let got = assert_train(&context, &setup, seed);
-                    assert!(got.recoverable.iter().all(|&recoverable| recoverable));
+    for (_, context) in few_contexts() {
+        for shape in SHAPES {
+            for activation in ["", "leaky_relu=0.125"] {
+                for around in ["", "residual", "last"] {
+                    let line = format!("batch {shape} {activation} {around} in_place backward gamma=signs");
+                    assert_holds(&context, &line);
                 }
             }
         }
@@ -38,19 +28,14 @@ fn training_recovers_x_from_y() {
 #[test]
 fn in_place_is_the_same_as_apart() {
     let context = context();
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        for (dims, seed) in SHAPES.into_iter().zip(1..) {
-            for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-                for (activation, residual) in [(Activation::None, false), (Activation::Gelu, true)] {
-                    // Words that slices share, and tensors that begin inside of one.
-                    for at in [0, 1] {
-                        let places = [Place::At(at); 6];
-                        let apart = Setup { layout, residual, places, ..Setup::new(dims, dtype, activation) };
-                        let over = Setup { in_place: true, ..apart.clone() };
-                        let (a, b) =
-                            (assert_frozen(&context, &apart, seed), assert_frozen(&context, &over, seed));
-                        assert_eq!((a.y, a.dx), (b.y, b.dx), "{over:?}");
-                    }
+    for dtype in ["f32", "f16", "bf16"] {
+        for shape in SHAPES {
+            for fused in ["", "gelu residual"] {
+                // Words that slices share, and tensors that begin inside of one.
+                for place in ["", "phase=1"] {
+                    let line = format!("frozen {shape} {dtype} {fused} {place} backward");
+                    let apart = assert_holds(&context, &line);
+                    assert_same_outcome(&line, &apart, &assert_holds(&context, &format!("{line} in_place")));
                 }
             }
         }
@@ -61,20 +46,16 @@ fn in_place_is_the_same_as_apart() {
 fn a_few_values_inside_of_a_word() {
     // The first word is also the last, and begins and ends with what is not the tensor's.
     let context = context();
-    for dtype in [DType::F32, DType::F16] {
-        for (at, dims) in
-            [(1, &[1, 2][..]), (1, &[2, 1]), (2, &[1, 1]), (1, &[1, 2, 1]), (3, &[1, 1, 2]), (1, &[2, 1, 1])]
-        {
-            let places = [Place::At(at); 6];
-            let apart = Setup { places, ..Setup::new(dims, dtype, Activation::None) };
-            let over = Setup { in_place: true, ..apart.clone() };
-            let (a, b) = (assert_frozen(&context, &apart, 1), assert_frozen(&context, &over, 1));
-            assert_eq!((a.y, a.dx), (b.y, b.dx), "{over:?}");
+    for dtype in ["f32", "f16"] {
+        for (at, shape) in [(1, "1x2"), (1, "2x1"), (2, "1x1"), (1, "1x2x1"), (3, "1x1x2"), (1, "2x1x1")] {
+            let line = format!("frozen {shape} {dtype} phase={at} backward");
+            let apart = assert_holds(&context, &line);
+            assert_same_outcome(&line, &apart, &assert_holds(&context, &format!("{line} in_place")));
         }
-        let places = [Place::Parts { cut: 2, at: 1 }; 6];
-        let setup = Setup { places, in_place: true, ..Setup::new(&[12, 1], dtype, LEAKY) };
-        assert_train(&context, &setup, 2);
-        assert_frozen(&context, &setup, 2);
+        for norm in ["batch", "frozen"] {
+            let line = format!("{norm} 12x1 {dtype} leaky_relu=0.125 mixed in_place backward");
+            assert_holds(&context, &line);
+        }
     }
 }
 
@@ -82,13 +63,14 @@ fn a_few_values_inside_of_a_word() {
 fn training_backward_over_dy() {
     let context = context();
     for dtype in [DType::F32, DType::F16] {
-        for (dims, seed) in SHAPES.into_iter().zip(1..) {
-            let host = Host::new(&Setup::new(dims, dtype, Activation::Relu), seed);
-            let mut layer = host.layer(&context);
+        for (dims, seed) in [&[3, 5, 7, 3][..], &[2, 4, 8], &[9, 6], &[3, 2, 5, 41]].into_iter().zip(1..) {
+            let len = dims.iter().product();
             context.block_on(async {
-                let x = context.upload_as(dims, &host.x, dtype).await.unwrap();
+                let options = OPTIONS.activation(Activation::Relu);
+                let mut layer = BatchNorm::new(&context, dims[1], options).await.unwrap();
+                let x = context.upload_as(dims, &values(seed, len, 0.5, 2.0), dtype).await.unwrap();
                 let (_, saved) = layer.train_forward(&x).await.unwrap();
-                let dy = context.upload_as(dims, &host.dy, dtype).await.unwrap();
+                let dy = context.upload_as(dims, &values(seed + 9, len, 0.1, 1.0), dtype).await.unwrap();
                 let apart = layer.backward(&x, &dy, &saved).await.unwrap().dx;
                 let targets = GradientTargets { dx: Some(&dy), ..Default::default() };
                 let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();

@@ -416,7 +416,7 @@ fn a_value_at_the_very_end_is_found() {
         strip: Some(1),
         ..Tuning::default()
     };
-    for (name, context) in [("policy", context()), ("long", trusted_context().with_tuning(long))] {
+    for (name, context) in [("policy", context()), ("long", context().with_tuning(long))] {
         for (dims, layout) in [
             (&[1, 1, 2_200_001][..], Layout::ChannelsFirst),
             (&[300_001, 3], Layout::ChannelsFirst),

@@ -1,7 +1,7 @@
 //! Numbers that break naive kernels: means far above the deviation, outliers, overflow, NaN and infinities.
 
-use wgnorm::reference::{WhereNan, reduce};
-use wgnorm::{BatchNormOptions, Context, Layout, RunningValues, Tuning};
+use wgnorm::reference::{self, WhereNan, reduce};
+use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, Layout, RunningValues, Tuning};
 
 use crate::support::*;
 
@@ -379,5 +379,28 @@ fn masked_words_are_no_values() {
                 assert_train(&format!("{dims:?} team {team_size:?} at {phase}"), &inputs, 1e-5, &got);
             }
         }
+    }
+}
+
+#[test]
+fn kinks_and_nan() {
+    // A constant channel: z is beta, which is 0 here, exactly at the kink of most activations.
+    let context = context();
+    for activation in Activation::ALL {
+        let options = OPTIONS.activation(activation);
+        context.block_on(async {
+            let x = context.upload(&[2, 2, 2], &[3.0, 3.0, f32::NAN, 1.0, 3.0, 3.0, 2.0, 1.0]).await.unwrap();
+            let dy = context.upload(&[2, 2, 2], &[1.0; 8]).await.unwrap();
+            let mut layer = BatchNorm::new(&context, 2, options).await.unwrap();
+            let (y, saved) = layer.train_forward(&x).await.unwrap();
+            let y = context.download(&y).await.unwrap();
+            let at_zero = reference::activation::activate(activation, 0.0) as f32;
+            assert!([0, 1, 4, 5].iter().all(|&i| y[i] == at_zero), "{activation}: {y:?}");
+            assert!([2, 3, 6, 7].iter().all(|&i| y[i].is_nan()), "{activation}: {y:?}");
+            let gradients = layer.backward(&x, &dy, &saved).await.unwrap();
+            let dbeta = context.download(&gradients.dbeta.unwrap()).await.unwrap();
+            let slope = reference::activation::gradient(activation, 0.0, 1.0);
+            assert!((f64::from(dbeta[0]) - 4.0 * slope).abs() < 1e-6, "{activation}: {dbeta:?}");
+        });
     }
 }

@@ -2,83 +2,106 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use wgnorm::eval::{self, Devices, Draw, Outcome, Problem};
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
     BatchNorm, BatchNormOptions, ChannelMoments, Channels, Context, ContextOptions, GradientTargets, Layout,
-    Prepared, RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Tensor, Tuning,
+    Prepared, RunningStatistics, RunningValues, Saved, Shape, Spec, Tensor, Tuning,
 };
 
-/// The device of all tests, with bounds checks in shaders.
+/// The device of a test. Drivers compile one kernel at a time per device, so tests that run at once have one each, as many as there are cores
+/// of a CPU; a thread keeps its own until it ends.
 pub fn context() -> Context {
-    static CONTEXT: OnceLock<Context> = OnceLock::new();
-    CONTEXT
-        .get_or_init(|| {
-            let options =
-                ContextOptions { shader_checks: ShaderChecks::Checked, ..ContextOptions::default() };
-            pollster::block_on(Context::headless_with(&options))
-                .expect("the tests need an adapter; on Linux `cargo xtask setup` installs a software one")
-        })
-        .clone()
-}
-
-fn teams(workgroup_size: u32, team_size: u32) -> Tuning {
-    Tuning {
-        workgroup_size: Some(workgroup_size),
-        team_size: Some(team_size),
-        strip: Some(1),
-        ..Tuning::default()
+    static DEVICES: OnceLock<Devices> = OnceLock::new();
+    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    /// Which device is a thread's, until it ends.
+    struct Own(usize);
+    impl Drop for Own {
+        fn drop(&mut self) {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+        }
     }
+    thread_local! {
+        static OWN: Own = Own(FREE.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(0));
+    }
+    let devices = DEVICES.get_or_init(|| {
+        let devices = Devices::open(&ContextOptions::default())
+            .expect("the tests need an adapter; on Linux `cargo xtask setup` installs a software one");
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) = (0..devices.all().len()).collect();
+        devices
+    });
+    OWN.with(|own| devices.all()[own.0].clone())
 }
 
-fn tuned(tunings: &[(&'static str, Tuning)]) -> Vec<(&'static str, Context)> {
-    tunings.iter().map(|&(name, tuning)| (name, context().with_tuning(tuning))).collect()
+/// The device of a test with what a line forces: `"splits=3 width=1"`.
+pub fn tuned(words: &str) -> Context {
+    context().with_tuning(format!("batch 2x2 {words}").parse::<Spec>().unwrap().tuning)
 }
 
-/// The shared device with plans that together use both word widths, whole and split slices, teams of one, of some and of
-/// all invocations, and one whose kernels are trusted, as users run them: compilers treat the two differently.
-///
-/// A software adapter spends most of the time of these tests on compiling, and does so anew for each size of workgroups
-/// and teams (and strips, up to ten times as long): so there are few of them, which plans share.
+/// The plans of some variants of the table, whose kernels are compiled there too: a software adapter spends most of the time of these tests
+/// on compiling.
+fn variants(names: &[&'static str]) -> Vec<(&'static str, Context)> {
+    let all = eval::variants();
+    let tuning = |name: &str| all.iter().find(|variant| variant.name == name).unwrap().tuning;
+    names.iter().map(|&name| (name, context().with_tuning(tuning(name)))).collect()
+}
+
+/// Plans that together use both word widths, whole and split slices, teams of some and of all invocations.
 pub fn contexts() -> Vec<(&'static str, Context)> {
-    let mut contexts = tuned(&[
-        ("policy", Tuning::default()),
-        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
-        ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
-        ("split 300", Tuning { splits: Some(300), ..teams(32, 16) }),
-        ("teams of 1", Tuning { splits: Some(2), ..teams(8, 1) }),
-    ]);
-    let split = Tuning { splits: Some(3), ..teams(8, 1) };
-    contexts
-        .extend([("trusted", trusted_context()), ("trusted, split", trusted_context().with_tuning(split))]);
-    contexts
+    variants(&["policy", "scalar", "split", "many splits", "teams"])
 }
 
 /// As [`contexts`], for walks of columns.
 pub fn column_contexts() -> Vec<(&'static str, Context)> {
-    // A number of rows as one that strips of 2 divide, whatever the number of channels.
-    let strips = Tuning { strip: Some(2), rows: Some(4), splits: Some(2), ..teams(16, 8) };
-    let mut contexts = tuned(&[
-        ("columns", teams(8, 1)),
-        ("scalar", Tuning { width: Some(1), ..teams(8, 1) }),
-        ("split 3", Tuning { splits: Some(3), ..teams(8, 8) }),
-        ("3 rows", Tuning { rows: Some(3), ..teams(8, 8) }),
-        ("split 2", Tuning { splits: Some(2), ..teams(8, 1) }),
-        ("strips of 2", strips),
-    ]);
-    contexts.push(("trusted", trusted_context().with_tuning(teams(8, 1))));
-    contexts
+    let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..Tuning::default() };
+    let of_one = Tuning { team_size: Some(1), ..team };
+    let rows = ("3 rows", context().with_tuning(Tuning { rows: Some(3), ..team }));
+    [
+        vec![("columns", context().with_tuning(of_one))],
+        variants(&["scalar", "split"]),
+        vec![rows],
+        variants(&["teams"]),
+    ]
+    .concat()
 }
 
 /// A few of [`contexts`], for tests of what hardly depends on how a walk is cut.
 pub fn few_contexts() -> Vec<(&'static str, Context)> {
-    let wanted = ["policy", "split 3", "trusted, split"];
-    contexts().into_iter().filter(|(name, _)| wanted.contains(name)).collect()
+    variants(&["policy", "split"])
 }
 
-/// The device of all tests without bounds checks in shaders.
-pub fn trusted_context() -> Context {
-    static CONTEXT: OnceLock<Context> = OnceLock::new();
-    CONTEXT.get_or_init(|| Context::headless_blocking().expect("the tests need an adapter")).clone()
+/// A problem from its line.
+pub fn problem(line: &str) -> Problem {
+    let (draw, rest) = Draw::take(line).unwrap();
+    Problem::new(&rest.parse().unwrap(), &draw).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// Runs a problem, in the plan of its line or, if that forces nothing, of the context, and fails unless all is as it must be.
+#[track_caller]
+pub fn assert_holds(context: &Context, line: &str) -> Outcome {
+    let problem = problem(line);
+    let mut plan = eval::Plan::of(&problem.spec);
+    if plan.tuning == Tuning::default() {
+        plan.tuning = *context.tuning();
+    }
+    let outcome = context.block_on(problem.run_in(context, &plan));
+    assert!(outcome.passes(), "{line} {:?}: {:#?}", plan.tuning, outcome.failures());
+    outcome
+}
+
+/// Two runs gave the same bits.
+#[track_caller]
+pub fn assert_same_outcome(what: &str, a: &Outcome, b: &Outcome) {
+    for ((name, a), (other, b)) in a.outputs.iter().zip(&b.outputs) {
+        assert_eq!(name, other, "{what}");
+        assert!(bits(a) == bits(b), "{what}: other bits in {name}");
+    }
+}
+
+/// Another device than [`context`].
+pub fn other_context() -> Context {
+    static OTHER: OnceLock<Context> = OnceLock::new();
+    OTHER.get_or_init(|| Context::headless_blocking().expect("the tests need an adapter")).clone()
 }
 
 /// A device of its own on the adapter of the shared one, as an application opens it.

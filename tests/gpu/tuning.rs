@@ -44,7 +44,7 @@ fn it_is_off_by_default() {
     let text = context.export_tunings() + "inference f32 channels_first 2x3x1024 = splits 2\n";
     assert_eq!(context.import_tunings(&text).unwrap().pinned, 1);
     let x = zeros(&context, &[2, 3, 32, 32]);
-    let other = trusted_context();
+    let other = other_context();
     let (_, splits) = inference(&other, &zeros(&other, &[2, 3, 32, 32]));
     assert_eq!(inference(&context, &x), (vec![], splits));
 }

@@ -1,50 +1,64 @@
 //! Tensors larger than a binding, in several buffers, and views: the same bits as one dense tensor in one window.
 
-use wgnorm::{Activation, Context, DType, Error, Layout, Moments, Tensor, Tuning};
+use wgnorm::eval::{Outcome, layout};
+use wgnorm::{
+    Activation, BatchNorm, BatchNormOptions, Context, DType, Error, Layout, Moments, Spec, Tensor, Tuning,
+};
 
-use crate::fused::{Outputs, Place, Setup, assert_frozen, assert_same_bits, assert_train};
-use crate::support::{context, few_contexts, refused, values};
+use crate::support::{assert_holds, assert_same_outcome, context, few_contexts, refused, tuned, values};
+
+const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 
 /// Shapes that are cut in every way: whole samples, slices of a sample, tiles of a slice, rows, rows as one, one run.
-const SHAPES: [(&[usize], Layout); 9] = [
-    (&[6, 5, 7, 9], Layout::ChannelsFirst),
-    (&[2, 6, 33, 5], Layout::ChannelsFirst),
-    (&[2, 2, 51, 31], Layout::ChannelsFirst),
-    (&[2, 2, 60, 32], Layout::ChannelsFirst),
-    (&[6, 5, 7, 8], Layout::ChannelsLast),
-    (&[6, 31, 9, 5], Layout::ChannelsLast),
-    (&[700, 3], Layout::ChannelsFirst),
-    (&[700, 4], Layout::ChannelsFirst),
-    (&[3, 1, 45, 15], Layout::ChannelsFirst),
+const SHAPES: [&str; 9] = [
+    "6x5x7x9",
+    "2x6x33x5",
+    "2x2x51x31",
+    "2x2x60x32",
+    "6x8x5x7 last",
+    "6x5x31x9 last",
+    "700x3",
+    "700x4",
+    "3x1x45x15",
 ];
 
-fn both(context: &Context, setup: &Setup) -> [Outputs; 2] {
-    [assert_train(context, setup, 1), assert_frozen(context, setup, 2)]
+/// Training and frozen.
+fn both(context: &Context, words: &str) -> [Outcome; 2] {
+    ["batch", "frozen"].map(|norm| assert_holds(context, &format!("{norm} {words} backward")))
 }
 
-/// The plan of the moments of a tensor like the setup's.
-fn plan_of(context: &Context, setup: &Setup) -> wgnorm::Plan {
-    let x = context.block_on(context.zeros_as(&setup.dims, setup.dtype)).unwrap().with_layout(setup.layout);
+/// The plan of the moments of a tensor like x.
+fn plan_of(context: &Context, words: &str, parts: bool) -> wgnorm::Plan {
+    let spec: Spec = format!("batch {words}").parse().unwrap();
+    let zeros = |samples: usize| {
+        let mut dims = spec.shape.clone();
+        dims[0] = samples;
+        let memory = layout::memory_dims(spec.layout, &dims);
+        context.block_on(context.zeros_as(&memory, spec.dtype)).unwrap().with_layout(spec.layout)
+    };
+    let cut = spec.shape[0] / 2;
+    let x = match parts {
+        true => Tensor::concat(&[&zeros(cut), &zeros(spec.shape[0] - cut)]).unwrap(),
+        false => zeros(spec.shape[0]),
+    };
     context.block_on(Moments::prepare(context, &x)).unwrap().1.plan().unwrap().clone()
 }
 
 #[test]
 fn windows_give_the_bits_of_one() {
     for (name, context) in few_contexts() {
-        for (dims, layout) in SHAPES {
-            for (dtype, residual) in [(DType::F32, true), (DType::F16, false)] {
-                let activation = if residual { Activation::Relu } else { Activation::None };
-                let setup = Setup { layout, residual, ..Setup::new(dims, dtype, activation) };
+        for shape in SHAPES {
+            for fused in ["relu residual", "f16"] {
+                let words = format!("{shape} {fused}");
                 let tuning = *context.tuning();
                 let small = context.with_tuning(Tuning { window_bytes: Some(1200), splits: None, ..tuning });
-                let plan = plan_of(&small, &setup);
+                let plan = plan_of(&small, &words, false);
                 assert!(plan.windows.len() > 1, "{name}: {plan}");
                 let whole =
                     context.with_tuning(Tuning { tile: Some(plan.tile_words), splits: None, ..tuning });
-                assert_eq!(plan_of(&whole, &setup).windows.len(), 1);
-                println!("{name} {setup:?}: {plan}");
-                for (windowed, whole) in both(&small, &setup).iter().zip(&both(&whole, &setup)) {
-                    assert_same_bits(&format!("{name} {setup:?}"), windowed, whole);
+                assert_eq!(plan_of(&whole, &words, false).windows.len(), 1);
+                for (windowed, whole) in both(&small, &words).iter().zip(&both(&whole, &words)) {
+                    assert_same_outcome(&format!("{name} {words}"), windowed, whole);
                 }
             }
         }
@@ -55,25 +69,19 @@ fn windows_give_the_bits_of_one() {
 fn parts_give_the_bits_of_one_buffer() {
     let context = context();
     let mut compared = 0;
-    for (dims, layout) in SHAPES {
-        for dtype in [DType::F32, DType::Bf16] {
-            let cut = dims[0] / 2;
-            let setup = Setup { layout, residual: true, ..Setup::new(dims, dtype, Activation::Relu) };
-            let places = [Place::Parts { cut, at: 0 }; 6];
-            let parts = [cut, dims[0] - cut].map(|samples| {
-                let dims = [&[samples], &dims[1..]].concat();
-                context.block_on(context.zeros_as(&dims, dtype)).unwrap().with_layout(layout)
-            });
-            let x = Tensor::concat(&[&parts[0], &parts[1]]).unwrap();
-            let plan = context.block_on(Moments::prepare(&context, &x)).unwrap().1.plan().unwrap().clone();
+    for shape in SHAPES {
+        for dtype in ["f32", "bf16"] {
+            let words = format!("{shape} {dtype} relu residual");
+            let plan = plan_of(&context, &words, true);
             assert_eq!(plan.windows.len(), 2);
-            println!("{setup:?}: {plan}");
             let whole = context.with_tuning(Tuning { tile: Some(plan.tile_words), ..Tuning::default() });
-            let whole = both(&whole, &setup);
-            for (parts, whole) in both(&context, &Setup { places, ..setup.clone() }).iter().zip(&whole) {
+            let whole = both(&whole, &words);
+            for (parts, whole) in both(&context, &format!("{words} parts")).iter().zip(&whole) {
                 // A part that begins elsewhere in a word than it would in one buffer has other words.
-                if (cut * dims[1..].iter().product::<usize>()).is_multiple_of(4) {
-                    assert_same_bits(&format!("{setup:?}"), parts, whole);
+                let spec: Spec = format!("batch {words}").parse().unwrap();
+                let sample: usize = spec.shape[1..].iter().product();
+                if (spec.shape[0] / 2 * sample).is_multiple_of(4) {
+                    assert_same_outcome(&words, parts, whole);
                     compared += 1;
                 }
             }
@@ -83,61 +91,22 @@ fn parts_give_the_bits_of_one_buffer() {
 }
 
 #[test]
-fn parts_of_any_sizes_and_places() {
+fn tensors_of_an_operation_lie_in_different_ways() {
     let context = context();
-    for (dims, layout) in SHAPES {
-        for (cut, at) in [(1, 0), (1, 3), (dims[0] - 1, 1)] {
-            let places = [at, at, at, at, at, at].map(|at| Place::Parts { cut, at });
-            let setup =
-                Setup { layout, places, residual: true, ..Setup::new(dims, DType::F32, Activation::Relu) };
-            both(&context, &setup);
-            // Cut at different samples.
-            let places = [
-                places[0],
-                Place::At(at),
-                Place::Parts { cut: dims[0] / 2, at },
-                places[3],
-                places[4],
-                Place::At(at),
-            ];
-            both(&context, &Setup { places, dtype: DType::F16, ..setup });
+    for shape in SHAPES {
+        for words in ["relu residual mixed", "f16 relu residual mixed", "in_place mixed"] {
+            both(&context, &format!("{shape} {words}"));
         }
     }
 }
 
 #[test]
-fn views_give_the_bits_of_a_dense_tensor() {
+fn views_agree_with_the_reference() {
     let context = context();
-    for (dims, layout) in SHAPES {
-        for dtype in [DType::F32, DType::F16] {
-            let dense = Setup { layout, residual: true, ..Setup::new(dims, dtype, Activation::Relu) };
-            let c = dense.view().channels as usize;
-            let channels = |first: usize, more: usize| Place::Channels { first, of: c + first + more };
-            for places in [
-                [channels(4, 4); 6],
-                [channels(1, 2); 6],
-                [
-                    channels(0, 5),
-                    Place::At(0),
-                    channels(3, 0),
-                    Place::Apart(8),
-                    Place::At(0),
-                    Place::Apart(1),
-                ],
-                [
-                    Place::Apart(4),
-                    Place::Apart(8),
-                    Place::At(0),
-                    Place::Apart(4),
-                    Place::Apart(12),
-                    Place::Apart(4),
-                ],
-                [Place::Apart(3); 6],
-            ] {
-                println!("{dense:?} {places:?}");
-                let viewed = Setup { places, ..dense.clone() };
-                both(&context, &viewed);
-                both(&context, &Setup { in_place: true, activation: Activation::None, ..viewed });
+    for shape in SHAPES {
+        for place in ["view=4,4", "view=1,2", "gaps=3", "gaps=8"] {
+            for words in ["relu residual", "f16 relu residual", "in_place"] {
+                both(&context, &format!("{shape} {place} {words}"));
             }
         }
     }
@@ -145,19 +114,11 @@ fn views_give_the_bits_of_a_dense_tensor() {
 
 #[test]
 fn views_in_windows() {
-    let small = context().with_tuning(Tuning { window_bytes: Some(2400), ..Tuning::default() });
-    for (dims, layout) in SHAPES {
-        for place in [
-            Place::Channels { first: 4, of: 16 },
-            Place::Apart(4),
-            Place::Apart(1),
-            // Gaps that no window reaches over.
-            Place::Apart(1000),
-        ] {
-            let setup =
-                Setup { layout, places: [place; 6], ..Setup::new(dims, DType::F32, Activation::None) };
-            println!("{setup:?}");
-            both(&small, &setup);
+    let small = tuned("window_bytes=2400");
+    for shape in SHAPES {
+        // And gaps that no window reaches over.
+        for place in ["view=4,8", "gaps=4", "gaps=1", "gaps=1000"] {
+            both(&small, &format!("{shape} {place}"));
         }
     }
 }
@@ -172,7 +133,7 @@ fn a_concatenation_of_channels_without_a_copy() {
         let a = context.upload(&[2, 8, 3, 3], &values(1, 144, 0.0, 1.0)).await.unwrap();
         let b = context.upload(&[2, 4, 3, 3], &values(2, 72, 0.0, 1.0)).await.unwrap();
         for (x, y, channels) in [(&a, &left, 8), (&b, &right, 4)] {
-            let layer = wgnorm::BatchNorm::new(&context, channels, crate::fused::OPTIONS).await.unwrap();
+            let layer = BatchNorm::new(&context, channels, OPTIONS).await.unwrap();
             let forward = layer.prepare_train_forward_untracked(x, y, None).await.unwrap();
             context.submit(&[&forward]).await.unwrap();
             let dense = layer.train_forward_untracked(x).await.unwrap().0;
@@ -214,8 +175,8 @@ fn views_that_lie_between_each_other() {
                         tensor.with_layout(layout)
                     };
                     let (x_dense, dy_dense) = (dense(&x).await, dense(&dy).await);
-                    let options = crate::fused::OPTIONS.activation(Activation::Silu);
-                    let layer = wgnorm::BatchNorm::new(&context, first.len(), options).await.unwrap();
+                    let options = OPTIONS.activation(Activation::Silu);
+                    let layer = BatchNorm::new(&context, first.len(), options).await.unwrap();
                     let (expected, saved) = layer.train_forward_untracked(&x_dense).await.unwrap();
                     let expected_dx = layer.backward(&x_dense, &dy_dense, &saved).await.unwrap().dx;
                     let before = context.download(&all).await.unwrap();
@@ -273,7 +234,7 @@ fn parts_that_lie_between_others_in_some_buffers() {
         for y in [[&a, &c], [&c, &a]] {
             let y = Tensor::concat(&[&right(y[0]), &right(y[1])]).unwrap();
             let dense = context.upload(&[4, 4, 4], &context.download(&x).await.unwrap()).await.unwrap();
-            let layer = wgnorm::BatchNorm::new(&context, 4, crate::fused::OPTIONS).await.unwrap();
+            let layer = BatchNorm::new(&context, 4, OPTIONS).await.unwrap();
             let expected = layer.train_forward_untracked(&dense).await.unwrap().0;
             let forward = layer.prepare_train_forward_untracked(&x, &y, None).await.unwrap();
             context.submit(&[&forward]).await.unwrap();
@@ -285,7 +246,7 @@ fn parts_that_lie_between_others_in_some_buffers() {
         // What is written must not lie twice in the same memory; what is read may.
         let x = context.upload(&[2, 8, 4], &data).await.unwrap();
         let twice = Tensor::concat(&[&x, &x]).unwrap();
-        let layer = wgnorm::BatchNorm::new(&context, 8, crate::fused::OPTIONS).await.unwrap();
+        let layer = BatchNorm::new(&context, 8, OPTIONS).await.unwrap();
         refused!(
             layer.prepare_train_forward_untracked(&twice, &twice, None).await,
             Error::Overlap { first: "y", second: "y", .. }
@@ -296,7 +257,7 @@ fn parts_that_lie_between_others_in_some_buffers() {
         let whole = Tensor::from_strided_buffer(&context, buffer, 0, &[3, 2, 4], DType::F32, 10).unwrap();
         let view = whole.with_layout(Layout::ChannelsLast).slice_channels(0..2).unwrap();
         let (x, y) = (view.slice_samples(0..2).unwrap(), view.slice_samples(1..3).unwrap());
-        let layer = wgnorm::BatchNorm::new(&context, 2, crate::fused::OPTIONS).await.unwrap();
+        let layer = BatchNorm::new(&context, 2, OPTIONS).await.unwrap();
         refused!(layer.prepare_train_forward_untracked(&x, &y, None).await, Error::Overlap { .. });
     });
 }
@@ -308,8 +269,8 @@ fn an_input_between_two_outputs_is_refused() {
         let all = context.zeros(&[2, 12, 3, 3]).await.unwrap();
         let [dy, dx, d_residual] = [0..4, 4..8, 8..12].map(|range| all.slice_channels(range).unwrap());
         let x = context.zeros(&[2, 4, 3, 3]).await.unwrap();
-        let options = crate::fused::OPTIONS.activation(Activation::Relu);
-        let layer = wgnorm::BatchNorm::new(&context, 4, options).await.unwrap().freeze();
+        let options = OPTIONS.activation(Activation::Relu);
+        let layer = BatchNorm::new(&context, 4, options).await.unwrap().freeze();
         let targets =
             wgnorm::GradientTargets { dx: Some(&dx), d_residual: Some(&d_residual), ..Default::default() };
         refused!(

@@ -3,6 +3,7 @@
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
 
+mod gate;
 mod peers;
 mod setup;
 
@@ -12,7 +13,9 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   setup [mpi]     installs a Vulkan driver if this machine has none; with `mpi`, what the feature `mpi` needs too
-  test [ARGS]     setup mpi, then all tests (ARGS go to `cargo test`); without MPI where it cannot be installed
+  test [--full] [ARGS]
+                  setup mpi, then all tests (ARGS go to `cargo test`); without MPI where it cannot be installed. With
+                  --full also what takes longer: tests that are left out of the quick gate, `wgnorm check --full`
   bench [ARGS]    setup, then the ResNet-50 benchmark (ARGS go to `wgnorm bench`)
   peers [ARGS]    setup, then the same cases by this crate, burn and PyTorch, and all of them in a table
                   (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)";
@@ -26,13 +29,9 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "setup" if rest.is_empty() => setup::vulkan(),
         "setup" if *rest == ["mpi"] => setup::vulkan().and_then(|()| setup::mpi()).map(|_| ()),
-        "test" => setup::vulkan().and_then(|()| setup::mpi()).and_then(|mpi| {
-            let features = if mpi { "cli,mpi" } else { "cli" };
-            cargo(&["test", "--workspace", "--features", features], rest)
-        }),
-        "bench" => setup::vulkan().and_then(|()| {
-            cargo(&["run", "--release", "--features", "cli", "--bin", "wgnorm", "--", "bench"], rest)
-        }),
+        "test" => setup::vulkan().and_then(|()| setup::mpi()).and_then(|mpi| gate::run(mpi, rest)),
+        "bench" => setup::vulkan()
+            .and_then(|()| cargo(&["run", "--release", "--package", "wgnorm-cli", "--", "bench"], rest)),
         "peers" => setup::vulkan().and_then(|()| peers::run(rest)),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");

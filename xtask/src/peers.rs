@@ -107,7 +107,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
 fn wgnorm() -> Command {
     let mut command = super::cargo_command();
     let manifest = root().join("Cargo.toml");
-    command.args(["run", "--quiet", "--release", "--features", "cli", "--bin", "wgnorm", "--manifest-path"]);
+    command.args(["run", "--quiet", "--release", "--package", "wgnorm-cli", "--manifest-path"]);
     command.arg(manifest).arg("--");
     command
 }

@@ -65,7 +65,7 @@ pub fn mpi() -> Result<bool, Failure> {
     }
     println!("{} not found; installing Open MPI and libclang", missing.join(", "));
     install(&MPI, "Open MPI with its development files, and libclang").map_err(|failure| Failure {
-        message: format!("{}\nwithout MPI: cargo test --workspace --features cli", failure.message),
+        message: format!("{}\nwithout MPI: cargo test --workspace --features wgnorm/eval", failure.message),
         ..failure
     })?;
     match missing_for_mpi().as_slice() {

@@ -111,4 +111,4 @@ impl Case {
 }
 
 /// Elements of a tensor from which on a case is checked by itself.
-const LARGE: usize = 1 << 16;
+pub const LARGE: usize = 1 << 16;

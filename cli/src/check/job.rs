@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use wgnorm::eval::{self, Outcome, Outputs, Plan, Problem};
 use wgnorm::{Context, Layout};
 
-use super::case::{Case, Content, Run};
+use super::case::{Case, Content, LARGE, Run};
 use super::fingerprint::{self, Fingerprint};
 use super::{OutputReport, RunReport};
 
@@ -39,8 +39,15 @@ pub fn jobs(cases: &[Case], alone: bool) -> Vec<Job<'_>> {
     for (i, case) in cases.iter().enumerate() {
         for &layout in case.layouts() {
             let group = if alone { case.name.clone() } else { case.group() };
-            let place = *places.entry((group, layout.name())).or_insert(jobs.len());
+            let key = (group, layout.name());
+            let place = *places.entry(key.clone()).or_insert(jobs.len());
+            let is_large = case.spec().is_some_and(|spec| spec.elements() > LARGE);
             match jobs.get_mut(place) {
+                // The values of a few large ones are as much as there should be at a time.
+                Some(job) if is_large && job.cases.len() == 4 => {
+                    places.insert(key, jobs.len());
+                    jobs.push(Job { layout, cases: vec![(i, case)] });
+                }
                 Some(job) => job.cases.push((i, case)),
                 None => jobs.push(Job { layout, cases: vec![(i, case)] }),
             }

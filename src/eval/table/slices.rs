@@ -125,6 +125,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("layer 1x700001", Variants::Limits),
         ("rms 700003x1", Variants::One("large teams")),
         ("group:1 1x2x262144", Variants::One("large teams")),
+        // More channels of a group than a loop has iterations.
+        ("group:1 1x70001x2", Variants::One("repeat")),
         ("instance 2x70000x2", Variants::One("repeat")),
         ("l2:1 1x700001x3", Variants::One("large teams")),
     ] {

@@ -1,9 +1,5 @@
-//! The norms beside batch norm: `setup` describes and runs one, on tensors among guards, and holds it against the reference.
+//! The norms beside batch norm: what their results alone do not show. That they are right is the table's matter.
 
-mod affine;
 mod errors;
 mod plans;
-mod setup;
-mod shapes;
-mod sums;
 mod weights;

@@ -1,53 +1,8 @@
-//! The same results however a walk is cut.
+//! Which kernels a norm of rows takes, and what it does where one dispatch cannot bind all.
 
-use wgnorm::{Activation, DType, Tuning};
+use wgnorm::Tuning;
 
-use super::setup::{Of, Setup, check};
-use super::shapes::setups;
-use crate::support::{column_contexts, contexts, trusted_context};
-
-#[test]
-fn forced_plans() {
-    for (name, context) in contexts().into_iter().chain(column_contexts()) {
-        for setup in setups() {
-            check(&context, name, &setup);
-        }
-    }
-}
-
-#[test]
-fn along_rows_and_along_columns() {
-    for along_columns in [false, true] {
-        for splits in [None, Some(3)] {
-            let context = trusted_context().with_tuning(Tuning {
-                along_columns: Some(along_columns),
-                splits,
-                ..Tuning::default()
-            });
-            for setup in setups().into_iter().filter(|setup| matches!(setup.of, Of::Layer(_) | Of::Rms(_))) {
-                check(&context, "plain", &setup);
-                check(&context, "sum", &Setup { sum: true, activation: Activation::Silu, ..setup.clone() });
-                check(&context, "modulated", &Setup { modulated: true, offset: 4, ..setup.clone() });
-                let fused = Setup {
-                    residual: true,
-                    sum: true,
-                    activation: Activation::Relu,
-                    dtype: DType::F16,
-                    ..setup
-                };
-                check(&context, "fused", &fused);
-            }
-        }
-    }
-}
-
-#[test]
-fn windows() {
-    let tuning = Tuning { window_bytes: Some(1024), ..Tuning::default() };
-    for setup in setups() {
-        check(&trusted_context().with_tuning(tuning), "windows", &Setup { sum: true, ..setup });
-    }
-}
+use crate::support::{assert_holds, context};
 
 /// The kernels of the backward pass of layer norm.
 fn kernels(context: &wgnorm::Context, dims: &[usize], targets: [bool; 2]) -> Vec<String> {
@@ -73,7 +28,7 @@ fn kernels(context: &wgnorm::Context, dims: &[usize], targets: [bool; 2]) -> Vec
 
 #[test]
 fn no_tensor_is_read_more_often_than_it_must() {
-    let context = trusted_context();
+    let context = context();
     let rows = Tuning { resident: Some(false), along_columns: Some(false), ..Tuning::default() };
     let streaming = context.with_tuning(rows);
     assert_eq!(
@@ -101,7 +56,7 @@ fn no_tensor_is_read_more_often_than_it_must() {
 #[test]
 fn several_dispatches_where_one_cannot_bind_all() {
     use wgnorm::{NormOptions, RmsNorm, Tensor};
-    let context = trusted_context();
+    let context = context();
     let held = context.with_tuning(Tuning { resident: Some(true), ..Tuning::default() });
     // x ends and y begins in one block of a buffer; the sum, which is what the second of two dispatches reads, is elsewhere.
     let (dims, len) = ([3, 5], 15);
@@ -128,17 +83,25 @@ fn several_dispatches_where_one_cannot_bind_all() {
 }
 
 #[test]
-fn held_slices() {
-    for (workgroup_size, team_size) in [(8, None), (64, Some(32)), (256, None)] {
-        let tuning = Tuning {
-            resident: Some(true),
-            workgroup_size: Some(workgroup_size),
-            team_size,
-            ..Tuning::default()
-        };
-        for setup in setups() {
-            check(&trusted_context().with_tuning(tuning), "held", &setup);
-            check(&trusted_context().with_tuning(tuning), "held sum", &Setup { sum: true, ..setup });
+fn teams_of_every_size_hold_slices() {
+    for teams in ["workgroup_size=8", "workgroup_size=64 team_size=32", "workgroup_size=256"] {
+        for norm in
+            ["layer 5x37", "layer 2x3x64", "rms 9x256", "group:2 2x8x5x3", "instance 2x3x7x5", "scale 33x20"]
+        {
+            assert_holds(&context(), &format!("{norm} backward resident=true {teams}"));
+            assert_holds(&context(), &format!("{norm} sum backward resident=true {teams}"));
         }
+    }
+}
+
+#[test]
+fn rows_are_walked_in_splits_and_windows() {
+    for norm in ["layer 5x37", "layer 700x32", "rms 9x256", "rms:2 3x2x11"] {
+        for words in ["", "sum silu", "modulated phase=4", "f16 residual sum relu"] {
+            for along in ["along_columns=false", "along_columns=true", "along_columns=false splits=3"] {
+                assert_holds(&context(), &format!("{norm} {words} backward {along}"));
+            }
+        }
+        assert_holds(&context(), &format!("{norm} sum backward window_bytes=1024"));
     }
 }

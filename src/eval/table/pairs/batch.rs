@@ -51,7 +51,7 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
     let dtype = |index: usize| DTYPES[index];
     let variant = |index: usize| variant::all()[index].name;
     match (i, j) {
-        (_, factor::VARIANT) if variant::PLAIN.contains(&variant(b)) => true,
+        (_, factor::VARIANT) if variant::PLAIN.contains(&variant(b)) || variant(b) == "along rows" => true,
         // At rank 2 the layouts are the same.
         (factor::LAYOUT, factor::SHAPE) => layout::ALL[a] == Layout::ChannelsLast && of(b).len() == 2,
         // The type of x is f32 then.

@@ -112,6 +112,9 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
         (_, factor::VARIANT) if ["parts", "view", "view of words", "many splits"].contains(&variant(b)) => {
             true
         }
+        (factor::NORM, factor::VARIANT) if variant(b) == "along rows" => {
+            !matches!(norm(a), Norm::Layer(_) | Norm::Rms(_))
+        }
         (factor::NORM, factor::LAYOUT) => last(b) && !norm(a).has_channels(),
         (factor::NORM, factor::AFFINE) => !norm(a).allows(AFFINE[b].1),
         (factor::NORM, factor::MODULATED) => b == 1 && !norm(a).can_be_modulated(),

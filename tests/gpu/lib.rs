@@ -1,0 +1,1 @@
+//! Nothing: the crate has tests alone, and cargo wants a target.
