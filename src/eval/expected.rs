@@ -98,6 +98,11 @@ impl Expected {
 
     /// Compares an output, in logical order, with it.
     pub fn compare(&self, got: &[f32]) -> Compared {
+        self.compare_within(got, 1.0)
+    }
+
+    /// The same, within so many times the bounds, of which errors are fractions then.
+    pub fn compare_within(&self, got: &[f32], factor: f64) -> Compared {
         let sampled: Vec<f32>;
         let got = match &self.sample {
             None => got,
@@ -107,8 +112,8 @@ impl Expected {
             }
         };
         let compared =
-            |bound: &[f64]| compare_as(self.dtype, got, &self.values, self.where_nan(), |i| bound[i]);
-        let (worst, error) = match compared(&self.gate) {
+            |bound: &dyn Fn(usize) -> f64| compare_as(self.dtype, got, &self.values, self.where_nan(), bound);
+        let (worst, error) = match compared(&|i| factor * self.gate[i]) {
             Ok(worst) => {
                 let index = self.sample.as_ref().map_or(worst.index, |sample| sample[worst.index]);
                 (Worst { index, ..worst }, None)
@@ -125,7 +130,7 @@ impl Expected {
                 (nothing, Some(error.to_string()))
             }
         };
-        let strict = self.strict.as_ref().and_then(|strict| compared(strict).ok());
+        let strict = self.strict.as_ref().and_then(|strict| compared(&|i| strict[i]).ok());
         Compared {
             name: self.name.clone(),
             strict_ratio: strict.map_or(worst.ratio, |strict| strict.ratio),

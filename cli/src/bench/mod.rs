@@ -2,10 +2,7 @@
 //! beside what it has to beat: a plain kernel, or where something is fused, separate passes.
 
 mod case;
-mod curve;
 mod data;
-mod expected;
-mod family;
 pub mod first_use;
 mod measure;
 mod naive;
@@ -15,7 +12,7 @@ mod report;
 mod separate;
 mod suite;
 mod table;
-mod timed;
+mod tensors;
 mod variant;
 
 use std::collections::HashMap;
@@ -292,14 +289,14 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         let data = bench.data(layer, variant);
         let Chosen { layouts, ops } = &chosen[&layer.norm];
         for (&layout, &cache) in layouts.iter().flat_map(|layout| caches.iter().map(move |c| (layout, c))) {
-            let mut tensors = match &data {
-                Ok(data) => timed::Cases::new(&context, data, layout, cache),
+            let mut of_shape = match &data {
+                Ok(data) => case::Cases::new(&context, data, layout, cache),
                 Err(error) => Err(error.clone()),
             };
             for &op in ops {
                 progress.set_message(format!("{:?}: {}", layer.dims, op.name()));
                 let mut report = CaseReport::blank(layer, variant, layout, cache, op);
-                bench.fill(&mut report, op, &mut tensors)?;
+                bench.fill(&mut report, op, &mut of_shape)?;
                 progress.suspend(|| {
                     table::case(&report, bench.columns);
                     if args.explain {
@@ -375,13 +372,13 @@ fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Re
 
 impl Bench<'_> {
     /// Data of a shape, if the device can hold such tensors; the host should not be filled with what it cannot.
-    fn data(&self, layer: &suite::Layer, variant: Variant) -> Result<timed::Data, String> {
+    fn data(&self, layer: &suite::Layer, variant: Variant) -> Result<data::Data, String> {
         let copied = async || {
             let x = self.context.zeros_as(&layer.dims, variant.dtype).await?;
             let y = self.context.zeros_like(&x).await?;
             prepare_copy(self.context, &x, &y).await
         };
-        let made = self.context.block_on(copied()).and_then(|_| timed::Data::new(layer, variant));
+        let made = self.context.block_on(copied()).map(|_| data::Data::new(layer, variant));
         made.map_err(|error| error.to_string())
     }
 
@@ -390,12 +387,12 @@ impl Bench<'_> {
         &mut self,
         report: &mut CaseReport,
         op: BenchOp,
-        tensors: &mut Result<timed::Cases<'_>, String>,
+        cases: &mut Result<case::Cases<'_>, String>,
     ) -> Result<(), Refusal> {
-        let prepared = match tensors {
-            Ok(tensors) => {
-                report.sets = tensors.sets();
-                tensors.case(op)
+        let prepared = match cases {
+            Ok(cases) => {
+                report.sets = cases.sets();
+                cases.case(op)
             }
             Err(error) => Err(error.clone()),
         };
@@ -406,15 +403,16 @@ impl Bench<'_> {
                 return Ok(());
             }
         };
-        let traffic = case.traffic();
-        if let Some(plan) = case.plan() {
+        let operation = case.operation();
+        let traffic = operation.traffic();
+        if let Some(plan) = operation.plan() {
             report.plan = plan.to_string();
             report.reasons.clone_from(&plan.reasons);
         }
-        report.kernels = case.kernels();
+        report.kernels = operation.kernels().map(str::to_owned).collect();
         (report.floor_bytes, report.plan_bytes) = (traffic.floor_bytes, traffic.plan_bytes);
         report.tensor_bytes = case.tensor_bytes();
-        report.workspace_bytes = case.workspace_bytes();
+        report.workspace_bytes = operation.workspace_bytes();
         match case.check() {
             Ok(ratio) => report.check_ratio = Some(ratio),
             Err(wrong) => {

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use bytemuck::{Pod, Zeroable};
-use wgnorm::{BatchNormOptions, Channels, Context, Layout, Momentum, Tensor};
+use wgnorm::eval::{Parameters, Problem};
+use wgnorm::{Activation, BatchNormOptions, Channels, Context, DType, Layout, Momentum, Shape, Spec, Tensor};
 
 use super::BenchOp;
-use super::case::{Set, poison};
-use super::data::{Data, OPTIONS, Results};
+use super::data::hold;
 use super::measure::scoped;
-use super::variant::Variant;
+use super::tensors::{Set, poison};
 
 /// Invocations of a workgroup: `SIZE` of naive.wgsl.
 const SIZE: u64 = 64;
@@ -32,7 +32,7 @@ pub struct Kernels {
     compiled: HashMap<(BenchOp, bool), wgpu::ComputePipeline>,
 }
 
-/// The baseline of one shape.
+/// The baseline of one problem.
 pub struct Naive {
     view: Channels,
     max_iterations: u64,
@@ -41,9 +41,8 @@ pub struct Naive {
     gamma: Tensor,
     beta: Tensor,
     saved: Tensor,
-    /// Updated by training, which the frozen operations must not see.
-    tracked: Tensor,
-    frozen: Tensor,
+    /// Updated by training.
+    running: Tensor,
     gradients: Tensor,
 }
 
@@ -111,32 +110,39 @@ impl Kernels {
 }
 
 impl Naive {
-    /// The baseline for a shape; `None` where there is none.
+    /// The baseline for a problem; `None` where there is none.
     pub fn new(
         context: &Context,
         layout: Layout,
-        data: &Data,
-        gamma: &Tensor,
-        beta: &Tensor,
+        problem: &Problem,
+        parameters: &Parameters,
     ) -> Result<Option<Self>, String> {
-        let view = data.view;
+        let spec = &problem.spec;
+        let Parameters { gamma: Some(gamma), beta: Some(beta), running, .. } = parameters else {
+            return Ok(None);
+        };
+        if layout != Layout::ChannelsFirst || !is_plain(spec) {
+            return Ok(None);
+        }
+        let view = Shape::new(&spec.shape).and_then(|shape| shape.channels(layout));
+        let view = view.map_err(|error| error.to_string())?;
         let capabilities = context.capabilities();
         // One workgroup per channel must be dispatched, indices are of 32 bits, and there are no windows.
         let fits = view.channels <= u64::from(capabilities.max_workgroups_per_dimension)
             && view.elements() <= u64::from(u32::MAX)
             && 4 * view.elements() <= capabilities.max_binding_bytes;
-        if layout != Layout::ChannelsFirst || !fits || data.variant != Variant::default() {
+        if !fits {
             return Ok(None);
         }
-        let wide = is_wide(view);
+        let (wide, options) = (is_wide(view), spec.batch_options());
         let params = Params {
             samples: view.samples as u32,
             channels: view.channels as u32,
             words: words(view) as u32,
             lanes: lanes(view) as u32,
             count: view.count() as f32,
-            eps: OPTIONS.eps as f32,
-            momentum: weight_of_new(&OPTIONS),
+            eps: options.eps as f32,
+            momentum: weight_of_new(&options),
             unused: 0,
         };
         let params = scoped(context, || {
@@ -150,7 +156,7 @@ impl Naive {
             buffer
         })?;
         let running: Vec<f32> =
-            data.running.mean.iter().zip(&data.running.var).flat_map(|(mean, var)| [*mean, *var]).collect();
+            running.mean.iter().zip(&running.var).flat_map(|(mean, var)| [*mean, *var]).collect();
         let pairs = [running.len()];
         context
             .block_on(async {
@@ -162,8 +168,7 @@ impl Naive {
                     gamma: gamma.clone(),
                     beta: beta.clone(),
                     saved: context.zeros(&pairs).await?,
-                    tracked: context.upload(&pairs, &running).await?,
-                    frozen: context.upload(&pairs, &running).await?,
+                    running: context.upload(&pairs, &running).await?,
                     gradients: context.zeros(&pairs).await?,
                 }))
             })
@@ -184,7 +189,6 @@ impl Naive {
         sets: &[Set],
     ) -> Result<Bound, String> {
         let pipeline = kernels.get(context, op, self.wide)?;
-        let running = if op.is_frozen() { &self.frozen } else { &self.tracked };
         let groups = scoped(context, || {
             let layout = pipeline.get_bind_group_layout(0);
             let group = |set: &Set| {
@@ -196,7 +200,7 @@ impl Naive {
                         (4, &self.gamma),
                         (5, &self.beta),
                         (6, &self.saved),
-                        (7, running),
+                        (7, &self.running),
                     ],
                     BenchOp::TrainBackward => &[
                         (1, &set.x),
@@ -207,14 +211,14 @@ impl Naive {
                         (8, &self.gradients),
                     ],
                     BenchOp::Inference => {
-                        &[(1, &set.x), (3, result), (4, &self.gamma), (5, &self.beta), (7, running)]
+                        &[(1, &set.x), (3, result), (4, &self.gamma), (5, &self.beta), (7, &self.running)]
                     }
                     BenchOp::FrozenBackward => &[
                         (1, &set.x),
                         (2, &set.dy),
                         (3, result),
                         (4, &self.gamma),
-                        (7, running),
+                        (7, &self.running),
                         (8, &self.gradients),
                     ],
                 };
@@ -241,7 +245,7 @@ impl Naive {
         kernels: &mut Kernels,
         op: BenchOp,
         sets: &[Set],
-        data: &Data,
+        problem: &Problem,
     ) -> Result<f64, String> {
         let first = &sets[..1];
         for tensor in [&first[0].y, &first[0].dx, &self.gradients, &self.saved] {
@@ -263,20 +267,26 @@ impl Naive {
             |tensor: &Tensor| context.block_on(context.download(tensor)).map_err(|error| error.to_string());
         // One of the two values per channel.
         let part = |values: &[f32], part: usize| values.iter().skip(part).step_by(2).copied().collect();
-        let results = if op.is_forward() {
-            let saved = (op == BenchOp::TrainForward).then(|| download(&self.saved)).transpose()?;
-            Results::Forward { y: download(&first[0].y)?, saved_inv_std: saved.map(|saved| part(&saved, 1)) }
+        let mut results = vec![if op.is_forward() {
+            ("y", download(&first[0].y)?)
         } else {
+            ("dx", download(&first[0].dx)?)
+        }];
+        if op == BenchOp::TrainForward {
+            results.push(("save_invstd", part(&download(&self.saved)?, 1)));
+        }
+        if !op.is_forward() {
             let gradients = download(&self.gradients)?;
-            Results::Backward {
-                dx: download(&first[0].dx)?,
-                d_residual: None,
-                dgamma: part(&gradients, 0),
-                dbeta: part(&gradients, 1),
-            }
-        };
-        data.check(op, &results, factor(self.view))
+            results.extend([("dweight", part(&gradients, 0)), ("dbias", part(&gradients, 1))]);
+        }
+        hold(problem, &results, factor(self.view))
     }
+}
+
+/// Whether it is batch norm with nothing fused.
+fn is_plain(spec: &Spec) -> bool {
+    let fused = spec.residual || spec.in_place || spec.activation != Activation::None;
+    spec.norm.is_batch() && spec.dtype == DType::F32 && !fused
 }
 
 fn is_wide(view: Channels) -> bool {

@@ -1,7 +1,7 @@
 //! Which norm is benchmarked, and what shapes, layouts and operations it has.
 
 use clap::ValueEnum;
-use wgnorm::{Curve, Layout, Shape};
+use wgnorm::{Layout, Shape, spec};
 
 use super::BenchOp;
 use super::variant::Variant;
@@ -90,12 +90,28 @@ impl Norm {
         self.name == NormName::Batch
     }
 
-    /// The function of each value that stands in the place of a norm.
-    pub const fn curve(self) -> Option<Curve> {
+    /// Whether a function of each value stands in the place of a norm.
+    pub const fn is_curve(self) -> bool {
+        matches!(self.name, NormName::DynamicTanh | NormName::Derf)
+    }
+
+    /// The norm over a shape; batch norm in training. Where axes can be chosen, they are those of ONNX's default, and of PyTorch's.
+    pub fn spec(self, dims: &[usize]) -> spec::Norm {
         match self.name {
-            NormName::DynamicTanh => Some(Curve::Tanh),
-            NormName::Derf => Some(Curve::Erf),
-            _ => None,
+            NormName::Batch => spec::Norm::Batch,
+            NormName::Layer => spec::Norm::Layer(1),
+            NormName::Rms => spec::Norm::Rms(1),
+            NormName::Group => spec::Norm::Group(self.groups.unwrap_or(1)),
+            NormName::Instance => spec::Norm::Instance,
+            NormName::MeanVariance => {
+                spec::Norm::MeanVariance((0..dims.len()).filter(|&axis| axis != 1).collect())
+            }
+            NormName::L2 => spec::Norm::L2(vec![1]),
+            NormName::Scale => spec::Norm::Scale,
+            NormName::Weight => spec::Norm::Weight,
+            NormName::Standardization => spec::Norm::WeightStandardization,
+            NormName::DynamicTanh => spec::Norm::DynamicTanh,
+            NormName::Derf => spec::Norm::Derf,
         }
     }
 
@@ -126,7 +142,7 @@ impl Norm {
     pub fn ops(self) -> &'static [BenchOp] {
         if self.is_batch() {
             &BenchOp::ALL
-        } else if self.curve().is_some() {
+        } else if self.is_curve() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward]
         } else {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference]
@@ -161,7 +177,7 @@ impl Norm {
                 false => variant.check(op),
             };
         }
-        if self.curve().is_some() {
+        if self.is_curve() {
             if !self.ops().contains(&op) {
                 let name = self.name();
                 return Err(format!(

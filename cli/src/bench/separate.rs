@@ -6,16 +6,13 @@
 
 use std::collections::HashMap;
 
-use wgnorm::{
-    Activation, BatchNorm, Context, DType, FrozenBatchNorm, GradientTargets, Result, RunningStatistics,
-    Saved, Tensor,
-};
+use wgnorm::eval::{Batch, Layer, Operation, Parameters, Room};
+use wgnorm::{Activation, Context, CurveTargets, DType, Result, Spec, Tensor};
 
 use super::BenchOp;
-use super::case::{Operation, Set};
-use super::data::{Data, OPTIONS};
+use super::case::record;
 use super::measure::scoped;
-use super::variant::Variant;
+use super::tensors::Set;
 
 /// Invocations of a workgroup, each with a word: `SIZE` of separate.wgsl.
 const SIZE: u64 = 64;
@@ -26,13 +23,12 @@ pub struct Kernels {
     compiled: HashMap<&'static str, wgpu::ComputePipeline>,
 }
 
-/// The baseline of one shape: layers that fuse nothing.
+/// The baseline of one problem: a layer that fuses nothing.
 pub struct Separate {
-    variant: Variant,
+    pub layer: Layer,
+    pub room: Room,
+    entries: [&'static str; 2],
     workgroups: [u32; 2],
-    layer: BatchNorm,
-    frozen: FrozenBatchNorm,
-    saved: Saved,
     params: wgpu::Buffer,
 }
 
@@ -76,39 +72,31 @@ impl Kernels {
 }
 
 impl Separate {
-    /// The baseline for a shape; `None` where there is none.
+    /// Whether there is one: where dz is computed separately.
+    pub fn is_of(spec: &Spec) -> bool {
+        entries(spec).is_some()
+    }
+
+    /// The baseline for a problem; `None` where there is none.
     pub async fn new(
         context: &Context,
-        data: &Data,
+        spec: &Spec,
+        parameters: Parameters,
         x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
     ) -> Result<Option<Self>> {
-        let elements = data.view.elements();
-        if entry(data.variant, true).is_none() || !elements.is_multiple_of(4) {
-            return Ok(None);
-        }
+        let elements = spec.elements() as u64;
+        let Some(entries) = entries(spec).filter(|_| elements.is_multiple_of(4)) else { return Ok(None) };
         let (words, widest) = (elements / 4, context.capabilities().max_workgroups_per_dimension);
-        let running = async || RunningStatistics::upload(context, &data.running).await;
-        let (g, b) = (Some(gamma.clone()), Some(beta.clone()));
+        let mut plain = spec.clone();
+        (plain.activation, plain.residual) = (Activation::None, false);
+        let layer = Layer::new(context, &plain, parameters).await?;
         Ok(Some(Self {
-            variant: data.variant,
+            room: layer.room_for(x, false).await?,
+            layer,
+            entries,
             workgroups: grid(words.div_ceil(SIZE), widest.into()),
-            layer: BatchNorm::from_parts(context, OPTIONS, g.clone(), b.clone(), running().await?)?,
-            frozen: FrozenBatchNorm::from_parts(context, OPTIONS, g, b, running().await?)?,
-            saved: Saved::new(context, x).await?,
             params: params(context, words),
         }))
-    }
-
-    /// The layer that recording takes.
-    pub fn layer(&mut self) -> &mut BatchNorm {
-        &mut self.layer
-    }
-
-    /// inv_std of the last training forward pass.
-    pub async fn inv_std(&self, context: &Context) -> Result<Vec<f32>> {
-        Ok(self.saved.download(context).await?.iter().map(|saved| saved.inv_std).collect())
     }
 
     /// Binds an operation to sets of tensors.
@@ -118,37 +106,22 @@ impl Separate {
         kernels: &mut Kernels,
         op: BenchOp,
         sets: &[Set],
-        [dgamma, dbeta]: [&Tensor; 2],
+        [dgamma, dbeta, ..]: &[Option<Tensor>; 4],
     ) -> Result<Bound, String> {
-        let entry = entry(self.variant, op.is_forward()).ok_or("there is no separate baseline")?;
+        let entry = self.entries[usize::from(!op.is_forward())];
         let pipeline = kernels.get(context, entry)?;
-        let plain = async |set: &Set| -> Result<Operation> {
-            let dz = set.dz.as_ref().unwrap_or(&set.dy);
-            let targets = GradientTargets {
-                dx: Some(&set.dx),
-                dgamma: Some(dgamma),
-                dbeta: Some(dbeta),
-                ..Default::default()
-            };
-            let (layer, frozen) = (&mut self.layer, &self.frozen);
-            Ok(match op {
-                BenchOp::TrainForward => {
-                    Operation::Train(layer.prepare_train_forward(&set.x, &set.y, Some(&self.saved)).await?)
-                }
-                BenchOp::TrainBackward => {
-                    Operation::Other(layer.prepare_backward(&set.x, dz, &self.saved, &targets).await?)
-                }
-                BenchOp::Inference => Operation::Other(frozen.prepare_forward(&set.x, &set.y).await?),
-                BenchOp::FrozenBackward => {
-                    Operation::Other(frozen.prepare_backward(&set.x, dz, &targets).await?)
-                }
-            })
-        };
-        let mut plain = plain;
+        let (layer, room) = (&mut self.layer, &self.room);
         let plain = context.block_on(async {
             let mut operations = Vec::new();
             for set in sets {
-                operations.push(plain(set).await?);
+                let batch = Batch { x: &set.x, residual: None, mask: None };
+                let dz = set.dz.as_ref().unwrap_or(&set.dy);
+                let (dx, dgamma, dbeta) = (Some(&set.dx), dgamma.as_ref(), dbeta.as_ref());
+                let targets = CurveTargets { dx, dgamma, dbeta, ..Default::default() };
+                operations.push(match op.is_forward() {
+                    true => layer.prepare_forward(batch, None, &set.y, Some(room)).await?,
+                    false => Operation::Plain(layer.prepare_backward(batch, dz, None, room, &targets).await?),
+                });
             }
             Ok(operations)
         });
@@ -167,31 +140,29 @@ impl Separate {
 }
 
 impl Bound {
-    pub fn record_in(&self, layer: &mut BatchNorm, pass: &mut wgpu::ComputePass<'_>, set: usize) {
+    pub fn record_in(&self, layer: &mut Layer, pass: &mut wgpu::ComputePass<'_>, set: usize) {
         if self.is_forward {
-            self.plain[set].record_in(layer, pass);
+            record(layer, &self.plain[set], pass);
         }
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.groups[set], &[]);
         let [width, height] = self.workgroups;
         pass.dispatch_workgroups(width, height, 1);
         if !self.is_forward {
-            self.plain[set].record_in(layer, pass);
+            record(layer, &self.plain[set], pass);
         }
     }
 }
 
-/// The elementwise kernel of a variant, if there is one.
-fn entry(variant: Variant, is_forward: bool) -> Option<&'static str> {
-    if variant.dtype != DType::F32 || variant.in_place {
+/// The elementwise kernels of a problem, forward and backward, if there are any.
+fn entries(spec: &Spec) -> Option<[&'static str; 2]> {
+    if !spec.norm.is_batch() || spec.dtype != DType::F32 || spec.in_place {
         return None;
     }
-    match (variant.activation, variant.residual, is_forward) {
-        (Activation::None, true, true) => Some("add"),
-        (Activation::None, true, false) => Some("add_backward"),
-        (Activation::Relu, false, true) => Some("relu"),
-        (Activation::Relu, true, true) => Some("add_relu"),
-        (Activation::Relu, _, false) => Some("relu_backward"),
+    match (spec.activation, spec.residual) {
+        (Activation::None, true) => Some(["add", "add_backward"]),
+        (Activation::Relu, false) => Some(["relu", "relu_backward"]),
+        (Activation::Relu, true) => Some(["add_relu", "relu_backward"]),
         _ => None,
     }
 }
@@ -251,16 +222,12 @@ mod tests {
 
     #[test]
     fn only_f32_with_relu_or_a_residual_has_a_baseline() {
-        let relu = Variant { activation: Activation::Relu, ..Default::default() };
-        assert_eq!((entry(relu, true), entry(relu, false)), (Some("relu"), Some("relu_backward")));
-        let added = Variant { residual: true, ..Default::default() };
-        assert_eq!((entry(added, true), entry(added, false)), (Some("add"), Some("add_backward")));
-        let without = [
-            Variant::default(),
-            Variant { activation: Activation::Silu, ..relu },
-            Variant { dtype: DType::F16, ..relu },
-            Variant { in_place: true, ..added },
-        ];
-        assert!(without.iter().all(|&variant| entry(variant, true).is_none()));
+        let of = |line: &str| entries(&line.parse().unwrap());
+        assert_eq!(of("batch 2x4 relu"), Some(["relu", "relu_backward"]));
+        assert_eq!(of("frozen 2x4 residual"), Some(["add", "add_backward"]));
+        for without in ["batch 2x4", "batch 2x4 silu", "batch 2x4 f16 relu", "batch 2x4 in_place residual"] {
+            assert_eq!(of(without), None, "{without}");
+        }
+        assert_eq!(of("layer 2x4 relu"), None);
     }
 }

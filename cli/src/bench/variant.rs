@@ -1,7 +1,7 @@
 //! How the tensors of a case are stored and what is fused with its operation.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use wgnorm::{Activation, BatchNormOptions, DType};
+use wgnorm::{Activation, DType};
 
 use super::BenchOp;
 
@@ -24,29 +24,6 @@ impl Variant {
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
         self.sum || self.residual || self.activation != Activation::None
-    }
-
-    /// Options of the layer.
-    pub const fn options(self) -> BatchNormOptions {
-        BatchNormOptions::pytorch().activation(self.activation)
-    }
-
-    /// Whether training forward writes y over x, so that backward has y alone.
-    pub const fn trains_in_place(self) -> bool {
-        self.in_place && self.activation.is_invertible()
-    }
-
-    /// Whether a forward operation writes y over x.
-    pub const fn is_over_x(self, op: BenchOp) -> bool {
-        match op {
-            BenchOp::TrainForward => self.trains_in_place(),
-            _ => self.in_place,
-        }
-    }
-
-    /// Whether an operation recovers x̂ from y.
-    pub fn recovers(self, op: BenchOp) -> bool {
-        op == BenchOp::TrainBackward && self.trains_in_place()
     }
 
     /// Says why an operation of batch norm is not possible.
@@ -107,10 +84,6 @@ mod tests {
             assert!(variant(LEAKY).check(op).is_ok() && variant(Activation::None).check(op).is_ok());
             assert!(Variant { in_place: false, ..variant(Activation::Relu) }.check(op).is_ok());
         }
-        assert!(variant(LEAKY).recovers(BenchOp::TrainBackward));
-        assert!(!variant(Activation::Relu).recovers(BenchOp::TrainBackward));
-        assert!(!variant(LEAKY).recovers(BenchOp::FrozenBackward));
-        assert!(variant(Activation::Relu).is_over_x(BenchOp::Inference));
     }
 
     #[test]

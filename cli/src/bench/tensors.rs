@@ -1,0 +1,355 @@
+//! The tensors of a problem on the device: a layer with its parameters, and sets of what it reads and writes, over which a cold
+//! cache is rotated.
+
+use wgnorm::eval::{Batch, Inputs, Layer, Operation, Parameters, Problem, Room};
+use wgnorm::spec::Norm;
+use wgnorm::{
+    Activation, Context, CurveTargets, Layout, Prepared, Result, Spec, Tensor, Tuning, prepare_copy,
+};
+
+use super::data::Results;
+use super::measure::scoped;
+use super::naive::Naive;
+use super::separate::Separate;
+use super::{BenchOp, Cache, layout};
+
+/// Most sets of tensors to rotate over. Smaller tensors would need more of them, and the costs of so many bind groups
+/// would no longer be those of the kernel.
+const MOST_SETS: u64 = 4096;
+
+/// The names of gradients of parameters, in the order of [`Tensors::gradients`].
+const GRADIENTS: [&str; 4] = ["dweight", "dbias", "dalpha", "dshift"];
+
+/// Everything that the operations of a problem need; they share inputs and outputs.
+pub struct Tensors<'c> {
+    pub context: &'c Context,
+    pub problem: &'c Problem,
+    pub layer: Layer,
+    pub room: Room,
+    /// Those of gamma, beta, alpha and the shift, as far as there are any.
+    pub gradients: [Option<Tensor>; 4],
+    /// One where the cache is warm.
+    pub sets: Vec<Set>,
+    pub copies: Vec<Prepared>,
+    /// x and dy as they were, where operations write over them.
+    pub originals: Option<[Tensor; 2]>,
+    pub naive: Option<Naive>,
+    pub separate: Option<Separate>,
+}
+
+/// Tensors of the shape.
+pub struct Set {
+    pub x: Tensor,
+    pub residual: Option<Tensor>,
+    pub addend: Option<Tensor>,
+    pub dy: Tensor,
+    pub d_sum: Option<Tensor>,
+    pub y: Tensor,
+    /// The sum, where it is not written over x.
+    pub sum: Option<Tensor>,
+    pub dx: Tensor,
+    /// d_residual, and dz where it is computed separately.
+    pub dz: Option<Tensor>,
+}
+
+/// Whether training forward writes y over x, so that backward has y alone.
+pub fn trains_in_place(spec: &Spec) -> bool {
+    spec.norm == Norm::Batch && spec.in_place && spec.activation.is_invertible()
+}
+
+/// Whether a forward operation writes y over x: not where backward needs that, or the sum is there.
+fn is_over_x(spec: &Spec, op: BenchOp) -> bool {
+    match op {
+        BenchOp::TrainForward => trains_in_place(spec),
+        _ => spec.in_place && !spec.sum,
+    }
+}
+
+/// Whether backward writes d_residual. Without an activation it is dy; batch norm writes it all the same.
+fn writes_d_residual(spec: &Spec) -> bool {
+    spec.residual && (spec.norm.is_batch() || spec.activation != Activation::None)
+}
+
+impl Set {
+    /// The first set, with values; its outputs are zero.
+    async fn with_data(context: &Context, problem: &Problem, layout: Layout) -> Result<Self> {
+        let Problem { spec, inputs, .. } = problem;
+        let upload_if = async |values: &Option<Vec<f32>>| match values {
+            Some(values) => layout::upload(context, layout, &spec.shape, values, spec.dtype).await.map(Some),
+            None => Ok(None),
+        };
+        let [x, dy] = x_and_dy(context, problem, layout).await?;
+        Ok(Self {
+            residual: upload_if(&inputs.residual).await?,
+            addend: upload_if(&inputs.addend).await?,
+            dy,
+            d_sum: upload_if(&inputs.d_sum).await?,
+            ..Self::zeros(context, x, spec).await?
+        })
+    }
+
+    /// A set with this x; everything else is zero.
+    async fn zeros(context: &Context, x: Tensor, spec: &Spec) -> Result<Self> {
+        let zeros_if = async |wanted: bool| match wanted {
+            true => context.zeros_like(&x).await.map(Some),
+            false => Ok(None),
+        };
+        Ok(Self {
+            residual: zeros_if(spec.residual).await?,
+            addend: zeros_if(spec.sum).await?,
+            dy: context.zeros_like(&x).await?,
+            d_sum: zeros_if(spec.sum).await?,
+            y: context.zeros_like(&x).await?,
+            sum: zeros_if(spec.sum && !spec.in_place).await?,
+            dx: context.zeros_like(&x).await?,
+            dz: zeros_if(writes_d_residual(spec) || Separate::is_of(spec)).await?,
+            x,
+        })
+    }
+
+    /// What has values.
+    fn inputs(&self) -> impl Iterator<Item = &Tensor> {
+        let optional = [&self.residual, &self.addend, &self.d_sum];
+        [&self.x, &self.dy].into_iter().chain(optional.into_iter().flatten())
+    }
+
+    /// Where the sum is, if there is one. What backward takes: the sum, or x, or what forward left in its place.
+    fn sum(&self) -> &Tensor {
+        self.sum.as_ref().unwrap_or(&self.x)
+    }
+
+    /// Where a forward operation writes y.
+    fn y(&self, spec: &Spec, op: BenchOp) -> &Tensor {
+        if is_over_x(spec, op) { &self.x } else { &self.y }
+    }
+
+    /// Where a backward operation writes dx.
+    fn dx(&self, spec: &Spec) -> &Tensor {
+        if spec.in_place { &self.dy } else { &self.dx }
+    }
+
+    fn d_residual(&self, spec: &Spec) -> Option<&Tensor> {
+        self.dz.as_ref().filter(|_| spec.residual)
+    }
+}
+
+impl<'c> Tensors<'c> {
+    /// `count` sets of tensors, and the layer.
+    pub fn new(
+        context: &'c Context,
+        problem: &'c Problem,
+        layout: Layout,
+        count: u64,
+    ) -> Result<Self, String> {
+        let told = |error: wgnorm::Error| error.to_string();
+        let parameters = context.block_on(parameters(context, problem)).map_err(told)?;
+        let naive = Naive::new(context, layout, problem, &parameters)?;
+        let one = Self::with_one_set(context, problem, layout, parameters);
+        let mut tensors = Self { naive, ..context.block_on(one).map_err(told)? };
+        tensors.rotate(count).map_err(|error| format!("{count} sets of tensors: {error}"))?;
+        Ok(tensors)
+    }
+
+    async fn with_one_set(
+        context: &'c Context,
+        problem: &'c Problem,
+        layout: Layout,
+        parameters: Parameters,
+    ) -> Result<Self> {
+        let spec = &problem.spec;
+        let set = Set::with_data(context, problem, layout).await?;
+        let originals = match spec.in_place {
+            true => Some(x_and_dy(context, problem, layout).await?),
+            false => None,
+        };
+        let mut gradients = [const { None }; 4];
+        let Parameters { gamma, beta, alpha, shift, .. } = &parameters;
+        for (gradient, parameter) in gradients.iter_mut().zip([gamma, beta, alpha, shift]) {
+            if let Some(parameter) = parameter {
+                *gradient = Some(context.zeros_like(parameter).await?);
+            }
+        }
+        let separate = Separate::new(context, spec, parameters.clone(), &set.x).await?;
+        let layer = Layer::new(context, spec, parameters).await?;
+        let room = layer.room_for(&set.x, trains_in_place(spec)).await?;
+        let (sets, copies) = (vec![set], Vec::new());
+        Ok(Self { context, problem, layer, room, gradients, sets, copies, originals, naive: None, separate })
+    }
+
+    /// Makes sets with the contents of the first, up to `count`, and a copy operation for each.
+    fn rotate(&mut self, count: u64) -> Result<(), String> {
+        let context = self.context;
+        let mut made = async || -> Result<()> {
+            while (self.sets.len() as u64) < count {
+                let x = context.zeros_like(&self.sets[0].x).await?;
+                self.sets.push(Set::zeros(context, x, &self.problem.spec).await?);
+            }
+            for set in &self.sets {
+                // Forced plans are the operation's: the yardstick stays what it is.
+                let free = context.with_tuning(Tuning::default());
+                self.copies.push(prepare_copy(&free, &set.x, &set.y).await?);
+            }
+            Ok(())
+        };
+        context.block_on(made()).map_err(|error| error.to_string())?;
+        let [first, others @ ..] = self.sets.as_slice() else { return Ok(()) };
+        scoped(context, || {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            for other in others {
+                first.inputs().zip(other.inputs()).for_each(|(from, to)| copy(&mut encoder, from, to));
+            }
+            context.queue().submit([encoder.finish()]);
+        })
+    }
+
+    /// Prepares an operation on the first `count` sets.
+    pub fn prepare(&mut self, op: BenchOp, count: usize) -> Result<Vec<Operation>, String> {
+        let Self { context, problem, layer, room, gradients, sets, .. } = self;
+        let spec = &problem.spec;
+        let [dgamma, dbeta, dalpha, dshift] = gradients.each_ref().map(Option::as_ref);
+        let mut prepared = async |set: &Set| {
+            let batch = |x| Batch { x, residual: set.residual.as_ref(), mask: None };
+            if op.is_forward() {
+                let addend = set.addend.as_ref().map(|addend| (addend, set.sum()));
+                let room = (op == BenchOp::TrainForward).then_some(&*room);
+                return layer.prepare_forward(batch(&set.x), addend, set.y(spec, op), room).await;
+            }
+            let targets = CurveTargets {
+                dx: Some(set.dx(spec)),
+                d_residual: set.d_residual(spec),
+                dgamma,
+                dbeta,
+                dalpha,
+                dshift,
+                ..Default::default()
+            };
+            let (batch, d_sum) = (batch(set.sum()), set.d_sum.as_ref());
+            layer.prepare_backward(batch, &set.dy, d_sum, room, &targets).await.map(Operation::Plain)
+        };
+        let prepared = context.block_on(async {
+            let mut operations = Vec::new();
+            for set in &sets[..count] {
+                operations.push(prepared(set).await?);
+            }
+            Ok(operations)
+        });
+        prepared.map_err(|error: wgnorm::Error| error.to_string())
+    }
+
+    /// Fills with NaN what holds results alone.
+    pub fn poison(&self) {
+        let Set { y, sum, dx, dz, .. } = &self.sets[0];
+        let optional = [sum, dz].into_iter().chain(&self.gradients).flatten();
+        [y, dx].into_iter().chain(optional).for_each(|tensor| poison(self.context, tensor));
+    }
+
+    /// The results of an operation on the first set, which saved its statistics in this room.
+    pub fn results(&self, op: BenchOp, room: Option<&Room>) -> Result<Results> {
+        let Self { context, problem: Problem { spec, .. }, gradients, sets, .. } = self;
+        let set = &sets[0];
+        let mut results = Results::new();
+        let batches = match op.is_forward() {
+            true => [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum()))],
+            false => [("dx", Some(set.dx(spec))), ("dresidual", set.d_residual(spec))],
+        };
+        context.block_on(async {
+            for (name, tensor) in batches {
+                if let Some(tensor) = tensor {
+                    results.push((name, layout::download(context, &spec.shape, tensor).await?));
+                }
+            }
+            if let (BenchOp::TrainForward, Some(room)) = (op, room) {
+                let saves = room.download(context).await?;
+                results.extend(saves.map(|saves| ("save_invstd", saves.inv_std)));
+            }
+            if !op.is_forward() {
+                for (name, tensor) in GRADIENTS.into_iter().zip(gradients) {
+                    if let Some(tensor) = tensor {
+                        results.push((name, context.download(tensor).await?));
+                    }
+                }
+            }
+            Ok(results)
+        })
+    }
+}
+
+/// What operations may write over.
+async fn x_and_dy(context: &Context, problem: &Problem, layout: Layout) -> Result<[Tensor; 2]> {
+    let Problem { spec, inputs, .. } = problem;
+    let upload =
+        async |values: &[f32]| layout::upload(context, layout, &spec.shape, values, spec.dtype).await;
+    Ok([upload(&inputs.x).await?, upload(inputs.dy.as_deref().unwrap_or_default()).await?])
+}
+
+/// The parameters of a problem on the device.
+async fn parameters(context: &Context, problem: &Problem) -> Result<Parameters> {
+    let Problem { spec, inputs: Inputs { gamma, beta, alpha, shift, running, .. }, .. } = problem;
+    let upload = async |is: bool, dims: &[usize], values: &[f32]| match is {
+        true => context.upload_as(dims, values, spec.parameters).await.map(Some),
+        false => Ok(None),
+    };
+    let own = spec.parameter_shape();
+    let of_shape = async |values: &Option<Vec<f32>>| {
+        upload(values.is_some(), &own, values.as_deref().unwrap_or_default()).await
+    };
+    Ok(Parameters {
+        gamma: of_shape(gamma).await?,
+        beta: of_shape(beta).await?,
+        alpha: upload(spec.norm.curve().is_some(), &[1], &[*alpha]).await?,
+        shift: upload(spec.norm == Norm::Derf, &[1], &[*shift]).await?,
+        running: running.clone(),
+    })
+}
+
+/// How many sets of tensors of `bytes` it takes: no operation touches less than two tensors of a set, so between two
+/// uses of one at least two of every other go through the cache.
+pub fn sets_for(cache: Cache, bytes: u64) -> Result<u64, String> {
+    let Cache::Cold { bytes: cold } = cache else { return Ok(1) };
+    let sets = 1 + cold.div_ceil(2 * bytes.max(1));
+    if sets > MOST_SETS {
+        return Err(format!(
+            "a cold cache of {cold} bytes would take {sets} sets of tensors this small, more than {MOST_SETS}; lower \
+             --cold-bytes"
+        ));
+    }
+    Ok(sets)
+}
+
+/// Copies the values of a tensor that has a buffer of its own to one like it.
+pub fn copy(encoder: &mut wgpu::CommandEncoder, from: &Tensor, to: &Tensor) {
+    encoder.copy_buffer_to_buffer(from.buffer(), 0, to.buffer(), 0, from.buffer().size());
+}
+
+/// Fills a tensor with NaN.
+pub fn poison(context: &Context, tensor: &Tensor) {
+    let mut nan = tensor.dtype().encode(&vec![f32::NAN; tensor.shape().len() as usize]);
+    nan.resize(nan.len().next_multiple_of(4), 0);
+    context.queue().write_buffer(tensor.buffer(), 0, &nan);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_sets_fill_the_cache() {
+        assert_eq!(sets_for(Cache::Warm, 100), Ok(1));
+        assert_eq!(sets_for(Cache::Cold { bytes: 1000 }, 100), Ok(6));
+        assert_eq!(sets_for(Cache::Cold { bytes: 1 }, 100), Ok(2));
+        assert!(sets_for(Cache::Cold { bytes: 1 << 30 }, 100).unwrap_err().contains("--cold-bytes"));
+    }
+
+    #[test]
+    fn y_goes_over_x_where_backward_can_do_without_it() {
+        let over = |line: &str| {
+            let spec: Spec = line.parse().unwrap();
+            [BenchOp::TrainForward, BenchOp::Inference].map(|op| is_over_x(&spec, op))
+        };
+        assert_eq!(over("batch 2x3 in_place leaky_relu=0.01"), [true, true]);
+        assert_eq!(over("batch 2x3 in_place relu"), [false, true]);
+        assert_eq!(over("batch 2x3 leaky_relu=0.01"), [false, false]);
+        assert_eq!(over("layer 2x3 in_place"), [false, true]);
+        assert_eq!(over("layer 2x3 in_place sum"), [false, false]);
+    }
+}
