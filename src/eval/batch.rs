@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
-use crate::activation::Activation;
 use crate::norm::Saved;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::fold::Running;

@@ -36,7 +36,7 @@ pub struct Parameters {
 enum Kind {
     Batch(BatchNorm),
     Frozen(FrozenBatchNorm),
-    Tracked(TrackedInstanceNorm),
+    Tracked(Box<TrackedInstanceNorm>),
     Layer(LayerNorm),
     Rms(RmsNorm),
     Group(GroupNorm),
@@ -158,7 +158,8 @@ impl Layer {
             }
             Norm::TrackedInstance => {
                 let (options, running) = (spec.batch_options(), running().await?);
-                Kind::Tracked(TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?)
+                let layer = TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?;
+                Kind::Tracked(Box::new(layer))
             }
             Norm::Layer(axes) => {
                 Kind::Layer(LayerNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)

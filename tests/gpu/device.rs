@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wgnorm::eval::table;
+use wgnorm::eval::{Data, table};
 use wgnorm::{
     BatchNormOptions, Context, ContextOptions, Error, Moments, Prepared, RunningStatistics, Saved,
     ShaderChecks, Tensor,
@@ -147,7 +147,11 @@ fn kernels_with_checks_give_the_same_bits() {
             .map(|context| context.block_on(problem.run_in(context, &variant.plan(layout))));
         let what = format!("{} {layout} {}", case.name, variant.name);
         assert!(with.passes(), "{what}: {:#?}", with.failures());
-        assert_same_outcome(&what, &with, &without);
+        assert!(without.passes(), "{what}: {:#?}", without.failures());
+        // Elsewhere compilers may contract other operations, or make something else of infinities and NaN.
+        if case.draw.data == Data::Normal && case.spec.norm.is_batch() {
+            assert_same_outcome(&what, &with, &without);
+        }
     }
 }
 

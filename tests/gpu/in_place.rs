@@ -9,7 +9,7 @@ use crate::support::{assert_holds, assert_same_outcome, context, few_contexts, r
 
 const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 const LEAKY: Activation = Activation::LeakyRelu { slope: 0.125 };
-const SHAPES: [&str; 6] = ["3x5x7x3", "2x4x8", "9x6", "2x3x33", "40x3", "3x2x5x41"];
+const SHAPES: [&str; 4] = ["3x5x7x3", "9x6", "2x3x33", "3x2x5x41"];
 
 #[test]
 fn training_recovers_x_from_y() {

@@ -313,12 +313,10 @@ fn with_activations_residuals_masks_halves_and_in_place_it_is_a_batch_norm() {
             Setup { in_place: true, activation: leaky, residual: true, ..base.clone() },
             Setup { in_place: true, dtype: DType::Bf16, activation: leaky, ..base.clone() },
         ];
-        for (name, context) in streaming() {
-            for setup in &setups {
-                // Windows of tensors that share words: of these only.
-                if name != "windows" || !setup.in_place {
-                    setup.assert_is_batch_norm(name, &context);
-                }
+        // Each in one of the plans; windows of tensors that share words, of these only.
+        for (setup, (name, context)) in setups.iter().zip(streaming().into_iter().cycle()) {
+            if name != "windows" || !setup.in_place {
+                setup.assert_is_batch_norm(name, &context);
             }
         }
     }

@@ -7,10 +7,10 @@ mod cases;
 mod check;
 mod layer;
 mod norm;
-#[path = "../../../../src/bin/wgnorm/random.rs"]
+#[path = "../../../../src/eval/random.rs"]
 #[allow(dead_code, reason = "shared with the program, which uses all of it")]
 mod random;
-#[path = "../../../../src/bin/wgnorm/report.rs"]
+#[path = "../../../../cli/src/report.rs"]
 #[allow(dead_code, reason = "shared with the program, which uses all of it")]
 mod report;
 mod results;

@@ -115,6 +115,7 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
         (factor::NORM, factor::VARIANT) if variant(b) == "along rows" => {
             !matches!(norm(a), Norm::Layer(_) | Norm::Rms(_))
         }
+        (factor::LAYOUT, factor::VARIANT) if variant(b) == "along rows" => last(a),
         (factor::NORM, factor::LAYOUT) => last(b) && !norm(a).has_channels(),
         (factor::NORM, factor::AFFINE) => !norm(a).allows(AFFINE[b].1),
         (factor::NORM, factor::MODULATED) => b == 1 && !norm(a).can_be_modulated(),
