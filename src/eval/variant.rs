@@ -58,8 +58,13 @@ pub fn all() -> [Variant; 20] {
         of("repeat", free, Place::Apart),
         // Slices held in registers, where they fit: one dispatch for a training pass.
         of("resident", Tuning { resident: Some(true), workgroup_size: Some(32), ..free }, Place::Apart),
-        // Teams that merge through workgroup memory alone, as where subgroups have no fixed size.
-        of("no subgroups", Tuning { subgroups: Some(false), ..team }, Place::Apart),
+        // Teams that merge through workgroup memory alone, as where subgroups have no fixed size. More invocations than a vector of a CPU
+        // has, which do not wait for each other but at barriers, and two teams of more members than a level of the tree merges.
+        of(
+            "no subgroups",
+            Tuning { subgroups: Some(false), workgroup_size: Some(32), team_size: Some(16), ..team },
+            Place::Apart,
+        ),
         // Reduce and map take a few channels in turn.
         of("groups", Tuning { group_bytes: Some(1), splits: Some(3), ..team }, Place::Apart),
         // 4-byte words.

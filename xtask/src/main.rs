@@ -1,13 +1,16 @@
-//! `cargo xtask setup | test | bench | peers`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | faults | peers`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
 
+mod faults;
 mod gate;
 mod peers;
 mod setup;
 
 use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
@@ -17,6 +20,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                   setup mpi, then all tests (ARGS go to `cargo test`); without MPI where it cannot be installed. With
                   --full also what takes longer: tests that are left out of the quick gate, `wgnorm check --full`
   bench [ARGS]    setup, then the ResNet-50 benchmark (ARGS go to `wgnorm bench`)
+  faults [TEXT]   setup, then deliberate faults in the shaders, one at a time: does `wgnorm check` find each?
+                  (TEXT: those that have it in words, text or file; --full: also those that only the full table finds)
   peers [ARGS]    setup, then the same cases by this crate, burn and PyTorch, and all of them in a table
                   (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)";
 
@@ -32,6 +37,7 @@ fn main() -> ExitCode {
         "test" => setup::vulkan().and_then(|()| setup::mpi()).and_then(|mpi| gate::run(mpi, rest)),
         "bench" => setup::vulkan()
             .and_then(|()| cargo(&["run", "--release", "--package", "wgnorm-cli", "--", "bench"], rest)),
+        "faults" => setup::vulkan().and_then(|()| faults::run(rest)),
         "peers" => setup::vulkan().and_then(|()| peers::run(rest)),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");
@@ -62,9 +68,25 @@ impl From<String> for Failure {
     }
 }
 
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
+
+/// Where cargo builds. Commands run where the user is; relative paths are the user's.
+fn target() -> Result<PathBuf, Failure> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(std::path::absolute(&target).map_err(|error| format!("{}: {error}", target.display()))?)
+}
+
 /// The cargo that runs this.
 fn cargo_command() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    program(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that opens a device, or runs one that does.
+fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
     if cfg!(target_os = "linux") && env::var_os("XDG_RUNTIME_DIR").is_none() {
         // Mesa's device selection asks Wayland, which complains on every start if this is not set.
         command.env("XDG_RUNTIME_DIR", env::temp_dir());

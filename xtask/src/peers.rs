@@ -3,15 +3,10 @@
 //! Everything goes to `target/peers/`. What a peer needs and this machine lacks is said, and the table goes without it.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
-use super::Failure;
-
-/// The repository.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
-}
+use super::{Failure, root, target};
 
 /// What is run, from the arguments: `--python FILE` is of this command, the rest goes to `wgnorm bench`.
 struct Options {
@@ -46,10 +41,7 @@ fn usage(message: &str) -> Failure {
 
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let options = Options::parse(args)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    // Commands run where the user is; relative paths among the arguments are the user's.
-    let target = std::path::absolute(&target).map_err(|error| format!("{}: {error}", target.display()))?;
-    let results = target.join("peers");
+    let results = target()?.join("peers");
     std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
     let file = |name: &str| results.join(name);
     for name in

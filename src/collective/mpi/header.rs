@@ -25,7 +25,7 @@ impl Header {
         let (status, length, reason) = match self {
             Self::Message(length) => (0, *length, ""),
             Self::Left => (1, 0, ""),
-            Self::Failed(reason) => (2, 0, &reason[..reason.floor_char_boundary(BYTES - REASON)]),
+            Self::Failed(reason) => (2, 0, fitting(reason)),
             Self::Cancelled => (3, 0, ""),
         };
         let mut bytes = vec![0; BYTES];
@@ -74,6 +74,13 @@ pub(super) fn verdict(headers: &[u8]) -> Result<(), CollectiveFailure> {
             Err(CollectiveFailure::Lengths { rank, length, other_rank, other_length })
         }
     }
+}
+
+/// As much of a reason as a header has room for, in whole characters.
+fn fitting(reason: &str) -> &str {
+    let room = reason.len().min(BYTES - REASON);
+    let end = (0..=room).rev().find(|&end| reason.is_char_boundary(end));
+    &reason[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

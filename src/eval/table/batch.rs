@@ -29,6 +29,9 @@ const SHAPES: [&[usize]; 20] = [
     &[2, 2, 8, 8, 8],
 ];
 
+/// A seed whose mask of one run keeps nothing.
+const MASKS_ALL: u64 = 3;
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // Training and frozen, forward and backward.
@@ -106,6 +109,28 @@ pub(super) fn cases() -> Vec<Case> {
     for shape in [&[2, 70_000, 2][..], &[1, 1, 2_200_000], &[3, 1, 733_337]] {
         push("large", shape, "backward added", Data::Normal, Variants::Limits);
     }
+    // All positions, of which nothing is tracked.
+    let mut nothing =
+        Case::new("nothing.1x3x40", "batch 1x3x40 mask=40 backward", Data::Normal, Variants::Sums);
+    nothing.draw.seed = MASKS_ALL;
+    cases.push(nothing);
+    // Ghost batches, whose moments are merged on the device.
+    cases.push(Case::new("2.5x3x4", "batch 5x3x4 ghost=2 backward", Data::Normal, Variants::One("teams")));
+    // Infinite z, against which a slope of 0 must hold its own.
+    for activation in ["silu", "gelu", "gelu_tanh"] {
+        let (what, line) =
+            (format!("inf_in_one.{activation}.3x5x7x3"), format!("frozen 3x5x7x3 {activation} backward"));
+        cases.push(Case::new(&what, &line, Data::InfInOne, Variants::One("shifted")));
+    }
+    // Strips that fill a row, so that no word is counted.
+    cases.push(Case::new("strips.64x64", "batch 64x64 backward", Data::Normal, Variants::One("teams")));
+    // A word that is the first and the last of a tensor, written over another.
+    cases.push(Case::new(
+        "in_place.1x2",
+        "frozen 1x2 in_place backward",
+        Data::Normal,
+        Variants::One("phase 1"),
+    ));
     let mut line = |what: &str, line: &str| cases.push(Case::new(what, line, Data::Normal, Variants::All));
     // Shards of other sizes, one of them empty.
     line("2+0+5+1.1x4x7x5", "batch 8x4x7x5 sync=2+0+5+1 backward");
@@ -116,4 +141,17 @@ pub(super) fn cases() -> Vec<Case> {
     line("empty.0x3x4x4", "frozen 0x3x4x4 backward added");
     line("empty.2x3x0", "frozen 2x3x0 backward added");
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_keeps_nothing() {
+        let case = cases().into_iter().find(|case| case.name == "builtin.masked.nothing.1x3x40").unwrap();
+        let problem = case.problem().unwrap();
+        let variance = &problem.expectation("save_var").unwrap().values;
+        assert!(variance.iter().all(|&variance| variance == 0.0), "{variance:?}");
+    }
 }

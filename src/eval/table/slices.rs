@@ -115,6 +115,8 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(tracked());
+    // Samples with parameters of their own, whose slices are no multiple of the teams that share them.
+    cases.push(case("modulated", "layer 3x101x12", "modulated", Data::Normal, Variants::One("resident")));
     // Nothing in, nothing out; gradients of parameters are zero.
     for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
         cases.push(case("empty", of, added, Data::Normal, Variants::All));
