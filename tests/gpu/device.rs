@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wgnorm::eval::{Data, table};
-use wgnorm::{
-    BatchNormOptions, Context, ContextOptions, Error, Moments, Prepared, RunningStatistics, Saved,
-    ShaderChecks, Tensor,
-};
+use wgnorm::{BatchNormOptions, Context, Error, Moments, Prepared, RunningStatistics, Saved, Tensor};
 
 use crate::support::*;
 
@@ -125,16 +122,10 @@ fn webgpu_limits_are_enough() {
     }
 }
 
-/// A device whose kernels check every index, as an application can ask for.
-fn checked() -> Context {
-    let options = ContextOptions { shader_checks: ShaderChecks::Checked, ..ContextOptions::default() };
-    kept(pollster::block_on(Context::headless_with(&options)).unwrap())
-}
-
 /// With checks, what reads beyond a binding gets another value: so these are right because no kernel does.
 #[test]
 fn kernels_with_checks_give_the_same_bits() {
-    let checked = checked();
+    let checked = checked_context();
     for (i, case) in table::quick().into_iter().enumerate() {
         // Every norm, layout and kind of case.
         let runs = case.runs();

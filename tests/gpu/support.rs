@@ -6,7 +6,7 @@ use wgnorm::eval::{self, Devices, Draw, Outcome, Problem};
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
 use wgnorm::{
     BatchNorm, BatchNormOptions, ChannelMoments, Channels, Context, ContextOptions, GradientTargets, Layout,
-    Prepared, RunningStatistics, RunningValues, Saved, Shape, Spec, Tensor, Tuning,
+    Prepared, RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Spec, Tensor, Tuning,
 };
 
 /// The device of a test. Drivers compile one kernel at a time per device, so tests that run at once have one each, as many as there are cores
@@ -96,6 +96,12 @@ pub fn assert_same_outcome(what: &str, a: &Outcome, b: &Outcome) {
         assert_eq!(name, other, "{what}");
         assert!(bits(a) == bits(b), "{what}: other bits in {name}");
     }
+}
+
+/// A device whose kernels check every index, as an application can ask for.
+pub fn checked_context() -> Context {
+    let options = ContextOptions { shader_checks: ShaderChecks::Checked, ..ContextOptions::default() };
+    kept(pollster::block_on(Context::headless_with(&options)).expect("the tests need an adapter"))
 }
 
 /// Another device than [`context`].

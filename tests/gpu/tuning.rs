@@ -222,7 +222,7 @@ fn a_pinned_plan_that_is_not_possible_is_the_policys() {
 
 #[test]
 fn checked_shaders_are_a_problem_of_their_own() {
-    let checked = context().with_autotuning(Autotuning::Measure);
+    let checked = checked_context().with_autotuning(Autotuning::Measure);
     inference(&checked, &zeros(&checked, &[2, 3, 4, 31]));
     let all = pinned(&checked);
     assert!(all.contains(&("inference f32 channels_first 2x3x124 checked".to_owned(), true)), "{all:?}");
