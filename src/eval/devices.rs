@@ -14,9 +14,6 @@ use crate::gpu::shader::directory;
 
 /// Most devices.
 const MOST: usize = 8;
-/// Kernels that a device keeps: each takes some 2.5 MB of a software driver as long as it is held.
-const KEPT: usize = 24;
-
 /// Contexts on one adapter, each on a device of its own.
 #[derive(Debug)]
 pub struct Devices {
@@ -93,9 +90,10 @@ impl Devices {
     }
 }
 
-/// Lets go of kernels, if a context holds many: for long checks, whose memory would grow with each kernel.
-pub fn trim(context: &Context) {
-    context.pipelines().trim(KEPT);
+/// Lets go of the kernels that were used longest ago, so that a context holds no more than so many: for long checks, whose memory would grow with
+/// each. A software driver takes some 2.5 MB for one.
+pub fn trim(context: &Context, most: usize) {
+    context.pipelines().trim(most);
 }
 
 /// The shader files that kernels of a context are made of, by their keys.

@@ -12,25 +12,40 @@ use wgnorm::{
 /// The device of a test. Drivers compile one kernel at a time per device, so tests that run at once have one each, as many as there are cores
 /// of a CPU; a thread keeps its own until it ends.
 pub fn context() -> Context {
-    static DEVICES: OnceLock<Devices> = OnceLock::new();
-    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    /// Which device is a thread's, until it ends.
-    struct Own(usize);
-    impl Drop for Own {
-        fn drop(&mut self) {
-            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
-        }
-    }
     thread_local! {
-        static OWN: Own = Own(FREE.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(0));
+        static OWN: Own = Own::take();
     }
-    let devices = DEVICES.get_or_init(|| {
-        let devices = Devices::open(&ContextOptions::default())
-            .expect("the tests need an adapter; on Linux `cargo xtask setup` installs a software one");
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) = (0..devices.all().len()).collect();
-        devices
-    });
-    OWN.with(|own| devices.all()[own.0].clone())
+    OWN.with(|own| own.context.clone())
+}
+
+/// A thread's device until it ends.
+struct Own {
+    place: usize,
+    context: Context,
+}
+
+static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+impl Own {
+    fn take() -> Self {
+        static DEVICES: OnceLock<Devices> = OnceLock::new();
+        let devices = DEVICES.get_or_init(|| {
+            let devices = Devices::open(&ContextOptions::default())
+                .expect("the tests need an adapter; on Linux `cargo xtask setup` installs a software one");
+            *FREE.lock().unwrap_or_else(PoisonError::into_inner) = (0..devices.all().len()).collect();
+            devices
+        });
+        let place = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(0);
+        Self { place, context: devices.all()[place].clone() }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Some 2.5 MB each in a software driver.
+        eval::trim(&self.context, 200);
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
+    }
 }
 
 /// The device of a test with what a line forces: `"splits=3 width=1"`.

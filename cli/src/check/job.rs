@@ -13,6 +13,9 @@ use super::case::{Case, Content, LARGE, Run};
 use super::fingerprint::{self, Fingerprint};
 use super::{OutputReport, RunReport};
 
+/// Kernels that a device keeps between variants.
+const KEPT: usize = 24;
+
 /// Cases with their indices, and the layout that they are run in.
 pub struct Job<'c> {
     layout: Layout,
@@ -74,7 +77,7 @@ impl Job<'_> {
         }
         for variant in variants {
             open.iter_mut().for_each(|open| open.run(context, variant, reach, progress));
-            eval::trim(context);
+            eval::trim(context, KEPT);
         }
         self.cases.iter().zip(open).map(|((i, _), open)| (*i, open.part)).collect()
     }
