@@ -116,6 +116,14 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(nothing);
     // Ghost batches, whose moments are merged on the device.
     cases.push(Case::new("2.5x3x4", "batch 5x3x4 ghost=2 backward", Data::Normal, Variants::One("teams")));
+    // Micro-batches as one batch, and moments that were computed before.
+    cases.push(Case::new(
+        "3.5x3x4",
+        "batch 5x3x4 accumulated=3 backward",
+        Data::Normal,
+        Variants::One("split"),
+    ));
+    cases.push(Case::new("3x4x7x5", "batch 3x4x7x5 given backward", Data::Normal, Variants::One("split")));
     // Infinite z, against which a slope of 0 must hold its own.
     for activation in ["silu", "gelu", "gelu_tanh"] {
         let (what, line) =
