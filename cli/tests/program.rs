@@ -80,8 +80,9 @@ fn stored_pytorch_results_hold() {
                 assert!(output["strict_ratio"].is_f64() && output["max_abs_err"].is_f64());
             }
         }
-        // Both passes, in every variant.
-        assert!(case["runs"].as_array().unwrap().len() >= 5, "{name}");
+        // Both passes, in every variant; of large cases in that of the policy, twice.
+        let least = if name.starts_with("big") { 4 } else { 5 };
+        assert!(case["runs"].as_array().unwrap().len() >= least, "{name}");
         // All outputs that the case has, in each of them.
         for layout in &layouts {
             let of_policy = |run: &&Value| run["variant"] == "policy" && run["layout"] == **layout;

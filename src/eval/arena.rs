@@ -223,8 +223,8 @@ impl<'c> Arena<'c> {
         let held = self.held.take();
         for Held { buffer, initial, written } in &held {
             let whole = Tensor::from_buffer(self.context, buffer.clone(), 0, &[initial.len() / 4])?;
-            let now = self.context.download(&whole).await?;
-            let mut now: Vec<u8> = bytemuck::pod_collect_to_vec(&now);
+            let mut now = self.context.download(&whole).await?;
+            let now: &mut [u8] = bytemuck::cast_slice_mut(&mut now);
             for place in written {
                 now[place.clone()].copy_from_slice(&initial[place.clone()]);
             }

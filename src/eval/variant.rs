@@ -114,6 +114,12 @@ impl Variant {
         Plan { layout, place: self.place, tuning: self.tuning }
     }
 
+    /// What of its plan kernels are made by: variants of one value have most of them in common.
+    pub fn kernels(&self) -> Tuning {
+        let Tuning { workgroup_size, team_size, strip, width, subgroups, resident, .. } = self.tuning;
+        Tuning { workgroup_size, team_size, strip, width, subgroups, resident, ..Tuning::default() }
+    }
+
     /// Whether it is asked for, and differs from others for a problem.
     pub fn applies(&self, spec: &Spec, variants: Variants) -> bool {
         let asked = match variants {
@@ -133,6 +139,14 @@ impl Variant {
                 "along rows" => matches!(spec.norm, Norm::Layer(_) | Norm::Rms(_)),
                 _ => true,
             }
+    }
+}
+
+impl Variants {
+    /// Every layout with every variant that applies to a problem.
+    pub fn runs(self, spec: &Spec, layouts: &[Layout]) -> Vec<(Layout, Variant)> {
+        let variants: Vec<_> = all().into_iter().filter(|variant| variant.applies(spec, self)).collect();
+        layouts.iter().flat_map(|&layout| variants.iter().map(move |&variant| (layout, variant))).collect()
     }
 }
 

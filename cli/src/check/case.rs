@@ -1,7 +1,7 @@
 //! A case of the check, wherever it comes from.
 
 use wgnorm::eval::{Draw, Plan, Problem, Variant, Variants, table};
-use wgnorm::{Layout, Spec, eval};
+use wgnorm::{Layout, Spec, Tuning, eval};
 
 pub struct Case {
     pub name: String,
@@ -28,6 +28,8 @@ pub enum Content {
 pub struct Run {
     pub variant: &'static str,
     pub plan: Plan,
+    /// What of the plan kernels are made by.
+    pub kernels: Tuning,
 }
 
 impl From<eval::Case> for Case {
@@ -60,29 +62,22 @@ impl Case {
         }
     }
 
-    /// The layouts that it is run in.
-    pub fn layouts(&self) -> &[Layout] {
-        match &self.content {
-            Content::Skipped(_) | Content::Invalid(_) => &[],
-            Content::Drawn { layouts, .. } | Content::Stored { layouts, .. } => layouts,
-            Content::Line { spec, .. } => std::slice::from_ref(&spec.layout),
-        }
-    }
-
     /// What is run of it.
     pub fn runs(&self) -> Vec<Run> {
         let (spec, layouts) = match &self.content {
             Content::Skipped(_) | Content::Invalid(_) => return Vec::new(),
-            Content::Line { spec, .. } => return vec![Run { variant: "line", plan: Plan::of(spec) }],
+            Content::Line { spec, .. } => {
+                return vec![Run { variant: "line", plan: Plan::of(spec), kernels: spec.tuning }];
+            }
             Content::Drawn { spec, layouts, .. } => (spec, layouts),
             Content::Stored { problem, layouts } => (&problem.spec, layouts),
         };
-        let applies = |variant: &Variant| variant.applies(spec, self.variants);
-        let variants: Vec<_> = eval::variants().into_iter().filter(applies).collect();
-        let of = |&layout: &Layout| {
-            variants.iter().map(move |variant| Run { variant: variant.name, plan: variant.plan(layout) })
+        let run = |(layout, variant): (Layout, Variant)| Run {
+            variant: variant.name,
+            plan: variant.plan(layout),
+            kernels: variant.kernels(),
         };
-        layouts.iter().flat_map(of).collect()
+        self.variants.runs(spec, layouts).into_iter().map(run).collect()
     }
 
     /// The line that repeats a run; stored values are repeated by the name.
@@ -94,21 +89,4 @@ impl Case {
             _ => format!("wgnorm check --cases DIR --filter {}", self.name),
         }
     }
-
-    /// What cases have in common that have the same kernels but for what depends on the shape. The values of large ones are not kept beside
-    /// those of others.
-    pub fn group(&self) -> String {
-        let Some(spec) = self.spec() else { return String::new() };
-        let mut plain = Spec::new(spec.norm.clone(), &spec.shape);
-        (plain.dtype, plain.parameters, plain.activation) = (spec.dtype, spec.parameters, spec.activation);
-        (plain.residual, plain.sum, plain.mask) = (spec.residual, spec.sum, spec.mask.map(|_| 1));
-        plain.statistics = spec.statistics.clone();
-        if spec.elements() <= LARGE {
-            plain.shape.truncate(1);
-        }
-        plain.to_string()
-    }
 }
-
-/// Elements of a tensor from which on a case is checked by itself.
-pub const LARGE: usize = 1 << 16;

@@ -1,28 +1,30 @@
-//! What one device does at a time: cases that have the same kernels, in one layout, each variant of all of them before the next.
+//! What one device does at a time: the runs of a case that have the same kernels.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use wgnorm::eval::{self, Outcome, Outputs, Plan, Problem};
-use wgnorm::{Context, Layout};
+use wgnorm::{Context, DType, Tuning};
 
-use super::case::{Case, Content, LARGE, Run};
+use super::case::{Case, Content, Run};
 use super::fingerprint::{self, Fingerprint};
 use super::{OutputReport, RunReport};
 
-/// Kernels that a device keeps between variants.
-const KEPT: usize = 24;
+/// Kernels that a device keeps between runs. Some 2 MB each in a software driver; runs of one norm and layout have up to so many in common.
+const KEPT: usize = 32;
 
-/// Cases with their indices, and the layout that they are run in.
+/// Runs of a case; in one layout, where they are grouped.
 pub struct Job<'c> {
-    layout: Layout,
-    pub cases: Vec<(usize, &'c Case)>,
+    /// The index of the case.
+    pub index: usize,
+    pub case: &'c Case,
+    runs: Vec<Run>,
 }
 
-/// What came of a case in one layout.
+/// What came of it.
 #[derive(Default)]
 pub struct Part {
     /// Time that it took, compilation of kernels included.
@@ -35,117 +37,123 @@ pub struct Part {
     pub failures: Vec<String>,
 }
 
-/// Cases that have the same kernels, together; or each alone, in the order that they are in.
-pub fn jobs(cases: &[Case], alone: bool) -> Vec<Job<'_>> {
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    let mut places: HashMap<(String, &str), usize> = HashMap::new();
-    for (i, case) in cases.iter().enumerate() {
-        for &layout in case.layouts() {
-            let group = if alone { case.name.clone() } else { case.group() };
-            let key = (group, layout.name());
-            let place = *places.entry(key.clone()).or_insert(jobs.len());
-            let is_large = case.spec().is_some_and(|spec| spec.elements() > LARGE);
-            match jobs.get_mut(place) {
-                // The values of a few large ones are as much as there should be at a time.
-                Some(job) if is_large && job.cases.len() == 4 => {
-                    places.insert(key, jobs.len());
-                    jobs.push(Job { layout, cases: vec![(i, case)] });
+/// All runs, in groups that have kernels in common, those of one norm and layout together; or whole cases, in the order that they are in.
+pub fn jobs(cases: &[Case], in_order: bool) -> Vec<Vec<Job<'_>>> {
+    if in_order {
+        let jobs = cases.iter().enumerate().map(|(index, case)| Job { index, case, runs: case.runs() });
+        return vec![jobs.collect()];
+    }
+    let mut groups: Vec<(Group, Vec<Job<'_>>)> = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        for run in case.runs() {
+            let group = Group::of(case, &run);
+            let place = groups.iter().position(|(other, _)| *other == group).unwrap_or(groups.len());
+            if place == groups.len() {
+                groups.push((group, Vec::new()));
+            }
+            let jobs = &mut groups[place].1;
+            match jobs.last_mut() {
+                Some(job) if job.index == index && job.layout() == run.plan.layout.name() => {
+                    job.runs.push(run)
                 }
-                Some(job) => job.cases.push((i, case)),
-                None => jobs.push(Job { layout, cases: vec![(i, case)] }),
+                _ => jobs.push(Job { index, case, runs: vec![run] }),
             }
         }
     }
-    jobs
+    let order = |job: &Job<'_>| (job.case.spec().map(|spec| spec.norm.name()), job.layout());
+    groups.iter_mut().for_each(|(_, jobs)| jobs.sort_by_key(order));
+    groups.into_iter().map(|(_, jobs)| jobs).collect()
+}
+
+/// What runs have in common that share kernels.
+#[derive(PartialEq)]
+struct Group {
+    kernels: Tuning,
+    dtype: Option<DType>,
+    is_batch: bool,
+    is_curve: bool,
+}
+
+impl Group {
+    fn of(case: &Case, run: &Run) -> Self {
+        let spec = case.spec();
+        Self {
+            kernels: run.kernels,
+            dtype: spec.map(|spec| spec.dtype),
+            is_batch: spec.is_some_and(|spec| spec.norm.is_batch()),
+            is_curve: spec.is_some_and(|spec| spec.norm.curve().is_some()),
+        }
+    }
 }
 
 impl Job<'_> {
+    /// Of its first run.
+    fn layout(&self) -> &'static str {
+        self.runs.first().map_or("", |run| run.plan.layout.name())
+    }
+
     /// Runs them all.
-    pub fn check(&self, context: &Context, progress: &ProgressBar, reach: bool) -> Vec<(usize, Part)> {
+    pub fn check(&self, context: &Context, progress: &ProgressBar, reach: bool) -> Part {
         // The values of two such would fill the memory.
         static HUGE: Mutex<()> = Mutex::new(());
-        let is_huge =
-            self.cases.iter().any(|(_, case)| case.spec().is_some_and(|spec| spec.elements() > 1 << 20));
+        let is_huge = self.case.spec().is_some_and(|spec| spec.elements() > 1 << 18);
         let _alone = is_huge.then(|| HUGE.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut open: Vec<Open<'_>> =
-            self.cases.iter().map(|(_, case)| Open::new(case, self.layout)).collect();
-        let mut variants: Vec<&str> = Vec::new();
-        for run in open.iter().flat_map(|open| &open.runs) {
-            if !variants.contains(&run.variant) {
-                variants.push(run.variant);
-            }
-        }
-        for variant in variants {
-            open.iter_mut().for_each(|open| open.run(context, variant, reach, progress));
-            eval::trim(context, KEPT);
-        }
-        self.cases.iter().zip(open).map(|((i, _), open)| (*i, open.part)).collect()
-    }
-}
-
-/// A case that is being checked.
-struct Open<'c> {
-    case: &'c Case,
-    runs: Vec<Run>,
-    problem: Result<Cow<'c, Problem>, String>,
-    /// What the plan of the policy gave.
-    first: Option<Outputs>,
-    part: Part,
-}
-
-impl<'c> Open<'c> {
-    fn new(case: &'c Case, layout: Layout) -> Self {
-        let runs = case.runs().into_iter().filter(|run| run.plan.layout == layout).collect();
         let started = Instant::now();
-        let problem = match &case.content {
+        let problem = match &self.case.content {
             Content::Skipped(reason) | Content::Invalid(reason) => Err(reason.clone()),
             Content::Drawn { spec, draw, .. } | Content::Line { spec, draw } => {
                 Problem::new(spec, draw).map(Cow::Owned).map_err(|error| error.to_string())
             }
             Content::Stored { problem, .. } => Ok(Cow::Borrowed(&**problem)),
         };
-        let reference = started.elapsed();
-        let part = Part { reference, seconds: reference.as_secs_f64(), ..Part::default() };
-        Self { case, runs, problem, first: None, part }
-    }
-
-    /// Runs a variant, if the case has it.
-    fn run(&mut self, context: &Context, variant: &str, reach: bool, progress: &ProgressBar) {
-        let Some(run) = self.runs.iter().find(|run| run.variant == variant) else { return };
-        let started = Instant::now();
-        let (plan, place) = (run.plan, format!("{} {variant}", run.plan.layout));
-        let mut failures = Vec::new();
-        match &self.problem {
-            Err(reason) => failures.push(format!("the case is not valid: {reason}")),
-            Ok(problem) => {
-                let ran = context.block_on(problem.run_in(context, &plan));
-                failures.extend(ran.failures());
-                self.part.add(problem, &plan, run.variant, &ran);
-                if reach {
-                    self.part.files.extend(eval::files(context, &ran.kernels));
-                }
-                match variant {
-                    "policy" => self.first = Some(ran.outputs),
-                    "repeat" => {
-                        let other = other_bits(&self.first.take().unwrap_or_default(), &ran.outputs);
-                        failures.extend(
-                            other.iter().map(|output| format!("{output}: other bits in a second run")),
-                        );
-                    }
-                    _ => {}
-                }
+        let mut part = Part { reference: started.elapsed(), ..Part::default() };
+        // What the policy's plan gave, which `repeat` must give again.
+        let mut first = None;
+        for run in &self.runs {
+            let failures = match &problem {
+                Err(reason) => vec![format!("the case is not valid: {reason}")],
+                Ok(problem) => part.run(context, problem, run, &mut first, reach),
+            };
+            for failure in failures {
+                let (name, repeat) = (&self.case.name, self.case.repeat(&run.plan));
+                let failure = format!("{} {} {failure}", run.plan.layout, run.variant);
+                progress.suspend(|| println!("FAILED {name} {failure}\n    {repeat}"));
+                part.failures.push(failure);
             }
+            eval::trim(context, KEPT);
         }
-        for failure in failures {
-            let repeat = self.case.repeat(&plan);
-            progress.suspend(|| println!("FAILED {} {place} {failure}\n    {repeat}", self.case.name));
-            self.part.failures.push(format!("{place} {failure}"));
-        }
-        self.part.seconds += started.elapsed().as_secs_f64();
+        part.seconds = started.elapsed().as_secs_f64();
+        part
     }
 }
 
 impl Part {
+    /// Runs a problem once, and returns what is wrong.
+    fn run(
+        &mut self,
+        context: &Context,
+        problem: &Problem,
+        run: &Run,
+        first: &mut Option<Outputs>,
+        reach: bool,
+    ) -> Vec<String> {
+        let ran = context.block_on(problem.run_in(context, &run.plan));
+        let mut failures = ran.failures();
+        self.add(problem, &run.plan, run.variant, &ran);
+        if reach {
+            self.files.extend(eval::files(context, &ran.kernels));
+        }
+        match run.variant {
+            "policy" => *first = Some(ran.outputs),
+            "repeat" => {
+                let other = other_bits(&first.take().unwrap_or_default(), &ran.outputs);
+                failures.extend(other.iter().map(|output| format!("{output}: other bits in a second run")));
+            }
+            _ => {}
+        }
+        failures
+    }
+
     fn add(&mut self, problem: &Problem, plan: &Plan, variant: &'static str, ran: &Outcome) {
         let layout = plan.layout.name();
         self.fingerprints.extend(ran.outputs.iter().map(|(output, values)| Fingerprint {
@@ -154,7 +162,8 @@ impl Part {
         }));
         for (expected, compared) in problem.expected.iter().zip(&ran.compared) {
             let pass = expected.pass();
-            let same = |other: &&mut RunReport| (other.pass, other.variant) == (pass, variant);
+            let same =
+                |other: &&mut RunReport| (other.pass, other.layout, other.variant) == (pass, layout, variant);
             let output = OutputReport::of(compared);
             match self.runs.iter_mut().find(same) {
                 Some(run) => run.outputs.push(output),

@@ -141,21 +141,31 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let failed = AtomicBool::new(false);
     let stops = !args.first.is_empty();
     let jobs = jobs(&cases, stops);
-    let progress = ProgressBar::new(jobs.len() as u64)
+    let progress = ProgressBar::new(jobs.iter().map(Vec::len).sum::<usize>() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let check = |context: &Context, job: &Job<'_>| {
         if stops && failed.load(Ordering::Relaxed) {
-            return Vec::new();
+            return Part::default();
         }
-        progress.set_message(job.cases[0].1.name.clone());
-        let parts = job.check(context, &progress, args.reach.is_some());
-        failed.fetch_or(parts.iter().any(|(_, part)| !part.failures.is_empty()), Ordering::Relaxed);
+        progress.set_message(job.case.name.clone());
+        let part = job.check(context, &progress, args.reach.is_some());
+        failed.fetch_or(!part.failures.is_empty(), Ordering::Relaxed);
         progress.inc(1);
-        parts
+        part
     };
     let mut reports: Vec<CaseReport> = cases.iter().map(CaseReport::new).collect();
-    for (case, part) in devices.each(&jobs, check).into_iter().flatten() {
-        reports[case].add(part);
+    let parts = devices.each(&jobs, check);
+    for (job, part) in jobs.iter().flatten().zip(parts.into_iter().flatten()) {
+        reports[job.index].add(part);
+    }
+    for (case, report) in cases.iter().zip(&mut reports) {
+        // In the order of the variants, whichever was first.
+        let place = |run: &RunReport| {
+            let of_run =
+                |other: &case::Run| (other.plan.layout.name(), other.variant) == (run.layout, run.variant);
+            case.runs().iter().position(of_run)
+        };
+        report.runs.sort_by_cached_key(place);
     }
     progress.finish_and_clear();
 
@@ -279,7 +289,7 @@ impl CaseReport {
         }
     }
 
-    /// Adds what came of its runs in one layout.
+    /// Adds what came of some of its runs.
     fn add(&mut self, part: Part) {
         self.seconds += part.seconds;
         self.runs.extend(part.runs);

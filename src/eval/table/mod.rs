@@ -12,7 +12,7 @@ use super::data::{Data, Draw};
 use super::problem::Problem;
 use super::random::seed_of;
 use super::run::Plan;
-use super::variant::{self, Variant, Variants};
+use super::variant::{Variant, Variants};
 use crate::error::Result;
 use crate::shape::Layout;
 use crate::spec::{Norm, Spec, Statistics};
@@ -42,9 +42,10 @@ pub fn quick() -> Vec<Case> {
     cases
 }
 
-/// The quick table, and every combination of norm, operation, layout, element type, activation, residual and sum.
+/// The quick table, every combination of norm, operation, layout, element type, activation, residual and sum, and longer slices.
 pub fn full() -> Vec<Case> {
     let mut cases = quick();
+    cases.extend(batch::long());
     cases.extend(pairs::all_of_batch());
     cases.extend(pairs::all_of_slices());
     cases
@@ -94,11 +95,7 @@ impl Case {
 
     /// Every layout with every variant that applies.
     pub fn runs(&self) -> Vec<(Layout, Variant)> {
-        let applies = |variant: &Variant| variant.applies(&self.spec, self.variants);
-        let variants: Vec<_> = variant::all().into_iter().filter(applies).collect();
-        let of =
-            |&layout: &Layout| variants.iter().map(move |&variant| (layout, variant)).collect::<Vec<_>>();
-        self.layouts.iter().flat_map(of).collect()
+        self.variants.runs(&self.spec, &self.layouts)
     }
 
     /// The line that repeats one run of it.

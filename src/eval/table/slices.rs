@@ -124,13 +124,13 @@ pub(super) fn cases() -> Vec<Case> {
     // More workgroups than one dimension holds, and slices and columns longer than 65535 words for each of 8 invocations.
     for (of, variants) in [
         ("layer 140000x3", Variants::One("repeat")),
-        ("layer 1x700001", Variants::Limits),
-        ("rms 700003x1", Variants::One("large teams")),
+        ("layer 1x530001", Variants::Limits),
+        ("rms 530003x1", Variants::One("large teams")),
         ("group:1 1x2x262144", Variants::One("large teams")),
         // More channels of a group than a loop has iterations.
         ("group:1 1x70001x2", Variants::One("repeat")),
         ("instance 2x70000x2", Variants::One("repeat")),
-        ("l2:1 1x700001x3", Variants::One("large teams")),
+        ("l2:1 1x530001x2", Variants::One("large teams")),
     ] {
         cases.push(case("large", of, "", Data::Normal, variants).in_layout(Layout::ChannelsFirst));
     }
