@@ -100,6 +100,7 @@ fn the_policy_agrees_with_the_reference_in_channels_last() {
 }
 
 #[test]
+#[ignore = "of the full gate: long strips take long to compile"]
 fn long_strips() {
     // Rows of 64 words, 8 teams of 8 words each on a CPU; the same with words of one value; rows of 128 words, 8 of 16.
     let context = context();

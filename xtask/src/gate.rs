@@ -15,24 +15,36 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
     let full = args.iter().any(|arg| arg == "--full");
     let rest: Vec<String> = args.iter().filter(|arg| *arg != "--full").cloned().collect();
     let test = ["test", "--workspace", "--features", FEATURES[usize::from(mpi)]];
+    let with =
+        |more: &[&str]| -> Vec<String> { test.iter().chain(more).map(|&arg| arg.to_owned()).collect() };
+    // Examples are no tests; the lints build them. Arguments may choose among all that there is.
+    let (targets, documentation): (&[&str], bool) =
+        if rest.is_empty() { (&["--tests"], true) } else { (&[], false) };
     let started = Instant::now();
     let mut times = vec![];
-    let build: Vec<&str> = test.into_iter().chain(["--no-run"]).collect();
     let before_dashes: Vec<String> = rest.iter().take_while(|arg| *arg != "--").cloned().collect();
-    cargo(&build, &before_dashes)?;
+    cargo(&[&test[..], targets, &["--no-run"]].concat(), &before_dashes)?;
     times.push(("build".to_owned(), started.elapsed()));
-    let mut test: Vec<String> = test.iter().map(|&arg| arg.to_owned()).chain(rest).collect();
+    let mut tests: Vec<String> = with(targets).into_iter().chain(rest).collect();
     if full {
-        if !test.iter().any(|arg| arg == "--") {
-            test.push("--".to_owned());
+        if !tests.iter().any(|arg| arg == "--") {
+            tests.push("--".to_owned());
         }
-        test.push("--include-ignored".to_owned());
+        tests.push("--include-ignored".to_owned());
     }
-    let result = timed(&test, full, &mut times);
+    let mut result = timed(&tests, full, &mut times);
+    if result.is_ok() && documentation {
+        result = timed(&with(&["--doc"]), full, &mut times);
+    }
     if result.is_ok() && full {
-        let started = Instant::now();
-        cargo(&["run", "--release", "--package", "wgnorm-cli", "--", "check", "--full"], &[])?;
-        times.push(("wgnorm check --full".to_owned(), started.elapsed()));
+        for cases in [&[][..], &["--cases", "tests/data/conformance"]] {
+            let started = Instant::now();
+            cargo(
+                &[&["run", "--release", "--package", "wgnorm-cli", "--", "check", "--full"], cases].concat(),
+                &[],
+            )?;
+            times.push((format!("wgnorm check --full {}", cases.join(" ")), started.elapsed()));
+        }
     }
     println!("\nwhere the time went:");
     times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));

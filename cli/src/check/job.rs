@@ -24,6 +24,14 @@ pub struct Job<'c> {
     runs: Vec<Run>,
 }
 
+/// What is asked for beside results.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub fingerprints: bool,
+    /// Shader files.
+    pub files: bool,
+}
+
 /// What came of it.
 #[derive(Default)]
 pub struct Part {
@@ -93,7 +101,7 @@ impl Job<'_> {
     }
 
     /// Runs them all.
-    pub fn check(&self, context: &Context, progress: &ProgressBar, reach: bool) -> Part {
+    pub fn check(&self, context: &Context, progress: &ProgressBar, wanted: Wanted) -> Part {
         // The values of two such would fill the memory.
         static HUGE: Mutex<()> = Mutex::new(());
         let is_huge = self.case.spec().is_some_and(|spec| spec.elements() > 1 << 18);
@@ -112,7 +120,7 @@ impl Job<'_> {
         for run in &self.runs {
             let failures = match &problem {
                 Err(reason) => vec![format!("the case is not valid: {reason}")],
-                Ok(problem) => part.run(context, problem, run, &mut first, reach),
+                Ok(problem) => part.run(context, problem, run, &mut first, wanted),
             };
             for failure in failures {
                 let (name, repeat) = (&self.case.name, self.case.repeat(&run.plan));
@@ -135,12 +143,19 @@ impl Part {
         problem: &Problem,
         run: &Run,
         first: &mut Option<Outputs>,
-        reach: bool,
+        wanted: Wanted,
     ) -> Vec<String> {
         let ran = context.block_on(problem.run_in(context, &run.plan));
         let mut failures = ran.failures();
         self.add(problem, &run.plan, run.variant, &ran);
-        if reach {
+        if wanted.fingerprints {
+            let layout = run.plan.layout.name();
+            self.fingerprints.extend(ran.outputs.iter().map(|(output, values)| Fingerprint {
+                place: format!("{layout}\t{}\t{output}", run.variant),
+                hash: fingerprint::hash(values),
+            }));
+        }
+        if wanted.files {
             self.files.extend(eval::files(context, &ran.kernels));
         }
         match run.variant {
@@ -156,10 +171,6 @@ impl Part {
 
     fn add(&mut self, problem: &Problem, plan: &Plan, variant: &'static str, ran: &Outcome) {
         let layout = plan.layout.name();
-        self.fingerprints.extend(ran.outputs.iter().map(|(output, values)| Fingerprint {
-            place: format!("{layout}\t{variant}\t{output}"),
-            hash: fingerprint::hash(values),
-        }));
         for (expected, compared) in problem.expected.iter().zip(&ran.compared) {
             let pass = expected.pass();
             let same =

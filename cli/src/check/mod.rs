@@ -20,7 +20,7 @@ use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
 use case::{Case, Content};
 use fingerprint::Fingerprint;
-use job::{Job, Part, jobs};
+use job::{Job, Part, Wanted, jobs};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     cases: Vec<PathBuf>,
     /// Besides pairs of choices, every combination of norm, operation, layout, element type, activation, residual, and place
-    /// or sum: many minutes, most of them for compiling kernels
-    #[arg(long, conflicts_with = "cases")]
+    /// or sum; with --cases, stored cases in every variant: many minutes, most of them for compiling kernels
+    #[arg(long)]
     full: bool,
     /// Runs one case from its line, as a failure prints it: 'layer 4096x1024 bf16 sum relu backward'; may be given several times
     #[arg(long, value_name = "LINE", conflicts_with_all = ["cases", "full"])]
@@ -141,6 +141,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let failed = AtomicBool::new(false);
     let stops = !args.first.is_empty();
     let jobs = jobs(&cases, stops);
+    let wanted = Wanted { fingerprints: args.fingerprint.is_some(), files: args.reach.is_some() };
     let progress = ProgressBar::new(jobs.iter().map(Vec::len).sum::<usize>() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let check = |context: &Context, job: &Job<'_>| {
@@ -148,7 +149,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
             return Part::default();
         }
         progress.set_message(job.case.name.clone());
-        let part = job.check(context, &progress, args.reach.is_some());
+        let part = job.check(context, &progress, wanted);
         failed.fetch_or(!part.failures.is_empty(), Ordering::Relaxed);
         progress.inc(1);
         part
@@ -197,7 +198,7 @@ fn cases(args: &Args) -> Result<Vec<Case>, Refusal> {
     let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     let mut cases: Vec<Case> = args.case.iter().map(|line| Case::of_line(line)).collect::<Result<_, _>>()?;
     for directory in &args.cases {
-        let loaded = conformance::load(directory, wanted);
+        let loaded = conformance::load(directory, wanted, args.full);
         cases.extend(loaded.map_err(|error| format!("{}: {error}", directory.display()))?);
     }
     if args.case.is_empty() && args.cases.is_empty() {
