@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ fn code(args: &[&str]) -> i32 {
     let output = wgnorm(args);
     output.status.code().unwrap_or_else(|| panic!("{args:?} was killed: {output:?}"))
 }
+
+/// A check of many cases uses all cores, and the next finds kernels in the driver's cache: one at a time.
+static ALL_CORES: Mutex<()> = Mutex::new(());
 
 /// A directory of its own for a test.
 fn scratch(test: &str) -> PathBuf {
@@ -57,6 +61,7 @@ fn outputs_of(name: &str) -> usize {
 
 #[test]
 fn stored_pytorch_results_hold() {
+    let _alone = ALL_CORES.lock().unwrap_or_else(PoisonError::into_inner);
     let (code, report) = report("fixtures", &["check", "--cases", FIXTURES]);
     assert_eq!(code, 0);
     assert_eq!(report["failed"], 0);
@@ -95,6 +100,7 @@ fn stored_pytorch_results_hold() {
 
 #[test]
 fn the_built_in_matrix_holds() {
+    let _alone = ALL_CORES.lock().unwrap_or_else(PoisonError::into_inner);
     let (code, report) = report("builtin", &["check"]);
     assert_eq!((code, &report["failed"], &report["skipped"]), (0, &0.into(), &0.into()), "{report}");
     for field in ["name", "backend", "driver", "device_type"] {

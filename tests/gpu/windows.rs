@@ -45,6 +45,7 @@ fn plan_of(context: &Context, words: &str, parts: bool) -> wgnorm::Plan {
 }
 
 #[test]
+#[ignore = "of the full gate: the table has each of these, if not all together"]
 fn windows_give_the_bits_of_one() {
     for (name, context) in few_contexts() {
         for shape in SHAPES {
@@ -101,6 +102,7 @@ fn tensors_of_an_operation_lie_in_different_ways() {
 }
 
 #[test]
+#[ignore = "of the full gate: the table has each of these, if not all together"]
 fn views_agree_with_the_reference() {
     let context = context();
     for shape in SHAPES {
