@@ -142,7 +142,7 @@ fn create_module(
         ShaderChecks::Checked => device.create_shader_module(descriptor),
         // SAFETY: the source is this crate's own. Every index stays inside its binding, because the plan's tiles
         // cover the validated shapes exactly and bindings are at least as long as those; every loop has a bound that
-        // the plan computes. The test suite runs all kernels with the checks on.
+        // the plan computes. A test runs a sample of the table with the checks on.
         ShaderChecks::Trusted => unsafe {
             device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         },

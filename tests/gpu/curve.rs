@@ -127,7 +127,7 @@ fn with_all_tensors_parameters_are_bound_as_one() {
 }
 
 #[test]
-#[ignore = "of the full gate: the table has each of these, if not all together"]
+#[ignore = "of the full gate: the table holds these to the reference; that bits are the same is seen only here"]
 fn in_place_is_the_same_as_apart() {
     let context = context();
     for (curve, dtype) in WORDS.into_iter().zip(["f16", "f32"]) {

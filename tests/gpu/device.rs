@@ -127,7 +127,7 @@ fn webgpu_limits_are_enough() {
 fn kernels_with_checks_give_the_same_bits() {
     let checked = checked_context();
     for (i, case) in table::quick().into_iter().enumerate() {
-        // Every norm, layout and kind of case; kernels with checks are others, which nothing else compiles.
+        // A sample, because kernels with checks are others, which nothing else compiles.
         let runs = case.runs();
         if !i.is_multiple_of(37) || case.spec.elements() > 1 << 16 || runs.is_empty() {
             continue;

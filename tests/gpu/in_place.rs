@@ -27,7 +27,7 @@ fn training_recovers_x_from_y() {
 }
 
 #[test]
-#[ignore = "of the full gate: the table has each of these, if not all together"]
+#[ignore = "of the full gate: the table holds these to the reference; that bits are the same is seen only here"]
 fn in_place_is_the_same_as_apart() {
     let context = context();
     for dtype in ["f32", "f16", "bf16"] {

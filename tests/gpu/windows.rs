@@ -45,7 +45,7 @@ fn plan_of(context: &Context, words: &str, parts: bool) -> wgnorm::Plan {
 }
 
 #[test]
-#[ignore = "of the full gate: the table has each of these, if not all together"]
+#[ignore = "of the full gate: the table holds these to the reference; that bits are the same is seen only here"]
 fn windows_give_the_bits_of_one() {
     for (name, context) in few_contexts() {
         for shape in SHAPES {
