@@ -46,7 +46,7 @@ pub(super) fn cases() -> Vec<Case> {
         both("normal", shape, "", Data::Normal, Variants::All);
     }
     // Fewer and more values than one accumulator sums, for small and large workgroups.
-    for shape in [&[3, 4, 7, 5][..], &[2, 3, 16, 16], &[40, 3], &[1, 2, 70_001], &[2, 2, 300, 160]] {
+    for shape in [&[3, 4, 7, 5][..], &[2, 3, 16, 16], &[40, 3], &[1, 2, 24_001], &[2, 2, 120, 100]] {
         for data in Data::HOSTILE {
             both(data.name(), shape, "", data, Variants::Sums);
         }
@@ -106,7 +106,7 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     // More workgroups than one dimension holds, and slices longer than 65535 values for each of 8 invocations.
-    for shape in [&[2, 70_000, 2][..], &[1, 1, 530_000], &[3, 1, 176_667]] {
+    for shape in [&[1, 65_600, 2][..], &[1, 1, 530_000], &[3, 1, 176_667]] {
         push("large", shape, "backward added", Data::Normal, Variants::Limits);
     }
     // All positions, of which nothing is tracked.
@@ -151,18 +151,48 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Slices longer than 65535 words for each of 8 invocations, also words of four values. They take hundreds of MB.
+/// Slices longer than 65535 words for each of 8 invocations, also words of four values, and hostile values in channels of many. They take
+/// hundreds of MB.
 pub(super) fn long() -> Vec<Case> {
-    let case = |shape: &[usize]| {
-        let (what, shape) = (format!("long.{}", name_of(shape)), name_of(shape));
-        Case::new(&what, &format!("batch {shape} backward added"), Data::Normal, Variants::Limits)
+    let case = |norm: &str, what: &str, shape: &[usize], data, variants| {
+        let (what, shape) = (format!("long_{what}.{}", name_of(shape)), name_of(shape));
+        Case::new(&what, &format!("{norm} {shape} backward added"), data, variants)
     };
-    [&[1, 1, 2_200_000][..], &[3, 1, 733_337]].map(case).into()
+    let mut cases: Vec<_> = [&[1, 1, 2_200_000][..], &[3, 1, 733_337], &[2, 70_000, 2]]
+        .map(|shape| case("batch", "normal", shape, Data::Normal, Variants::Limits))
+        .into();
+    for shape in [&[1, 2, 70_001][..], &[2, 2, 300, 160]] {
+        for norm in ["batch", "frozen"] {
+            cases.extend(Data::HOSTILE.map(|data| case(norm, data.name(), shape, data, Variants::Sums)));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a dimension of a dispatch holds, and what one invocation may walk.
+    const LIMIT: usize = 65_535;
+
+    #[test]
+    fn large_cases_exceed_what_they_are_for() {
+        let large = |case: &Case| case.name.contains(".large.") || case.name.contains(".long_normal.");
+        let (words, teams): (Vec<usize>, Vec<usize>) = cases()
+            .iter()
+            .chain(&long())
+            .filter(|case| large(case))
+            .map(|case| {
+                let channels = case.spec.shape[1];
+                // Teams of 8, of words of one value.
+                (case.spec.elements() / channels / 8, channels)
+            })
+            .inspect(|&(words, teams)| assert!(words > LIMIT || teams > LIMIT, "{words} of {teams}"))
+            .unzip();
+        assert!(words.iter().any(|&words| words > LIMIT) && teams.iter().any(|&teams| teams > LIMIT));
+        assert!(words.iter().any(|&words| words > 4 * LIMIT), "{words:?}");
+    }
 
     #[test]
     fn a_mask_keeps_nothing() {

@@ -1,5 +1,7 @@
 //! Every variant of every kernel is valid WGSL, binds what it says, and has a key of its own.
 
+use std::collections::BTreeMap;
+
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 use super::*;
@@ -325,34 +327,42 @@ fn validator(variant: &Variant) -> Validator {
     validator
 }
 
-/// Each module is parsed once, by as many threads as there are cores, for all that must hold of it.
+/// Each text is parsed once, by as many threads as there are cores, for all that must hold of it and of its variants.
 #[test]
 fn every_variant_is_valid_and_binds_what_it_says() {
-    let variants = all_variants();
+    let mut texts: BTreeMap<(String, [bool; 2]), Vec<Variant>> = BTreeMap::new();
+    for variant in all_variants() {
+        let asks = [variant.subgroup_size > 0, variant.packed_f16];
+        texts.entry((variant.wgsl(), asks)).or_default().push(variant);
+    }
+    let texts: Vec<_> = texts.into_iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for part in variants.chunks(variants.len().div_ceil(threads)) {
-            scope.spawn(|| part.iter().for_each(check));
+        for part in texts.chunks(texts.len().div_ceil(threads)) {
+            scope.spawn(|| part.iter().for_each(|((wgsl, _), variants)| check(wgsl, variants)));
         }
     });
 }
 
-fn check(variant: &Variant) {
-    let key = variant.key();
-    let wgsl = variant.wgsl();
-    let module = naga::front::wgsl::parse_str(&wgsl)
-        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-    let info = validator(variant)
+fn check(wgsl: &str, variants: &[Variant]) {
+    let key = variants[0].key();
+    let module = naga::front::wgsl::parse_str(wgsl)
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
+    let info = validator(&variants[0])
         .validate(&module)
-        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(&wgsl)));
-    check_bindings(variant, &module, &info);
-
-    let constants = variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
-    let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
-        .unwrap_or_else(|error| panic!("{key}: {error}"));
-    let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
-    assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
+    for variant in variants {
+        let key = variant.key();
+        check_bindings(variant, &module, &info);
+        let constants =
+            variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
+        let (module, _) =
+            naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
+        let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
+        assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
+    }
 }
 
 /// Bindings are the ones that the entry point uses.
