@@ -117,6 +117,10 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(tracked());
     // Samples with parameters of their own, whose slices are no multiple of the teams that share them.
     cases.push(case("modulated", "layer 3x101x12", "modulated", Data::Normal, Variants::One("resident")));
+    // Slices of which a window has a part: its places begin within them.
+    for of in ["layer:3 4x6x3x43", "rms:3 4x6x3x43"] {
+        cases.push(case("parts_of_slices", of, added, Data::Normal, Variants::One("windows")));
+    }
     // Nothing in, nothing out; gradients of parameters are zero.
     for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
         cases.push(case("empty", of, added, Data::Normal, Variants::All));
