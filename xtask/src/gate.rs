@@ -18,8 +18,8 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
     let with =
         |more: &[&str]| -> Vec<String> { test.iter().chain(more).map(|&arg| arg.to_owned()).collect() };
     // Examples are no tests; the lints build them. Arguments may choose among all that there is.
-    let (targets, documentation): (&[&str], bool) =
-        if rest.is_empty() { (&["--tests"], true) } else { (&[], false) };
+    let all = rest.is_empty();
+    let targets: &[&str] = if all { &["--tests"] } else { &[] };
     let started = Instant::now();
     let mut times = vec![];
     let before_dashes: Vec<String> = rest.iter().take_while(|arg| *arg != "--").cloned().collect();
@@ -33,7 +33,7 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
         tests.push("--include-ignored".to_owned());
     }
     let mut result = timed(&tests, full, &mut times);
-    if result.is_ok() && documentation {
+    if result.is_ok() && all {
         result = timed(&with(&["--doc"]), full, &mut times);
     }
     if result.is_ok() && full {

@@ -151,8 +151,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Slices longer than 65535 words for each of 8 invocations, also words of four values, and hostile values in channels of many. They take
-/// hundreds of MB.
+/// As `large`, but with words of four values too, and hostile values in channels of many: what takes hundreds of MB, or long.
 pub(super) fn long() -> Vec<Case> {
     let case = |norm: &str, what: &str, shape: &[usize], data, variants| {
         let (what, shape) = (format!("long_{what}.{}", name_of(shape)), name_of(shape));
