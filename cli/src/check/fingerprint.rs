@@ -16,10 +16,12 @@ pub struct Fingerprint {
     pub hash: u64,
 }
 
-/// FNV-1a over the bits of the values.
+/// FNV-1a over the bits of the values. All NaNs are one: which operand's sign and payload a NaN carries is the processor's
+/// choice (that of the first operand on x86), so the same kernel with its sums turned around would differ in them alone.
 pub fn hash(values: &[f32]) -> u64 {
     values
         .iter()
+        .map(|&value| if value.is_nan() { f32::NAN } else { value })
         .flat_map(|value| value.to_bits().to_le_bytes())
         .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }
