@@ -9,7 +9,7 @@ use crate::gpu::shader::Monoid;
 use crate::plan::{GRADIENT_SUMS_BYTES, Op};
 use crate::totals::Totals;
 
-/// Gradient sums of one channel. Rust twin of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
+/// Gradient sums of one channel. Rust twin of `GradientSumsRecord` in shaders/lib/gradient_sums.wesl.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ChannelGradientSums {

@@ -63,6 +63,7 @@ pub mod state;
 mod tensor;
 mod totals;
 mod tune;
+mod wgsl;
 
 pub use activation::Activation;
 #[cfg(not(target_family = "wasm"))]

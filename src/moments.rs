@@ -43,7 +43,7 @@ impl ChannelMoments {
 
 const _: () = assert!(size_of::<MomentsRecord>() as u64 == MOMENTS_BYTES);
 
-/// Rust twin of `MomentsRecord` in shaders/lib/moments.wgsl.
+/// Rust twin of `MomentsRecord` in shaders/lib/moments.wesl.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct MomentsRecord {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::error::Result;
 use crate::gpu::adapter::ContextOptions;
-use crate::gpu::shader::directory;
+use crate::gpu::shader::modules::directory;
 
 /// Most devices.
 const MOST: usize = 8;

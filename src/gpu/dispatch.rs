@@ -378,7 +378,7 @@ impl<'c> Build<'c> {
             plain.subgroup_size = 0;
         }
         let packed_f16 = plain.uses_f16() && probe::packs_f16(self.context).await?;
-        let needed = plain.slots();
+        let needed = self.context.pipelines().slots(&plain);
         let walked = self.walked.iter().filter_map(|(slot, tensor)| match *instead {
             Some((from, to)) if *slot == to => Some((from, tensor)),
             Some((from, _)) if *slot == from => None,
@@ -396,13 +396,13 @@ impl<'c> Build<'c> {
             if let Some((mask, view)) = &self.mask {
                 (params.mask_first, params.mask_lead) = mask.place(*view, window.elements.start);
             }
-            let slots = variant.slots();
+            let slots = self.context.pipelines().slots(&variant);
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
                 let location = tensor.locate(0..tensor.shape().len());
                 let begin = location.bytes.start;
                 let range = Bound::range(location, size, alignment);
-                params.set_offset(*slot, ((begin - range.begin()) / size) as u32);
+                params.place_mut(*slot).offset = ((begin - range.begin()) / size) as u32;
                 bound.push((*slot, range));
             }
             for (slot, buffer) in buffers.iter().chain(&self.owned).filter(|(slot, _)| slots.contains(slot)) {
@@ -451,10 +451,11 @@ impl<'c> Build<'c> {
         for ((slot, location), (_, tensor)) in located.iter().zip(walked) {
             let found = bound.iter().find(|(bound, _)| *bound == binding_of(*slot));
             let begin = found.map_or(0, |(_, range)| range.begin());
-            params.set_offset(*slot, ((location.bytes.start - begin) / word_bytes) as u32);
             let (row, sample) = tensor.skips();
             let words = |skip: u64| (skip / u64::from(variant.width)) as u32;
-            params.set_skips(*slot, words(row), words(sample));
+            let place = params.place_mut(*slot);
+            place.offset = ((location.bytes.start - begin) / word_bytes) as u32;
+            (place.row_skip, place.sample_skip) = (words(row), words(sample));
         }
         Ok(bound)
     }
@@ -463,7 +464,7 @@ impl<'c> Build<'c> {
 /// What one window of a dispatch runs and binds.
 struct BoundWindow {
     pipeline: Arc<Pipeline>,
-    slots: Vec<Slot>,
+    slots: Arc<[Slot]>,
     params: Params,
     grid: [u32; 2],
     bound: Vec<(Slot, Bound)>,

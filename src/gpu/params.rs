@@ -1,13 +1,27 @@
-//! The uniform that every kernel reads: Rust twin of `Params` in shaders/lib/params.wgsl, where the fields are explained.
+//! The uniform that every kernel reads: Rust twin of `Params` in shaders/lib/params.wesl, where the fields are explained.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::slot::Slot;
 use crate::plan::{Plan, WalkKind, Window};
 
+/// Where a tensor, or a value per channel, is in its binding.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Place {
+    /// In words where it is walked, else in values.
+    pub offset: u32,
+    /// Words by which rows and samples are further apart than in a dense one.
+    pub row_skip: u32,
+    pub sample_skip: u32,
+    pub unused: u32,
+}
+
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
+    /// By [`Slot::place`].
+    pub places: [Place; Slot::PLACES.len()],
     pub slices: u32,
     pub records: u32,
     pub blocks: u32,
@@ -33,37 +47,6 @@ pub(crate) struct Params {
     pub first_row: u32,
     pub partials: u32,
     pub flags: u32,
-    pub x_offset: u32,
-    pub dy_offset: u32,
-    pub residual_offset: u32,
-    pub y_offset: u32,
-    pub dx_offset: u32,
-    pub d_residual_offset: u32,
-    pub addend_offset: u32,
-    pub sum_offset: u32,
-    pub d_sum_offset: u32,
-    pub gamma_offset: u32,
-    pub beta_offset: u32,
-    pub dgamma_offset: u32,
-    pub dbeta_offset: u32,
-    pub x_row_skip: u32,
-    pub dy_row_skip: u32,
-    pub residual_row_skip: u32,
-    pub y_row_skip: u32,
-    pub dx_row_skip: u32,
-    pub d_residual_row_skip: u32,
-    pub addend_row_skip: u32,
-    pub sum_row_skip: u32,
-    pub d_sum_row_skip: u32,
-    pub x_sample_skip: u32,
-    pub dy_sample_skip: u32,
-    pub residual_sample_skip: u32,
-    pub y_sample_skip: u32,
-    pub dx_sample_skip: u32,
-    pub d_residual_sample_skip: u32,
-    pub addend_sample_skip: u32,
-    pub sum_sample_skip: u32,
-    pub d_sum_sample_skip: u32,
     pub eps: f32,
     pub old_weight: f32,
     pub new_weight: f32,
@@ -96,10 +79,6 @@ pub(crate) struct Params {
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
-    pub alpha_offset: u32,
-    pub shift_offset: u32,
-    pub dalpha_offset: u32,
-    pub dshift_offset: u32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -243,46 +222,11 @@ impl Params {
             (records.partials, records.slices, records.matrix);
     }
 
-    /// The offset of a tensor, in words where it is walked, else in values.
-    pub fn set_offset(&mut self, slot: Slot, offset: u32) {
-        *match slot {
-            Slot::X => &mut self.x_offset,
-            Slot::Dy => &mut self.dy_offset,
-            Slot::Residual => &mut self.residual_offset,
-            Slot::Y => &mut self.y_offset,
-            Slot::Dx => &mut self.dx_offset,
-            Slot::DResidual => &mut self.d_residual_offset,
-            Slot::Addend => &mut self.addend_offset,
-            Slot::Sum => &mut self.sum_offset,
-            Slot::DSum => &mut self.d_sum_offset,
-            Slot::Gamma => &mut self.gamma_offset,
-            Slot::Beta => &mut self.beta_offset,
-            Slot::Dgamma => &mut self.dgamma_offset,
-            Slot::Dbeta => &mut self.dbeta_offset,
-            Slot::Alpha => &mut self.alpha_offset,
-            Slot::Shift => &mut self.shift_offset,
-            Slot::Dalpha => &mut self.dalpha_offset,
-            Slot::Dshift => &mut self.dshift_offset,
-            // Buffers of the crate's own start at their first element.
-            _ => unreachable!("{slot:?} has no offset"),
-        } = offset;
-    }
-
-    /// Words by which rows and samples of a tensor are further apart than in a dense one.
-    pub fn set_skips(&mut self, slot: Slot, row: u32, sample: u32) {
-        let (row_skip, sample_skip) = match slot {
-            Slot::X => (&mut self.x_row_skip, &mut self.x_sample_skip),
-            Slot::Dy => (&mut self.dy_row_skip, &mut self.dy_sample_skip),
-            Slot::Residual => (&mut self.residual_row_skip, &mut self.residual_sample_skip),
-            Slot::Y => (&mut self.y_row_skip, &mut self.y_sample_skip),
-            Slot::Dx => (&mut self.dx_row_skip, &mut self.dx_sample_skip),
-            Slot::DResidual => (&mut self.d_residual_row_skip, &mut self.d_residual_sample_skip),
-            Slot::Addend => (&mut self.addend_row_skip, &mut self.addend_sample_skip),
-            Slot::Sum => (&mut self.sum_row_skip, &mut self.sum_sample_skip),
-            Slot::DSum => (&mut self.d_sum_row_skip, &mut self.d_sum_sample_skip),
-            _ => unreachable!("{slot:?} is not walked"),
-        };
-        (*row_skip, *sample_skip) = (row, sample);
+    /// Where a tensor is.
+    pub fn place_mut(&mut self, slot: Slot) -> &mut Place {
+        // Buffers of the crate's own start at their first element.
+        let place = slot.place().unwrap_or_else(|| unreachable!("{slot:?} has no place"));
+        &mut self.places[place as usize]
     }
 }
 
@@ -297,22 +241,22 @@ mod tests {
             ($($field:ident)*) => { vec![$((stringify!($field), std::mem::offset_of!(Params, $field))),*] };
         }
         offsets! {
-            slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
+            places slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
             step_stride step_runs inner elements phase before last_word window_slices first_slice first_split first_row
-            partials flags x_offset dy_offset residual_offset y_offset dx_offset d_residual_offset addend_offset sum_offset d_sum_offset gamma_offset beta_offset
-            dgamma_offset dbeta_offset x_row_skip dy_row_skip residual_row_skip y_row_skip dx_row_skip
-            d_residual_row_skip addend_row_skip sum_row_skip d_sum_row_skip x_sample_skip dy_sample_skip residual_sample_skip y_sample_skip dx_sample_skip
-            d_residual_sample_skip addend_sample_skip sum_sample_skip d_sum_sample_skip eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
+            partials flags
+
+
+            eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
             parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place samples sample_rows
             row_teams
-            alpha_offset shift_offset dalpha_offset dshift_offset
+
         }
     }
 
     #[test]
     fn rust_and_wgsl_have_the_same_layout() {
-        let module = naga::front::wgsl::parse_str(shader::PARAMS.text).unwrap();
+        let module = naga::front::wgsl::parse_str(&shader::modules::declarations("lib/params")).unwrap();
         let (size, fields) = shader::reflect::struct_layout(&module, "Params");
         assert_eq!(fields.iter().map(|(name, at)| (name.as_str(), *at)).collect::<Vec<_>>(), rust_offsets());
         assert_eq!(size, size_of::<Params>());
@@ -320,7 +264,7 @@ mod tests {
 
     #[test]
     fn rust_and_wgsl_have_the_same_flags() {
-        let module = naga::front::wgsl::parse_str(shader::PARAMS.text).unwrap();
+        let module = naga::front::wgsl::parse_str(&shader::modules::declarations("lib/params")).unwrap();
         let rust = [
             ("FLAG_GAMMA", flag::GAMMA),
             ("FLAG_BETA", flag::BETA),

@@ -9,6 +9,7 @@ use super::shader::Variant;
 use super::slot::Slot;
 use crate::context::Context;
 use crate::error::Result;
+use crate::wgsl::Linked;
 
 /// A compiled kernel with the layout of its bindings.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Pipeline {
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    /// What variants bind, compiled or not.
+    bound: Mutex<HashMap<Variant, Arc<[Slot]>>>,
     #[cfg(all(feature = "eval", not(target_family = "wasm")))]
     pub spent: spent::Spent,
 }
@@ -50,6 +53,15 @@ impl PipelineCache {
         Ok(pipeline.clone())
     }
 
+    /// What a variant binds, in the order of the bindings' numbers.
+    pub fn slots(&self, variant: &Variant) -> Arc<[Slot]> {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        bound
+            .entry(*variant)
+            .or_insert_with(|| slots(&variant.link()).map(|(slot, _)| slot).collect())
+            .clone()
+    }
+
     /// Keys of the compiled kernels, sorted.
     pub fn keys(&self) -> Vec<String> {
         let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,12 +70,13 @@ impl PipelineCache {
         keys
     }
 
-    /// The shader files of a compiled kernel.
+    /// The modules of a compiled kernel.
     #[cfg(all(feature = "eval", not(target_family = "wasm")))]
     pub fn files(&self, key: &str) -> Vec<String> {
         let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let found = compiled.iter().find(|(_, pipeline)| pipeline.key == key);
-        found.map_or(Vec::new(), |(variant, _)| variant.files())
+        let modules = found.map_or(Vec::new(), |(variant, _)| variant.link().modules);
+        modules.into_iter().map(|path| path + ".wesl").collect()
     }
 
     /// Lets go of those that were asked for longest ago, so that no more than so many stay. What something prepared still holds lasts until it
@@ -91,10 +104,11 @@ impl PipelineCache {
 async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
     let device = context.device();
     let key = variant.key();
+    let linked = variant.link();
     scoped(context, &format!("the pipeline {key:?}"), || {
-        let module = create_module(device, variant, &key, context.shader_checks());
-        let entries: Vec<_> =
-            variant.slots().into_iter().map(|slot| layout_entry(slot, variant.shared)).collect();
+        let entries: Vec<_> = slots(&linked).map(|(slot, writes)| layout_entry(slot, writes)).collect();
+        let constants = variant.constants(&linked);
+        let module = create_module(device, linked.text, &key, context.shader_checks());
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&key),
             entries: &entries,
@@ -110,7 +124,7 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
             module: &module,
             entry_point: Some(variant.kernel.entry()),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &variant.constants(),
+                constants: &constants,
                 // Every kernel writes its workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
@@ -130,14 +144,12 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
 
 fn create_module(
     device: &wgpu::Device,
-    variant: &Variant,
+    wgsl: String,
     label: &str,
     checks: ShaderChecks,
 ) -> wgpu::ShaderModule {
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(label),
-        source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
-    };
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     match checks {
         ShaderChecks::Checked => device.create_shader_module(descriptor),
         // SAFETY: the source is this crate's own. Every index stays inside its binding, because the plan's tiles
@@ -149,10 +161,16 @@ fn create_module(
     }
 }
 
-fn layout_entry(slot: Slot, shared: bool) -> wgpu::BindGroupLayoutEntry {
+/// What a kernel binds, and whether it may write through it.
+fn slots(linked: &Linked) -> impl Iterator<Item = (Slot, bool)> {
+    // A test holds the numbers of all variants against those of slots.
+    linked.bindings.iter().filter_map(|b| Some((Slot::of_number(b.number)?, b.writes)))
+}
+
+fn layout_entry(slot: Slot, writes: bool) -> wgpu::BindGroupLayoutEntry {
     let ty = match slot {
         Slot::Params => wgpu::BufferBindingType::Uniform,
-        _ => wgpu::BufferBindingType::Storage { read_only: !(slot.writes() || shared && slot.is_input()) },
+        _ => wgpu::BufferBindingType::Storage { read_only: !writes },
     };
     wgpu::BindGroupLayoutEntry {
         binding: slot as u32,

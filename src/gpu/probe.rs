@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 
 use super::dispatch::scoped;
 use super::readback;
-use super::shader::{F16, PROBE_F16, PROBE_SUBGROUPS};
+use super::shader::modules::package;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::wgsl::Choice;
 
 /// What has been found out.
 #[derive(Debug, Default)]
@@ -16,13 +17,13 @@ pub(crate) struct Probes {
 }
 
 /// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
-/// infinities and NaN, as those of shaders/lib/f16.wgsl do.
+/// infinities and NaN, as those of shaders/lib/f16.wesl do.
 pub(crate) async fn has_exact_f16(context: &Context) -> Result<bool> {
     let known = &context.probes().exact_f16;
     if let Some(&known) = known.get() {
         return Ok(known);
     }
-    let wgsl = F16.text.to_owned() + PROBE_F16.text;
+    let wgsl = linked("probe/f16");
     let found = finds_no_difference(context, "probe_f16", wgsl, &[], 65536 / 64).await?;
     Ok(*known.get_or_init(|| found))
 }
@@ -33,7 +34,7 @@ pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
 }
 
 /// Whether subgroups have the size that the adapter says, and the invocations of a workgroup are in their order
-/// (shaders/probe/subgroups.wgsl).
+/// (shaders/probe/subgroups.wesl).
 pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
     let known = &context.probes().ordered_subgroups;
     if let Some(&known) = known.get() {
@@ -49,13 +50,19 @@ pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
                 // A workgroup that is less than a subgroup has but one, and needs no size of it.
                 let constants =
                     [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
-                let wgsl = PROBE_SUBGROUPS.text.to_owned();
+                let wgsl = linked("probe/subgroups");
                 same = same && finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?;
             }
             same
         }
     };
     Ok(*known.get_or_init(|| found))
+}
+
+/// A kernel of which there are no variants.
+fn linked(module: &str) -> String {
+    let linked = package().link(module, &Choice::default());
+    linked.unwrap_or_else(|error| panic!("{error}")).text
 }
 
 /// Runs a kernel that counts differences from what is expected; a device that cannot run it differs.

@@ -37,6 +37,31 @@ pub(crate) enum Slot {
 impl Slot {
     pub const COUNT: usize = 34;
 
+    /// Those that have a place in the parameters, in its order.
+    pub const PLACES: [Self; 17] = {
+        use Slot::*;
+        [
+            X, Dy, Residual, Y, Dx, DResidual, Addend, Sum, DSum, Gamma, Beta, Dgamma, Dbeta, Alpha, Shift,
+            Dalpha, Dshift,
+        ]
+    };
+
+    /// The rest: the crate's own buffers.
+    const OWN: [Self; 11] = {
+        use Slot::*;
+        [Params, Running, RunningUpdate, Partials, PartialsOut, Total, SavedOut, Saved, Mask, Means, MeansOut]
+    };
+
+    /// Its place in [`PLACES`](Self::PLACES).
+    pub fn place(self) -> Option<u32> {
+        Self::PLACES.iter().position(|&slot| slot == self).map(|place| place as u32)
+    }
+
+    /// The one that has a number.
+    pub fn of_number(number: u32) -> Option<Self> {
+        Self::PLACES.into_iter().chain(Self::OWN).find(|&slot| slot as u32 == number)
+    }
+
     /// The name in errors and, but for the crate's own buffers, in the shaders.
     pub const fn name(self) -> &'static str {
         match self {
@@ -89,7 +114,7 @@ impl Slot {
         )
     }
 
-    /// Whether the caller's buffer is read here, which may also hold one of the outputs (`$INPUT`).
+    /// Whether the caller's buffer is read here, which may also hold one of the outputs (feature `shared` of the shaders).
     pub const fn is_input(self) -> bool {
         matches!(
             self,

@@ -70,7 +70,7 @@ impl SavedStatistics {
     }
 }
 
-/// Rust twin of `StatisticsRecord` in shaders/lib/statistics.wgsl.
+/// Rust twin of `StatisticsRecord` in shaders/lib/statistics.wesl.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct SavedRecord {

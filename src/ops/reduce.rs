@@ -1,5 +1,5 @@
-//! Reduce: per slice, the moments of x (shaders/reduce/moments.wgsl) or the gradient sums
-//! (shaders/reduce/gradients.wgsl), as one partial result per team and tile.
+//! Reduce: per slice, the moments of x (shaders/reduce/moments.wesl) or the gradient sums
+//! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
 use crate::error::Result;
 use crate::gpu::dispatch::Build;

@@ -8,10 +8,10 @@ use super::{Capabilities, Op};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// Bytes of `MomentsRecord` in shaders/lib/moments.wgsl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wgsl.
+/// Bytes of `MomentsRecord` in shaders/lib/moments.wesl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wesl.
 pub(crate) const MOMENTS_BYTES: u64 = 24;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
-/// Bytes of `GradientSumsRecord` in shaders/curve/sums.wgsl.
+/// Bytes of `GradientSumsRecord` in shaders/curve/sums.wesl.
 pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default

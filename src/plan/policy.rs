@@ -12,7 +12,7 @@ use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wgsl allows for 64.
+/// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wesl allows for 64.
 const CHUNK_VALUES: u32 = 64;
 /// Part of a tensor, of those above so many bytes, that its workspace may take.
 const WORKSPACE_PART: u64 = 100;
@@ -70,7 +70,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     tuning.check()?;
     let mut reasons = Vec::new();
     let words = Words::choose(walk, tuning, &mut reasons);
-    // The most statistics that an invocation keeps: see walk/per_component.wgsl, per_pair.wgsl, per_slice.wgsl.
+    // The most statistics that an invocation keeps: see walk/per_component.wesl, per_pair.wesl, per_slice.wesl.
     let stats = match walk.pattern.is_columns() {
         true => words.width,
         false => 1 + u32::from(words.edges),

@@ -80,13 +80,13 @@ impl Traffic {
 /// How the slices of a problem lie in memory, in elements of a dense tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// One slice, which is one run (shaders/walk/segments.wgsl).
+    /// One slice, which is one run (shaders/walk/segments.wesl).
     Run { elements: u64 },
-    /// Each slice is a run of `inner` values in each sample (shaders/walk/segments.wgsl).
+    /// Each slice is a run of `inner` values in each sample (shaders/walk/segments.wesl).
     Segments { slices: u64, samples: u64, inner: u64 },
-    /// Each slice is a column of a row-major matrix with `inner` rows per sample (shaders/walk/columns.wgsl).
+    /// Each slice is a column of a row-major matrix with `inner` rows per sample (shaders/walk/columns.wesl).
     Columns { slices: u64, samples: u64, inner: u64 },
-    /// Each slice is a column of one of `samples` row-major matrices with `inner` rows (shaders/walk/columns.wgsl).
+    /// Each slice is a column of one of `samples` row-major matrices with `inner` rows (shaders/walk/columns.wesl).
     Matrices { slices: u64, samples: u64, inner: u64 },
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Words that kernels are compiled to hold: steps of a factor of 2 keep them few.
 const STEPS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
-/// Values that an invocation sums in a row: `SCALE` in shaders/lib/accumulate.wgsl allows for 64.
+/// Values that an invocation sums in a row: `SCALE` in shaders/lib/accumulate.wesl allows for 64.
 const MOST_VALUES: u32 = 64;
 
 /// The plan of a resident kernel; `None` where the operation has none, slices do not fit, or streaming is faster.

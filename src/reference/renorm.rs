@@ -1,4 +1,4 @@
-//! Batch renorm: batch norm whose x̂ is corrected towards what the running statistics would give. Twin of shaders/fold/renorm.wgsl.
+//! Batch renorm: batch norm whose x̂ is corrected towards what the running statistics would give. Twin of shaders/fold/renorm.wesl.
 //!
 //! Source: Ioffe, "Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models", 2017.
 

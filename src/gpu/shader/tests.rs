@@ -5,12 +5,21 @@ use std::collections::BTreeMap;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 use super::*;
+use crate::activation::Activation;
 
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
 
+/// Whether slices are channels, each with its own parameters.
+fn of_channels(kernel: Kernel) -> bool {
+    use StatisticsFrom::*;
+    let from = kernel.statistics();
+    let of_slices = matches!(from, Slices | Recorded | RecordedOfRow | Means | MeansOfRow);
+    !of_slices && !matches!(kernel, Kernel::FoldMeans { .. })
+}
+
 fn all_kernels() -> Vec<Kernel> {
-    use super::Curve::{Erf, Tanh};
+    use crate::curve::Curve::{Erf, Tanh};
     use StatisticsFrom::*;
     vec![
         Kernel::ReduceMoments,
@@ -92,7 +101,7 @@ fn plain_variants() -> Vec<Variant> {
                 if words
                     || flat && columns
                     || width == 1 && edges && !columns
-                    || kernel.of_rows() && !columns
+                    || kernel.statistics().of_rows() && !columns
                     || kernel == OF_SLICES && columns
                 {
                     continue;
@@ -155,17 +164,17 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 continue;
             }
             // What differs between activations is not the family's.
-            if !kernel.of_channels()
+            if !of_channels(kernel)
                 && !matches!(activation, Activation::None | Activation::Relu | Activation::Silu)
             {
                 continue;
             }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
-            if kernel.of_channels()
+            if of_channels(kernel)
                 && (of_place || sum || d_sum)
                 && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
-                || !kernel.of_channels() && (from_y || masked || renorm)
-                || kernel.of_rows() && of_place
+                || !of_channels(kernel) && (from_y || masked || renorm)
+                || kernel.statistics().of_rows() && of_place
                 || sum && masked
             {
                 continue;
@@ -182,7 +191,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 }
                 _ => [None, output, None, None, None],
             };
-            let bindings = Variant { through, ..plain }.slots().len();
+            let bindings = Variant { through, ..plain }.link().bindings.len();
             // What the host asks for: see ops/.
             let asked = match kernel {
                 Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
@@ -212,7 +221,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
 }
 
 /// A variant in the plainest walk.
-fn example(kernel: Kernel) -> Variant {
+pub(crate) fn example(kernel: Kernel) -> Variant {
     Variant {
         kernel,
         pointwise: Pointwise::default(),
@@ -221,7 +230,7 @@ fn example(kernel: Kernel) -> Variant {
         packed_f16: false,
         parameter_words: false,
         through: [None; WALKED_INPUTS.len()],
-        walk: if kernel.of_rows() { WalkKind::Columns } else { WalkKind::Segments },
+        walk: if kernel.statistics().of_rows() { WalkKind::Columns } else { WalkKind::Segments },
         width: if per_slice(kernel) { 1 } else { 4 },
         edges: false,
         strided: false,
@@ -286,7 +295,7 @@ fn all_variants() -> Vec<Variant> {
                             let columns = walk == WalkKind::Columns;
                             let segments = matches!(kernel, Kernel::MapCopy | OF_SLICES);
                             if columns && (per_slice(kernel) || segments || pointwise.of_place)
-                                || !columns && kernel.of_rows()
+                                || !columns && kernel.statistics().of_rows()
                             {
                                 continue;
                             }
@@ -330,22 +339,25 @@ fn validator(variant: &Variant) -> Validator {
 /// Each text is parsed once, by as many threads as there are cores, for all that must hold of it and of its variants.
 #[test]
 fn every_variant_is_valid_and_binds_what_it_says() {
-    let mut texts: BTreeMap<(String, [bool; 2]), Vec<Variant>> = BTreeMap::new();
+    let mut texts: BTreeMap<(String, [bool; 2]), (Linked, Vec<Variant>)> = BTreeMap::new();
     for variant in all_variants() {
+        let linked = variant.link();
         let asks = [variant.subgroup_size > 0, variant.packed_f16];
-        texts.entry((variant.wgsl(), asks)).or_default().push(variant);
+        let (_, variants) = texts.entry((linked.text.clone(), asks)).or_insert((linked, Vec::new()));
+        variants.push(variant);
     }
-    let texts: Vec<_> = texts.into_iter().collect();
+    let texts: Vec<_> = texts.into_values().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for part in texts.chunks(texts.len().div_ceil(threads)) {
-            scope.spawn(|| part.iter().for_each(|((wgsl, _), variants)| check(wgsl, variants)));
+            scope.spawn(|| part.iter().for_each(|(linked, variants)| check(linked, variants)));
         }
     });
 }
 
-fn check(wgsl: &str, variants: &[Variant]) {
+fn check(linked: &Linked, variants: &[Variant]) {
     let key = variants[0].key();
+    let wgsl = &linked.text;
     let module = naga::front::wgsl::parse_str(wgsl)
         .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
     let info = validator(&variants[0])
@@ -353,9 +365,9 @@ fn check(wgsl: &str, variants: &[Variant]) {
         .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
     for variant in variants {
         let key = variant.key();
-        check_bindings(variant, &module, &info);
+        check_bindings(variant, linked, &module, &info);
         let constants =
-            variant.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            variant.constants(linked).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
         let (module, _) =
             naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
@@ -366,7 +378,7 @@ fn check(wgsl: &str, variants: &[Variant]) {
 }
 
 /// Bindings are the ones that the entry point uses.
-fn check_bindings(variant: &Variant, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+fn check_bindings(variant: &Variant, linked: &Linked, module: &naga::Module, info: &naga::valid::ModuleInfo) {
     let key = variant.key();
     let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
     let mut used = Vec::new();
@@ -383,12 +395,12 @@ fn check_bindings(variant: &Variant, module: &naga::Module, info: &naga::valid::
         used.push((binding.binding, writable));
     }
     used.sort_unstable();
-    let declared: Vec<_> = variant
-        .slots()
-        .into_iter()
-        .map(|slot| (slot as u32, slot.writes() || variant.shared && slot.is_input()))
-        .collect();
+    let declared: Vec<_> = linked.bindings.iter().map(|binding| (binding.number, binding.writes)).collect();
     assert_eq!(used, declared, "{key}");
+    for (number, writes) in &declared {
+        let slot = Slot::of_number(*number).unwrap_or_else(|| panic!("{key} binds {number}"));
+        assert_eq!(*writes, slot.writes() || variant.shared && slot.is_input(), "{key}: {slot:?}");
+    }
     assert!(declared.len() <= 1 + crate::plan::Capabilities::STORAGE_BUFFERS as usize, "{key}");
 }
 
@@ -412,7 +424,7 @@ fn keys_are_unique_and_readable() {
 fn records_have_the_same_layout_in_rust_and_wgsl() {
     let variant =
         Variant { walk: WalkKind::Columns, strip: 2, ..example(Kernel::MapForward(StatisticsFrom::Batch)) };
-    let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
+    let module = naga::front::wgsl::parse_str(&variant.link().text).unwrap();
     let named = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {
         fields.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
     };
