@@ -1,6 +1,6 @@
 //! The bindings of all kernels: one number, one name and one direction each.
 
-/// A binding of group 0. Each name has one number in all shaders, so files compose without collisions.
+/// A binding of group 0. Each name has one number in all shaders, so modules compose without collisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub(crate) enum Slot {

@@ -1,5 +1,5 @@
 //! A function of x in the place of the normalization: the map, the reduction and the folds of batch norm through frozen statistics,
-//! with other files (shaders/curve/), and one fold more, for what all channels have in common.
+//! with other modules (shaders/curve/), and one fold more, for what all channels have in common.
 
 use crate::error::Result;
 use crate::gpu::dispatch::Build;

@@ -98,7 +98,7 @@ impl Monoid {
     }
 }
 
-/// An activation without its parameters, which are uniforms: what decides the files of a kernel.
+/// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ActivationKind(&'static str);
 
@@ -211,7 +211,7 @@ impl Pointwise {
     }
 }
 
-/// An entry point together with the choices that decide its files.
+/// An entry point together with the choices that decide its modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     ReduceMoments,

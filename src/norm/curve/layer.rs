@@ -1,7 +1,7 @@
 //! What all curves do: parameters, checks, and the two passes.
 //!
 //! A curve is a normalization whose statistics are constants, so its passes are those of [`FrozenBatchNorm`](crate::FrozenBatchNorm),
-//! with other shader files for x̂, dx and the sums.
+//! with other modules for x̂, dx and the sums.
 
 use super::options::{CurveGradients, CurveOptions, CurveTargets};
 use super::tuning::Backward;
