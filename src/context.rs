@@ -293,7 +293,7 @@ impl Context {
             Op::CurveForward => 2 + residuals,
             Op::CurveBackward => 3 + 2 * residuals,
             Op::Moments => 1,
-            Op::Copy => 2,
+            Op::Copy | Op::Own => 2,
         };
         let alignment = self.capabilities().storage_alignment;
         let tensors = vec![x; tensors];

@@ -338,6 +338,26 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: &'static str,
     },
+    /// A shader module that cannot be read or linked ([`wgsl::Program`](crate::wgsl::Program)).
+    #[error("{module}, line {line}: {what}")]
+    Shader {
+        /// The module.
+        module: String,
+        /// Where in it.
+        line: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A tensor of a program that is not bound as it must be ([`wgsl::Pass`](crate::wgsl::Pass)).
+    #[error("{name}: {why}; expected each of [{}] once", .expected.join(", "))]
+    Binding {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+        /// What the program binds.
+        expected: Vec<&'static str>,
+    },
     /// Something that goes with other layers than this one.
     #[error("{layer} takes no {what}: {why}")]
     Unsupported {

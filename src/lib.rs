@@ -10,6 +10,7 @@
 //! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
 //! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
 //! - [`Spec`] is a problem as a value, one line of text; `eval` (feature `eval`) runs one and holds it against what must come out.
+//! - [`wgsl`] makes kernels of your own on the crate's walks, reductions and element types.
 //! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
 //!
 //! ```
@@ -54,6 +55,7 @@ mod norm;
 mod ops;
 mod plan;
 mod pooled_moments;
+mod program;
 mod recalibration;
 pub mod reference;
 mod shape;
@@ -63,7 +65,8 @@ pub mod state;
 mod tensor;
 mod totals;
 mod tune;
-mod wgsl;
+mod wesl;
+pub mod wgsl;
 
 pub use activation::Activation;
 #[cfg(not(target_family = "wasm"))]

@@ -90,21 +90,11 @@ impl<'a> Layer<'a> {
 
     /// Where the partial results of all slices that share a statistic are.
     pub fn records(&self, plan: &Plan) -> Records {
-        let merged = self.slices.merged as u32;
-        let repeat = plan.records / plan.slices;
-        match self.slices.pattern {
-            Pattern::Matrices { slices, .. } => Records {
-                partials: plan.matrix_splits * repeat * merged,
-                slices: slices as u32,
-                matrix: plan.matrix_splits * plan.records,
-            },
-            _ => Records { partials: plan.partials() * merged, slices: plan.slices, matrix: 0 },
-        }
+        self.slices.records(plan)
     }
 
-    /// Whether the statistics of a slice are the prologue of the map: not where slices share them, or are columns of matrices.
     fn folds_in_map(&self) -> bool {
-        self.slices.merged == 1 && !matches!(self.slices.pattern, Pattern::Matrices { .. })
+        self.slices.folds_in_map()
     }
 
     /// y, whose arguments are checked.

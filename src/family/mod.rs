@@ -20,4 +20,5 @@ pub use kinds::{
 pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
 pub use saved::{SavedSlices, SliceStatistics};
+pub(crate) use slices::Slices;
 pub use tracked::TrackedInstanceNorm;

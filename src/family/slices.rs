@@ -1,7 +1,8 @@
 //! How a norm cuts x into slices: which elements share a mean and a variance, and which share parameters. Pure.
 
 use crate::error::{Error, Result};
-use crate::plan::Pattern;
+use crate::gpu::params::Records;
+use crate::plan::{Pattern, Plan};
 use crate::shape::{Channels, Layout, Shape};
 
 /// The two index maps of a norm, element → statistic and element → parameter, as far as kernels need to know them.
@@ -116,6 +117,25 @@ impl Slices {
     /// Means and variances.
     pub(crate) const fn statistics(&self) -> u64 {
         self.slices() / self.merged
+    }
+
+    /// Where the partial results of all slices that share a statistic are.
+    pub(crate) fn records(&self, plan: &Plan) -> Records {
+        let merged = self.merged as u32;
+        let repeat = plan.records / plan.slices;
+        match self.pattern {
+            Pattern::Matrices { slices, .. } => Records {
+                partials: plan.matrix_splits * repeat * merged,
+                slices: slices as u32,
+                matrix: plan.matrix_splits * plan.records,
+            },
+            _ => Records { partials: plan.partials() * merged, slices: plan.slices, matrix: 0 },
+        }
+    }
+
+    /// Whether the statistics of a slice are the prologue of the map: not where slices share them, or are columns of matrices.
+    pub(crate) fn folds_in_map(&self) -> bool {
+        self.merged == 1 && !matches!(self.pattern, Pattern::Matrices { .. })
     }
 
     /// Values that each of them is taken over.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bindings::{Bound, check_overlap, check_sharing, read_through};
 use super::params::{Common, Params, Records, flag};
-use super::pipelines::Pipeline;
+use super::pipelines::{Pipeline, ProgramModules};
 use super::probe;
 use super::shader::{Kernel, Pointwise, Variant, WALKED_INPUTS};
 use super::slot::Slot;
@@ -144,6 +144,8 @@ pub(crate) struct Build<'c> {
     pub params: Common,
     /// What is applied to each element.
     pub pointwise: Pointwise,
+    /// Whose kernels are dispatched, if not this crate's.
+    pub program: Option<Arc<ProgramModules>>,
     /// Tensors that are walked.
     walked: Vec<(Slot, Tensor)>,
     /// Values per channel.
@@ -185,6 +187,7 @@ impl<'c> Build<'c> {
             plan,
             params,
             pointwise: Pointwise::default(),
+            program: None,
             walked: Vec::new(),
             values: Vec::new(),
             mask: None,
@@ -378,7 +381,7 @@ impl<'c> Build<'c> {
             plain.subgroup_size = 0;
         }
         let packed_f16 = plain.uses_f16() && probe::packs_f16(self.context).await?;
-        let needed = self.context.pipelines().slots(&plain);
+        let needed = self.context.pipelines().slots(&plain, self.program.as_ref())?;
         let walked = self.walked.iter().filter_map(|(slot, tensor)| match *instead {
             Some((from, to)) if *slot == to => Some((from, tensor)),
             Some((from, _)) if *slot == from => None,
@@ -396,7 +399,7 @@ impl<'c> Build<'c> {
             if let Some((mask, view)) = &self.mask {
                 (params.mask_first, params.mask_lead) = mask.place(*view, window.elements.start);
             }
-            let slots = self.context.pipelines().slots(&variant);
+            let slots = self.context.pipelines().slots(&variant, self.program.as_ref())?;
             for (slot, tensor) in self.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
                 let location = tensor.locate(0..tensor.shape().len());
@@ -414,7 +417,8 @@ impl<'c> Build<'c> {
                 check_binding(slot.name(), range.bytes(), self.context.capabilities())?;
             }
             variant.shared = check_sharing(&bound, alignment)?;
-            let pipeline = self.context.pipelines().get(self.context, &variant).await?;
+            let pipeline =
+                self.context.pipelines().get(self.context, &variant, self.program.as_ref()).await?;
             windows.push(BoundWindow { pipeline, slots, params, grid: window.grid, bound });
         }
         Ok(windows)

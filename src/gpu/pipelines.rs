@@ -1,7 +1,7 @@
 //! Compiled kernels, one per variant, kept for the life of a context.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::adapter::ShaderChecks;
 use super::dispatch::scoped;
@@ -9,7 +9,7 @@ use super::shader::Variant;
 use super::slot::Slot;
 use crate::context::Context;
 use crate::error::Result;
-use crate::wgsl::Linked;
+use crate::wesl::{Linked, Package};
 
 /// A compiled kernel with the layout of its bindings.
 #[derive(Debug)]
@@ -19,9 +19,31 @@ pub(crate) struct Pipeline {
     pub shared: bool,
     pub compute: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
+    /// Whose it is, if not this crate's.
+    program: Option<Weak<ProgramModules>>,
     /// When it was last asked for.
     #[cfg(all(feature = "eval", not(target_family = "wasm")))]
     used: std::sync::atomic::AtomicU64,
+}
+
+impl Pipeline {
+    /// Whether its program is still there.
+    fn is_wanted(&self) -> bool {
+        self.program.as_ref().is_none_or(|program| program.strong_count() > 0)
+    }
+}
+
+/// What kernels of a program of one's own are made of ([`Program`](crate::wgsl::Program)).
+#[derive(Debug)]
+pub(crate) struct ProgramModules {
+    /// Tells programs apart.
+    pub id: u64,
+    /// Our modules and the program's.
+    pub package: Package,
+    /// The path of the program's main module.
+    pub own: String,
+    /// Values of its pipeline constants.
+    pub constants: Vec<(String, f64)>,
 }
 
 /// All pipelines of a context by the key of their variant.
@@ -36,17 +58,26 @@ pub(crate) struct PipelineCache {
 
 impl PipelineCache {
     /// The pipeline of a variant, compiled on first use.
-    pub async fn get(&self, context: &Context, variant: &Variant) -> Result<Arc<Pipeline>> {
+    pub async fn get(
+        &self,
+        context: &Context,
+        variant: &Variant,
+        program: Option<&Arc<ProgramModules>>,
+    ) -> Result<Arc<Pipeline>> {
         if let Some(pipeline) = self.lookup(variant) {
             return Ok(pipeline);
         }
         // The lock is not held across the await; two callers at once compile twice and keep one.
         #[cfg(all(feature = "eval", not(target_family = "wasm")))]
         let started = std::time::Instant::now();
-        let pipeline = compile(context, variant).await?;
+        let pipeline = compile(context, variant, program).await?;
         #[cfg(all(feature = "eval", not(target_family = "wasm")))]
         self.spent.add(started.elapsed());
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if program.is_some() {
+            // Kernels of programs that are gone go with the next one that is compiled.
+            compiled.retain(|_, pipeline| pipeline.is_wanted());
+        }
         let pipeline = compiled.entry(*variant).or_insert_with(|| Arc::new(pipeline));
         #[cfg(all(feature = "eval", not(target_family = "wasm")))]
         self.spent.note(&pipeline.used);
@@ -54,12 +85,17 @@ impl PipelineCache {
     }
 
     /// What a variant binds, in the order of the bindings' numbers.
-    pub fn slots(&self, variant: &Variant) -> Arc<[Slot]> {
+    pub fn slots(&self, variant: &Variant, program: Option<&Arc<ProgramModules>>) -> Result<Arc<[Slot]>> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        bound
-            .entry(*variant)
-            .or_insert_with(|| slots(&variant.link()).map(|(slot, _)| slot).collect())
-            .clone()
+        if let Some(found) = bound.get(variant) {
+            return Ok(found.clone());
+        }
+        let found: Arc<[Slot]> = slots(&link(variant, program)?).map(|(slot, _)| slot).collect();
+        // Of programs there may be any number.
+        if program.is_none() {
+            bound.insert(*variant, found.clone());
+        }
+        Ok(found)
     }
 
     /// Keys of the compiled kernels, sorted.
@@ -101,14 +137,34 @@ impl PipelineCache {
     }
 }
 
-async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
+fn link(variant: &Variant, program: Option<&Arc<ProgramModules>>) -> Result<Linked> {
+    match program {
+        None => Ok(variant.link()),
+        Some(program) => Ok(variant.link_own(&program.package, &program.own)?),
+    }
+}
+
+async fn compile(
+    context: &Context,
+    variant: &Variant,
+    program: Option<&Arc<ProgramModules>>,
+) -> Result<Pipeline> {
     let device = context.device();
-    let key = variant.key();
-    let linked = variant.link();
+    let key = match program {
+        None => variant.key(),
+        Some(program) => format!("{} {}", program.own, variant.key()),
+    };
+    let linked = link(variant, program)?;
+    // Ours stay within their bindings, by the plan; what others write does with the driver's help.
+    let checks = if program.is_some() { ShaderChecks::Checked } else { context.shader_checks() };
     scoped(context, &format!("the pipeline {key:?}"), || {
         let entries: Vec<_> = slots(&linked).map(|(slot, writes)| layout_entry(slot, writes)).collect();
-        let constants = variant.constants(&linked);
-        let module = create_module(device, linked.text, &key, context.shader_checks());
+        let mut constants = variant.constants(&linked);
+        if let Some(program) = program {
+            let of_program = program.constants.iter().map(|(name, value)| (&name[..], *value));
+            constants.extend(of_program.filter(|(name, _)| linked.overrides.iter().any(|o| o == name)));
+        }
+        let module = create_module(device, linked.text, &key, checks);
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&key),
             entries: &entries,
@@ -135,6 +191,7 @@ async fn compile(context: &Context, variant: &Variant) -> Result<Pipeline> {
             shared: variant.shared,
             compute,
             layout,
+            program: program.map(Arc::downgrade),
             #[cfg(all(feature = "eval", not(target_family = "wasm")))]
             used: Default::default(),
         }

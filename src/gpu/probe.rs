@@ -7,7 +7,7 @@ use super::readback;
 use super::shader::modules::package;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::wgsl::Choice;
+use crate::wesl::Choice;
 
 /// What has been found out.
 #[derive(Debug, Default)]

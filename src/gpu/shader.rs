@@ -6,13 +6,13 @@
 use super::slot::Slot;
 use crate::dtype::DType;
 use crate::plan::WalkKind;
-use crate::wgsl::Linked;
+use crate::wesl::{self, Linked, Package};
 
 mod choice;
 mod kernel;
 pub(crate) mod modules;
 
-pub(crate) use kernel::{ActivationKind, Kernel, Monoid, Pointwise, StatisticsFrom};
+pub(crate) use kernel::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom};
 
 /// The tensors that kernels read in words, in the order of [`Variant::through`].
 pub(crate) const WALKED_INPUTS: [Slot; 5] = [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum];
@@ -100,6 +100,7 @@ impl Variant {
             }
             Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
             Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
+            Kernel::Own { program, .. } => key += &format!("<{program}>"),
             Kernel::MapBackward { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { "" } else { ",no dx" });
             }
@@ -150,7 +151,10 @@ impl Variant {
     /// Tensors that the kernel writes in words.
     fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
-            Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ResidentForward(_) => vec![Slot::Y],
+            Kernel::MapForward(_)
+            | Kernel::MapCopy
+            | Kernel::ResidentForward(_)
+            | Kernel::Own { step: OwnStep::Map, .. } => vec![Slot::Y],
             Kernel::ResidentBackward(_)
             | Kernel::MapBackward { dx: true, .. }
             | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
@@ -164,10 +168,20 @@ impl Variant {
     /// The kernel as WGSL, with its bindings and pipeline constants.
     ///
     /// # Panics
-    /// If its modules cannot be linked, which tests rule out for all variants of those that are built in.
+    /// If its modules cannot be linked, which tests rule out for all variants.
     pub fn link(&self) -> Linked {
         let linked = modules::package().link(self.entry_module(), &self.choice());
         linked.unwrap_or_else(|error| panic!("{}: {error}", self.key()))
+    }
+
+    /// The same of a program's kernel: its own module is `own`, of a package that has ours.
+    ///
+    /// # Errors
+    /// What the linker says of the program's modules.
+    pub fn link_own(&self, package: &Package, own: &str) -> wesl::Result<Linked> {
+        let mut choice = self.choice();
+        ["own", "monoid"].into_iter().for_each(|path| choice.replace(path, own));
+        package.link(self.entry_module(), &choice)
     }
 
     /// Values of pipeline constants, of those that there are.

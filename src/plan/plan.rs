@@ -234,6 +234,8 @@ impl Plan {
             Op::TrainBackward | Op::FrozenBackward => records * GRADIENT_SUMS_BYTES,
             Op::CurveBackward => records * CURVE_SUMS_BYTES,
             Op::Inference | Op::CurveForward | Op::Copy => 0,
+            // Only the program knows: `Prepared::workspace_bytes`.
+            Op::Own => 0,
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Op {
     CurveBackward,
     /// Copy a tensor: the benchmark's yardstick.
     Copy,
+    /// A program of one's own ([`wgsl::Program`](crate::wgsl::Program)).
+    Own,
 }
 
 impl Op {
@@ -38,6 +40,7 @@ impl Op {
             Op::CurveForward => "curve_forward",
             Op::CurveBackward => "curve_backward",
             Op::Copy => "copy",
+            Op::Own => "own",
         }
     }
 }

@@ -18,6 +18,7 @@ mod memory;
 mod numerics;
 mod pipeline_cache;
 mod pooled;
+mod program;
 mod recalibration;
 mod reduce;
 mod renorm;

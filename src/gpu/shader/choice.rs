@@ -3,12 +3,12 @@
 //! Shaders import what they use by paths such as `package::activation`, for which there is no file: what such a path stands for is decided
 //! here, by the variant. `package::tensors::x` is an instance of a module of `shaders/tensor/`.
 
-use super::{ActivationKind, Kernel, Monoid, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
+use super::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
 use crate::curve::Curve;
 use crate::dtype::DType;
 use crate::gpu::slot::Slot;
 use crate::plan::WalkKind;
-use crate::wgsl::{Choice, Instance};
+use crate::wesl::{Choice, Instance};
 
 /// Values that are read: per channel, per place, or of all slices.
 const PARAMETERS: [Slot; 4] = [Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift];
@@ -35,6 +35,9 @@ impl Variant {
             Kernel::ResidentBackward(_) => "resident/backward",
             Kernel::FoldCurve => "curve/fold_gradients",
             Kernel::FoldAlpha => "curve/fold_alpha",
+            Kernel::Own { step: OwnStep::Reduce, .. } => "reduce/own",
+            Kernel::Own { step: OwnStep::Fold, .. } => "fold/own",
+            Kernel::Own { step: OwnStep::Map, .. } => "map/own",
         }
     }
 
@@ -150,6 +153,7 @@ impl Variant {
                 Monoid::GradientSums => "lib/gradient_sums",
                 Monoid::CurveSums => "curve/sums",
                 Monoid::Averages => "lib/slice_averages",
+                Monoid::Own => "own",
             },
         );
         let of_curve = kernel.monoid() == Monoid::CurveSums;

@@ -79,6 +79,8 @@ pub(crate) enum Monoid {
     CurveSums,
     /// Sums of records of slices, the total their average as moments (lib/slice_averages.wesl).
     Averages,
+    /// What a program of one's own reduces to.
+    Own,
 }
 
 impl Monoid {
@@ -88,13 +90,14 @@ impl Monoid {
             Monoid::GradientSums => "gradient_sums",
             Monoid::CurveSums => "curve_sums",
             Monoid::Averages => "averages",
+            Monoid::Own => "own",
         }
     }
 
     /// Whether subgroups merge it.
     pub const fn is_shuffled(self) -> bool {
-        // Averages are one for each of the samples: few.
-        !matches!(self, Monoid::Averages)
+        // Averages are one for each of the samples: few. What a program reduces to nobody but it can shuffle.
+        !matches!(self, Monoid::Averages | Monoid::Own)
     }
 }
 
@@ -251,6 +254,19 @@ pub(crate) enum Kernel {
     FoldCurve,
     /// dalpha and dshift of a curve from these totals.
     FoldAlpha,
+    /// A step of a program of one's own ([`Program`](crate::wgsl::Program)), by its number.
+    Own {
+        program: u64,
+        step: OwnStep,
+    },
+}
+
+/// The steps of a program of one's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum OwnStep {
+    Reduce,
+    Fold,
+    Map,
 }
 
 impl Kernel {
@@ -272,6 +288,9 @@ impl Kernel {
             Kernel::ResidentBackward(_) => "resident_backward",
             Kernel::FoldCurve => "fold_curve",
             Kernel::FoldAlpha => "fold_alpha",
+            Kernel::Own { step: OwnStep::Reduce, .. } => "reduce_own",
+            Kernel::Own { step: OwnStep::Fold, .. } => "fold_own",
+            Kernel::Own { step: OwnStep::Map, .. } => "map_own",
         }
     }
 
@@ -296,6 +315,7 @@ impl Kernel {
                 | Kernel::MapCopy
                 | Kernel::ResidentForward(_)
                 | Kernel::ResidentBackward(_)
+                | Kernel::Own { step: OwnStep::Map, .. }
         )
     }
 
@@ -309,6 +329,7 @@ impl Kernel {
             | Kernel::FoldCurve
             | Kernel::FoldAlpha => Some(Monoid::CurveSums),
             Kernel::FoldTotal(of) => Some(of),
+            Kernel::Own { .. } => Some(Monoid::Own),
             Kernel::ReduceMoments
             | Kernel::FoldStatistics(_)
             | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
@@ -366,6 +387,11 @@ impl Kernel {
 
     /// Whether the entry point has the override CHUNK_WORDS.
     pub const fn chunked(self) -> bool {
-        matches!(self, Kernel::ReduceMoments | Kernel::ReduceGradients { .. })
+        matches!(
+            self,
+            Kernel::ReduceMoments
+                | Kernel::ReduceGradients { .. }
+                | Kernel::Own { step: OwnStep::Reduce, .. }
+        )
     }
 }

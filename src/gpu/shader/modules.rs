@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::wgsl::Package;
+use crate::wesl::Package;
 
 static PACKAGE: OnceLock<Package> = OnceLock::new();
 
@@ -42,6 +42,7 @@ modules! {
     "fold/means_alone"
     "fold/means_of_sums"
     "fold/merge"
+    "fold/own"
     "fold/partials"
     "fold/recorded"
     "fold/records_alone"
@@ -87,10 +88,12 @@ modules! {
     "map/d_residual"
     "map/dx"
     "map/forward"
+    "map/own"
     "probe/f16"
     "probe/subgroups"
     "reduce/gradients"
     "reduce/moments"
+    "reduce/own"
     "reduce/row_gradients"
     "resident/backward"
     "resident/forward"
@@ -134,7 +137,7 @@ pub(crate) mod directory {
 
     use super::{BUILT_IN, PACKAGE};
     use crate::error::{Error, Result};
-    use crate::wgsl::Package;
+    use crate::wesl::Package;
 
     /// Reads all modules; kernels are made of them.
     ///

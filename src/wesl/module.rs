@@ -15,6 +15,8 @@ use super::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Module {
     pub path: String,
+    /// What `package` is in it: the folder that its package is in.
+    pub home: String,
     pub text: String,
     pub imports: Vec<Import>,
     pub declarations: Vec<Declaration>,
@@ -24,7 +26,7 @@ pub(super) struct Module {
 #[derive(Debug)]
 pub(super) struct Import {
     pub name: String,
-    /// Without `package`.
+    /// From the root, which has no name.
     pub path: Vec<String>,
     pub condition: Condition,
     pub at: usize,
@@ -69,9 +71,9 @@ pub(super) struct Reference {
 }
 
 impl Module {
-    pub fn parse(path: &str, text: &str) -> Result<Self> {
+    pub fn parse(home: &str, path: &str, text: &str) -> Result<Self> {
         let tokens = tokens(text).map_err(|at| Error::of(path, text, at, "no WGSL"))?;
-        let mut parser = Parser { path, text, tokens, next: 0, locals: Vec::new() };
+        let mut parser = Parser { home, path, text, tokens, next: 0, locals: Vec::new() };
         let (mut imports, mut declarations) = (Vec::new(), Vec::<Declaration>::new());
         let mut before = None;
         while parser.next < parser.tokens.len() {
@@ -89,11 +91,34 @@ impl Module {
         if let Some(local) = shadow {
             return Err(parser.error(local.start, "a name of the module is given to something else"));
         }
-        Ok(Self { path: path.to_owned(), text: text.to_owned(), imports, declarations })
+        let (home, path, text) = (home.to_owned(), path.to_owned(), text.to_owned());
+        Ok(Self { home, path, text, imports, declarations })
+    }
+
+    /// The folder that a name at the start of a path stands for, if it is a package.
+    pub fn root(&self, name: &str) -> Option<Vec<String>> {
+        root(&self.home, name)
+    }
+
+    /// The value of a constant that is a number.
+    pub fn constant(&self, name: &str) -> Option<u32> {
+        let found = self.declarations.iter().find(|declaration| declaration.name == name)?;
+        let What::Constant(value) = &found.what else { return None };
+        self.text[value.clone()].trim().trim_end_matches(['u', 'i']).parse().ok()
+    }
+}
+
+/// `package` is the package that a module is of, `wgnorm` this crate.
+fn root(home: &str, name: &str) -> Option<Vec<String>> {
+    match name {
+        "package" if !home.is_empty() => Some(vec![home.to_owned()]),
+        "package" | "wgnorm" => Some(Vec::new()),
+        _ => None,
     }
 }
 
 struct Parser<'t> {
+    home: &'t str,
     path: &'t str,
     text: &'t str,
     tokens: Vec<Token>,
@@ -194,10 +219,9 @@ impl<'t> Parser<'t> {
     fn import(&mut self, condition: &Condition, imports: &mut Vec<Import>) -> Result<()> {
         let at = self.here();
         self.next += 1;
-        if self.take_word()? != "package" {
-            return Err(self.error(at, "imports begin with package::"));
-        }
-        let mut path = Vec::new();
+        let root = root(self.home, self.take_word()?);
+        let mut path = root.ok_or_else(|| self.error(at, "imports begin with package:: or wgnorm::"))?;
+        let from_root = path.len();
         loop {
             if self.kind(0) != Some(Kind::Path) {
                 break;
@@ -215,7 +239,10 @@ impl<'t> Parser<'t> {
             }
             path.push(self.take_word()?.to_owned());
         }
-        let item = path.pop().ok_or_else(|| self.error(at, "imports nothing"))?;
+        if path.len() == from_root {
+            return Err(self.error(at, "imports nothing"));
+        }
+        let item = path.pop().unwrap_or_default();
         self.imported(item, &path, condition, at, imports)?;
         self.expect(b';')
     }

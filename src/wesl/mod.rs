@@ -13,6 +13,8 @@ mod link;
 mod module;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
 
 pub(crate) use link::Linked;
 use module::Module;
@@ -21,9 +23,9 @@ use module::Module;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{module}, line {line}: {what}")]
 pub(crate) struct Error {
-    module: String,
-    line: usize,
-    what: String,
+    pub module: String,
+    pub line: usize,
+    pub what: String,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -36,16 +38,38 @@ impl Error {
 }
 
 /// Modules by their paths, such as `walk/segments`.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Package {
-    modules: HashMap<String, Module>,
+    modules: HashMap<String, Arc<Module>>,
+}
+
+impl fmt::Debug for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Package").field("modules", &self.modules.len()).finish()
+    }
 }
 
 impl Package {
     /// Reads modules, each given as path and text.
     pub fn parse<'t>(files: impl IntoIterator<Item = (&'t str, &'t str)>) -> Result<Self> {
-        let modules = files.into_iter().map(|(path, text)| Ok((path.to_owned(), Module::parse(path, text)?)));
-        Ok(Self { modules: modules.collect::<Result<_>>()? })
+        let mut package = Self::default();
+        for (path, text) in files {
+            package.add("", path, text)?;
+        }
+        Ok(package)
+    }
+
+    /// Reads a module of a package that uses this one, whose modules are in a folder `home`.
+    pub fn add(&mut self, home: &str, path: &str, text: &str) -> Result<()> {
+        let module = Module::parse(home, path, text)?;
+        let path = if home.is_empty() { path.to_owned() } else { format!("{home}/{path}") };
+        self.modules.insert(path, Arc::new(module));
+        Ok(())
+    }
+
+    /// The value of a constant of a module that is a number.
+    pub fn constant(&self, module: &str, name: &str) -> Option<u32> {
+        self.modules.get(module)?.constant(name)
     }
 }
 

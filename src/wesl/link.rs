@@ -141,7 +141,7 @@ impl<'p> Linker<'p> {
         let mut full = match unit.scope.get(&first[..]) {
             Some(Meaning::Declared(index)) if rest.is_empty() => return Some(Ok(*index)),
             Some(Meaning::Imported(import)) => import.to_vec(),
-            _ if first == "package" && rest.len() > 1 => Vec::new(),
+            _ if rest.len() > 1 => unit.module.root(first)?,
             _ => return None,
         };
         full.extend_from_slice(rest);
@@ -318,6 +318,20 @@ mod tests {
         names.extend(module.entry_points.iter().map(|entry| entry.name.clone()));
         names.sort();
         names
+    }
+
+    #[test]
+    fn modules_of_another_package_import_ours_and_their_own() {
+        let mut package = whole();
+        let theirs = "import wgnorm::a::twice; import package::b::once;
+            @compute @workgroup_size(1) fn main() { let v = once(twice(1.0)) + package::b::once(2.0); }";
+        package.add("theirs", "main", theirs).unwrap();
+        package.add("theirs", "b", "fn once(v: f32) -> f32 { return v; }").unwrap();
+        let linked = package.link("theirs/main", &choice(&[])).unwrap();
+        assert_eq!(names(&linked.text), ["main", "once", "twice"]);
+        assert_eq!(package.constant("a", "SIZE"), Some(64));
+        let error = package.add("theirs", "c", "import elsewhere::a;").unwrap_err();
+        assert!(error.to_string().contains("wgnorm::"), "{error}");
     }
 
     #[test]
