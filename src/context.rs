@@ -7,10 +7,17 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, ContextOptions, ShaderChecks};
 use crate::gpu::disk_cache::{DiskCache, PipelineCacheState};
-use crate::gpu::dispatch::{Prepared, scoped};
+use crate::gpu::memo::Memo;
 use crate::gpu::pipelines::PipelineCache;
+use crate::gpu::plans::Plans;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::probe::{self, Probes};
+#[cfg(not(target_family = "wasm"))]
+use crate::gpu::pulse::Pulse;
 use crate::gpu::readback;
+use crate::gpu::recipe::{Absent, Ready};
+use crate::gpu::scope::{scoped, scoped_for};
+use crate::gpu::scratch::Pool;
 use crate::plan::{Capabilities, Op, Plan, Tuning, Walk, plan_walk};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -47,12 +54,22 @@ struct Shared {
     shader_checks: ShaderChecks,
     pipelines: PipelineCache,
     probes: Probes,
+    plans: Plans,
+    recipes: Memo<Ready>,
+    scratch: Arc<Pool>,
+    absent: Absent,
     disk_cache: DiskCache,
     /// Plans that were measured.
     pins: Pins,
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
+    /// What a lost device refuses to map.
+    #[cfg(not(target_family = "wasm"))]
+    pulse: Pulse,
 }
+
+/// Plans and recipes that are kept: a few MB.
+const MOST_RECIPES: usize = 1024;
 
 impl Context {
     /// Opens a device of its own, without a window.
@@ -128,12 +145,18 @@ impl Context {
         let shared = Shared {
             id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             disk_cache: DiskCache::open(&device, options.pipeline_cache.as_deref()),
+            absent: Absent::new(&device),
+            #[cfg(not(target_family = "wasm"))]
+            pulse: Pulse::new(&device),
             device,
             queue,
             capabilities,
             shader_checks: options.shader_checks,
             pipelines: PipelineCache::default(),
             probes: Probes::default(),
+            plans: Plans::new(MOST_RECIPES),
+            recipes: Memo::new(MOST_RECIPES),
+            scratch: Arc::default(),
             pins: Pins::default(),
             lost: Arc::default(),
         };
@@ -359,6 +382,22 @@ impl Context {
         &self.shared.pipelines
     }
 
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.shared.plans
+    }
+
+    pub(crate) fn recipes(&self) -> &Memo<Ready> {
+        &self.shared.recipes
+    }
+
+    pub(crate) fn scratch(&self) -> &Arc<Pool> {
+        &self.shared.scratch
+    }
+
+    pub(crate) fn absent(&self) -> &Absent {
+        &self.shared.absent
+    }
+
     /// A tensor of f32 with the given values, row-major.
     ///
     /// # Errors
@@ -532,7 +571,9 @@ impl Context {
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
         self.check_size(what, size, 1)?;
-        scoped(self, what, || {
+        self.check_lost()?;
+        // Size and usage are fine, so memory is all that there can be too little of.
+        scoped_for(self, wgpu::ErrorFilter::OutOfMemory, what, || {
             self.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(what),
                 size,
@@ -566,19 +607,14 @@ impl Context {
         if let Some(message) = reason() {
             return Err(Error::DeviceLost { message });
         }
-        let probe = self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("device-lost probe"),
-            size: 4,
-            usage: wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: true,
-        });
-        if probe.get_mapped_range_mut(..).is_ok() {
-            return Ok(());
+        #[cfg(not(target_family = "wasm"))]
+        if !self.shared.pulse.beats() {
+            // Polling delivers the reason to the callback of a device that the crate opened.
+            let _ = self.device().poll(wgpu::PollType::Poll);
+            let message = reason().unwrap_or_else(|| "its buffers cannot be mapped".to_owned());
+            return Err(Error::DeviceLost { message });
         }
-        // Polling delivers the reason to the callback of a device that the crate opened.
-        let _ = self.device().poll(wgpu::PollType::Poll);
-        let message = reason().unwrap_or_else(|| "its buffers cannot be mapped".to_owned());
-        Err(Error::DeviceLost { message })
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::Monoid;
 use crate::plan::{GRADIENT_SUMS_BYTES, Op};
 use crate::totals::Totals;

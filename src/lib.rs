@@ -86,7 +86,7 @@ pub use family::{
 };
 pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use gpu::disk_cache::PipelineCacheState;
-pub use gpu::dispatch::Prepared;
+pub use gpu::prepared::Prepared;
 pub use gradient_sums::{ChannelGradientSums, GradientSums};
 pub use mask::Mask;
 pub use moments::{ChannelMoments, Moments};

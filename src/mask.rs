@@ -1,5 +1,7 @@
 //! Masks: which positions of a batch count.
 
+use std::hash::Hash;
+
 use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
 use crate::shape::Channels;
@@ -155,6 +157,11 @@ impl Mask {
 
     pub(crate) fn buffer(&self) -> &wgpu::Buffer {
         &self.buffer
+    }
+
+    /// What [`place`](Self::place) depends on.
+    pub(crate) fn form(&self) -> impl Hash {
+        (self.positions, self.first_sample)
     }
 
     /// The bit of an element of a tensor with this geometry, and how many values of its row come before it.

@@ -4,12 +4,13 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::Build;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::Monoid;
 use crate::gpu::slot::Slot;
 use crate::norm::Input;
 use crate::ops::reduce;
-use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk, plan_walk};
+use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk};
 use crate::pooled_moments::PooledMoments;
 use crate::totals::Totals;
 
@@ -168,10 +169,9 @@ impl Moments {
         if view.count() == 0 {
             return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
-        let capabilities = context.capabilities();
-        let walk = Walk::channels(view, &[x], capabilities.storage_alignment);
+        let walk = Walk::channels(view, &[x], context.capabilities().storage_alignment);
         let walk = Walk { masked: mask.is_some(), ..walk };
-        let plan = plan_walk(&walk, capabilities, context.tuning())?;
+        let plan = context.plan_walk(&walk, None)?;
         let mut build = Build::new(context, Op::Moments, plan);
         build.tensor(Slot::X, x)?;
         if let Some(mask) = mask {

@@ -7,14 +7,15 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::family::Slices;
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::Build;
 use crate::gpu::params::Records;
 use crate::gpu::pipelines::ProgramModules;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::modules::package;
 use crate::gpu::shader::{Kernel, OwnStep, Pointwise, Variant, WALKED_INPUTS};
 use crate::gpu::slot::Slot;
 use crate::ops::fold;
-use crate::plan::{Op, Traffic, Walk, WalkKind, plan_walk};
+use crate::plan::{Op, Traffic, Walk, WalkKind};
 use crate::tensor::Tensor;
 use crate::wesl::{self, Linked};
 
@@ -188,9 +189,8 @@ impl<'a> Pass<'a> {
             return Ok(Prepared::nothing(context, Op::Own));
         }
         let walked: Vec<_> = bound.iter().map(|(_, tensor)| *tensor).collect();
-        let capabilities = context.capabilities();
-        let walk = Walk::over(slices.pattern, &walked, capabilities.storage_alignment);
-        let plan = plan_walk(&walk, capabilities, context.tuning())?;
+        let walk = Walk::over(slices.pattern, &walked, context.capabilities().storage_alignment);
+        let plan = context.plan_walk(&walk, None)?;
         let partials = u64::from(plan.records) * u64::from(plan.splits);
         let records = slices.records(&plan);
         let mut build = Build::new(context, Op::Own, plan);
@@ -206,13 +206,13 @@ impl<'a> Pass<'a> {
             build.dispatch(map);
         } else {
             let statistics = slices.statistics();
-            let total = build.workspace("totals", statistics * u64::from(*record_bytes)).await?;
+            let total = build.workspace(statistics * u64::from(*record_bytes));
             let fold = self.program.kernel(OwnStep::Fold);
             let plan = fold::plan_fold(&build, statistics, records.partials)?;
-            build.dispatch_fold(fold, plan, records, vec![(Slot::Total, total.clone())]);
+            build.dispatch_fold(fold, plan, records, vec![(Slot::Total, total.into())]);
             let of_total = Records { partials: 1, slices: statistics as u32, matrix: 0 };
             let plan = build.plan().clone();
-            build.dispatch_fold(map, plan, of_total, vec![(Slot::Partials, total)]);
+            build.dispatch_fold(map, plan, of_total, vec![(Slot::Partials, total.into())]);
         }
         let read: usize = reads.iter().map(Vec::len).sum();
         build.finish(Traffic::passes(x.byte_len(), bound.len() as u64, read as u64 + 1)).await

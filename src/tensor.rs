@@ -1,5 +1,6 @@
 //! Tensors: ranges of one or several GPU buffers with a shape.
 
+use std::hash::Hash;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ struct Part {
 }
 
 /// Distances in elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Strides {
     /// Between the first elements of neighbouring samples (indices of the first axis).
     sample: u64,
@@ -435,6 +436,17 @@ impl Tensor {
             buffer: part.buffer.clone(),
             bytes: part.byte_offset + begin * size..part.byte_offset + end * size,
         }
+    }
+
+    /// Everything of it but where it is.
+    pub(crate) fn form(&self) -> impl Hash {
+        let samples: Vec<_> = self.parts.iter().map(|part| part.samples.clone()).collect();
+        (self.shape, self.dtype, self.layout, self.strides, samples)
+    }
+
+    /// The buffers of the parts, and the first byte of each.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = (&wgpu::Buffer, u64)> {
+        self.parts.iter().map(|part| (&part.buffer, part.byte_offset))
     }
 
     /// Where the parts are.

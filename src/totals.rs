@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use crate::context::{Context, ContextId};
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::readback;
 use crate::gpu::shader::Monoid;
 use crate::ops::fold;

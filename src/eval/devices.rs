@@ -138,6 +138,7 @@ impl Queues {
 /// each. A software driver takes some 2.5 MB for one.
 pub fn trim(context: &Context, most: usize) {
     context.pipelines().trim(most);
+    context.recipes().retain(|recipe| recipe.is_kept(context));
 }
 
 /// The shader files that kernels of a context are made of, by their keys.

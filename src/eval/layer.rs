@@ -6,7 +6,7 @@ use crate::family::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, SavedSlices, ScaleNorm,
     SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::mask::Mask;
 use crate::moments::Moments;
 use crate::norm::{

@@ -9,8 +9,9 @@ use super::saved::{MeansRecord, SavedSlices};
 use super::slices::{Parameters, Slices};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::{Build, Whole};
 use crate::gpu::params::{Records, flag};
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::StatisticsFrom;
 use crate::gpu::slot::Slot;
 use crate::norm::{Accumulation, GradientTargets};
@@ -133,7 +134,7 @@ impl Layer<'_> {
         let (slices, places) = (self.slices.slices(), self.slices.count());
         let samples = if parameters.of_place { parameters.rows } else { 1 };
         let rows = slices / samples;
-        let Plan { workgroup_size, team_size, .. } = *build.plan();
+        let Plan { workgroup_size, team_size, .. } = **build.plan();
         let teams = match parameters.of_place {
             true => row_teams(rows, (workgroup_size / team_size).into(), self.context.capabilities()),
             false => rows,
@@ -157,10 +158,13 @@ impl Layer<'_> {
             false => slices,
         };
         let padded = of_parameters * fold::padded(records.partials.into());
-        build.scratch(results.max(padded) * GRADIENT_SUMS_BYTES);
+        match padded > results {
+            true => build.zeroed_scratch(padded * GRADIENT_SUMS_BYTES),
+            false => build.scratch(results * GRADIENT_SUMS_BYTES),
+        }
         resident::backward_of_slices(&mut build, samples * teams)?;
         if targets.has_sums() {
-            fold::parameter_gradients(&mut build, of_parameters, records).await?;
+            fold::parameter_gradients(&mut build, of_parameters, records)?;
         }
         build.finish(backward.traffic(backward.tensors().len() as u64)).await
     }
@@ -180,12 +184,11 @@ impl Layer<'_> {
     }
 
     /// A buffer for the means of all slices, bound as what they are written to and read from.
-    async fn bind_means(&self, build: &mut Build<'_>) -> Result<wgpu::Buffer> {
-        let bytes = self.slices.statistics() * size_of::<MeansRecord>() as u64;
-        let means = build.workspace("means", bytes).await?;
-        build.buffer(Slot::MeansOut, &means);
-        build.buffer(Slot::Means, &means);
-        Ok(means)
+    fn bind_means(&self, build: &mut Build<'_>) -> Whole {
+        let means = build.workspace(self.slices.statistics() * size_of::<MeansRecord>() as u64);
+        build.buffer(Slot::MeansOut, means);
+        build.buffer(Slot::Means, means);
+        means.into()
     }
 
     async fn prepare_backward_of_slices(&self, backward: &Backward<'_>) -> Result<Prepared> {
@@ -199,12 +202,12 @@ impl Layer<'_> {
         reduce::gradients_of_many(&mut build, StatisticsFrom::Recorded, false, of_parameters);
         let (reduced, mapped) = backward.passes();
         if targets.has_sums() {
-            fold::parameter_gradients(&mut build, parameters, records).await?;
+            fold::parameter_gradients(&mut build, parameters, records)?;
         }
         if targets.dx.is_none() {
             return build.finish(backward.traffic(reduced)).await;
         }
-        self.bind_means(&mut build).await?;
+        self.bind_means(&mut build);
         let records = self.records(build.plan());
         fold::means(&mut build, self.slices.statistics(), records, true)?;
         map::backward_of_means(&mut build);
@@ -218,8 +221,8 @@ impl Layer<'_> {
         if !dx && sums {
             let mut columns = self.build_columns(Op::TrainBackward, &backward.tensors())?;
             columns.pointwise.d_residual = d_residual;
-            let prepared = self.along_columns(columns, backward, StatisticsFrom::RecordedOfRow, reduced);
-            return prepared.await;
+            let columns = self.along_columns(columns, backward, StatisticsFrom::RecordedOfRow)?;
+            return columns.finish(backward.traffic(reduced)).await;
         }
         // The sums of rows.
         let along_columns = match sums {
@@ -245,28 +248,26 @@ impl Layer<'_> {
         if !dx {
             return rows.finish(backward.traffic(reduced)).await;
         }
-        let means = self.bind_means(&mut rows).await?;
+        let means = self.bind_means(&mut rows);
         fold::means(&mut rows, self.slices.statistics(), records, false)?;
         if !sums {
             map::backward_of_means(&mut rows);
             return rows.finish(backward.traffic(reduced + mapped)).await;
         }
-        let rows = rows.finish(Traffic::default()).await?;
         let mut columns = self.build_columns(Op::TrainBackward, &backward.tensors())?;
         columns.pointwise.d_sum = backward.d_sum.is_some();
-        columns.buffer(Slot::Means, &means);
-        let from = StatisticsFrom::MeansOfRow;
-        Ok(self.along_columns(columns, backward, from, reduced + mapped).await?.after(rows))
+        columns.buffer(Slot::Means, means.before());
+        let columns = self.along_columns(columns, backward, StatisticsFrom::MeansOfRow)?;
+        columns.after(rows).finish(backward.traffic(reduced + mapped)).await
     }
 
     /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
-    async fn along_columns(
+    fn along_columns<'c>(
         &self,
-        mut build: Build<'_>,
+        mut build: Build<'c>,
         backward: &Backward<'_>,
         from: StatisticsFrom,
-        passes: u64,
-    ) -> Result<Prepared> {
+    ) -> Result<Build<'c>> {
         build.pointwise.residual = backward.residual.is_some();
         build.buffer(Slot::Saved, backward.saved.buffer());
         bind_targets(&mut build, backward.targets)?;
@@ -282,8 +283,8 @@ impl Layer<'_> {
         };
         let of_parameters = (parameters, u64::from(records.partials));
         reduce::gradients_of_many(&mut build, from, from == StatisticsFrom::MeansOfRow, of_parameters);
-        fold::parameter_gradients(&mut build, parameters, records).await?;
-        build.finish(backward.traffic(passes)).await
+        fold::parameter_gradients(&mut build, parameters, records)?;
+        Ok(build)
     }
 
     /// How many parameters there are, and where the partial results of all slices that share one are.

@@ -6,12 +6,13 @@ use super::slices::{Parameters, Slices};
 use crate::activation::Activation;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::{Build, Whole};
 use crate::gpu::params::{Records, flag};
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
-use crate::plan::{Op, Pattern, Plan, Traffic, Walk, maps_along_columns, plan_walk};
+use crate::plan::{Op, Pattern, Plan, Traffic, Walk, maps_along_columns};
 use crate::tensor::Tensor;
 
 /// The arguments of a forward pass, checked.
@@ -55,11 +56,10 @@ impl<'a> Layer<'a> {
         tensors: &[(Slot, &Tensor)],
     ) -> Result<Build<'a>> {
         let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
-        let capabilities = self.context.capabilities();
-        let walk = Walk::over(pattern, &walked, capabilities.storage_alignment);
+        let walk = Walk::over(pattern, &walked, self.context.capabilities().storage_alignment);
         let unit_rows = if rows_as_one { walk.unit_rows } else { 1 };
         let walk = Walk { held, unit_rows, ..walk };
-        let plan = plan_walk(&walk, capabilities, self.context.tuning())?;
+        let plan = self.context.plan_walk(&walk, None)?;
         let mut build = Build::new(self.context, op, plan);
         let Slices { parameters, merged, .. } = self.slices;
         let params = &mut build.params;
@@ -145,28 +145,21 @@ impl<'a> Layer<'a> {
         if self.folds_in_map() {
             map::forward_of(&mut build, StatisticsFrom::Slices, summed);
         } else {
-            let record = self.fold_statistics(&mut build, saved).await?;
-            build.buffer(Slot::Saved, &record);
+            let record = self.fold_statistics(&mut build, saved)?;
+            build.buffer(Slot::Saved, record);
             map::forward_of(&mut build, StatisticsFrom::Recorded, summed);
         }
         build.finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await
     }
 
     /// Dispatches the fold of partial moments into records, those that are saved or others.
-    async fn fold_statistics(
-        &self,
-        build: &mut Build<'_>,
-        saved: Option<&SavedSlices>,
-    ) -> Result<wgpu::Buffer> {
-        let record = match saved {
-            Some(saved) => saved.buffer().clone(),
-            None => {
-                let bytes = self.slices.statistics() * size_of::<SliceRecord>() as u64;
-                build.workspace("statistics", bytes).await?
-            }
+    fn fold_statistics(&self, build: &mut Build<'_>, saved: Option<&SavedSlices>) -> Result<Whole> {
+        let record: Whole = match saved {
+            Some(saved) => saved.buffer().into(),
+            None => build.workspace(self.slices.statistics() * size_of::<SliceRecord>() as u64).into(),
         };
         build.params.flags |= flag::SAVE;
-        build.buffer(Slot::SavedOut, &record);
+        build.buffer(Slot::SavedOut, record.clone());
         let records = self.records(build.plan());
         fold::statistics(build, self.slices.statistics(), records)?;
         Ok(record)
@@ -181,14 +174,13 @@ impl<'a> Layer<'a> {
     ) -> Result<Prepared> {
         let Forward { x, residual, addend, saved, .. } = *forward;
         reduce::moments(&mut rows);
-        let record = self.fold_statistics(&mut rows, saved).await?;
-        let rows = rows.finish(Traffic::default()).await?;
+        let record = self.fold_statistics(&mut rows, saved)?;
         columns.pointwise.residual = residual.is_some();
-        columns.buffer(Slot::Saved, &record);
+        columns.buffer(Slot::Saved, record.before());
         let summed = addend.map(|_| (Slot::X, Slot::Sum));
         map::forward_of(&mut columns, StatisticsFrom::RecordedOfRow, summed);
         let passes = 2 + u64::from(residual.is_some()) + if addend.is_some() { 2 } else { 0 };
-        Ok(columns.finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await?.after(rows))
+        columns.after(rows).finish(Traffic::passes(x.byte_len(), passes, passes + 1)).await
     }
 
     /// Starts a walk along the columns of rows, where gamma varies within a row and the device gains by keeping it: by whole words.

@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::norm::{Affine, GradientTargets, Gradients, Input, Modulation};
 use crate::plan::Op;
 use crate::shape::Shape;

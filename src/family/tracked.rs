@@ -5,7 +5,7 @@ use super::options::NormOptions;
 use super::saved::SavedSlices;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::moments::{ChannelMoments, Moments};
 use crate::norm::{
     BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input, RunningStatistics,

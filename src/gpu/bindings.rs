@@ -6,28 +6,36 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::tensor::{Location, Tensor};
 
+/// A buffer of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// One that it is given, by its number.
+    Operand(usize),
+    /// One for what a dispatch leaves for another.
+    Scratch(usize),
+}
+
 /// A range of a buffer that one slot sees.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
-    buffer: wgpu::Buffer,
+    pub at: At,
     /// First byte that is bound: a multiple of the device's alignment, at or before that of the value.
-    begin: u64,
+    pub begin: u64,
     /// Past the last byte that is bound: all of the last word.
     end: u64,
 }
 
 impl Bound {
     /// Binds elements in whole words of `word_bytes`; the remainder of their offset goes into the parameters.
-    pub fn range(location: Location, word_bytes: u64, alignment: u64) -> Self {
-        let Location { buffer, bytes } = location;
+    pub fn range(at: At, bytes: Range<u64>, word_bytes: u64, alignment: u64) -> Self {
         // Bindings are multiples of 4 bytes.
         let end = bytes.end.next_multiple_of(word_bytes.max(4));
-        Self { buffer, begin: bytes.start - bytes.start % alignment, end }
+        Self { at, begin: bytes.start - bytes.start % alignment, end }
     }
 
-    /// Binds a whole buffer of the crate's own.
-    pub fn whole(buffer: &wgpu::Buffer) -> Self {
-        Self { buffer: buffer.clone(), begin: 0, end: buffer.size() }
+    /// Binds so many bytes from the start of a buffer.
+    pub fn whole(at: At, bytes: u64) -> Self {
+        Self { at, begin: 0, end: bytes }
     }
 
     /// Binds another range of the same buffer as well.
@@ -36,22 +44,9 @@ impl Bound {
         self.end = self.end.max(other.end);
     }
 
-    /// The first byte that is bound.
-    pub fn begin(&self) -> u64 {
-        self.begin
-    }
-
     /// Bytes that are bound.
     pub fn bytes(&self) -> u64 {
         self.end - self.begin
-    }
-
-    pub fn resource(&self) -> wgpu::BindingResource<'_> {
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: &self.buffer,
-            offset: self.begin,
-            size: wgpu::BufferSize::new(self.bytes()),
-        })
     }
 }
 
@@ -140,12 +135,12 @@ pub(crate) fn check_sharing(bound: &[(Slot, Bound)], alignment: u64) -> Result<b
     let pairs = || bound.iter().enumerate().flat_map(|(i, a)| bound[i + 1..].iter().map(move |b| (a, b)));
     let written = |a: Slot, b: Slot| a.writes() || b.writes();
     let shared = pairs().any(|((slot_a, a), (slot_b, b))| {
-        a.buffer == b.buffer && written(*slot_a, *slot_b) && (slot_a.is_input() || slot_b.is_input())
+        a.at == b.at && written(*slot_a, *slot_b) && (slot_a.is_input() || slot_b.is_input())
     });
     for ((slot_a, a), (slot_b, b)) in pairs() {
         // In the shared variant inputs are bound read-write too, so even two inputs must not alias.
         let exclusive = shared || written(*slot_a, *slot_b);
-        if exclusive && a.buffer == b.buffer && a.begin < b.end && b.begin < a.end {
+        if exclusive && a.at == b.at && a.begin < b.end && b.begin < a.end {
             return Err(Error::SharedBlock { first: slot_a.name(), second: slot_b.name(), alignment });
         }
     }

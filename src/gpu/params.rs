@@ -1,6 +1,6 @@
 //! The uniform that every kernel reads: Rust twin of `Params` in shaders/lib/params.wesl, where the fields are explained.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::slot::Slot;
 use crate::plan::{Plan, WalkKind, Window};
@@ -103,8 +103,11 @@ pub(crate) mod flag {
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
+#[repr(C)]
 pub(crate) struct Common {
+    /// Values of a run, each with parameters of its own.
+    pub places: u64,
     pub partials: u32,
     pub flags: u32,
     pub eps: f32,
@@ -126,15 +129,20 @@ pub(crate) struct Common {
     pub gamma_step: u32,
     pub beta_step: u32,
     pub gamma_base: f32,
-    /// Values of a run, each with parameters of its own.
-    pub places: u64,
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
 }
 
+impl Common {
+    /// What tells them apart.
+    pub fn bits(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+}
+
 /// Where a fold finds the partial results of a slice, if that is not as the plan of the operation says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Records {
     /// Partial results of a slice, or of all slices that share a statistic.
     pub partials: u32,

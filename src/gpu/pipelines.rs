@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::adapter::ShaderChecks;
-use super::dispatch::scoped;
+use super::scope::scoped;
 use super::shader::Variant;
 use super::slot::Slot;
 use crate::context::Context;
@@ -126,6 +126,13 @@ impl PipelineCache {
         if let Some(&least) = used.get(most) {
             compiled.retain(|_, pipeline| pipeline.used.load(Ordering::Relaxed) > least);
         }
+    }
+
+    /// Whether a pipeline is one of them.
+    #[cfg(all(feature = "eval", not(target_family = "wasm")))]
+    pub fn keeps(&self, pipeline: &Arc<Pipeline>) -> bool {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.values().any(|kept| Arc::ptr_eq(kept, pipeline))
     }
 
     fn lookup(&self, variant: &Variant) -> Option<Arc<Pipeline>> {

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use super::dispatch::scoped;
 use super::readback;
+use super::scope::scoped;
 use super::shader::modules::package;
 use crate::context::Context;
 use crate::error::{Error, Result};

@@ -6,7 +6,8 @@ use std::task::Poll;
 
 use futures_intrusive::channel::shared::oneshot_channel;
 
-use super::dispatch::{Prepared, scoped};
+use super::prepared::Prepared;
+use super::scope::scoped;
 use crate::context::Context;
 use crate::error::{Error, Result};
 

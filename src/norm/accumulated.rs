@@ -6,7 +6,7 @@ use super::input::Input;
 use super::options::GradientTargets;
 use super::saved::Saved;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;

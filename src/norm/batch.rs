@@ -13,8 +13,9 @@ use super::tuning::{Backward, Forward, Sums};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::{Build, Whole};
 use crate::gpu::params::flag;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::StatisticsFrom;
 use crate::gpu::slot::Slot;
 use crate::moments::Moments;
@@ -555,7 +556,7 @@ impl BatchNorm {
             build.params.flags |= flag::RECOVER;
             build.params.least_gamma = Saved::least_gamma(x.dtype());
         }
-        self.bind_saved(&mut build, saved).await?;
+        self.bind_saved(&mut build, saved);
         self.bind_running(&mut build, track);
         let mapped = tensors.len() as u64;
         if moments.is_some_and(Moments::may_be_of_nothing) {
@@ -594,19 +595,18 @@ impl BatchNorm {
     }
 
     /// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
-    async fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) -> Result<()> {
+    fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) {
         let renorm = self.parts.options.renorm.is_some();
-        let scratch = match saved {
-            None if renorm => Some(self.parts.create_records(build, "corrected statistics").await?),
-            _ => None,
+        let record: Whole = match saved {
+            Some(saved) => saved.buffer().into(),
+            None if renorm => self.parts.create_records(build).into(),
+            None => return,
         };
-        let Some(record) = saved.map(Saved::buffer).or(scratch.as_ref()) else { return Ok(()) };
         build.params.flags |= flag::SAVE;
-        build.buffer(Slot::SavedOut, record);
         if renorm {
-            build.buffer(Slot::Saved, record);
+            build.buffer(Slot::Saved, record.clone());
         }
-        Ok(())
+        build.buffer(Slot::SavedOut, record);
     }
 
     /// What forward and backward must have in common.

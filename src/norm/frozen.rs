@@ -8,7 +8,8 @@ use super::running::RunningStatistics;
 use super::tuning::{Backward, Forward, Sums};
 use crate::context::Context;
 use crate::error::Result;
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::Build;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::ops::{fold, map, reduce};
@@ -170,7 +171,7 @@ impl FrozenBatchNorm {
         let too_many = bindings - usize::from(over_dy) > Capabilities::STORAGE_BUFFERS as usize;
         let statistics = if too_many && !in_two {
             // gamma, beta and running statistics become one.
-            self.fold_running(&mut build).await?
+            self.fold_running(&mut build)?
         } else {
             StatisticsFrom::Running
         };
@@ -235,9 +236,9 @@ impl FrozenBatchNorm {
     }
 
     /// The statistics and parameters of all channels in one buffer, by a dispatch over C values.
-    async fn fold_running(&self, build: &mut Build<'_>) -> Result<StatisticsFrom> {
-        let folded = self.parts.create_records(build, "folded statistics").await?;
-        fold::records(build, StatisticsFrom::Running, &folded)?;
+    fn fold_running(&self, build: &mut Build<'_>) -> Result<StatisticsFrom> {
+        let folded = self.parts.create_records(build);
+        fold::records(build, StatisticsFrom::Running, folded)?;
         Ok(StatisticsFrom::Saved)
     }
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::bindings::check_overlap;
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::mask::Mask;

@@ -11,13 +11,14 @@ use crate::activation::Activation;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::{Build, Scratch};
 use crate::gpu::params::flag;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{ActivationKind, Pointwise};
 use crate::gpu::slot::Slot;
 use crate::norm::Accumulation;
 use crate::ops::fold;
-use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::plan::{Op, Traffic, Walk};
 use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
 use crate::tune::{Chosen, Problem};
@@ -158,8 +159,7 @@ impl Parts {
     ) -> Result<Build<'c>> {
         let context = &chosen.context;
         let walk = self.walk(view, held, input.mask.is_some(), tensors);
-        let mut plan = plan_walk(&walk, context.capabilities(), context.tuning())?;
-        plan.reasons.extend(chosen.reason.clone());
+        let plan = context.plan_walk(&walk, chosen.reason.as_deref())?;
         let mut build = Build::new(context, op, plan);
         build.params.eps = self.options.eps as f32;
         build.params.slope = self.options.activation.slope();
@@ -280,8 +280,8 @@ impl Parts {
     }
 
     /// Room for the statistics of all channels, as forward saves them.
-    pub async fn create_records(&self, build: &mut Build<'_>, what: &'static str) -> Result<wgpu::Buffer> {
-        build.workspace(what, self.running.channels() * size_of::<SavedRecord>() as u64).await
+    pub fn create_records(&self, build: &mut Build<'_>) -> Scratch {
+        build.workspace(self.running.channels() * size_of::<SavedRecord>() as u64)
     }
 
     /// Tensors for all gradients that the layer has.

@@ -10,7 +10,7 @@ use super::saved::Saved;
 use super::tuning::{Backward, Sums};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;

@@ -11,7 +11,7 @@ use super::saved::Saved;
 use crate::collective::Collective;
 use crate::error::{Error, Result};
 use crate::gpu::bindings::check_apart;
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::{ChannelGradientSums, GradientSums};
 use crate::moments::{ChannelMoments, Moments};

@@ -10,7 +10,7 @@ use super::options::GradientTargets;
 use super::saved::Saved;
 use crate::context::Context;
 use crate::error::Result;
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::slot::Slot;
 use crate::gradient_sums::GradientSums;
 use crate::moments::Moments;

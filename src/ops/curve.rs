@@ -2,7 +2,7 @@
 //! with other modules (shaders/curve/), and one fold more, for what all channels have in common.
 
 use crate::error::Result;
-use crate::gpu::dispatch::Build;
+use crate::gpu::build::Build;
 use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, StatisticsFrom};
 use crate::gpu::slot::Slot;
@@ -19,25 +19,25 @@ pub(crate) fn gradients(build: &mut Build<'_>, parameters: StatisticsFrom, dx: b
 
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta, and if `of_all`, that of all channels into dalpha and
 /// dshift.
-pub(crate) async fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
+pub(crate) fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
     let slices = build.plan().slices;
-    let totals = build.workspace("totals", u64::from(slices) * CURVE_SUMS_BYTES).await?;
-    build.buffer(Slot::Total, &totals);
+    let totals = build.workspace(u64::from(slices) * CURVE_SUMS_BYTES);
+    build.buffer(Slot::Total, totals);
     fold::team_per_slice(build, Kernel::FoldCurve)?;
     if of_all {
         // The channels are partial results of one slice.
         let records = Records { partials: slices, slices: 1, matrix: 0 };
         let plan = fold::plan_fold(build, 1, slices)?;
-        build.dispatch_fold(Kernel::FoldAlpha, plan, records, vec![(Slot::Partials, totals)]);
+        build.dispatch_fold(Kernel::FoldAlpha, plan, records, vec![(Slot::Partials, totals.into())]);
     }
     Ok(())
 }
 
 /// Dispatches the fold of all parameters into one buffer, and lets later dispatches read them from there.
-pub(crate) async fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<()> {
+pub(crate) fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<()> {
     let bytes = u64::from(build.plan().slices) * size_of::<SavedRecord>() as u64;
-    let folded = build.workspace("folded parameters", bytes).await?;
-    fold::records(build, from, &folded)
+    let folded = build.workspace(bytes);
+    fold::records(build, from, folded)
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! Fold: partial results of a slice to one (shaders/fold/). Where a map follows, the fold is its prologue and no
 //! dispatch of its own; these are the dispatches for where none follows.
 
+use std::sync::Arc;
+
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::{Build, Scratch};
 use crate::gpu::params::Records;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic, plan_per_slice};
+use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic};
 
 /// Dispatches the fold of partial results into `total`.
 pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &wgpu::Buffer) -> Result<()> {
@@ -29,8 +32,7 @@ pub(crate) fn gradients_of(
     dtype: DType,
     partials: u32,
 ) -> Result<Build<'_>> {
-    let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let plan = plan_per_slice(channels, partials, (1, 0), dtype, capabilities, tuning)?;
+    let plan = context.plan_per_slice(channels, partials, (1, 0), dtype)?;
     let mut build = Build::new(context, op, plan);
     build.params.partials = partials;
     Ok(build)
@@ -42,16 +44,9 @@ pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
 }
 
 pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
-    let context = build.context();
-    let Plan { slices, team_size, subgroup_size, dtype, .. } = *build.plan();
-    let plan = plan_per_slice(
-        slices.into(),
-        build.params.partials,
-        (team_size, subgroup_size),
-        dtype,
-        context.capabilities(),
-        context.tuning(),
-    )?;
+    let Plan { slices, team_size, subgroup_size, dtype, .. } = **build.plan();
+    let (teams, partials) = ((team_size, subgroup_size), build.params.partials);
+    let plan = build.context().plan_per_slice(slices.into(), partials, teams, dtype)?;
     build.dispatch_over(kernel, plan);
     Ok(())
 }
@@ -76,25 +71,25 @@ pub(crate) fn means(
 }
 
 /// Dispatches the fold of partial gradient sums, which may be many, into dgamma and dbeta of so many parameters.
-pub(crate) async fn parameter_gradients(
+pub(crate) fn parameter_gradients(
     build: &mut Build<'_>,
     parameters: u64,
     mut records: Records,
 ) -> Result<()> {
     let mut buffers = Vec::new();
-    // Level by level to as many as one team takes. What a level lacks to whole rows is zero, as new buffers are, and adds nothing.
+    // Level by level to as many as one team takes. What a level lacks to whole rows is zero, and adds nothing.
     while records.partials > MOST_PARTIALS && records.matrix == 0 {
         let many = records.partials.div_ceil(PARTIALS_OF_LEVEL);
         let of_level = u64::from(many) * parameters;
         let partials = records.partials.div_ceil(many);
         let level = Records { partials, slices: records.slices * many, ..records };
         let bytes = padded(many.into()) * parameters * GRADIENT_SUMS_BYTES;
-        let total = build.workspace("partials", bytes).await?;
+        let total = build.zeroed_workspace(bytes);
         let plan = plan_fold(build, of_level, partials)?;
         let mut bound = buffers;
-        bound.push((Slot::Total, total.clone()));
+        bound.push((Slot::Total, total.into()));
         build.dispatch_fold(Kernel::FoldTotal(Monoid::GradientSums), plan, level, bound);
-        buffers = vec![(Slot::Partials, total)];
+        buffers = vec![(Slot::Partials, total.into())];
         records = Records { partials: many, slices: parameters as u32, matrix: 0 };
     }
     let plan = plan_fold(build, parameters, records.partials)?;
@@ -109,9 +104,9 @@ pub(crate) async fn averages(
     saved: &wgpu::Buffer,
     total: &wgpu::Buffer,
 ) -> Result<Prepared> {
-    let (capabilities, tuning) = (context.capabilities(), context.tuning());
+    let capabilities = context.capabilities();
     let team = team_within_limit(samples as u32, if capabilities.cpu { 8 } else { 64 }, capabilities)?;
-    let plan = plan_per_slice(channels, samples as u32, (team, 0), DType::F32, capabilities, tuning)?;
+    let plan = context.plan_per_slice(channels, samples as u32, (team, 0), DType::F32)?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.params.partials = samples as u32;
     build.params.count = count as f32;
@@ -131,10 +126,10 @@ pub(crate) fn padded(partials: u64) -> u64 {
     if more { partials.next_multiple_of(PARTIALS_OF_LEVEL.into()) } else { partials }
 }
 
-pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Plan> {
+pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Arc<Plan>> {
     let context = build.context();
     let capabilities = context.capabilities();
-    let Plan { mut team_size, mut subgroup_size, dtype, .. } = *build.plan();
+    let Plan { mut team_size, mut subgroup_size, dtype, .. } = **build.plan();
     // Nothing else merges these, so the team need not be that of a walk: it is larger where there is much to merge.
     let larger = if capabilities.cpu { 8 } else { 64 };
     if partials > 256 && team_size < larger && context.tuning().workgroup_size.is_none() {
@@ -144,7 +139,7 @@ pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result
     if enough > team_size {
         (team_size, subgroup_size) = (enough, 0);
     }
-    plan_per_slice(slices, partials, (team_size, subgroup_size), dtype, capabilities, context.tuning())
+    context.plan_per_slice(slices, partials, (team_size, subgroup_size), dtype)
 }
 
 /// The smallest team, of `least` or of twice as many any number of times, whose invocations fold so many partial results within the loop limit.
@@ -170,10 +165,9 @@ fn team_within_limit(partials: u32, least: u32, capabilities: &Capabilities) -> 
 }
 
 /// Dispatches statistics, or what a curve has in their place, into `saved`, one record per slice, and lets later dispatches read them from there.
-pub(crate) fn records(build: &mut Build<'_>, from: StatisticsFrom, saved: &wgpu::Buffer) -> Result<()> {
-    let context = build.context();
-    let Plan { slices, dtype, .. } = *build.plan();
-    let plan = plan_per_slice(slices.into(), 1, (1, 0), dtype, context.capabilities(), context.tuning())?;
+pub(crate) fn records(build: &mut Build<'_>, from: StatisticsFrom, saved: Scratch) -> Result<()> {
+    let Plan { slices, dtype, .. } = **build.plan();
+    let plan = build.context().plan_per_slice(slices.into(), 1, (1, 0), dtype)?;
     build.buffer(Slot::SavedOut, saved);
     build.buffer(Slot::Saved, saved);
     build.dispatch_over(Kernel::FoldRecords(from), plan);
@@ -188,8 +182,7 @@ pub(crate) async fn merge(
     total: &wgpu::Buffer,
     other: &wgpu::Buffer,
 ) -> Result<Prepared> {
-    let (capabilities, tuning) = (context.capabilities(), context.tuning());
-    let plan = plan_per_slice(channels, 1, (1, 0), DType::F32, capabilities, tuning)?;
+    let plan = context.plan_per_slice(channels, 1, (1, 0), DType::F32)?;
     let mut build = Build::new(context, Op::Moments, plan);
     build.buffer(Slot::Total, total);
     build.buffer(Slot::Partials, other);

@@ -5,10 +5,11 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::bindings::check_apart;
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::Build;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{Kernel, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
-use crate::plan::{Op, Traffic, Walk, plan_walk};
+use crate::plan::{Op, Traffic, Walk};
 use crate::tensor::Tensor;
 
 /// Dispatches y = act(x̂·gamma + beta + residual).
@@ -64,9 +65,8 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
         (Some(x), Some(y)) => (x, y),
         _ => (x.clone(), y.clone()),
     };
-    let capabilities = context.capabilities();
-    let walk = Walk::flat(&[&x, &y], capabilities.storage_alignment);
-    let plan = plan_walk(&walk, capabilities, context.tuning())?;
+    let walk = Walk::flat(&[&x, &y], context.capabilities().storage_alignment);
+    let plan = context.plan_walk(&walk, None)?;
     let mut build = Build::new(context, Op::Copy, plan);
     build.tensor(Slot::X, &x)?;
     build.tensor(Slot::Y, &y)?;
@@ -81,9 +81,8 @@ pub(crate) async fn prepare_sum(
     addend: &Tensor,
     sum: &Tensor,
 ) -> Result<Prepared> {
-    let capabilities = context.capabilities();
-    let walk = Walk::flat(&[x, addend, sum], capabilities.storage_alignment);
-    let plan = plan_walk(&walk, capabilities, context.tuning())?;
+    let walk = Walk::flat(&[x, addend, sum], context.capabilities().storage_alignment);
+    let plan = context.plan_walk(&walk, None)?;
     let mut build = Build::new(context, Op::Copy, plan);
     build.pointwise.sum = true;
     build.tensor(Slot::X, x)?;

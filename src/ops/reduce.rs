@@ -2,7 +2,7 @@
 //! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
 use crate::error::Result;
-use crate::gpu::dispatch::Build;
+use crate::gpu::build::Build;
 use crate::gpu::params::Records;
 use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::gpu::slot::Slot;
@@ -57,18 +57,22 @@ pub(crate) fn gradients_of_many(
     dx: bool,
     (parameters, per_parameter): (u64, u64),
 ) {
-    let padded = parameters * fold::padded(per_parameter);
-    build.scratch(partials(build).max(padded) * GRADIENT_SUMS_BYTES);
+    let (partials, padded) = (partials(build), parameters * fold::padded(per_parameter));
+    match padded > partials {
+        true => build.zeroed_scratch(padded * GRADIENT_SUMS_BYTES),
+        false => build.scratch(partials * GRADIENT_SUMS_BYTES),
+    }
     build.dispatch(Kernel::ReduceGradients { statistics, dx });
 }
 
 /// Dispatches the gradient sums of so many rows by a walk along columns; where they are.
 pub(crate) fn row_gradients(build: &mut Build<'_>, rows: u64) -> Result<Records> {
-    let Plan { workgroup_size, team_size, ref windows, .. } = *build.plan();
+    let Plan { workgroup_size, team_size, ref windows, .. } = **build.plan();
     // One partial result of a row for each invocation that walks it, in whole workgroups.
     let blocks = windows.iter().map(|window| window.blocks).max().unwrap_or(0);
     let strips = blocks * (workgroup_size / team_size);
-    build.scratch(u64::from(strips) * rows * GRADIENT_SUMS_BYTES);
+    // A strip of no words writes none.
+    build.zeroed_scratch(u64::from(strips) * rows * GRADIENT_SUMS_BYTES);
     build.dispatch(Kernel::ReduceRowGradients);
     Ok(Records { partials: strips, slices: rows as u32, matrix: 0 })
 }

@@ -2,7 +2,7 @@
 //! registers.
 
 use crate::error::Result;
-use crate::gpu::dispatch::Build;
+use crate::gpu::build::Build;
 use crate::gpu::shader::{Kernel, StatisticsFrom};
 
 /// Dispatches y from the statistics of x, which is read once.
@@ -18,8 +18,7 @@ pub(crate) fn forward_of_slices(build: &mut Build<'_>) {
 /// Dispatches dx of slices that are not channels, shared out among so many teams for each sample, and the partial results of dgamma and
 /// dbeta.
 pub(crate) fn backward_of_slices(build: &mut Build<'_>, teams: u64) -> Result<()> {
-    let capabilities = build.context().capabilities();
-    let plan = build.plan().clone().with_teams(teams, capabilities)?;
+    let plan = build.context().plan_with_teams(build.plan(), teams)?;
     build.dispatch_over(Kernel::ResidentBackward(StatisticsFrom::Recorded), plan);
     Ok(())
 }

@@ -17,7 +17,7 @@ pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 /// Choices of a plan that are forced instead of left to the policy, for tests and measurements. The default
 /// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
 /// ([`Plan::reasons`] says so), unless `team_size` is forced too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tuning {
     /// Values per memory access: 1, or 4 where that is possible.
     pub width: Option<u32>,

@@ -57,7 +57,7 @@ impl Op {
 }
 
 /// Bytes of tensor data that an operation moves; values per channel are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Traffic {
     /// What any implementation must move: each input read once, each output written once.
     pub floor_bytes: u64,
@@ -81,7 +81,7 @@ impl Traffic {
 }
 
 /// How the slices of a problem lie in memory, in elements of a dense tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Pattern {
     /// One slice, which is one run (shaders/walk/segments.wesl).
     Run { elements: u64 },
@@ -116,7 +116,7 @@ impl Pattern {
 }
 
 /// What is walked, and with which words that is possible.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Walk {
     pub pattern: Pattern,
     pub dtype: DType,
@@ -142,7 +142,7 @@ pub(crate) struct Walk {
 }
 
 /// A range of the elements of all tensors that lies in one buffer of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Part {
     pub elements: u64,
     /// Element of a word at which it begins.
@@ -150,7 +150,7 @@ pub(crate) struct Part {
 }
 
 /// How the tensors of an operation lie within words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Alignment {
     /// All begin at the same element of a word, and their buffers hold all of their last words.
     Same,

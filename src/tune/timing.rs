@@ -4,8 +4,9 @@ use super::Pin;
 use super::pins::TuningSource;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Prepared, scoped};
+use crate::gpu::prepared::Prepared;
 use crate::gpu::readback;
+use crate::gpu::scope::scoped;
 use crate::plan::Tuning;
 
 /// By how much a plan must be faster than the policy's to replace it: what a measurement of a few milliseconds can tell.

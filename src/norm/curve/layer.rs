@@ -10,14 +10,15 @@ use crate::context::Context;
 use crate::curve::Curve;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::dispatch::{Build, Prepared};
+use crate::gpu::build::Build;
 use crate::gpu::params::flag;
+use crate::gpu::prepared::Prepared;
 use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
 use crate::gpu::slot::Slot;
 use crate::norm::tuning::Forward;
 use crate::norm::{Accumulation, Affine, Input};
 use crate::ops::{curve, fold, map};
-use crate::plan::{Capabilities, Op, Traffic, Walk, WalkKind, plan_walk};
+use crate::plan::{Capabilities, Op, Traffic, Walk, WalkKind};
 use crate::shape::{Channels, Shape};
 use crate::tensor::Tensor;
 use crate::tune::Chosen;
@@ -147,8 +148,7 @@ impl Layer {
     ) -> Result<Build<'c>> {
         let context = &chosen.context;
         let walk = self.walk(view, input.mask.is_some(), tensors);
-        let mut plan = plan_walk(&walk, context.capabilities(), context.tuning())?;
-        plan.reasons.extend(chosen.reason.clone());
+        let plan = context.plan_walk(&walk, chosen.reason.as_deref())?;
         let mut build = Build::new(context, op, plan);
         build.params.slope = self.options.activation.slope();
         build.pointwise = Pointwise {
@@ -269,7 +269,7 @@ impl Layer {
         }
         let mut build = fold::gradients_of(&self.context, Op::CurveBackward, view.channels, dtype, 0)?;
         Self::bind_targets(&mut build, targets)?;
-        curve::fold(&mut build, targets.has_sums_of_all()).await?;
+        curve::fold(&mut build, targets.has_sums_of_all())?;
         build.finish(Traffic::default()).await
     }
 
@@ -307,7 +307,7 @@ impl Layer {
         let walked = if in_two { 2 + r } else { tensors.len() - usize::from(over_dy) };
         let bindings = walked + usize::from(sums) + usize::from(input.mask.is_some()) + 4;
         let parameters = if bindings > Capabilities::STORAGE_BUFFERS as usize {
-            curve::parameters(&mut build, StatisticsFrom::Curve(self.curve)).await?;
+            curve::parameters(&mut build, StatisticsFrom::Curve(self.curve))?;
             StatisticsFrom::FoldedCurve(self.curve)
         } else {
             StatisticsFrom::Curve(self.curve)
@@ -326,7 +326,7 @@ impl Layer {
             } else {
                 curve::gradients(&mut build, parameters, dx);
             }
-            curve::fold(&mut build, targets.has_sums_of_all()).await?;
+            curve::fold(&mut build, targets.has_sums_of_all())?;
         }
         build.finish(Traffic::passes(input.x.byte_len(), passes, plan_passes)).await
     }

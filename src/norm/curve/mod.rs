@@ -15,7 +15,7 @@ use super::input::Input;
 use crate::context::Context;
 use crate::curve::Curve;
 use crate::error::Result;
-use crate::gpu::dispatch::Prepared;
+use crate::gpu::prepared::Prepared;
 use crate::tensor::Tensor;
 
 mod sealed {
