@@ -13,7 +13,7 @@ use crate::gpu::plans::Plans;
 use crate::gpu::prepared::Prepared;
 use crate::gpu::probe::{self, Probes};
 #[cfg(not(target_family = "wasm"))]
-use crate::gpu::pulse::Pulse;
+use crate::gpu::pulse;
 use crate::gpu::readback;
 use crate::gpu::recipe::{Absent, Ready};
 use crate::gpu::scope::{scoped, scoped_for};
@@ -63,9 +63,6 @@ struct Shared {
     pins: Pins,
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
-    /// What a lost device refuses to map.
-    #[cfg(not(target_family = "wasm"))]
-    pulse: Pulse,
 }
 
 /// Plans and recipes that are kept: a few MB.
@@ -146,8 +143,6 @@ impl Context {
             id: ContextId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             disk_cache: DiskCache::open(&device, options.pipeline_cache.as_deref()),
             absent: Absent::new(&device),
-            #[cfg(not(target_family = "wasm"))]
-            pulse: Pulse::new(&device),
             device,
             queue,
             capabilities,
@@ -223,7 +218,7 @@ impl Context {
     }
 
     /// Pins plans from a text that [`export_tunings`](Self::export_tunings) made, for all contexts of this device. Lines of another
-    /// adapter, driver or version of this crate, and malformed ones, are left out and reported. What is pinned already stays.
+    /// adapter or driver, or of other shaders or another policy of this crate, and malformed ones, are left out and reported. What is pinned already stays.
     ///
     /// # Errors
     /// [`Error::Tunings`] if the text is something else; nothing is pinned then.
@@ -596,9 +591,8 @@ impl Context {
         scoped(self, "an upload", || self.queue().write_buffer(buffer, 0, bytes)).await
     }
 
-    /// Finds out whether the device was lost. wgpu reports that to a callback only, which belongs to the application;
-    /// but natively a buffer of a lost device cannot be mapped. In a browser, the loss of a device that the application
-    /// opened shows at the next read-back.
+    /// Finds out whether the device was lost. In a browser, the loss of a device that the application opened shows at the next
+    /// read-back.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -608,10 +602,10 @@ impl Context {
             return Err(Error::DeviceLost { message });
         }
         #[cfg(not(target_family = "wasm"))]
-        if !self.shared.pulse.beats() {
+        if !pulse::beats(self.device()) {
             // Polling delivers the reason to the callback of a device that the crate opened.
             let _ = self.device().poll(wgpu::PollType::Poll);
-            let message = reason().unwrap_or_else(|| "its buffers cannot be mapped".to_owned());
+            let message = reason().unwrap_or_else(|| "it makes nothing any more".to_owned());
             return Err(Error::DeviceLost { message });
         }
         Ok(())
@@ -619,5 +613,5 @@ impl Context {
 }
 
 /// Usages of buffers that hold tensors and may be read back.
-const TENSOR_USAGE: wgpu::BufferUsages =
+pub(crate) const TENSOR_USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);

@@ -47,6 +47,7 @@ pub mod eval;
 mod family;
 #[cfg(not(target_family = "wasm"))]
 mod file;
+mod fingerprint;
 mod gpu;
 mod gradient_sums;
 mod mask;

@@ -152,6 +152,12 @@ impl<K: Kind> Norm<K> {
         SavedSlices::new(&self.context, slices.statistics(), slices.count(), x.dtype()).await
     }
 
+    /// As [`room_for`](Self::room_for), for a forward pass that runs before anybody can look at it.
+    async fn unwritten_for(&self, x: &Tensor) -> Result<SavedSlices> {
+        let slices = self.kind.slices(x, false)?;
+        SavedSlices::unwritten(&self.context, slices.statistics(), slices.count(), x.dtype()).await
+    }
+
     /// Prepares y; `saved`, from [`room_for`](Self::room_for), receives what the backward pass needs, without it there is none.
     ///
     /// Moves 3 tensors (x twice, y once), and the residual if there is one; where the plan holds slices in registers
@@ -195,7 +201,7 @@ impl<K: Kind> Norm<K> {
     pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<(Tensor, SavedSlices)> {
         let input = input.into();
         self.check(input)?;
-        let saved = self.room_for(input.x).await?;
+        let saved = self.unwritten_for(input.x).await?;
         let y = self.context.zeros_like(input.x).await?;
         let forward = self.prepare_forward(input, &y, Some(&saved)).await?;
         self.context.submit(&[&forward]).await?;
@@ -226,7 +232,7 @@ impl<K: Kind> Norm<K> {
     ) -> Result<(Tensor, Tensor, SavedSlices)> {
         let input = input.into();
         self.check(input)?;
-        let saved = self.room_for(input.x).await?;
+        let saved = self.unwritten_for(input.x).await?;
         let y = self.context.zeros_like(input.x).await?;
         let sum = self.context.zeros_like(input.x).await?;
         let forward = self.prepare_forward_of_sum(input, addend, &sum, &y, Some(&saved)).await?;

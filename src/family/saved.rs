@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 
 use crate::activation::Activation;
-use crate::context::{Context, ContextId};
+use crate::context::{Context, ContextId, TENSOR_USAGE};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback;
@@ -77,10 +77,22 @@ pub(crate) struct MeansRecord {
 impl SavedSlices {
     /// Room for so many statistics over `count` values each, of a tensor of a type. Until a forward pass has run, it holds NaN.
     pub(crate) async fn new(context: &Context, statistics: u64, count: u64, dtype: DType) -> Result<Self> {
+        let saved = Self::unwritten(context, statistics, count, dtype).await?;
+        let nothing = vec![f32::NAN.to_bits(); saved.buffer.size() as usize / 4];
+        context.write(&saved.buffer, bytemuck::cast_slice(&nothing)).await?;
+        Ok(saved)
+    }
+
+    /// The same, for a forward pass that runs before anybody can look at it.
+    pub(crate) async fn unwritten(
+        context: &Context,
+        statistics: u64,
+        count: u64,
+        dtype: DType,
+    ) -> Result<Self> {
         let bytes = context.check_size("saved statistics", statistics, size_of::<SliceRecord>() as u64)?;
-        let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
         Ok(Self {
-            buffer: context.create_buffer_with("saved statistics", bytemuck::cast_slice(&nothing)).await?,
+            buffer: context.create_buffer("saved statistics", bytes.max(4), TENSOR_USAGE).await?,
             home: context.id(),
             statistics,
             count,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+#[cfg(not(target_family = "wasm"))]
+use crate::fingerprint;
 
 /// Whether kernels run with the bounds checks and loop bounds that wgpu injects into shaders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +49,11 @@ pub struct ContextOptions {
     pub pipeline_cache: Option<PathBuf>,
 }
 
-/// An adapter, its driver and the version of this crate, in words: compiled kernels and measured plans are of use to the same
-/// alone.
+/// An adapter, its driver and the shaders of this crate, in words: compiled kernels are of use to the same alone.
 #[cfg(not(target_family = "wasm"))]
 pub(crate) fn identity(info: &wgpu::AdapterInfo) -> String {
     let driver = format!("{} {}", info.driver, info.driver_info);
-    format!("{} ({}), {}, wgnorm {}", info.name, info.backend, driver.trim(), env!("CARGO_PKG_VERSION"))
+    format!("{} ({}), {}, shaders {:016x}", info.name, info.backend, driver.trim(), fingerprint::shaders())
 }
 
 /// The instance that all headless contexts of a process share, so that wgpu can tell their buffers apart.

@@ -34,7 +34,7 @@ pub enum PipelineCacheState {
         /// Bytes of the driver's data in it. Drivers that keep nothing there leave a header of 32 bytes.
         bytes: u64,
     },
-    /// There was a file that cannot be used: damaged, or of another adapter, driver or version of this crate. Kernels are compiled
+    /// There was a file that cannot be used: damaged, or of another adapter, driver or shaders. Kernels are compiled
     /// as without one, and saving replaces it.
     Refused {
         /// The file.
@@ -168,7 +168,7 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Result<wgpu::PipelineCa
     // Without `fallback`, so that data of another driver shows as an error instead of as an empty cache.
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgnorm"), data, fallback: false };
     // SAFETY: the data must come from `get_data` of such a cache. It does: it is taken from a file of this crate's, which holds
-    // nothing else, and whose magic, length and checksum tell that it is as it was written; the same adapter, driver and version
+    // nothing else, and whose magic, length and checksum tell that it is as it was written; the same adapter, driver and shaders
     // of the crate wrote it. wgpu compares the device and the driver once more. Files that are forged on purpose are the
     // affair of the directory's permissions, as the option's documentation says.
     let cache = unsafe { device.create_pipeline_cache(&descriptor) };
@@ -197,7 +197,7 @@ mod frame {
         bytes
     }
 
-    /// The data, if nothing is wrong with the file and it is of this adapter, driver and version.
+    /// The data, if nothing is wrong with the file and it is of this adapter, driver and shaders.
     pub fn unwrap<'a>(bytes: &'a [u8], expected: &str) -> Result<&'a [u8], String> {
         let truncated = || "the file is truncated".to_owned();
         let rest = bytes.strip_prefix(MAGIC).ok_or("not a file of this crate's pipeline cache")?;

@@ -42,11 +42,13 @@ struct Kept<V> {
     values: HashMap<Key, (Arc<V>, u64)>,
     /// Counts what was asked for.
     clock: u64,
+    /// Counts what was made.
+    made: u64,
 }
 
 impl<V> Memo<V> {
     pub fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::new(Kept { values: HashMap::new(), clock: 0 }) }
+        Self { most, kept: Mutex::new(Kept { values: HashMap::new(), clock: 0, made: 0 }) }
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<V>> {
@@ -61,13 +63,18 @@ impl<V> Memo<V> {
     /// Keeps a value, unless another thread was faster, and returns the one that is kept.
     pub fn insert(&self, key: Key, value: V) -> Arc<V> {
         self.locked(|kept| {
-            kept.clock += 1;
+            (kept.clock, kept.made) = (kept.clock + 1, kept.made + 1);
             if kept.values.len() >= self.most && !kept.values.contains_key(&key) {
                 kept.let_go(self.most);
             }
             let clock = kept.clock;
             kept.values.entry(key).or_insert_with(|| (Arc::new(value), clock)).0.clone()
         })
+    }
+
+    /// How many values were made so far.
+    pub fn made(&self) -> u64 {
+        self.locked(|kept| kept.made)
     }
 
     /// Lets go of what is not wanted.

@@ -451,6 +451,9 @@ fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -
     if needed > limit { Err(Error::TooLarge { what, needed, unit, limit_name, limit }) } else { Ok(()) }
 }
 
+/// Parameters that are written between submissions at most.
+const UNSUBMITTED: u64 = 32;
+
 /// A uniform buffer with these parameters.
 async fn create_uniforms(context: &Context, bytes: &[u8]) -> Result<wgpu::Buffer> {
     scoped(context, "the parameters of an operation", || {
@@ -462,6 +465,10 @@ async fn create_uniforms(context: &Context, bytes: &[u8]) -> Result<wgpu::Buffer
         });
         // The buffer is new and written once, so it does not matter that the write precedes the whole submit.
         context.queue().write_buffer(&buffer, 0, bytes);
+        // What is written is kept twice until something is submitted, which may be long after many shapes have been prepared.
+        if context.recipes().made().is_multiple_of(UNSUBMITTED) {
+            context.queue().submit([]);
+        }
         buffer
     })
     .await

@@ -457,9 +457,14 @@ impl BatchNorm {
     }
 
     pub(super) async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
-        self.parts.view_input(input)?;
+        let view = self.parts.view_input(input)?;
         let context = &self.parts.context;
-        Ok((context.zeros_like(input.x).await?, Saved::new(context, input.x).await?))
+        let saved = match view.count() {
+            // Nothing will be written.
+            0 => Saved::new(context, input.x).await?,
+            _ => Saved::unwritten(context, input.x).await?,
+        };
+        Ok((context.zeros_like(input.x).await?, saved))
     }
 
     /// A training forward pass, which `saved` remembers if all is well.

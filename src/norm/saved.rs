@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 
 use crate::activation::Activation;
-use crate::context::{Context, ContextId};
+use crate::context::{Context, ContextId, TENSOR_USAGE};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback;
@@ -143,15 +143,22 @@ impl Saved {
     }
 
     async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
+        let saved = Self::unwritten(context, x).await?;
+        let nothing = vec![f32::NAN.to_bits(); saved.buffer.size() as usize / 4];
+        context.write(&saved.buffer, bytemuck::cast_slice(&nothing)).await?;
+        Ok(Self { in_place, ..saved })
+    }
+
+    /// As [`new`](Self::new), for a forward pass that runs before anybody can look at it.
+    pub(super) async fn unwritten(context: &Context, x: &Tensor) -> Result<Self> {
         let view = x.channels()?;
         let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
-        let nothing = vec![f32::NAN.to_bits(); bytes as usize / 4];
         Ok(Self {
-            buffer: context.create_buffer_with("saved statistics", bytemuck::cast_slice(&nothing)).await?,
+            buffer: context.create_buffer("saved statistics", bytes.max(4), TENSOR_USAGE).await?,
             home: context.id(),
             channels: view.channels,
             count: view.count(),
-            in_place,
+            in_place: false,
             pooled: false,
             dtype: x.dtype(),
             forward: Mutex::new(None),

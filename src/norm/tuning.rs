@@ -17,7 +17,7 @@ use crate::moments::Moments;
 use crate::plan::{Op, Tuning};
 use crate::shape::Channels;
 use crate::tensor::Tensor;
-use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin};
+use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
 
 /// The arguments of a forward pass, checked.
 #[derive(Clone, Copy)]
@@ -163,6 +163,9 @@ impl BatchNorm {
     /// How a training forward pass is planned.
     pub(super) async fn choose_forward(&self, forward: &Forward<'_>, saved: Option<&Saved>) -> Chosen {
         let context = &self.parts.context;
+        if let Some(settled) = settled_for(context) {
+            return settled;
+        }
         let problem = self.parts.problem(
             Op::TrainForward,
             forward.view,
@@ -208,6 +211,9 @@ impl BatchNorm {
     /// How a backward pass is planned.
     pub(super) async fn choose_backward(&self, backward: &Backward<'_>, saved: &Saved) -> Chosen {
         let context = &self.parts.context;
+        if let Some(settled) = settled_for(context) {
+            return settled;
+        }
         let tensors = self.backward_tensors(backward, saved);
         let words = backward.words(saved.is_in_place());
         let problem = self.parts.problem(
@@ -249,6 +255,9 @@ impl FrozenBatchNorm {
     /// How an inference pass is planned.
     pub(super) async fn choose_forward(&self, forward: &Forward<'_>) -> Chosen {
         let context = &self.parts.context;
+        if let Some(settled) = settled_for(context) {
+            return settled;
+        }
         let problem = self.parts.problem(
             Op::Inference,
             forward.view,
@@ -283,6 +292,9 @@ impl FrozenBatchNorm {
     /// How a backward pass is planned.
     pub(super) async fn choose_backward(&self, backward: &Backward<'_>) -> Chosen {
         let context = &self.parts.context;
+        if let Some(settled) = settled_for(context) {
+            return settled;
+        }
         let tensors = self.backward_tensors(backward);
         let problem = self.parts.problem(
             Op::FrozenBackward,

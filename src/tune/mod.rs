@@ -11,7 +11,7 @@ mod text;
 mod timing;
 mod twins;
 
-pub(crate) use pins::{Chosen, Pin, Pins, look_up, pin};
+pub(crate) use pins::{Chosen, Pin, Pins, look_up, pin, settled_for};
 pub use pins::{PinnedTuning, TuningSource};
 pub(crate) use problem::Problem;
 #[cfg(not(target_family = "wasm"))]

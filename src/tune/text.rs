@@ -4,16 +4,17 @@
 //! # wgnorm tunings 1
 //! adapter = llvmpipe (LLVM 15.0.6, 256 bits) (vulkan)
 //! driver = llvmpipe Mesa 22.3.6 (LLVM 15.0.6)
-//! version = 0.1.0
+//! kernels = 0f3c6b1d2a4e5f60
 //! inference f32 channels_first 8x64x3136 relu = policy # 0.842 ms, kept among 8 that were measured
 //! train_forward f32 channels_first 8x64x3136 = splits 4, team_size 2 # 1.2 ms, fastest of 9; the policy's 1.6 ms
 //! ```
 //!
-//! The header holds for the lines below it, so that one file can hold the plans of several adapters. What follows ` # ` is a
+//! `kernels` stands for the shaders and the policy: with others, another plan may be the fastest, and 'policy' another plan. The header holds for the lines below it, so that one file can hold the plans of several adapters. What follows ` # ` is a
 //! comment. A line that cannot be used is left out and reported; a text that does not begin with the first line is an error.
 
 use super::pins::{Pin, PinnedTuning, TuningSource};
 use crate::error::{Error, Result};
+use crate::fingerprint;
 use crate::plan::Tuning;
 
 const FIRST_LINE: &str = "# wgnorm tunings 1";
@@ -36,7 +37,7 @@ pub struct LoadedTunings {
 pub struct IgnoredTuning {
     /// Its number; the first is 1.
     pub line: usize,
-    /// Why: it is of another adapter, driver or version, or malformed.
+    /// Why: it is of another adapter, driver or other kernels, or malformed.
     pub reason: String,
 }
 
@@ -120,7 +121,7 @@ fn parse_tuning(text: &str) -> Result<Tuning, String> {
 pub(crate) struct Header {
     adapter: String,
     driver: String,
-    version: String,
+    kernels: String,
 }
 
 impl Header {
@@ -129,12 +130,12 @@ impl Header {
         Self {
             adapter: line(format!("{} ({})", info.name, info.backend)),
             driver: line(format!("{} {}", info.driver, info.driver_info)),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: format!("{:016x}", fingerprint::plans()),
         }
     }
 
     fn parts(&self) -> [(&'static str, &str); 3] {
-        [("adapter", &self.adapter), ("driver", &self.driver), ("version", &self.version)]
+        [("adapter", &self.adapter), ("driver", &self.driver), ("kernels", &self.kernels)]
     }
 
     /// Takes a line of a header. A new adapter begins a new one.
@@ -142,7 +143,7 @@ impl Header {
         match key {
             "adapter" => *self = Self { adapter: value.to_owned(), ..Self::default() },
             "driver" => value.clone_into(&mut self.driver),
-            "version" => value.clone_into(&mut self.version),
+            "kernels" => value.clone_into(&mut self.kernels),
             _ => return false,
         }
         true
@@ -260,7 +261,7 @@ mod tests {
     use super::*;
 
     fn header(adapter: &str) -> Header {
-        Header { adapter: adapter.to_owned(), driver: "a driver".to_owned(), version: "1.2.3".to_owned() }
+        Header { adapter: adapter.to_owned(), driver: "a driver".to_owned(), kernels: "1.2.3".to_owned() }
     }
 
     fn tuning() -> Tuning {
@@ -338,7 +339,7 @@ mod tests {
         for other in [
             header("there"),
             Header { driver: "newer".to_owned(), ..header("here") },
-            Header { version: "9.9.9".to_owned(), ..header("here") },
+            Header { kernels: "9.9.9".to_owned(), ..header("here") },
         ] {
             let (all, loaded) = read(&here, &other).unwrap();
             assert!(all.is_empty());

@@ -123,6 +123,11 @@ pub(crate) fn package() -> &'static Package {
     PACKAGE.get_or_init(|| Package::parse(BUILT_IN.iter().copied()).unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// The texts of all modules that are built in.
+pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().map(|(_, text)| *text)
+}
+
 /// What a module declares, as WGSL: nothing of it may be imported.
 #[cfg(test)]
 pub(crate) fn declarations(path: &str) -> String {

@@ -9,7 +9,7 @@ use crate::norm::tuning::{Forward, keep};
 use crate::plan::Op;
 use crate::shape::Channels;
 use crate::tensor::Tensor;
-use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin};
+use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
 
 /// The arguments of a backward pass, checked.
 #[derive(Clone, Copy)]
@@ -31,6 +31,9 @@ const fn word(curve: Curve) -> &'static str {
 impl Layer {
     /// How a forward pass is planned.
     pub async fn choose_forward(&self, forward: &Forward<'_>) -> Chosen {
+        if let Some(settled) = settled_for(&self.context) {
+            return settled;
+        }
         let Forward { view, input, y, .. } = *forward;
         let words = [
             (true, word(self.curve)),
@@ -66,6 +69,9 @@ impl Layer {
 
     /// How a backward pass is planned.
     pub async fn choose_backward(&self, backward: &Backward<'_>) -> Chosen {
+        if let Some(settled) = settled_for(&self.context) {
+            return settled;
+        }
         let Backward { view, input, dy, targets } = *backward;
         let words = [
             (true, word(self.curve)),

@@ -1,0 +1,71 @@
+//! What is measured of the whole process, so that nothing may run beside it: one test, in a binary of its own. Linux says how much memory a process has.
+#![cfg(target_os = "linux")]
+
+use wgnorm::{BatchNorm, BatchNormOptions, Context, LayerNorm, NormOptions, Prepared, Result, Saved, Tensor};
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Bytes that calls leave behind, once they have been made before.
+fn left_behind(mut calls: impl FnMut()) -> u64 {
+    calls();
+    let before = resident();
+    calls();
+    resident().saturating_sub(before)
+}
+
+#[test]
+fn memory_stays() -> Result<()> {
+    let context = Context::headless_blocking()?;
+    preparing_leaves_nothing_behind(&context)?;
+    sequences_of_all_lengths_do_not_pile_up(&context)
+}
+
+fn preparing_leaves_nothing_behind(context: &Context) -> Result<()> {
+    let (x, y, wrong) = context.block_on(async {
+        let x = context.upload(&[2, 3, 6, 6], &[0.5; 216]).await?;
+        Ok::<_, wgnorm::Error>((
+            x.clone(),
+            context.zeros_like(&x).await?,
+            context.zeros(&[2, 3, 6, 5]).await?,
+        ))
+    })?;
+    let layer = context.block_on(BatchNorm::new(context, 3, BatchNormOptions::pytorch()))?;
+    let saved = context.block_on(Saved::new(context, &x))?;
+    for (what, calls, y) in [("prepared", 1000, &y), ("refused", 2000, &wrong)] {
+        let left = left_behind(|| {
+            for _ in 0..calls {
+                let prepared = context.block_on(layer.prepare_train_forward_untracked(&x, y, Some(&saved)));
+                assert_eq!(prepared.is_ok(), what == "prepared");
+            }
+        });
+        // Some pages for whatever else.
+        assert!(left < 256 << 10, "{left} bytes stay of {calls} operations that were {what}");
+    }
+    Ok(())
+}
+
+fn sequences_of_all_lengths_do_not_pile_up(context: &Context) -> Result<()> {
+    let (width, most) = (8, 10_000);
+    let norm = context.block_on(LayerNorm::new(context, &[width], NormOptions::layer()))?;
+    let all = context.block_on(context.zeros(&[most * width]))?;
+    let of_length = |length: usize| -> Result<Prepared> {
+        let x = Tensor::from_buffer(context, all.buffer().clone(), 0, &[length, width])?;
+        context.block_on(norm.prepare_forward(&x, &x, None))
+    };
+    let lengths =
+        |range: std::ops::Range<usize>| range.map(of_length).try_for_each(|prepared| prepared.map(drop));
+    // Kernels are compiled, and as much is kept as ever will be.
+    lengths(1..2500)?;
+    let before = resident();
+    lengths(2500..most)?;
+    context.block_on(context.submit(&[]))?;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more for 7500 lengths");
+    // What was let go is made again.
+    let again = of_length(1)?;
+    context.block_on(context.submit(&[&again]))
+}
