@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(fault("fn a() {}\nfn a() {}", ""), "entry, line 2: a is there twice");
         assert_eq!(fault("fn a() {", ""), "entry, line 1: is not closed");
         assert_eq!(fault("@else fn a() {}", ""), "entry, line 1: nothing that this is the other of");
-        assert_eq!(fault("import super::a;", ""), "entry, line 1: imports begin with package::");
+        assert_eq!(fault("import super::a;", ""), "entry, line 1: imports begin with package:: or wgnorm::");
         assert_eq!(fault("enable f16;", ""), "entry, line 1: is no declaration that is known here");
     }
 }
