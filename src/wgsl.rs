@@ -3,13 +3,28 @@
 //! A [`Program`] is a module in WGSL (with [WESL](https://wesl-lang.dev)'s imports) that says what a slice is reduced to and what becomes of its
 //! elements; the crate does the rest, as it does for its own norms: how the slices of any shape lie in memory, words of four values and what is at
 //! their edges, f32, binary16 and bfloat16, how many workgroups there are and what they leave for each other, in two dispatches, or three where slices
-//! are columns of matrices. Results are the same bits every time. Softmax, whole:
+//! are columns of matrices. Results are the same bits every time. Softmax, over rows and over channels:
 //!
 //! ```
-#![doc = include_str!("../examples/softmax.rs")]
+//! use wgnorm::{Context, wgsl::Program};
+//! # let wesl = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/softmax.wesl"));
+//! let context = Context::headless_blocking()?;
+//! let softmax = Program::new("softmax", wesl)?; // the text below
+//! context.block_on(async {
+//!     let x = context.upload(&[2, 3, 2], &[0.5, 1.0, 0.5, 9.0, 0.5, 1.0, 3e38, 0.0, 0.0, 0.0, 0.0, 0.0]).await?;
+//!     let y = context.zeros_like(&x).await?;
+//!     for (axis, first) in [(1, 1.0 / 3.0), (2, 1.0 / (1.0 + 0.5_f32.exp()))] {
+//!         let pass = softmax.over(&[axis]).bind("x", &x).bind("y", &y).prepare(&context).await?;
+//!         context.submit(&[&pass]).await?;
+//!         let y = context.download(&y).await?;
+//!         assert!((y[0] - first).abs() < 1e-6 && y[6] == 1.0);
+//!     }
+//!     Ok::<(), wgnorm::Error>(())
+//! })?;
+//! # Ok::<(), wgnorm::Error>(())
 //! ```
 //!
-//! with `examples/softmax.wesl`:
+//! with
 //!
 //! ```wgsl
 #![doc = include_str!("../examples/softmax.wesl")]
