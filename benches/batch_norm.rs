@@ -20,7 +20,7 @@ fn prepare(context: &Context, [n, c, h, w]: [usize; 4], layout: Layout) -> [(&'s
             let dx = context.zeros_like(&x).await?;
             let saved = Saved::new(context, &x).await?;
             let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await?;
-            let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+            let targets = GradientTargets::default().dx(&dx);
             let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
             let copy = prepare_copy(context, &x, &y).await?;
             Ok::<_, wgnorm::Error>([("train_forward", forward), ("train_backward", backward), ("copy", copy)])

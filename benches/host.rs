@@ -55,13 +55,11 @@ impl Step {
     }
 
     fn targets(&self) -> GradientTargets<'_> {
-        GradientTargets {
-            dx: Some(&self.dx),
-            d_residual: None,
-            dgamma: Some(&self.dgamma),
-            dbeta: Some(&self.dbeta),
-            accumulation: Accumulation::Write,
-        }
+        GradientTargets::default()
+            .dx(&self.dx)
+            .dgamma(&self.dgamma)
+            .dbeta(&self.dbeta)
+            .accumulation(Accumulation::Write)
     }
 
     async fn backward(&self, layer: &BatchNorm) -> Result<Prepared> {

@@ -51,13 +51,8 @@ async fn measure(context: &Context, shape: [usize; 4], rounds: usize) -> Result<
     let dy = context.upload(&shape, &values).await?;
     let (y, dx) = (context.zeros_like(&x).await?, context.zeros_like(&x).await?);
     let [dgamma, dbeta] = [context.zeros(&[shape[1]]).await?, context.zeros(&[shape[1]]).await?];
-    let targets = GradientTargets {
-        dx: Some(&dx),
-        d_residual: None,
-        dgamma: Some(&dgamma),
-        dbeta: Some(&dbeta),
-        accumulation: Accumulation::Write,
-    };
+    let targets =
+        GradientTargets::default().dx(&dx).dgamma(&dgamma).dbeta(&dbeta).accumulation(Accumulation::Write);
     let mut ways = prepare(context, &x, &dy, &y, &targets).await?;
     for i in 0..ways.ways.len() {
         ways.run(context, i).await?;
@@ -131,7 +126,7 @@ async fn prepare(
         .iter()
         .map(|(x, dy, _, dx, saved)| MicroBatchGradient { input: x.into(), dy, saved, dx, d_residual: None })
         .collect();
-    let parameters = GradientTargets { dx: None, ..*targets };
+    let parameters = (*targets);
     let accumulated = (
         layer.prepare_train_forward_accumulated(&forward).await?,
         layer.prepare_backward_accumulated(&backward, &parameters).await?,

@@ -99,8 +99,7 @@ async fn run(
         context.zeros_like(&x).await?,
     ];
     let [dgamma, dbeta] = [context.zeros(&[channels]).await?, context.zeros(&[channels]).await?];
-    let targets =
-        GradientTargets { dx: Some(&dx), dgamma: Some(&dgamma), dbeta: Some(&dbeta), ..Default::default() };
+    let targets = GradientTargets::default().dx(&dx).dgamma(&dgamma).dbeta(&dbeta);
     let new = || BatchNorm::new(context, channels, BatchNormOptions::pytorch());
     let mut layer = new().await?;
     let saved = Saved::new(context, &x).await?;

@@ -33,12 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let dbeta = context.zeros(&[shape[1]]).await?;
         let saved = Saved::new(&context, &x).await?;
         let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await?;
-        let targets = GradientTargets {
-            dx: Some(&dx),
-            dgamma: Some(&dgamma),
-            dbeta: Some(&dbeta),
-            ..Default::default()
-        };
+        let targets = GradientTargets::default().dx(&dx).dgamma(&dgamma).dbeta(&dbeta);
         let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
 
         for step in 0..3 {

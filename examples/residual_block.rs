@@ -19,8 +19,8 @@ fn main() -> Result<(), wgnorm::Error> {
         // One pass normalizes, adds and clips; its backward pass stores no mask.
         let relu = BatchNormOptions::pytorch().activation(Activation::Relu);
         let mut layer = BatchNorm::new(&context, 16, relu).await?;
-        let (y, saved) = layer.train_forward(x.plus(&skip)).await?;
-        let gradients = layer.backward(x.plus(&skip), &dy, &saved).await?;
+        let (y, saved) = layer.train_forward(x.with_residual(&skip)).await?;
+        let gradients = layer.backward(x.with_residual(&skip), &dy, &saved).await?;
         let d_skip = gradients.d_residual.expect("there is a residual");
         println!("relu(bn(x) + skip): {} bytes each of x, y and {}", y.byte_len(), d_skip.dtype());
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), wgnorm::Error> {
         let forward = layer.prepare_train_forward(&x, &x, Some(&saved)).await?;
         layer.submit(&forward).await?;
         let y = x;
-        let targets = GradientTargets { dx: Some(&dy), ..Default::default() };
+        let targets = GradientTargets::default().dx(&dy);
         let backward = layer.prepare_backward(&y, &dy, &saved, &targets).await?;
         context.submit(&[&backward]).await?;
         let dx = dy;

@@ -22,6 +22,7 @@ use crate::plan::{Capabilities, Op, Plan, Tuning, Walk, plan_walk};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::tune::{self, Autotuning, LoadedTunings, PinnedTuning, Pins};
+use crate::warm::Rehearsal;
 
 /// A wgpu device and queue, the device's capabilities, and the compiled kernels.
 ///
@@ -39,6 +40,8 @@ pub struct Context {
     shared: Arc<Shared>,
     tuning: Tuning,
     autotuning: Autotuning,
+    /// Where kernels are noted instead of run.
+    rehearsal: Option<Arc<Rehearsal>>,
 }
 
 /// Tells contexts apart. wgpu's own equality of devices does not reach beyond one `wgpu::Instance`.
@@ -155,7 +158,12 @@ impl Context {
             pins: Pins::default(),
             lost: Arc::default(),
         };
-        Ok(Self { shared: Arc::new(shared), tuning: Tuning::default(), autotuning: Autotuning::Off })
+        Ok(Self {
+            shared: Arc::new(shared),
+            tuning: Tuning::default(),
+            autotuning: Autotuning::Off,
+            rehearsal: None,
+        })
     }
 
     /// The same device with plans forced by `tuning`, for tests and measurements.
@@ -375,6 +383,21 @@ impl Context {
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {
         &self.shared.pipelines
+    }
+
+    /// The same device, on which nothing is prepared but its kernels noted.
+    pub(crate) fn rehearsing(&self, rehearsal: Arc<Rehearsal>, tuning: Tuning) -> Self {
+        let tuning = if tuning == Tuning::default() { self.tuning } else { tuning };
+        // Nothing is measured ahead.
+        let autotuning = match self.autotuning {
+            Autotuning::Off => Autotuning::Off,
+            _ => Autotuning::Pinned,
+        };
+        Self { shared: self.shared.clone(), tuning, autotuning, rehearsal: Some(rehearsal) }
+    }
+
+    pub(crate) fn rehearsal(&self) -> Option<&Rehearsal> {
+        self.rehearsal.as_deref()
     }
 
     pub(crate) fn plans(&self) -> &Plans {

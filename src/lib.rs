@@ -66,6 +66,7 @@ pub mod state;
 mod tensor;
 mod totals;
 mod tune;
+mod warm;
 mod wesl;
 pub mod wgsl;
 

@@ -29,6 +29,8 @@ pub struct Tensor {
 #[derive(Clone, Debug, PartialEq)]
 struct Part {
     buffer: wgpu::Buffer,
+    /// Of the buffer, in bytes.
+    size: u64,
     byte_offset: u64,
     samples: Range<u64>,
 }
@@ -46,6 +48,8 @@ struct Strides {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Location {
     pub buffer: wgpu::Buffer,
+    /// Of the buffer, in bytes.
+    pub size: u64,
     pub bytes: Range<u64>,
 }
 
@@ -136,10 +140,10 @@ impl Tensor {
             return Err(Error::Misaligned { what, offset: byte_offset, alignment });
         }
         let strides = strides.canonical(shape);
-        let part = Part { buffer, byte_offset, samples: 0..shape.dims()[0] as u64 };
+        let size = buffer.size();
+        let part = Part { buffer, size, byte_offset, samples: 0..shape.dims()[0] as u64 };
         let parts: Arc<[Part]> = Arc::new([part]);
         let tensor = Self { parts, shape, dtype, layout: Layout::ChannelsFirst, strides, home: context.id() };
-        let size = tensor.buffer().size();
         let too_small = |needed| Error::BufferTooSmall { what, offset: byte_offset, needed, size };
         let needed = tensor.hull_bytes().ok_or(too_small(u64::MAX))?;
         // Bindings are whole multiples of 4 bytes.
@@ -148,6 +152,23 @@ impl Tensor {
             return Err(too_small(needed));
         }
         Ok(tensor)
+    }
+
+    /// A tensor that takes no memory, to find out what an operation on one like it would run: as if it were at the start of a buffer of its own.
+    pub(crate) fn phantom(context: &Context, shape: &[usize], dtype: DType, layout: Layout) -> Result<Self> {
+        let shape = Shape::new(shape)?;
+        let size = shape.len().saturating_mul(dtype.size());
+        context.check_size("a tensor", size, 1)?;
+        let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("phantom"),
+            size: 4,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        let size = size.max(1).next_multiple_of(16);
+        let part = Part { buffer, size, byte_offset: 0, samples: 0..shape.dims()[0] as u64 };
+        let strides = Strides::dense(shape);
+        Ok(Self { parts: Arc::new([part]), shape, dtype, layout, strides, home: context.id() })
     }
 
     /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
@@ -265,7 +286,7 @@ impl Tensor {
         let left = part.buffer.size() - (part.byte_offset - byte_offset);
         let size = end.max(4).next_multiple_of(16).min(left);
         let buffer = context.create_buffer(what, size, wgpu::BufferUsages::STORAGE).await?;
-        let part = Part { buffer, byte_offset, samples: part.samples.clone() };
+        let part = Part { size: buffer.size(), buffer, byte_offset, samples: part.samples.clone() };
         Ok(Self { parts: Arc::new([part]), ..self.clone() })
     }
 
@@ -286,11 +307,8 @@ impl Tensor {
             let (begin, end) = (part.samples.start.max(wanted.start), part.samples.end.min(wanted.end));
             if begin < end {
                 let skipped = (begin - part.samples.start) * self.strides.sample * self.dtype.size();
-                parts.push(Part {
-                    buffer: part.buffer.clone(),
-                    byte_offset: part.byte_offset + skipped,
-                    samples: begin - wanted.start..end - wanted.start,
-                });
+                let samples = begin - wanted.start..end - wanted.start;
+                parts.push(Part { byte_offset: part.byte_offset + skipped, samples, ..part.clone() });
             }
         }
         if parts.is_empty() {
@@ -411,9 +429,8 @@ impl Tensor {
         if begin >= end || len == 0 {
             return Some(0);
         }
-        let Location { buffer, bytes } = self.locate(begin * len..end * len);
-        (bytes.end.next_multiple_of(word) <= buffer.size())
-            .then_some((bytes.start % word / self.dtype.size()) as u32)
+        let Location { size, bytes, .. } = self.locate(begin * len..end * len);
+        (bytes.end.next_multiple_of(word) <= size).then_some((bytes.start % word / self.dtype.size()) as u32)
     }
 
     /// Where the given elements are, which must not be none and lie in one part.
@@ -434,6 +451,7 @@ impl Tensor {
         let (begin, end) = (place(elements.start), place(elements.end.max(1) - 1) + 1);
         Location {
             buffer: part.buffer.clone(),
+            size: part.size,
             bytes: part.byte_offset + begin * size..part.byte_offset + end * size,
         }
     }

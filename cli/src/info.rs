@@ -126,11 +126,11 @@ fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error
         let saved = Saved::new(context, &x).await?;
         let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await?;
         let (dy, dx) = (context.zeros(&shape).await?, context.zeros(&shape).await?);
-        let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+        let targets = GradientTargets::default().dx(&dx);
         let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
         let layer = layer.freeze();
         let inference = layer.prepare_forward(&x, &y).await?;
-        let targets = GradientTargets { dgamma: Some(&dgamma), ..targets };
+        let targets = targets.dgamma(&dgamma);
         let frozen = layer.prepare_backward(&x, &dy, &targets).await?;
         let kernels = [&forward, &backward, &inference, &frozen].into_iter().flat_map(|p| p.kernels());
         Ok(PlanEntry {

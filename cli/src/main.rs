@@ -72,7 +72,6 @@ fn main() -> ExitCode {
 
 /// Opens the adapter that was asked for.
 fn open(adapter_name: Option<&str>) -> Result<Context, wgnorm::Error> {
-    let options =
-        ContextOptions { adapter_name: adapter_name.map(str::to_owned), ..ContextOptions::default() };
+    let options = ContextOptions::default().adapter_name(adapter_name.map(str::to_owned));
     pollster::block_on(Context::headless_with(&options))
 }

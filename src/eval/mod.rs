@@ -23,7 +23,6 @@ mod data;
 mod devices;
 mod expected;
 mod inputs;
-mod layer;
 pub mod layout;
 mod parts;
 mod pooled;
@@ -34,12 +33,12 @@ mod slices;
 pub mod table;
 mod variant;
 
+pub use crate::spec::{Batch, Layer, Operation, Parameters, Room, Saves};
 pub use data::{Data, Draw, Gamma, narrow, rounded, widen};
 #[cfg(not(target_family = "wasm"))]
 pub use devices::{Compiled, Devices, files, read_shaders, trim};
 pub use expected::{Compared, Expected};
 pub use inputs::{Inputs, Part};
-pub use layer::{Batch, Layer, Operation, Parameters, Room, Saves};
 pub use problem::Problem;
 pub use run::{Outcome, Outputs, Plan};
 pub use table::Case;

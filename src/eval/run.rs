@@ -3,7 +3,6 @@
 use super::arena::{Arena, Role};
 use super::expected::Compared;
 use super::inputs::Part;
-use super::layer::{Batch, Layer, Operation, Parameters, Room};
 use super::problem::Problem;
 use super::{layout, parts};
 use crate::activation::Activation;
@@ -13,7 +12,7 @@ use crate::mask::Mask;
 use crate::norm::{Accumulation, CurveTargets, RunningValues};
 use crate::plan::Tuning;
 use crate::shape::Layout;
-use crate::spec::{Norm, Place, Spec, Statistics};
+use crate::spec::{Batch, Layer, Norm, Operation, Parameters, Place, Room, Spec, Statistics};
 use crate::tensor::Tensor;
 
 /// Outputs by name, in logical order.

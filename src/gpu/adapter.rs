@@ -24,7 +24,7 @@ pub enum ShaderChecks {
 /// ```
 /// use wgnorm::{Context, ContextOptions};
 /// # let directory = std::env::temp_dir().join(format!("wgnorm-doc-{}", std::process::id()));
-/// let options = ContextOptions { pipeline_cache: Some(directory.clone()), ..ContextOptions::default() };
+/// let options = ContextOptions::default().pipeline_cache(directory.clone());
 /// let context = Context::headless_with(&options);
 /// # let context = pollster::block_on(context)?;
 /// // … use it, and at the end, or when all kernels are compiled:
@@ -34,9 +34,14 @@ pub enum ShaderChecks {
 /// # Ok::<(), wgnorm::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ContextOptions {
     /// Take the first adapter whose name contains this text, in any case. Overrides `WGPU_ADAPTER_NAME`.
     pub adapter_name: Option<String>,
+    /// Which kind of adapter to prefer where none is named. Overrides `WGPU_POWER_PREF`; high performance if neither is given.
+    pub power_preference: Option<wgpu::PowerPreference>,
+    /// Where to look for adapters: a part of those that were built in and that `WGPU_BACKEND` allows (all but OpenGL if that is not set).
+    pub backends: Option<wgpu::Backends>,
     /// Checks in shaders.
     pub shader_checks: ShaderChecks,
     /// A directory for compiled kernels, in a file per adapter. It is read when the context is made, and written by
@@ -47,6 +52,38 @@ pub struct ContextOptions {
     /// A checksum guards against damage, not against forgery: drivers trust what such a file holds, so the directory should be
     /// one that nobody else can write to.
     pub pipeline_cache: Option<PathBuf>,
+}
+
+impl ContextOptions {
+    /// The same, with the first adapter whose name contains a text.
+    #[must_use]
+    pub fn adapter_name(self, adapter_name: impl Into<Option<String>>) -> Self {
+        Self { adapter_name: adapter_name.into(), ..self }
+    }
+
+    /// The same, with a kind of adapter preferred.
+    #[must_use]
+    pub fn power_preference(self, power_preference: impl Into<Option<wgpu::PowerPreference>>) -> Self {
+        Self { power_preference: power_preference.into(), ..self }
+    }
+
+    /// The same, with adapters of these backends alone.
+    #[must_use]
+    pub fn backends(self, backends: impl Into<Option<wgpu::Backends>>) -> Self {
+        Self { backends: backends.into(), ..self }
+    }
+
+    /// The same, with checks in shaders or without.
+    #[must_use]
+    pub fn shader_checks(self, shader_checks: ShaderChecks) -> Self {
+        Self { shader_checks, ..self }
+    }
+
+    /// The same, with compiled kernels read from a directory.
+    #[must_use]
+    pub fn pipeline_cache(self, pipeline_cache: impl Into<Option<PathBuf>>) -> Self {
+        Self { pipeline_cache: pipeline_cache.into(), ..self }
+    }
 }
 
 /// An adapter, its driver and the shaders of this crate, in words: compiled kernels are of use to the same alone.
@@ -86,30 +123,51 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
     instance().enumerate_adapters(backends()).await
 }
 
-/// The adapter with the wanted name, else wgpu's choice for `WGPU_POWER_PREF` (high performance if not set).
+/// The adapter with the wanted name, else the best of the preferred kind.
 pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Adapter> {
     let wanted = options.adapter_name.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+    let looked_at = options.backends.unwrap_or(wgpu::Backends::all()) & backends();
+    let all = || instance().enumerate_adapters(looked_at);
     let no_adapter = |reason: String, adapters: &[wgpu::Adapter]| Error::NoAdapter {
         wanted: wanted.clone(),
         available: adapters.iter().map(|adapter| adapter.get_info().name).collect(),
         reason,
     };
     if let Some(name) = &wanted {
-        let lower = name.to_lowercase();
-        let mut adapters = adapters().await;
-        match adapters.iter().position(|adapter| adapter.get_info().name.to_lowercase().contains(&lower)) {
-            Some(found) => return Ok(adapters.swap_remove(found)),
-            None => return Err(no_adapter("no name matches".to_owned(), &adapters)),
-        }
+        let (lower, mut adapters) = (name.to_lowercase(), all().await);
+        let found =
+            adapters.iter().position(|adapter| adapter.get_info().name.to_lowercase().contains(&lower));
+        return match found {
+            Some(found) => Ok(adapters.swap_remove(found)),
+            None => Err(no_adapter("no name matches".to_owned(), &adapters)),
+        };
     }
-    let request = wgpu::RequestAdapterOptions {
-        power_preference: wgpu::PowerPreference::from_env().unwrap_or(wgpu::PowerPreference::HighPerformance),
-        ..Default::default()
-    };
+    let preferred = options.power_preference.or_else(wgpu::PowerPreference::from_env);
+    let power_preference = preferred.unwrap_or(wgpu::PowerPreference::HighPerformance);
+    // wgpu has no say in which backends its choice is from, so where that is to be decided, it is here.
+    if options.backends.is_some() {
+        let mut adapters = all().await;
+        return match best(&adapters, power_preference) {
+            Some(found) => Ok(adapters.swap_remove(found)),
+            None => Err(no_adapter(format!("there is none of {looked_at:?}"), &adapters)),
+        };
+    }
+    let request = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
     match instance().request_adapter(&request).await {
         Ok(adapter) => Ok(adapter),
-        Err(error) => Err(no_adapter(error.to_string(), &adapters().await)),
+        Err(error) => Err(no_adapter(error.to_string(), &all().await)),
     }
+}
+
+/// The adapter of the preferred kind, as wgpu prefers them; of several the first.
+fn best(adapters: &[wgpu::Adapter], preference: wgpu::PowerPreference) -> Option<usize> {
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+    let order = match preference {
+        wgpu::PowerPreference::LowPower => [IntegratedGpu, DiscreteGpu, Other, VirtualGpu, Cpu],
+        _ => [DiscreteGpu, IntegratedGpu, Other, VirtualGpu, Cpu],
+    };
+    let place = |adapter: &wgpu::Adapter| order.iter().position(|of| *of == adapter.get_info().device_type);
+    (0..adapters.len()).min_by_key(|&i| place(&adapters[i]))
 }
 
 /// A device with everything that the adapter allows, so that large tensors can be bound.

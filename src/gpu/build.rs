@@ -7,7 +7,7 @@ use super::bindings::check_overlap;
 use super::params::{Common, Records, flag};
 use super::pipelines::ProgramModules;
 use super::prepared::Prepared;
-use super::recipe::{Operands, Ready};
+use super::recipe::{Operands, Ready, variants};
 use super::scratch::Room;
 use super::shader::{Kernel, Pointwise};
 use super::slot::Slot;
@@ -277,6 +277,10 @@ impl<'c> Build<'c> {
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         self.close();
         let operands = Operands::of(&self);
+        if let Some(rehearsal) = self.context.rehearsal() {
+            rehearsal.note(variants(&self, &operands).await?);
+            return Ok(Prepared::nothing(self.context, self.op));
+        }
         let key = self.key(&operands, traffic);
         let recipes = self.context.recipes();
         let ready = match recipes.get(&key) {

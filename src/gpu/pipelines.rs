@@ -128,6 +128,11 @@ impl PipelineCache {
         }
     }
 
+    /// Whether a variant is compiled.
+    pub fn has(&self, variant: &Variant) -> bool {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).contains_key(variant)
+    }
+
     /// Whether a pipeline is one of them.
     #[cfg(all(feature = "eval", not(target_family = "wasm")))]
     pub fn keeps(&self, pipeline: &Arc<Pipeline>) -> bool {

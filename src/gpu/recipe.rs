@@ -7,7 +7,7 @@ use super::bindings::{At, Bound, check_sharing, read_through};
 use super::build::{Build, Dispatch, Scratch, Stage, Whole};
 use super::memo::Key;
 use super::params::Params;
-use super::pipelines::Pipeline;
+use super::pipelines::{Pipeline, ProgramModules};
 use super::prepared::{Prepared, Step};
 use super::probe;
 use super::scope::{scoped, scoped_for};
@@ -74,7 +74,7 @@ impl Operands {
         }
         // Whether words in which the tensor's parts end are all in their buffers.
         for location in tensor.locations() {
-            key.add((location.buffer.size() - location.bytes.end).min(16));
+            key.add((location.size - location.bytes.end).min(16));
         }
     }
 
@@ -172,45 +172,61 @@ enum Source {
 
 /// What one window of a dispatch runs and binds.
 struct BoundWindow {
-    pipeline: Arc<Pipeline>,
+    variant: Variant,
+    program: Option<Arc<ProgramModules>>,
     slots: Arc<[Slot]>,
     params: Params,
     grid: [u32; 2],
     bound: Vec<(Slot, Bound)>,
 }
 
+/// What every dispatch of an operation runs and binds, in order.
+async fn windows(build: &Build<'_>, operands: &Operands) -> Result<Vec<BoundWindow>> {
+    let context = build.context();
+    let mut windows = Vec::new();
+    for room in &build.rooms {
+        check_binding(Slot::Partials.name(), room.bytes, context.capabilities())?;
+    }
+    for stage in build.stages() {
+        stage.check_overlap()?;
+        let grouped = |one: &Dispatch, next: &Dispatch| one.plan.grouped && next.plan.grouped;
+        for together in stage.dispatches.chunk_by(grouped) {
+            let mut of_each = Vec::new();
+            for dispatch in together {
+                let assembly = Assembly { context, stage, dispatch, operands, rooms: &build.rooms };
+                of_each.push(assembly.windows().await?.into_iter());
+            }
+            // The first window of all dispatches, if they go by groups, then the second, and so on.
+            let most = of_each.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+            for _ in 0..most {
+                windows.extend(of_each.iter_mut().filter_map(Iterator::next));
+            }
+        }
+    }
+    Ok(windows)
+}
+
+/// The kernels that an operation runs.
+pub(super) async fn variants(build: &Build<'_>, operands: &Operands) -> Result<Vec<Variant>> {
+    let windows = windows(build, operands).await?;
+    Ok(windows.iter().filter(|window| window.program.is_none()).map(|window| window.variant).collect())
+}
+
 impl Ready {
     /// Decides what every dispatch binds, compiles, and writes parameters.
     pub async fn new(build: &Build<'_>, operands: &Operands, traffic: Traffic) -> Result<Self> {
         let context = build.context();
-        let mut windows = Vec::new();
+        let windows = windows(build, operands).await?;
         let mut plans = vec![build.plan.clone()];
-        for room in &build.rooms {
-            check_binding(Slot::Partials.name(), room.bytes, context.capabilities())?;
-        }
-        for stage in build.stages() {
-            stage.check_overlap()?;
-            plans.extend(stage.dispatches.iter().map(|dispatch| dispatch.plan.clone()));
-            let grouped = |one: &Dispatch, next: &Dispatch| one.plan.grouped && next.plan.grouped;
-            for together in stage.dispatches.chunk_by(grouped) {
-                let mut of_each = Vec::new();
-                for dispatch in together {
-                    let assembly = Assembly { context, stage, dispatch, operands, rooms: &build.rooms };
-                    of_each.push(assembly.windows().await?.into_iter());
-                }
-                // The first window of all dispatches, if they go by groups, then the second, and so on.
-                let most = of_each.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-                for _ in 0..most {
-                    windows.extend(of_each.iter_mut().filter_map(Iterator::next));
-                }
-            }
-        }
+        let dispatches = build.stages().flat_map(|stage| &stage.dispatches);
+        plans.extend(dispatches.map(|dispatch| dispatch.plan.clone()));
         // Dispatches over the same window share parameters.
         let mut distinct: Vec<Params> = Vec::new();
         let alignment = u64::from(context.device().limits().min_uniform_buffer_offset_alignment);
         let distance = (size_of::<Params>() as u64).next_multiple_of(alignment);
         let mut steps = Vec::new();
-        for BoundWindow { pipeline, slots, params, grid, bound } in windows {
+        for BoundWindow { variant, program, slots, params, grid, bound } in windows {
+            let pipeline = context.pipelines().get(context, &variant, program.as_ref()).await?;
             let same = |other: &Params| bytemuck::bytes_of(other) == bytemuck::bytes_of(&params);
             let at = distinct.iter().position(same).unwrap_or_else(|| {
                 distinct.push(params);
@@ -312,7 +328,7 @@ impl Assembly<'_> {
     /// What the dispatch binds in each window. Where a tensor lies in several buffers, windows may differ in the variant.
     async fn windows(&self) -> Result<Vec<BoundWindow>> {
         let Self { context, stage, .. } = *self;
-        let Dispatch { kernel, plan, instead, records, buffers, .. } = self.dispatch;
+        let Dispatch { plan, instead, records, buffers, .. } = self.dispatch;
         let (alignment, program) = (context.capabilities().storage_alignment, stage.program.as_ref());
         let mut plain = self.variant().reduced();
         if plain.subgroup_size > 0 && !probe::has_ordered_subgroups(context).await? {
@@ -355,9 +371,8 @@ impl Assembly<'_> {
                 check_binding(slot.name(), range.bytes(), context.capabilities())?;
             }
             variant.shared = check_sharing(&bound, alignment)?;
-            debug_assert_eq!(variant.kernel, *kernel);
-            let pipeline = context.pipelines().get(context, &variant, program).await?;
-            windows.push(BoundWindow { pipeline, slots, params, grid: window.grid, bound });
+            let program = program.cloned();
+            windows.push(BoundWindow { variant, program, slots, params, grid: window.grid, bound });
         }
         Ok(windows)
     }

@@ -35,7 +35,7 @@ use crate::tune::Chosen;
 /// ```
 ///
 /// The activation is one of the layer's options, by default none; the residual is given with x
-/// ([`Tensor::plus`]), and most often there is none.
+/// ([`Tensor::with_residual`]), and most often there is none.
 ///
 /// There is no mode flag. What updates running statistics takes `&mut self` and says train; inference is another type,
 /// [`FrozenBatchNorm`], to which [`freeze`](Self::freeze) turns this one.
@@ -150,7 +150,6 @@ impl TrainForward {
         self.prepared.kernels()
     }
 
-    #[cfg(feature = "eval")]
     pub(crate) fn prepared(&self) -> &Prepared {
         &self.prepared
     }

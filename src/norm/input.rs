@@ -14,12 +14,12 @@ use crate::tensor::Tensor;
 ///     let residual = context.upload(&[2, 1, 2], &[0.5, 0.5, -0.5, -9.0]).await?;
 ///     let options = BatchNormOptions::pytorch().activation(Activation::Relu);
 ///     let mut layer = BatchNorm::new(&context, 1, options).await?;
-///     let (y, saved) = layer.train_forward(x.plus(&residual)).await?;
+///     let (y, saved) = layer.train_forward(x.with_residual(&residual)).await?;
 ///     let y = context.download(&y).await?;
 ///     assert!(y[0] == 0.0 && (y[1] - 1.5).abs() < 1e-4 && y[3] == 0.0);
 ///
 ///     let dy = context.upload(&[2, 1, 2], &[1.0; 4]).await?;
-///     let gradients = layer.backward(x.plus(&residual), &dy, &saved).await?;
+///     let gradients = layer.backward(x.with_residual(&residual), &dy, &saved).await?;
 ///     let d_residual = context.download(&gradients.d_residual.unwrap()).await?;
 ///     assert_eq!(d_residual, [0.0, 1.0, 0.0, 0.0]);
 ///     Ok::<(), wgnorm::Error>(())
@@ -27,6 +27,7 @@ use crate::tensor::Tensor;
 /// # Ok::<(), wgnorm::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Input<'a> {
     /// What is normalized; in a backward pass, what forward was given, or left in its place.
     pub x: &'a Tensor,
@@ -49,6 +50,12 @@ pub struct Modulation<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// The same, with a residual that is added to the normalized x, before the activation.
+    #[must_use]
+    pub fn with_residual(self, residual: &'a Tensor) -> Self {
+        Self { residual: Some(residual), ..self }
+    }
+
     /// The same, of which only the positions that the mask keeps count in training.
     #[must_use]
     pub fn masked(self, mask: &'a Mask) -> Self {
@@ -69,9 +76,10 @@ impl<'a> From<&'a Tensor> for Input<'a> {
 }
 
 impl Tensor {
-    /// This tensor as x, with a residual.
-    pub fn plus<'a>(&'a self, residual: &'a Tensor) -> Input<'a> {
-        Input { residual: Some(residual), ..Input::from(self) }
+    /// This tensor as x, with a residual that is added to the normalized x, before the activation: `act(norm(x) + residual)`. The norm of a sum is
+    /// [`Norm::forward_of_sum`](crate::Norm::forward_of_sum).
+    pub fn with_residual<'a>(&'a self, residual: &'a Tensor) -> Input<'a> {
+        Input::from(self).with_residual(residual)
     }
 
     /// This tensor as x, with gamma and beta of each sample.

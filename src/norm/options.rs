@@ -210,7 +210,17 @@ pub enum Accumulation {
 }
 
 /// Where a backward pass puts its gradients; those that are `None` are not computed.
+///
+/// ```
+/// # use wgnorm::{Accumulation, Context, GradientTargets};
+/// # let context = Context::headless_blocking()?;
+/// # let (dx, dgamma) = context.block_on(async { Ok::<_, wgnorm::Error>((context.zeros(&[2, 3]).await?, context.zeros(&[3]).await?)) })?;
+/// let targets = GradientTargets::default().dx(&dx).dgamma(&dgamma).accumulation(Accumulation::Add);
+/// assert!(targets.dbeta.is_none());
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct GradientTargets<'a> {
     /// Gradient of x, like x. May be the tensor dy itself, which is then written over.
     pub dx: Option<&'a Tensor>,
@@ -222,6 +232,38 @@ pub struct GradientTargets<'a> {
     pub dbeta: Option<&'a Tensor>,
     /// Whether `dgamma` and `dbeta` are written or added to.
     pub accumulation: Accumulation,
+}
+
+impl<'a> GradientTargets<'a> {
+    /// The same, with a place for the gradient of x, or none.
+    #[must_use]
+    pub fn dx(self, dx: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dx: dx.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of the residual, or none.
+    #[must_use]
+    pub fn d_residual(self, d_residual: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { d_residual: d_residual.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of gamma, or none.
+    #[must_use]
+    pub fn dgamma(self, dgamma: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dgamma: dgamma.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of beta, or none.
+    #[must_use]
+    pub fn dbeta(self, dbeta: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dbeta: dbeta.into(), ..self }
+    }
+
+    /// The same, with gradients of parameters written or added.
+    #[must_use]
+    pub fn accumulation(self, accumulation: Accumulation) -> Self {
+        Self { accumulation, ..self }
+    }
 }
 
 impl GradientTargets<'_> {

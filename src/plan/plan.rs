@@ -18,6 +18,7 @@ pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 /// forces nothing. Where a forced plan would exceed the device's loop limit, `rows` and `strip` are given up
 /// ([`Plan::reasons`] says so), unless `team_size` is forced too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Tuning {
     /// Values per memory access: 1, or 4 where that is possible.
     pub width: Option<u32>,
@@ -52,7 +53,43 @@ pub struct Tuning {
     pub integer_f16: bool,
 }
 
+/// A method for each choice, by its name.
+macro_rules! choices {
+    ($($name:ident: $type:ty),* $(,)?) => {
+        impl Tuning {
+            $(
+                #[doc = concat!("The same with [`", stringify!($name), "`](Self#structfield.", stringify!($name), ") forced, or with `None` left to the policy.")]
+                #[must_use]
+                pub fn $name(self, $name: impl Into<Option<$type>>) -> Self {
+                    Self { $name: $name.into(), ..self }
+                }
+            )*
+        }
+    };
+}
+
+choices!(
+    width: u32,
+    workgroup_size: u32,
+    team_size: u32,
+    splits: u32,
+    rows: u32,
+    strip: u32,
+    tile: u32,
+    window_bytes: u64,
+    resident: bool,
+    subgroups: bool,
+    group_bytes: u64,
+    along_columns: bool,
+);
+
 impl Tuning {
+    /// The same with [`integer_f16`](Self#structfield.integer_f16).
+    #[must_use]
+    pub fn integer_f16(self, integer_f16: bool) -> Self {
+        Self { integer_f16, ..self }
+    }
+
     /// # Errors
     /// [`Error::MissingCapability`] for a width that no kernel has, or a zero.
     pub(crate) fn check(&self) -> Result<()> {

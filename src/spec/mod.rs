@@ -1,5 +1,6 @@
 //! A problem as a value: which norm, over which tensor, with what. It is checked in one place, prints as one line and is parsed back.
 
+mod layer;
 mod text;
 
 use crate::activation::Activation;
@@ -10,6 +11,8 @@ use crate::family::{Epsilon, NormOptions};
 use crate::norm::{Affine, BatchNormOptions, CurveOptions, Momentum, Renorm, RunningVariance};
 use crate::plan::Tuning;
 use crate::shape::{Layout, Shape};
+
+pub use layer::{Batch, Layer, Operation, Parameters, Room, Saves};
 
 /// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

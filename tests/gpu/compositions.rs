@@ -81,7 +81,7 @@ fn residuals_have_no_gradient_where_values_are_masked() {
         let residual = upload(&context, &dims, &values(2, 6, 0.0, 1.0));
         let dy = upload(&context, &dims, &[1.0, 2.0, f32::NAN, 3.0, 4.0, 5.0]);
         let mask = Mask::of_lengths(&context, &x, &[2, 1]).await.unwrap();
-        let input = x.plus(&residual).masked(&mask);
+        let input = x.with_residual(&residual).masked(&mask);
         let mut layer = BatchNorm::new(&context, 1, OPTIONS).await.unwrap();
         let (_, saved) = layer.train_forward(input).await.unwrap();
         let whole = layer.backward(input, &dy, &saved).await.unwrap().d_residual;
@@ -139,8 +139,7 @@ fn outputs_over_inputs_of_other_parts_are_refused() {
         let saved = GhostSaved::new(&context, &first, 2).await.unwrap();
         let forward = layer.prepare_train_forward_ghost(&first, &later, &saved).await;
         refused!(forward, Error::Overlap { .. });
-        let (dy, targets) =
-            (zeros(&context, &[4, 2, 4]), GradientTargets { dx: Some(&later), ..Default::default() });
+        let (dy, targets) = (zeros(&context, &[4, 2, 4]), GradientTargets::default().dx(&later));
         refused!(layer.prepare_backward_ghost(&first, &dy, &saved, &targets).await, Error::Overlap { .. });
 
         let [a, b, c] = [0, 2, 4].map(|n| all.slice_samples(n..n + 2).unwrap());
@@ -156,7 +155,7 @@ fn outputs_over_inputs_of_other_parts_are_refused() {
         }
         // One tensor for two results of a part.
         let (residual, dy) = (zeros(&context, &[2, 2, 4]), zeros(&context, &[2, 2, 4]));
-        let input = a.x.plus(&residual);
+        let input = a.x.with_residual(&residual);
         let batch = MicroBatchGradient { input, dy: &dy, saved: &of_a, dx: &c, d_residual: Some(&c) };
         let backward = layer.prepare_backward_accumulated(&[batch], &GradientTargets::default()).await;
         refused!(backward, Error::Overlap { .. });

@@ -161,7 +161,7 @@ fn windows_give_the_bits_of_one() {
             let moments = small.block_on(wgnorm::Moments::prepare(&small, &x)).unwrap().1;
             let plan = moments.plan().unwrap();
             assert!(plan.windows.len() > 1);
-            let whole = Tuning { tile: Some(plan.tile_words), ..Tuning::default() };
+            let whole = Tuning::default().tile(plan.tile_words);
             let [windowed, whole] = [*small.tuning(), whole].map(|tuning| {
                 let plan = wgnorm::eval::Plan { tuning, ..wgnorm::eval::Plan::of(&spec) };
                 context().block_on(problem.run_in(&context(), &plan))
@@ -214,14 +214,12 @@ fn what_is_not_asked_for_is_not_computed() {
                 let nan = |dims: &[usize]| upload(&context, dims, &vec![f32::NAN; dims.iter().product()]);
                 let dx = nan(x.shape().dims()).with_layout(layout);
                 let [dgamma, dbeta, dalpha, dshift] = [5, 5, 1, 1].map(|len| nan(&[len]));
-                let targets = CurveTargets {
-                    dx: is(0).then_some(&dx),
-                    dgamma: is(1).then_some(&dgamma),
-                    dbeta: is(2).then_some(&dbeta),
-                    dalpha: is(3).then_some(&dalpha),
-                    dshift: is(4).then_some(&dshift),
-                    ..Default::default()
-                };
+                let targets = CurveTargets::default()
+                    .dx(is(0).then_some(&dx))
+                    .dgamma(is(1).then_some(&dgamma))
+                    .dbeta(is(2).then_some(&dbeta))
+                    .dalpha(is(3).then_some(&dalpha))
+                    .dshift(is(4).then_some(&dshift));
                 let backward = context.block_on(layer.prepare_backward((&x).into(), &dy, &targets)).unwrap();
                 submit(&context, &[&backward]);
                 let dispatches = if asked == 1 { 1 } else { 2 + usize::from(is(3) || is(4)) };
@@ -366,13 +364,11 @@ fn an_empty_batch() {
                         &bytes(&vec![5.0; zero.shape().len() as usize]),
                     );
                 }
-                let mut targets = CurveTargets {
-                    dgamma: Some(&per_channel[0]),
-                    dalpha: Some(&gradients.dalpha),
-                    dshift: gradients.dshift.as_ref(),
-                    accumulation: Accumulation::Add,
-                    ..Default::default()
-                };
+                let mut targets = CurveTargets::default()
+                    .dgamma(&per_channel[0])
+                    .dalpha(&gradients.dalpha)
+                    .dshift(gradients.dshift.as_ref())
+                    .accumulation(Accumulation::Add);
                 let add = layer.prepare_backward((&x).into(), &x, &targets).await.unwrap();
                 context.submit(&[&add]).await.unwrap();
                 assert_eq!(context.download(&gradients.dalpha).await.unwrap(), [5.0]);
@@ -417,23 +413,23 @@ fn what_passes_move_and_hold() {
         let forward = plain.prepare_forward(x.into(), dx).await.unwrap();
         assert_eq!((forward.op(), moved(&forward)), (Op::CurveForward, [2, 2]));
         assert_eq!((forward.kernels().count(), forward.workspace_bytes()), (1, 0));
-        let targets = CurveTargets { dx: Some(dx), dalpha: Some(&dalpha), ..Default::default() };
+        let targets = CurveTargets::default().dx(dx).dalpha(&dalpha);
         let backward = plain.prepare_backward(x.into(), dy, &targets).await.unwrap();
         assert_eq!((backward.op(), moved(&backward)), (Op::CurveBackward, [3, 3]));
         let partials = backward.plan().unwrap().workspace_bytes(Op::CurveBackward);
         let totals = 5 * 16;
         assert!(partials > 0 && backward.workspace_bytes() == partials + totals);
         // Slices share words.
-        let over = CurveTargets { dx: Some(dy), ..targets };
+        let over = targets.dx(dy);
         let over = plain.prepare_backward(x.into(), dy, &over).await.unwrap();
         assert_eq!(moved(&over), [3, 5]);
 
         let options = CurveOptions::default().activation(Activation::Relu);
         let fused = Layer::new(&context, Curve::Erf, 5, options).await.unwrap();
-        let forward = fused.prepare_forward(x.plus(residual), dx).await.unwrap();
+        let forward = fused.prepare_forward(x.with_residual(residual), dx).await.unwrap();
         assert_eq!(moved(&forward), [3, 3]);
-        let targets = CurveTargets { d_residual: Some(d_residual), ..targets };
-        let backward = fused.prepare_backward(x.plus(residual), dy, &targets).await.unwrap();
+        let targets = targets.d_residual(d_residual);
+        let backward = fused.prepare_backward(x.with_residual(residual), dy, &targets).await.unwrap();
         assert_eq!(moved(&backward), [5, 5]);
         let plan = context.plan(Op::CurveBackward, x, true).unwrap().unwrap();
         assert_eq!(&plan, backward.plan().unwrap());
@@ -486,7 +482,7 @@ fn kernels_agree_with_pytorch() {
         )
         .unwrap();
         let (x, dy, residual) = (tensor("x", &dims), tensor("dy", &dims), tensor("residual", &dims));
-        let input = if is_fused { x.plus(&residual) } else { (&x).into() };
+        let input = if is_fused { x.with_residual(&residual) } else { (&x).into() };
         let (y, gradients) = context.block_on(async {
             (layer.forward(input).await.unwrap(), layer.backward(input, &dy).await.unwrap())
         });
@@ -562,7 +558,7 @@ fn errors_are_told() {
     let sixteen = derf(half(&[1]), half(&[1]), None, None).unwrap();
     refused!(context.block_on(sixteen.forward(&x)), Error::DType { what: "alpha", .. });
     refused!(
-        context.block_on(layer.prepare_forward(x.plus(&t(&[2, 3])), &y)),
+        context.block_on(layer.prepare_forward(x.with_residual(&t(&[2, 3])), &y)),
         Error::Shape { what: "residual", .. }
     );
     refused!(
@@ -581,43 +577,32 @@ fn errors_are_told() {
     let none = CurveTargets::default;
     refused!(backward(none()), Error::NoGradient);
     refused!(context.block_on(layer.backward(&x, &t(&[2, 3]))), Error::Shape { what: "dy", .. });
-    refused!(backward(CurveTargets { dx: Some(&t(&[2, 3])), ..none() }), Error::Shape { what: "dx", .. });
-    refused!(
-        backward(CurveTargets { d_residual: Some(&dx), ..none() }),
-        Error::NoParameter { gradient: "d_residual", .. }
-    );
+    refused!(backward(none().dx(&t(&[2, 3]))), Error::Shape { what: "dx", .. });
+    refused!(backward(none().d_residual(&dx)), Error::NoParameter { gradient: "d_residual", .. });
     let (three, one, two) = (t(&[3]), t(&[1]), t(&[2]));
-    refused!(backward(CurveTargets { dgamma: Some(&one), ..none() }), Error::Shape { what: "dgamma", .. });
-    refused!(backward(CurveTargets { dalpha: Some(&two), ..none() }), Error::Shape { what: "dalpha", .. });
-    refused!(backward(CurveTargets { dshift: Some(&three), ..none() }), Error::Shape { what: "dshift", .. });
+    refused!(backward(none().dgamma(&one)), Error::Shape { what: "dgamma", .. });
+    refused!(backward(none().dalpha(&two)), Error::Shape { what: "dalpha", .. });
+    refused!(backward(none().dshift(&three)), Error::Shape { what: "dshift", .. });
+    refused!(backward(none().dalpha(&half(&[1]))), Error::DType { what: "dalpha", expected: DType::F32, .. });
+    refused!(backward(none().dalpha(&zeros(&other, &[1]))), Error::ForeignDevice { what: "dalpha" });
     refused!(
-        backward(CurveTargets { dalpha: Some(&half(&[1])), ..none() }),
-        Error::DType { what: "dalpha", expected: DType::F32, .. }
-    );
-    refused!(
-        backward(CurveTargets { dalpha: Some(&zeros(&other, &[1])), ..none() }),
-        Error::ForeignDevice { what: "dalpha" }
-    );
-    refused!(
-        backward(CurveTargets { dalpha: Some(&one), dshift: Some(&one), ..none() }),
+        backward(none().dalpha(&one).dshift(&one)),
         Error::Overlap { first: "dalpha", second: "dshift", .. }
     );
-    refused!(
-        backward(CurveTargets { dx: Some(&x), ..none() }),
-        Error::Overlap { first: "x", second: "dx", .. }
-    );
+    refused!(backward(none().dx(&x)), Error::Overlap { first: "x", second: "dx", .. });
     context.block_on(async {
         let x = context.zeros_as(&[2, 3], DType::F16).await.unwrap();
-        let targets = CurveTargets { dalpha: Some(&one), dgamma: Some(&half(&[3])), ..none() };
+        let dgamma = half(&[3]);
+        let targets = none().dalpha(&one).dgamma(&dgamma);
         let half_layer = Derf::new(&context, 3, options).await.unwrap();
         refused!(half_layer.prepare_backward(&x, &x, &targets).await, Error::DType { .. });
         let bare = DynamicTanh::new(&context, 3, options.affine(Affine::None)).await.unwrap();
         assert!(bare.gamma().is_none() && bare.beta().is_none() && bare.shift().is_none());
         let x = t(&[2, 3]);
         for (targets, name) in [
-            (CurveTargets { dgamma: Some(&three), ..none() }, "dgamma"),
-            (CurveTargets { dbeta: Some(&three), ..none() }, "dbeta"),
-            (CurveTargets { dshift: Some(&one), ..none() }, "dshift"),
+            (none().dgamma(&three), "dgamma"),
+            (none().dbeta(&three), "dbeta"),
+            (none().dshift(&one), "dshift"),
         ] {
             refused!(bare.prepare_backward(&x, &x, &targets).await, Error::NoParameter { gradient, .. } if gradient == name);
         }

@@ -94,7 +94,7 @@ fn wrong_shapes() {
             Error::Shape { what: "y", expected, got } if expected == x.shape() && got == shape
         );
         refused!(context.block_on(layer.backward(&x, &other, &saved)), Error::Shape { what: "dy", got, .. } if got == shape);
-        let targets = GradientTargets { dx: Some(&other), ..Default::default() };
+        let targets = GradientTargets::default().dx(&other);
         refused!(
             context.block_on(layer.prepare_backward(&x, &x, &saved, &targets)),
             Error::Shape { what: "dx", got, .. } if got == shape
@@ -104,8 +104,8 @@ fn wrong_shapes() {
     let frozen = self::layer(&context).freeze();
     for dims in [&[4][..], &[3, 1], &[2]] {
         let other = zeros(&context, dims);
-        let dgamma = GradientTargets { dgamma: Some(&other), ..Default::default() };
-        let dbeta = GradientTargets { dbeta: Some(&other), ..Default::default() };
+        let dgamma = GradientTargets::default().dgamma(&other);
+        let dbeta = GradientTargets::default().dbeta(&other);
         for (name, targets) in [("dgamma", dgamma), ("dbeta", dbeta)] {
             refused!(
                 context.block_on(layer.prepare_backward(&x, &x, &saved, &targets)),
@@ -146,8 +146,8 @@ fn wrong_layouts() {
             let saved = context.block_on(Saved::new(&context, &x)).unwrap();
             let (_, real_saved) = context.block_on(layer.train_forward_untracked(&x)).unwrap();
             let moments = context.block_on(Moments::of(&context, &x)).unwrap();
-            let targets = GradientTargets { dx: Some(&other), dgamma: Some(&c), ..Default::default() };
-            let right = GradientTargets { dgamma: Some(&c), ..Default::default() };
+            let targets = GradientTargets::default().dx(&other).dgamma(&c);
+            let right = GradientTargets::default().dgamma(&c);
             let is = |error: &Error, name: &str| {
                 matches!(error, Error::Layout { what, expected, got }
                     if *what == name && *expected == mine && *got == theirs)
@@ -270,11 +270,8 @@ fn gradients_that_do_not_exist() {
             [(); 2].map(|()| context.block_on(BatchNorm::new(&context, 3, OPTIONS.affine(affine))).unwrap());
         let frozen = frozen.freeze();
         for (dgamma, dbeta) in [(false, false), (true, false), (false, true), (true, true)] {
-            let targets = GradientTargets {
-                dgamma: dgamma.then_some(&c),
-                dbeta: dbeta.then_some(&other),
-                ..Default::default()
-            };
+            let targets =
+                GradientTargets::default().dgamma(dgamma.then_some(&c)).dbeta(dbeta.then_some(&other));
             for got in [
                 context.block_on(train.prepare_backward(&x, &x, &saved, &targets)),
                 context.block_on(frozen.prepare_backward(&x, &x, &targets)),
@@ -379,8 +376,7 @@ fn more_than_the_device_has() {
 #[test]
 fn a_workgroup_that_the_device_lacks() {
     for workgroup_size in [0, 1 << 20] {
-        let context =
-            context().with_tuning(Tuning { workgroup_size: Some(workgroup_size), ..Tuning::default() });
+        let context = context().with_tuning(Tuning::default().workgroup_size(workgroup_size));
         let x = zeros(&context, &[2, 3, 4]);
         refused!(
             context.block_on(Moments::of(&context, &x)),
@@ -417,9 +413,9 @@ fn values_of_another_device() {
     wait(Box::pin(async { layer.backward(&x, &theirs, &saved).await.map(drop) }));
     wait(Box::pin(async { layer.backward(&x, &x, &their_saved).await.map(drop) }));
     for targets in [
-        GradientTargets { dx: Some(&theirs), ..Default::default() },
-        GradientTargets { dgamma: Some(&foreign), ..Default::default() },
-        GradientTargets { dbeta: Some(&foreign), ..Default::default() },
+        GradientTargets::default().dx(&theirs),
+        GradientTargets::default().dgamma(&foreign),
+        GradientTargets::default().dbeta(&foreign),
     ] {
         wait(Box::pin(async { layer.prepare_backward(&x, &y, &saved, &targets).await.map(drop) }));
     }
@@ -489,9 +485,25 @@ fn a_destroyed_buffer_is_an_error_and_not_a_panic() {
 }
 
 #[test]
+fn adapters_are_those_of_the_backends_that_are_asked_for() {
+    let backend = context().device().adapter_info().backend;
+    for preference in [wgpu::PowerPreference::LowPower, wgpu::PowerPreference::HighPerformance] {
+        let options =
+            ContextOptions::default().backends(wgpu::Backends::from(backend)).power_preference(preference);
+        let own = pollster::block_on(Context::headless_with(&options)).unwrap();
+        assert_eq!(own.device().adapter_info().backend, backend);
+    }
+    match pollster::block_on(Context::headless_with(
+        &ContextOptions::default().backends(wgpu::Backends::empty()),
+    )) {
+        Err(Error::NoAdapter { available, .. }) => assert!(available.is_empty()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn an_adapter_that_does_not_exist() {
-    let options =
-        ContextOptions { adapter_name: Some("no such adapter".to_owned()), ..ContextOptions::default() };
+    let options = ContextOptions::default().adapter_name("no such adapter".to_owned());
     match pollster::block_on(Context::headless_with(&options)) {
         Err(Error::NoAdapter { wanted, available, .. }) => {
             assert_eq!(wanted.as_deref(), Some("no such adapter"));
@@ -589,7 +601,7 @@ fn operations_of_another_context() {
 
 #[test]
 fn an_unknown_width_of_words() {
-    let context = context().with_tuning(Tuning { width: Some(3), ..Tuning::default() });
+    let context = context().with_tuning(Tuning::default().width(3));
     let x = zeros(&context, &[2, 3, 4]);
     refused!(context.block_on(Moments::of(&context, &x)), Error::MissingCapability { needed: 3, .. });
 }

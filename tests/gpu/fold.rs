@@ -319,13 +319,11 @@ fn gradients_are_written_or_added() {
                     let what = format!("{name} dx {with_dx} train {train} {accumulation:?} {runs} times");
                     let dx = upload(&context, &inputs.dims, &[f32::NAN; 240]);
                     let (dgamma, dbeta) = (upload(&context, &[5], &start), upload(&context, &[5], &start));
-                    let targets = GradientTargets {
-                        dx: with_dx.then_some(&dx),
-                        dgamma: Some(&dgamma),
-                        dbeta: Some(&dbeta),
-                        accumulation,
-                        ..Default::default()
-                    };
+                    let targets = GradientTargets::default()
+                        .dx(with_dx.then_some(&dx))
+                        .dgamma(&dgamma)
+                        .dbeta(&dbeta)
+                        .accumulation(accumulation);
                     let backward = context.block_on(async {
                         match train {
                             true => layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap(),

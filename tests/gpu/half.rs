@@ -2,7 +2,7 @@
 
 use wgnorm::{
     BatchNorm, BatchNormOptions, Context, DType, FrozenBatchNorm, RunningStatistics, RunningValues, Tensor,
-    Tuning, prepare_copy,
+    prepare_copy,
 };
 
 use crate::support::{assert_bits, assert_holds, assert_same_outcome, context, download, refused, submit};
@@ -13,7 +13,7 @@ const HALVES: [DType; 2] = [DType::F16, DType::Bf16];
 /// The device's own conversion, if it is exact, and that by integer arithmetic.
 fn conversions(context: &Context) -> [Context; 2] {
     let tuning = *context.tuning();
-    [context.clone(), context.with_tuning(Tuning { integer_f16: true, ..tuning })]
+    [context.clone(), context.with_tuning(tuning.integer_f16(true))]
 }
 
 #[test]
@@ -163,18 +163,18 @@ fn types_must_agree() {
             Error::DType { what: "y", expected: e, got: DType::Bf16 } if e == expected
         );
         refused!(
-            layer.prepare_train_forward(x.plus(&other), &x, None).await,
+            layer.prepare_train_forward(x.with_residual(&other), &x, None).await,
             Error::DType { what: "residual", .. }
         );
         let saved = Saved::new(&context, &x).await.unwrap();
-        let targets = GradientTargets { dx: Some(&other), ..Default::default() };
+        let targets = GradientTargets::default().dx(&other);
         refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dx", .. });
         let dgamma = context.zeros_as(&[3], DType::Bf16).await.unwrap();
-        let targets = GradientTargets { dgamma: Some(&dgamma), ..Default::default() };
+        let targets = GradientTargets::default().dgamma(&dgamma);
         refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dgamma", .. });
         let dbeta = context.zeros_as(&[3], DType::F16).await.unwrap();
         let dgamma = context.zeros(&[3]).await.unwrap();
-        let targets = GradientTargets { dgamma: Some(&dgamma), dbeta: Some(&dbeta), ..Default::default() };
+        let targets = GradientTargets::default().dgamma(&dgamma).dbeta(&dbeta);
         refused!(layer.prepare_backward(&x, &x, &saved, &targets).await, Error::DType { what: "dbeta", .. });
         // 16-bit parameters go with tensors of their type.
         let gamma = context.zeros_as(&[3], DType::F16).await.unwrap();

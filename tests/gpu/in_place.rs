@@ -74,7 +74,7 @@ fn training_backward_over_dy() {
                 let (_, saved) = layer.train_forward(&x).await.unwrap();
                 let dy = context.upload_as(dims, &values(seed + 9, len, 0.1, 1.0), dtype).await.unwrap();
                 let apart = layer.backward(&x, &dy, &saved).await.unwrap().dx;
-                let targets = GradientTargets { dx: Some(&dy), ..Default::default() };
+                let targets = GradientTargets::default().dx(&dy);
                 let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
                 context.submit(&[&backward]).await.unwrap();
                 let (over, apart) =
@@ -145,7 +145,7 @@ fn what_cannot_be_in_place_is_refused() {
             }
         }
         let mut relu = layer(Activation::Relu).await;
-        let targets = GradientTargets { dx: Some(&y), ..Default::default() };
+        let targets = GradientTargets::default().dx(&y);
         refused!(relu.prepare_backward(&x, &x, &in_place, &targets).await, Error::InPlace { .. });
         let tiny = Activation::LeakyRelu { slope: 1e-9 };
         refused!(
@@ -157,17 +157,17 @@ fn what_cannot_be_in_place_is_refused() {
         // Another activation.
         plain.prepare_train_forward(&x, &y, Some(&saved)).await.unwrap();
         let dx = context.zeros_like(&x).await.unwrap();
-        let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+        let targets = GradientTargets::default().dx(&dx);
         refused!(relu.prepare_backward(&x, &y, &saved, &targets).await, Error::Activation { .. });
         // A residual in one pass and not in the other.
-        relu.prepare_train_forward(x.plus(&y), &context.zeros_like(&x).await.unwrap(), Some(&saved))
+        relu.prepare_train_forward(x.with_residual(&y), &context.zeros_like(&x).await.unwrap(), Some(&saved))
             .await
             .unwrap();
         let dx = context.zeros_like(&x).await.unwrap();
-        let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+        let targets = GradientTargets::default().dx(&dx);
         refused!(relu.prepare_backward(&x, &y, &saved, &targets).await, Error::Residual { expected: true });
-        assert!(relu.prepare_backward(x.plus(&y), &x, &saved, &targets).await.is_ok());
-        let targets = GradientTargets { d_residual: Some(&dx), ..Default::default() };
+        assert!(relu.prepare_backward(x.with_residual(&y), &x, &saved, &targets).await.is_ok());
+        let targets = GradientTargets::default().d_residual(&dx);
         refused!(
             relu.freeze().prepare_backward(&x, &y, &targets).await,
             Error::NoParameter { gradient: "d_residual", .. }

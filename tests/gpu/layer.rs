@@ -310,12 +310,10 @@ fn every_set_of_gradients_has_the_bits_of_the_full_backward() {
                     let dx = inputs.places()[3].placed(&context, dims, &untouched(inputs.x.len()));
                     let dgamma = upload(&context, &[c], &untouched(c));
                     let dbeta = upload(&context, &[c], &untouched(c));
-                    let targets = GradientTargets {
-                        dx: asked(0).then_some(&dx),
-                        dgamma: asked(1).then_some(&dgamma),
-                        dbeta: asked(2).then_some(&dbeta),
-                        ..Default::default()
-                    };
+                    let targets = GradientTargets::default()
+                        .dx(asked(0).then_some(&dx))
+                        .dgamma(asked(1).then_some(&dgamma))
+                        .dbeta(asked(2).then_some(&dbeta));
                     let backward = context.block_on(async {
                         match train {
                             true => layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap(),
@@ -415,13 +413,11 @@ fn an_empty_batch_passes_a_frozen_layer() {
             let start = [1.5, f32::NAN, -2.0];
             for (accumulation, expected) in [(Accumulation::Write, [0.0; 3]), (Accumulation::Add, start)] {
                 let (dgamma, dbeta) = (upload(&context, &[3], &start), upload(&context, &[3], &start));
-                let targets = GradientTargets {
-                    dx: Some(&x),
-                    dgamma: Some(&dgamma),
-                    dbeta: Some(&dbeta),
-                    accumulation,
-                    ..Default::default()
-                };
+                let targets = GradientTargets::default()
+                    .dx(&x)
+                    .dgamma(&dgamma)
+                    .dbeta(&dbeta)
+                    .accumulation(accumulation);
                 submit(&context, &[&context.block_on(layer.prepare_backward(&x, &x, &targets)).unwrap()]);
                 for gradient in [dgamma, dbeta] {
                     let (got, expected) = (download(&context, &gradient), expected);
@@ -431,7 +427,7 @@ fn an_empty_batch_passes_a_frozen_layer() {
                     );
                 }
             }
-            let targets = GradientTargets { dx: Some(&x), ..Default::default() };
+            let targets = GradientTargets::default().dx(&x);
             let nothing = context.block_on(layer.prepare_backward(&x, &x, &targets)).unwrap();
             assert_eq!((nothing.kernels().count(), nothing.plan()), (0, None));
             submit(&context, &[&nothing]);
@@ -541,10 +537,7 @@ fn one_parameter_gradient_of_an_empty_batch() {
     let layer = context.block_on(BatchNorm::new(&context, 3, OPTIONS)).unwrap().freeze();
     let x = zeros(&context, &[0, 3, 4]);
     let sum = poisoned(&context, &[3], 0);
-    for targets in [
-        GradientTargets { dgamma: Some(&sum), ..Default::default() },
-        GradientTargets { dbeta: Some(&sum), ..Default::default() },
-    ] {
+    for targets in [GradientTargets::default().dgamma(&sum), GradientTargets::default().dbeta(&sum)] {
         let backward = context.block_on(layer.prepare_backward(&x, &x, &targets)).unwrap();
         context.block_on(context.submit(&[&backward])).unwrap();
         assert_eq!(download_guarded(&context, &sum), [0.0; 3]);

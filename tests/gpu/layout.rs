@@ -105,8 +105,8 @@ fn long_strips() {
     // Rows of 64 words, 8 teams of 8 words each on a CPU; the same with words of one value; rows of 128 words, 8 of 16.
     let context = context();
     let forced = |tuning| context.with_tuning(tuning);
-    let narrow = forced(Tuning { width: Some(1), strip: Some(8), ..Tuning::default() });
-    let longest = forced(Tuning { strip: Some(16), ..Tuning::default() });
+    let narrow = forced(Tuning::default().width(1).strip(8));
+    let longest = forced(Tuning::default().strip(16));
     for (context, channels, strip) in [(context.clone(), 256, 8), (narrow, 64, 8), (longest, 512, 16)] {
         for rows in [9, 65] {
             let inputs = Inputs::of(71, &[rows, channels], LAST);
@@ -178,7 +178,7 @@ fn a_matrix_of_either_layout_goes_with_the_other() {
     let (x, dy) = (inputs.place_x(&context), inputs.place_dy(&context).with_layout(LAST));
     let y = poisoned(&context, &inputs.dims, 0).with_layout(LAST);
     let dx = poisoned(&context, &inputs.dims, 0).with_layout(LAST);
-    let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+    let targets = GradientTargets::default().dx(&dx);
     context.block_on(async {
         let saved = Saved::new(&context, &x.clone().with_layout(LAST)).await.unwrap();
         let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await.unwrap();
@@ -400,7 +400,7 @@ fn one_channel_of_a_large_map() {
 #[test]
 fn more_workgroups_than_one_dimension_holds() {
     // A team per workgroup.
-    let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..Tuning::default() };
+    let team = Tuning::default().workgroup_size(8).team_size(8).strip(1);
     let context = context().with_tuning(team);
     for (layout, dims, offset) in [
         (FIRST, &[2, 70_000, 2][..], 0),
@@ -430,7 +430,7 @@ fn resnet18() -> Vec<usize> {
 #[test]
 fn a_network_prepared_once_and_submitted_at_once() {
     // A device of its own, so that no other test compiles for it.
-    let strips = Tuning { strip: Some(2), ..Tuning::default() };
+    let strips = Tuning::default().strip(2);
     let context = headless().with_tuning(strips);
     for layout in [FIRST, LAST] {
         let inputs: Vec<_> = resnet18()
@@ -462,12 +462,7 @@ fn a_network_prepared_once_and_submitted_at_once() {
                     per_channel(),
                 ];
                 let [y, dx, dgamma, dbeta] = &outputs;
-                let targets = GradientTargets {
-                    dx: Some(dx),
-                    dgamma: Some(dgamma),
-                    dbeta: Some(dbeta),
-                    ..Default::default()
-                };
+                let targets = GradientTargets::default().dx(dx).dgamma(dgamma).dbeta(dbeta);
                 let (forward, backward) = context.block_on(async {
                     let saved = Saved::new(&context, &x).await.unwrap();
                     let forward = layer.prepare_train_forward(&x, y, Some(&saved)).await.unwrap();
@@ -512,13 +507,7 @@ fn a_network_prepared_once_and_submitted_at_once() {
 #[test]
 fn the_last_value_of_an_incomplete_row_has_its_own_channel() {
     // Several rows of words of one value as one, the last of them not full.
-    let scalar = Tuning {
-        width: Some(1),
-        workgroup_size: Some(8),
-        team_size: Some(1),
-        strip: Some(1),
-        ..Tuning::default()
-    };
+    let scalar = Tuning::default().width(1).workgroup_size(8).team_size(1).strip(1);
     let context = context().with_tuning(scalar);
     for (rows, channels) in [(65, 33), (130, 6), (130, 5)] {
         let inputs = Inputs::of(20, &[rows, channels], LAST);

@@ -27,4 +27,5 @@ mod resident;
 mod support;
 mod synchronised;
 mod tuning;
+mod warm;
 mod windows;

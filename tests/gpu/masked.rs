@@ -159,12 +159,12 @@ fn windows_of_masked_tensors_give_the_bits_of_one() {
     ] {
         let context = context();
         let case = Case::new(4, dims, layout, 3, 2.0);
-        let small = context.with_tuning(Tuning { window_bytes: Some(1200), ..Tuning::default() });
+        let small = context.with_tuning(Tuning::default().window_bytes(1200));
         let x = case.inputs.upload_x(&context);
         let plan = small.block_on(Moments::prepare(&small, &x.with_layout(layout))).unwrap().1;
         let plan = plan.plan().unwrap();
         assert!(plan.windows.len() > 1, "{plan}");
-        let whole = context.with_tuning(Tuning { tile: Some(plan.tile_words), ..Tuning::default() });
+        let whole = context.with_tuning(Tuning::default().tile(plan.tile_words));
         let what = format!("{dims:?}");
         let got = case.train(&small);
         case.assert_train(&what, &got);
@@ -280,7 +280,7 @@ fn residuals_activations_and_halves_go_with_masks() {
                 let mut layer = inputs.layer(&context, options);
                 context.block_on(async {
                     let mask = Mask::of_positions(&context, &x, &keep).await.unwrap();
-                    let input = x.plus(&residual).masked(&mask);
+                    let input = x.with_residual(&residual).masked(&mask);
                     let (y, gradients) = if frozen {
                         let layer = layer.freeze();
                         (layer.forward(input).await.unwrap(), layer.backward(input, &dy).await.unwrap())
@@ -409,13 +409,7 @@ fn compositions_go_with_masks() {
 #[test]
 fn a_value_at_the_very_end_is_found() {
     // As few workgroups as loops allow.
-    let long = Tuning {
-        splits: Some(1),
-        workgroup_size: Some(8),
-        team_size: Some(1),
-        strip: Some(1),
-        ..Tuning::default()
-    };
+    let long = Tuning::default().splits(1).workgroup_size(8).team_size(1).strip(1);
     for (name, context) in [("policy", context()), ("long", context().with_tuning(long))] {
         for (dims, layout) in [
             (&[1, 1, 2_200_001][..], Layout::ChannelsFirst),

@@ -103,7 +103,7 @@ impl Tensors {
 
     fn targets(&self, names: &[&str]) -> GradientTargets<'_> {
         let get = |name| names.contains(&name).then(|| self.get(name));
-        GradientTargets { dx: get("dx"), dgamma: get("dgamma"), dbeta: get("dbeta"), ..Default::default() }
+        GradientTargets::default().dx(get("dx")).dgamma(get("dgamma")).dbeta(get("dbeta"))
     }
 
     fn outputs(&self, context: &Context) -> Outputs {

@@ -369,7 +369,7 @@ fn masked_words_are_no_values() {
     // words only, or first. A shift of 0 in place of what they do not hold would cost all digits of the variance.
     for dims in [&[600, 3, 3][..], &[40, 3, 10], &[4, 3, 11], &[4, 3, 27], &[7, 5], &[9, 3]] {
         for team_size in [None, Some(2), Some(4), Some(8)] {
-            let tuning = Tuning { workgroup_size: Some(8), team_size, ..Tuning::default() };
+            let tuning = Tuning::default().workgroup_size(8).team_size(team_size);
             let context = context().with_tuning(tuning);
             for phase in 0..4 {
                 let inputs = Inputs::new(dims.len() as u64, dims);

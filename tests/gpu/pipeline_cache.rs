@@ -14,7 +14,7 @@ fn scratch(test: &str) -> PathBuf {
 }
 
 fn open(directory: &Path) -> Context {
-    let options = ContextOptions { pipeline_cache: Some(directory.to_owned()), ..ContextOptions::default() };
+    let options = ContextOptions::default().pipeline_cache(directory.to_owned());
     kept(pollster::block_on(Context::headless_with(&options)).unwrap())
 }
 
@@ -127,7 +127,7 @@ fn without_the_option_there_is_none() {
 #[test]
 fn a_device_of_the_application_needs_the_feature() {
     let directory = scratch("application");
-    let options = ContextOptions { pipeline_cache: Some(directory.clone()), ..ContextOptions::default() };
+    let options = ContextOptions::default().pipeline_cache(directory.clone());
     let (device, queue) = own_device(wgpu::Limits::default());
     let context = Context::from_wgpu_with(device, queue, &options).unwrap();
     assert!(matches!(context.pipeline_cache(), PipelineCacheState::Unsupported { .. }));

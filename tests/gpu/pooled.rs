@@ -102,13 +102,17 @@ fn prepared_micro_batches_can_be_recorded_again_and_accumulate() {
         let forward: Vec<_> = tensors
             .iter()
             .zip(&outputs)
-            .map(|([x, _, residual], (y, .., saved))| MicroBatch { input: x.plus(residual), y, saved })
+            .map(|([x, _, residual], (y, .., saved))| MicroBatch {
+                input: x.with_residual(residual),
+                y,
+                saved,
+            })
             .collect();
         let backward: Vec<_> = tensors
             .iter()
             .zip(&outputs)
             .map(|([x, dy, residual], (_, dx, dr, saved))| MicroBatchGradient {
-                input: x.plus(residual),
+                input: x.with_residual(residual),
                 dy,
                 saved,
                 dx,
@@ -116,12 +120,8 @@ fn prepared_micro_batches_can_be_recorded_again_and_accumulate() {
             })
             .collect();
         let [dgamma, dbeta] = [(); 2].map(|()| zeros(&context, &[4]));
-        let parameters = GradientTargets {
-            dgamma: Some(&dgamma),
-            dbeta: Some(&dbeta),
-            accumulation: Accumulation::Add,
-            ..Default::default()
-        };
+        let parameters =
+            GradientTargets::default().dgamma(&dgamma).dbeta(&dbeta).accumulation(Accumulation::Add);
         let forward = layer.prepare_train_forward_accumulated(&forward).await.unwrap();
         let backward = layer.prepare_backward_accumulated(&backward, &parameters).await.unwrap();
         // 20 samples-by-channel of 6: x twice, y and the residual.
@@ -153,8 +153,8 @@ fn prepared_micro_batches_can_be_recorded_again_and_accumulate() {
         let dy = upload(&context, &whole.dims, &whole.dy);
         let r = upload(&context, &whole.dims, &residual);
         let mut one = whole.layer(&context, options);
-        let (y, saved) = one.train_forward(x.plus(&r)).await.unwrap();
-        let gradients = one.backward(x.plus(&r), &dy, &saved).await.unwrap();
+        let (y, saved) = one.train_forward(x.with_residual(&r)).await.unwrap();
+        let gradients = one.backward(x.with_residual(&r), &dy, &saved).await.unwrap();
         let (now, _) = first.unwrap();
         for (k, tensor) in [&y, &gradients.dx, gradients.d_residual.as_ref().unwrap()].into_iter().enumerate()
         {
@@ -388,13 +388,13 @@ fn what_does_not_go_together_is_refused() {
         let (sums, _) = layer.gradient_sums(&x, &y, &saved).await.unwrap();
         let (t, none) = (&y, GradientTargets::default());
         let dx = zeros(&context, &whole.dims);
-        let dx_too = GradientTargets { dx: Some(&dx), ..none };
+        let dx_too = none.dx(&dx);
         refused!(
             layer.prepare_gradient_sums(&x, t, &saved, &dx_too).await,
             Error::NotHere { gradient: "dx", .. }
         );
         let dbeta = zeros(&context, &[3]);
-        let dbeta_too = GradientTargets { dbeta: Some(&dbeta), ..dx_too };
+        let dbeta_too = dx_too.dbeta(&dbeta);
         refused!(
             layer.prepare_backward_from(&sums, &x, t, &saved, &dbeta_too).await,
             Error::NotHere { gradient: "dbeta", .. }

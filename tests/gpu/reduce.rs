@@ -96,13 +96,7 @@ fn moments_are_of_nothing_until_they_are_submitted() {
 
 /// One workgroup of 32 invocations over a whole channel, unless the loop limit demands more.
 fn narrow() -> Context {
-    context().with_tuning(Tuning {
-        width: Some(1),
-        workgroup_size: Some(32),
-        team_size: Some(32),
-        splits: Some(1),
-        ..Tuning::default()
-    })
+    context().with_tuning(Tuning::default().width(1).workgroup_size(32).team_size(32).splits(1))
 }
 
 /// Around 65535 loop iterations of 32 invocations.
@@ -137,13 +131,7 @@ fn moments_of_walks_around_the_loop_limit() {
 fn columns_and_their_strips_stay_below_the_loop_limit() {
     // As few workgroups as the limit allows, each of one vector of a CPU; rows beyond what an invocation may walk.
     for strip in [1, 8] {
-        let tuning = Tuning {
-            workgroup_size: Some(8),
-            team_size: Some(1),
-            splits: Some(1),
-            strip: Some(strip),
-            ..Tuning::default()
-        };
+        let tuning = Tuning::default().workgroup_size(8).team_size(1).splits(1).strip(strip);
         let context = context().with_tuning(tuning);
         for (rows, channels) in [(140_000, 32), (70_001, 64)] {
             let (dims, values) = ([rows, channels], heavy_tail(rows * channels));
@@ -172,7 +160,7 @@ fn gradients_of_walks_around_the_loop_limit() {
 #[test]
 fn folds_of_many_splits_stay_below_the_loop_limit() {
     // Two invocations per slice fold as many partial results as there are splits.
-    let tuning = Tuning { workgroup_size: Some(2), splits: Some(1 << 18), ..Tuning::default() };
+    let tuning = Tuning::default().workgroup_size(2).splits(1 << 18);
     let context = context().with_tuning(tuning);
     let dims = [1, 1, (1 << 18) + 1];
     let x = heavy_tail(dims[2]);
@@ -205,7 +193,7 @@ fn any_workgroup_size_will_do() {
         (256, &[2, 3, 8, 10], None),
     ] {
         let size = size.min(context().capabilities().max_workgroup_size);
-        let tuning = Tuning { workgroup_size: Some(size), splits, strip: Some(1), ..Tuning::default() };
+        let tuning = Tuning::default().workgroup_size(size).splits(splits).strip(1);
         let context = context().with_tuning(tuning);
         let inputs = Inputs::new(size.into(), dims);
         let what = format!("{dims:?} workgroups of {size} splits {splits:?}");
@@ -223,7 +211,7 @@ fn words_without_values_are_no_shift() {
     let x = [1e4, 1e4 + 0.125, 1e4 + 0.25, 1e4, 1e4 + 0.125, 1e4 + 0.25];
     assert_moments("policy", &dims, &x, &moments_of(&context(), &dims, &x, 0));
     // Invocations with two words, the second without values.
-    let tuning = Tuning { workgroup_size: Some(8), team_size: Some(8), splits: Some(3), ..Tuning::default() };
+    let tuning = Tuning::default().workgroup_size(8).team_size(8).splits(3);
     let dims = [3, 5, 35];
     let x = normal(1, 525, 1e4, 0.1);
     let context = context().with_tuning(tuning);

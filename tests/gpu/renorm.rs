@@ -127,13 +127,13 @@ fn assert_running_near(what: &str, inputs: &Inputs, got: &RunningValues) {
 
 /// The shared device without resident kernels: with plans that batch norm and batch renorm have in common.
 fn streaming() -> Vec<(&'static str, Context)> {
-    let plain = Tuning { resident: Some(false), ..Tuning::default() };
-    let few = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..plain };
+    let plain = Tuning::default().resident(false);
+    let few = plain.workgroup_size(8).team_size(8).strip(1);
     vec![
         ("policy", context().with_tuning(plain)),
-        ("split 3", context().with_tuning(Tuning { splits: Some(3), ..few })),
-        ("windows", context().with_tuning(Tuning { window_bytes: Some(1200), ..plain })),
-        ("groups", context().with_tuning(Tuning { group_bytes: Some(2000), ..plain })),
+        ("split 3", context().with_tuning(few.splits(3))),
+        ("windows", context().with_tuning(plain.window_bytes(1200))),
+        ("groups", context().with_tuning(plain.group_bytes(2000))),
     ]
 }
 
@@ -224,7 +224,7 @@ impl Setup {
         let keep: Vec<bool> = (0..count).map(|i| i % 3 != 1).collect();
         context.block_on(async {
             let mask = Mask::of_positions(context, &x, &keep).await.unwrap();
-            let mut input = if self.residual { x.plus(&residual) } else { Input::from(&x) };
+            let mut input = if self.residual { x.with_residual(&residual) } else { Input::from(&x) };
             if self.masked {
                 input = input.masked(&mask);
             }
@@ -239,13 +239,11 @@ impl Setup {
             let d_residual = context.zeros_like(&x).await.unwrap();
             let [dgamma, dbeta] = [(); 2].map(|()| zeros(context, &[self.channels()]));
             let activated = self.residual && self.activation != Activation::None;
-            let targets = GradientTargets {
-                dx: Some(&dx),
-                d_residual: activated.then_some(&d_residual),
-                dgamma: Some(&dgamma),
-                dbeta: Some(&dbeta),
-                ..Default::default()
-            };
+            let targets = GradientTargets::default()
+                .dx(&dx)
+                .d_residual(activated.then_some(&d_residual))
+                .dgamma(&dgamma)
+                .dbeta(&dbeta);
             let forward = layer.prepare_train_forward(input, &y, Some(&saved)).await.unwrap();
             layer.submit(&forward).await.unwrap();
             let y = context.download(&y).await.unwrap();
@@ -338,7 +336,7 @@ fn what_r_makes_too_small_is_not_recovered_in_place() {
 
 #[test]
 fn resident_backward_writes_its_dgamma() {
-    let tuning = Tuning { resident: Some(true), ..Tuning::default() };
+    let tuning = Tuning::default().resident(true);
     let context = context().with_tuning(tuning);
     for (dims, layout) in [(&[3, 6, 8, 4][..], Layout::ChannelsFirst), (&[30, 6], Layout::ChannelsFirst)] {
         let inputs = hostile(21, dims, layout);
@@ -347,7 +345,7 @@ fn resident_backward_writes_its_dgamma() {
         let kernels = context.block_on(async {
             let (y, saved) = layer.train_forward_untracked(&x).await.unwrap();
             let [dx, dgamma] = [x.shape().dims(), &[inputs.channels()]].map(|dims| zeros(&context, dims));
-            let targets = GradientTargets { dx: Some(&dx), dgamma: Some(&dgamma), ..Default::default() };
+            let targets = GradientTargets::default().dx(&dx).dgamma(&dgamma);
             let backward = layer.prepare_backward(&x, &y, &saved, &targets).await.unwrap();
             let forward = layer.prepare_train_forward_untracked(&x, &y, None).await.unwrap();
             forward.kernels().chain(backward.kernels()).map(str::to_owned).collect::<Vec<_>>()
@@ -593,11 +591,7 @@ fn parameter_gradients_alone_and_added() {
             let (_, saved) = layer.train_forward(&x).await.unwrap();
             let all = layer.backward(&x, &dy, &saved).await.unwrap();
             let dgamma = upload(&context, &[6], &[100.0; 6]);
-            let targets = GradientTargets {
-                dgamma: Some(&dgamma),
-                accumulation: Accumulation::Add,
-                ..Default::default()
-            };
+            let targets = GradientTargets::default().dgamma(&dgamma).accumulation(Accumulation::Add);
             let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
             context.submit(&[&backward]).await.unwrap();
             let once = context.download(&all.dgamma.unwrap()).await.unwrap();

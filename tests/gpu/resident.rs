@@ -31,7 +31,7 @@ fn plans(words: &str) -> [(Plan, Vec<String>); 2] {
         let dx = context.zeros_like(&x).await.unwrap();
         let saved = wgnorm::Saved::new(&context, &x).await.unwrap();
         let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await.unwrap();
-        let targets = wgnorm::GradientTargets { dx: Some(&dx), ..Default::default() };
+        let targets = wgnorm::GradientTargets::default().dx(&dx);
         let backward = layer.prepare_backward(&x, &y, &saved, &targets).await.unwrap();
         [
             (forward.plan().unwrap().clone(), forward.kernels().map(str::to_owned).collect()),
@@ -192,14 +192,13 @@ fn tensors_that_one_dispatch_cannot_bind_are_streamed() {
         let (x, dy, residual, y) =
             (zeros().await.unwrap(), zeros().await.unwrap(), zeros().await.unwrap(), zeros().await.unwrap());
         let saved = wgnorm::Saved::new(&context, &x).await.unwrap();
-        let input = x.plus(&residual);
+        let input = x.with_residual(&residual);
         let _ = layer.prepare_train_forward_untracked(input, &y, Some(&saved)).await.unwrap();
         let both = context.zeros_as(&[2 * len + 8], DType::F16).await.unwrap();
         let part =
             |at: u64| wgnorm::Tensor::from_buffer_as(&context, both.buffer().clone(), at, &dims, DType::F16);
         let (d_residual, dx) = (part(0).unwrap(), part(2 * len as u64).unwrap());
-        let targets =
-            wgnorm::GradientTargets { dx: Some(&dx), d_residual: Some(&d_residual), ..Default::default() };
+        let targets = wgnorm::GradientTargets::default().dx(&dx).d_residual(&d_residual);
         let backward = layer.prepare_backward(input, &dy, &saved, &targets).await.unwrap();
         let plan = backward.plan().unwrap();
         assert!(plan.held == 0 && plan.reasons.iter().any(|why| why.contains("streamed")), "{plan:?}");

@@ -68,9 +68,9 @@ pub fn contexts() -> Vec<(&'static str, Context)> {
 
 /// As [`contexts`], for walks of columns.
 pub fn column_contexts() -> Vec<(&'static str, Context)> {
-    let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..Tuning::default() };
-    let of_one = Tuning { team_size: Some(1), ..team };
-    let rows = ("3 rows", context().with_tuning(Tuning { rows: Some(3), ..team }));
+    let team = Tuning::default().workgroup_size(8).team_size(8).strip(1);
+    let of_one = team.team_size(1);
+    let rows = ("3 rows", context().with_tuning(team.rows(3)));
     [
         vec![("columns", context().with_tuning(of_one))],
         variants(&["scalar", "split"]),
@@ -115,7 +115,7 @@ pub fn assert_same_outcome(what: &str, a: &Outcome, b: &Outcome) {
 
 /// A device whose kernels check every index, as an application can ask for.
 pub fn checked_context() -> Context {
-    let options = ContextOptions { shader_checks: ShaderChecks::Checked, ..ContextOptions::default() };
+    let options = ContextOptions::default().shader_checks(ShaderChecks::Checked);
     kept(pollster::block_on(Context::headless_with(&options)).expect("the tests need an adapter"))
 }
 
@@ -440,12 +440,7 @@ pub fn train(context: &Context, inputs: &Inputs, layer: &mut BatchNorm) -> Outpu
     context.block_on(async {
         let saved = Saved::new(context, &x).await.unwrap();
         let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await.unwrap();
-        let targets = GradientTargets {
-            dx: Some(&dx),
-            dgamma: dgamma.as_ref(),
-            dbeta: dbeta.as_ref(),
-            ..Default::default()
-        };
+        let targets = GradientTargets::default().dx(&dx).dgamma(dgamma.as_ref()).dbeta(dbeta.as_ref());
         let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
         let mut encoder = context.device().create_command_encoder(&Default::default());
         forward.record(layer, &mut encoder).unwrap();
@@ -463,12 +458,7 @@ pub fn frozen(context: &Context, inputs: &Inputs, options: BatchNormOptions) -> 
     let (dx, dgamma, dbeta) = gradient_tensors(context, inputs);
     context.block_on(async {
         let forward = layer.prepare_forward(&x, &y).await.unwrap();
-        let targets = GradientTargets {
-            dx: Some(&dx),
-            dgamma: dgamma.as_ref(),
-            dbeta: dbeta.as_ref(),
-            ..Default::default()
-        };
+        let targets = GradientTargets::default().dx(&dx).dgamma(dgamma.as_ref()).dbeta(dbeta.as_ref());
         let backward = layer.prepare_backward(&x, &dy, &targets).await.unwrap();
         context.submit(&[&forward, &backward]).await.unwrap();
     });

@@ -242,7 +242,7 @@ fn layers_share_a_collective_and_prepared_passes_repeat() {
                     let residual = place(&whole.dy, dtype);
                     let keep: Vec<bool> = (0..6 * (2 + r)).map(|i| r == 0 || i % 3 > 0).collect();
                     let mask = Mask::of_positions(&context, &x, &keep).await.unwrap();
-                    let input = x.plus(&residual).masked(&mask);
+                    let input = x.with_residual(&residual).masked(&mask);
                     // The same parameters on all ranks.
                     let mut layer =
                         Inputs::new(1, &[1, 4]).layer(&context, options).synchronised(shared.clone());
@@ -250,7 +250,7 @@ fn layers_share_a_collective_and_prepared_passes_repeat() {
                     let dx = context.zeros_like(&x).await.unwrap();
                     let saved = Saved::new(&context, &x).await.unwrap().pooled();
                     let mut forward = layer.prepare_train_forward(input, &y, Some(&saved)).await.unwrap();
-                    let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+                    let targets = GradientTargets::default().dx(&dx);
                     let mut backward = layer.prepare_backward(input, &dy, &saved, &targets).await.unwrap();
                     let mut rounds = Vec::new();
                     for _ in 0..2 {

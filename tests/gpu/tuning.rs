@@ -95,11 +95,7 @@ fn pinned_plans_give_the_same_bits_and_nothing_is_measured() {
     assert_eq!(pinned(&first).iter().filter(|(_, measured)| *measured).count(), 1);
 
     // What was pinned is what a forced plan computes.
-    let forced = first.with_autotuning(Autotuning::Off).with_tuning(Tuning {
-        splits: Some(5),
-        team_size: Some(1),
-        ..Tuning::default()
-    });
+    let forced = first.with_autotuning(Autotuning::Off).with_tuning(Tuning::default().splits(5).team_size(1));
     let mut layer = inputs.layer(&forced, OPTIONS);
     assert_same("forced", &train(&forced, &inputs, &mut layer), &expected.0);
 
@@ -126,22 +122,20 @@ fn nothing_of_the_callers_changes() {
     let poisoned_like = || poisoned(&context, &inputs.dims, 0);
     let (y, residual, dx, d_residual) = (poisoned_like(), poisoned_like(), poisoned_like(), poisoned_like());
     let dgamma = upload(&context, &[3], &[1.0, 2.0, 3.0]);
-    let targets = GradientTargets {
-        dx: Some(&dx),
-        d_residual: Some(&d_residual),
-        dgamma: Some(&dgamma),
-        accumulation: Accumulation::Add,
-        ..Default::default()
-    };
+    let targets = GradientTargets::default()
+        .dx(&dx)
+        .d_residual(&d_residual)
+        .dgamma(&dgamma)
+        .accumulation(Accumulation::Add);
     context.block_on(async {
         let saved = Saved::new(&context, &x).await.unwrap();
-        layer.prepare_train_forward(x.plus(&residual), &y, Some(&saved)).await.unwrap();
+        layer.prepare_train_forward(x.with_residual(&residual), &y, Some(&saved)).await.unwrap();
         assert!(saved.download(&context).await.unwrap().iter().all(|saved| saved.inv_std.is_nan()));
-        layer.prepare_backward(x.plus(&residual), &dy, &saved, &targets).await.unwrap();
+        layer.prepare_backward(x.with_residual(&residual), &dy, &saved, &targets).await.unwrap();
         assert_eq!(running_bits(&layer.running().download(&context).await.unwrap()), running);
         let layer = layer.freeze();
-        layer.prepare_forward(x.plus(&residual), &y).await.unwrap();
-        layer.prepare_backward(x.plus(&residual), &dy, &targets).await.unwrap();
+        layer.prepare_forward(x.with_residual(&residual), &y).await.unwrap();
+        layer.prepare_backward(x.with_residual(&residual), &dy, &targets).await.unwrap();
         assert_eq!(running_bits(&layer.running().download(&context).await.unwrap()), running);
     });
     assert!(pinned(&context).len() == 4 && pinned(&context).iter().all(|(_, measured)| *measured));
@@ -188,7 +182,7 @@ fn every_kind_of_tensor_is_measured_as_it_lies() {
 #[test]
 fn what_is_forced_goes_before_what_is_measured() {
     let context = open(Autotuning::Measure);
-    let forced = context.with_tuning(Tuning { splits: Some(3), ..Tuning::default() });
+    let forced = context.with_tuning(Tuning::default().splits(3));
     let (said, splits) = inference(&forced, &zeros(&context, &[6, 3, 8, 8]));
     assert!(said.is_empty() && splits == 3 && pinned(&context).is_empty(), "{said:?}, {splits}");
     assert_eq!(forced.autotuning(), Autotuning::Measure);

@@ -52,11 +52,10 @@ fn windows_give_the_bits_of_one() {
             for fused in ["relu residual", "f16"] {
                 let words = format!("{shape} {fused}");
                 let tuning = *context.tuning();
-                let small = context.with_tuning(Tuning { window_bytes: Some(1200), splits: None, ..tuning });
+                let small = context.with_tuning(tuning.window_bytes(1200));
                 let plan = plan_of(&small, &words, false);
                 assert!(plan.windows.len() > 1, "{name}: {plan}");
-                let whole =
-                    context.with_tuning(Tuning { tile: Some(plan.tile_words), splits: None, ..tuning });
+                let whole = context.with_tuning(tuning.tile(plan.tile_words));
                 assert_eq!(plan_of(&whole, &words, false).windows.len(), 1);
                 for (windowed, whole) in both(&small, &words).iter().zip(&both(&whole, &words)) {
                     assert_same_outcome(&format!("{name} {words}"), windowed, whole);
@@ -75,7 +74,7 @@ fn parts_give_the_bits_of_one_buffer() {
             let words = format!("{shape} {dtype} relu residual");
             let plan = plan_of(&context, &words, true);
             assert_eq!(plan.windows.len(), 2);
-            let whole = context.with_tuning(Tuning { tile: Some(plan.tile_words), ..Tuning::default() });
+            let whole = context.with_tuning(Tuning::default().tile(plan.tile_words));
             let whole = both(&whole, &words);
             for (parts, whole) in both(&context, &format!("{words} parts")).iter().zip(&whole) {
                 // A part that begins elsewhere in a word than it would in one buffer has other words.
@@ -185,7 +184,7 @@ fn views_that_lie_between_each_other() {
 
                     let saved = wgnorm::Saved::new(&context, &x).await.unwrap();
                     let forward = layer.prepare_train_forward_untracked(&x, &y, Some(&saved)).await.unwrap();
-                    let targets = wgnorm::GradientTargets { dx: Some(&dx), ..Default::default() };
+                    let targets = wgnorm::GradientTargets::default().dx(&dx);
                     let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
                     context.submit(&[&forward, &backward]).await.unwrap();
                     // The plans may differ, and so the last bits.
@@ -273,10 +272,9 @@ fn an_input_between_two_outputs_is_refused() {
         let x = context.zeros(&[2, 4, 3, 3]).await.unwrap();
         let options = OPTIONS.activation(Activation::Relu);
         let layer = BatchNorm::new(&context, 4, options).await.unwrap().freeze();
-        let targets =
-            wgnorm::GradientTargets { dx: Some(&dx), d_residual: Some(&d_residual), ..Default::default() };
+        let targets = wgnorm::GradientTargets::default().dx(&dx).d_residual(&d_residual);
         refused!(
-            layer.prepare_backward(x.plus(&x), &dy, &targets).await,
+            layer.prepare_backward(x.with_residual(&x), &dy, &targets).await,
             Error::Between { input: "dy", first: "dx", second: "d_residual" }
         );
     });

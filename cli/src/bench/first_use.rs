@@ -93,11 +93,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let elapsed = || started.elapsed().as_nanos() as f64;
-    let options = ContextOptions {
-        adapter_name: args.adapter.clone(),
-        pipeline_cache: args.pipeline_cache.clone(),
-        ..ContextOptions::default()
-    };
+    let options = ContextOptions::default()
+        .adapter_name(args.adapter.clone())
+        .pipeline_cache(args.pipeline_cache.clone());
     let context = pollster::block_on(Context::headless_with(&options))?;
     let open_ns = elapsed();
     let mut first_ns = None;

@@ -163,21 +163,20 @@ impl Forced {
     fn tuning(&self) -> Tuning {
         let Self { width, workgroup_size, team_size, splits, rows, strip, tile, .. } = *self;
         let Self { window_bytes, group_bytes, resident, along_columns, subgroups, integer_f16, .. } = *self;
-        Tuning {
-            width,
-            workgroup_size,
-            team_size,
-            splits,
-            rows,
-            strip,
-            tile,
-            window_bytes,
-            group_bytes,
-            along_columns,
-            resident,
-            subgroups,
-            integer_f16,
-        }
+        Tuning::default()
+            .width(width)
+            .workgroup_size(workgroup_size)
+            .team_size(team_size)
+            .splits(splits)
+            .rows(rows)
+            .strip(strip)
+            .tile(tile)
+            .window_bytes(window_bytes)
+            .group_bytes(group_bytes)
+            .along_columns(along_columns)
+            .resident(resident)
+            .subgroups(subgroups)
+            .integer_f16(integer_f16)
     }
 }
 

@@ -117,7 +117,7 @@ impl Separate {
                 let batch = Batch { x: &set.x, residual: None, mask: None };
                 let dz = set.dz.as_ref().unwrap_or(&set.dy);
                 let (dx, dgamma, dbeta) = (Some(&set.dx), dgamma.as_ref(), dbeta.as_ref());
-                let targets = CurveTargets { dx, dgamma, dbeta, ..Default::default() };
+                let targets = CurveTargets::default().dx(dx).dgamma(dgamma).dbeta(dbeta);
                 operations.push(match op.is_forward() {
                     true => layer.prepare_forward(batch, None, &set.y, Some(room)).await?,
                     false => Operation::Plain(layer.prepare_backward(batch, dz, None, room, &targets).await?),

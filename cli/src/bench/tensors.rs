@@ -214,15 +214,13 @@ impl<'c> Tensors<'c> {
                 let room = (op == BenchOp::TrainForward).then_some(&*room);
                 return layer.prepare_forward(batch(&set.x), addend, set.y(spec, op), room).await;
             }
-            let targets = CurveTargets {
-                dx: Some(set.dx(spec)),
-                d_residual: set.d_residual(spec),
-                dgamma,
-                dbeta,
-                dalpha,
-                dshift,
-                ..Default::default()
-            };
+            let targets = CurveTargets::default()
+                .dx(set.dx(spec))
+                .d_residual(set.d_residual(spec))
+                .dgamma(dgamma)
+                .dbeta(dbeta)
+                .dalpha(dalpha)
+                .dshift(dshift);
             let (batch, d_sum) = (batch(set.sum()), set.d_sum.as_ref());
             layer.prepare_backward(batch, &set.dy, d_sum, room, &targets).await.map(Operation::Plain)
         };

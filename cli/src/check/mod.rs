@@ -133,7 +133,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     if let [reach, shader] = args.first.as_slice() {
         reach::sort(&mut cases, reach.as_ref(), shader)?;
     }
-    let options = ContextOptions { adapter_name: args.adapter.clone(), ..ContextOptions::default() };
+    let options = ContextOptions::default().adapter_name(args.adapter.clone());
     let devices = Devices::open(&options)?;
     let adapter = Adapter::of_context(devices.first());
     println!("{} cases on {adapter}, devices: {}", cases.len(), devices.all().len());

@@ -76,6 +76,7 @@ impl CurveOptions {
 ///
 /// Those of parameters are f32, or of the type of x, and all of one type.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct CurveTargets<'a> {
     /// Gradient of x, like x. May be the tensor dy itself, which is then written over.
     pub dx: Option<&'a Tensor>,
@@ -91,6 +92,50 @@ pub struct CurveTargets<'a> {
     pub dshift: Option<&'a Tensor>,
     /// Whether the gradients of parameters are written or added to.
     pub accumulation: Accumulation,
+}
+
+impl<'a> CurveTargets<'a> {
+    /// The same, with a place for the gradient of x, or none.
+    #[must_use]
+    pub fn dx(self, dx: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dx: dx.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of the residual, or none.
+    #[must_use]
+    pub fn d_residual(self, d_residual: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { d_residual: d_residual.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of gamma, or none.
+    #[must_use]
+    pub fn dgamma(self, dgamma: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dgamma: dgamma.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of beta, or none.
+    #[must_use]
+    pub fn dbeta(self, dbeta: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dbeta: dbeta.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of alpha, or none.
+    #[must_use]
+    pub fn dalpha(self, dalpha: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dalpha: dalpha.into(), ..self }
+    }
+
+    /// The same, with a place for the gradient of the shift, or none.
+    #[must_use]
+    pub fn dshift(self, dshift: impl Into<Option<&'a Tensor>>) -> Self {
+        Self { dshift: dshift.into(), ..self }
+    }
+
+    /// The same, with gradients of parameters written or added.
+    #[must_use]
+    pub fn accumulation(self, accumulation: Accumulation) -> Self {
+        Self { accumulation, ..self }
+    }
 }
 
 impl CurveTargets<'_> {

@@ -127,18 +127,21 @@ fn backward_goes_with_forward() {
     let silu = NormOptions::layer().activation(Activation::Silu);
     let activated = context.block_on(LayerNorm::new(&context, &[8], silu)).unwrap();
     refused!(context.block_on(activated.backward(&x, &y, &saved)), Error::Activation { .. });
-    refused!(context.block_on(layer.backward(x.plus(&x), &y, &saved)), Error::Residual { expected: false });
+    refused!(
+        context.block_on(layer.backward(x.with_residual(&x), &y, &saved)),
+        Error::Residual { expected: false }
+    );
     let targets = GradientTargets::default();
     refused!(context.block_on(layer.prepare_backward(&x, &y, &saved, &targets)), Error::NoGradient);
     let wrong = zeros(&context, &[7]);
-    let targets = GradientTargets { dgamma: Some(&wrong), ..Default::default() };
+    let targets = GradientTargets::default().dgamma(&wrong);
     refused!(
         context.block_on(layer.prepare_backward(&x, &y, &saved, &targets)),
         Error::Shape { what: "dgamma", .. }
     );
     let plain = LayerNorm::from_parts(&context, &[8], NormOptions::layer(), None, None).unwrap();
     let right = zeros(&context, &[8]);
-    let targets = GradientTargets { dbeta: Some(&right), ..Default::default() };
+    let targets = GradientTargets::default().dbeta(&right);
     refused!(
         context.block_on(plain.prepare_backward(&x, &y, &saved, &targets)),
         Error::NoParameter { gradient: "dbeta", .. }
@@ -198,7 +201,7 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
         };
         assert_eq!(forward(Input::from(&x), &sum), Ok(()), "{width}");
         refused!(forward(Input::from(&x), &addend), Error::Overlap { .. });
-        refused!(forward(Input { residual: Some(&addend), ..Input::from(&x) }, &sum), Error::Overlap { .. });
+        refused!(forward(x.with_residual(&addend), &sum), Error::Overlap { .. });
     }
     // dx and what is added to it are two dispatches, where there is a residual and an activation.
     let layer = context
@@ -208,13 +211,8 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
     let dgamma = zeros(&context, &[8]);
     let saved = context.block_on(layer.room_for(&x)).unwrap();
     let backward = |d_residual| {
-        let targets = GradientTargets {
-            dx: Some(&dx),
-            d_residual: Some(d_residual),
-            dgamma: Some(&dgamma),
-            ..GradientTargets::default()
-        };
-        let input = Input { residual: Some(&residual), ..Input::from(&x) };
+        let targets = GradientTargets::default().dx(&dx).d_residual(d_residual).dgamma(&dgamma);
+        let input = x.with_residual(&residual);
         context.block_on(layer.prepare_backward_of_sum(input, &dy, &d_sum, &saved, &targets)).map(|_| ())
     };
     assert_eq!(backward(&d_residual), Ok(()));

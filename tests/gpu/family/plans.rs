@@ -15,11 +15,8 @@ fn kernels(context: &wgnorm::Context, dims: &[usize], targets: [bool; 2]) -> Vec
             (tensor().await, tensor().await, tensor().await, context.zeros(&[width]).await.unwrap());
         let saved = layer.room_for(&x).await.unwrap();
         let [with_dx, with_dgamma] = targets;
-        let targets = GradientTargets {
-            dx: with_dx.then_some(&dx),
-            dgamma: with_dgamma.then_some(&dgamma),
-            ..Default::default()
-        };
+        let targets =
+            GradientTargets::default().dx(with_dx.then_some(&dx)).dgamma(with_dgamma.then_some(&dgamma));
         let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await.unwrap();
         let entry = |kernel: &str| kernel.split(' ').next().unwrap_or_default().to_owned();
         backward.kernels().map(entry).collect()
@@ -29,7 +26,7 @@ fn kernels(context: &wgnorm::Context, dims: &[usize], targets: [bool; 2]) -> Vec
 #[test]
 fn no_tensor_is_read_more_often_than_it_must() {
     let context = context();
-    let rows = Tuning { resident: Some(false), along_columns: Some(false), ..Tuning::default() };
+    let rows = Tuning::default().resident(false).along_columns(false);
     let streaming = context.with_tuning(rows);
     assert_eq!(
         kernels(&streaming, &[64, 256], [true, true]),
@@ -43,12 +40,12 @@ fn no_tensor_is_read_more_often_than_it_must() {
         kernels(&streaming, &[64, 256], [false, true]),
         ["reduce_gradients<recorded", "fold_gradients"]
     );
-    let columns = context.with_tuning(Tuning { along_columns: Some(true), ..rows });
+    let columns = context.with_tuning(rows.along_columns(true));
     assert_eq!(
         kernels(&columns, &[64, 256], [true, true]),
         ["reduce_row_gradients", "fold_means", "reduce_gradients<means", "fold_gradients"]
     );
-    let held = context.with_tuning(Tuning { resident: Some(true), ..Tuning::default() });
+    let held = context.with_tuning(Tuning::default().resident(true));
     assert_eq!(kernels(&held, &[64, 256], [true, true]), ["resident_backward<recorded>", "fold_gradients"]);
     assert_eq!(kernels(&held, &[64, 256], [true, false]), ["resident_backward<recorded>"]);
 }
@@ -57,7 +54,7 @@ fn no_tensor_is_read_more_often_than_it_must() {
 fn several_dispatches_where_one_cannot_bind_all() {
     use wgnorm::{NormOptions, RmsNorm, Tensor};
     let context = context();
-    let held = context.with_tuning(Tuning { resident: Some(true), ..Tuning::default() });
+    let held = context.with_tuning(Tuning::default().resident(true));
     // x ends and y begins in one block of a buffer; the sum, which is what the second of two dispatches reads, is elsewhere.
     let (dims, len) = ([3, 5], 15);
     let values = crate::support::values(1, len, 0.5, 1.0);

@@ -356,7 +356,8 @@ impl Layer {
     }
 
     /// The same layer for inference: batch norm's, and what is frozen or has no statistics of its own.
-    pub(super) fn freeze(self) -> Option<FrozenBatchNorm> {
+    #[cfg(feature = "eval")]
+    pub(crate) fn freeze(self) -> Option<FrozenBatchNorm> {
         match self.kind {
             Kind::Batch(layer) => Some(layer.freeze()),
             Kind::Frozen(layer) => Some(layer),

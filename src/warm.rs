@@ -1,0 +1,239 @@
+//! Kernels that are compiled before they are needed: operations are rehearsed on tensors that take no memory, which notes what they would run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::gpu::shader::Variant;
+use crate::mask::Mask;
+use crate::norm::{CurveTargets, RunningValues};
+use crate::shape::Layout;
+use crate::spec::{Batch, Layer, Parameters, Passes, Spec, Statistics};
+use crate::tensor::Tensor;
+
+/// The kernels of operations that were rehearsed, each once, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Rehearsal(Mutex<Vec<Variant>>);
+
+impl Rehearsal {
+    pub fn note(&self, variants: Vec<Variant>) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for variant in variants {
+            if !noted.contains(&variant) {
+                noted.push(variant);
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Compiles the kernels of problems ahead, so that their first passes do not wait for the driver's compiler: those of the forward pass, and with
+    /// [`Passes::Backward`] of the backward pass with all gradients, over tensors in buffers of their own. No tensor is allocated but those of parameters and
+    /// masks. Returns how many kernels there were to compile.
+    ///
+    /// Natively they are compiled on threads of their own, one for each core, or a single one where the adapter is a CPU, whose driver compiles one at a
+    /// time. The future itself does next to nothing and may be polled by an application's own thread. Dropping it stops what has not begun.
+    ///
+    /// ```
+    /// use wgnorm::{Context, Spec};
+    /// let context = Context::headless_blocking()?;
+    /// let specs: Vec<Spec> = vec!["layer 64x256 relu backward".parse()?, "frozen 8x16x7x7".parse()?];
+    /// assert!(context.block_on(context.warm_up(&specs))? > 0);
+    /// assert_eq!(context.block_on(context.warm_up(&specs))?, 0);
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the problems and of their layers; [`Error::Spec`] for statistics that are composed of several passes
+    /// ([`Statistics`]), whose parts can be warmed up alone; those of compiling.
+    pub async fn warm_up(&self, specs: &[Spec]) -> Result<usize> {
+        let rehearsal = Arc::new(Rehearsal::default());
+        for spec in specs {
+            rehearse(&self.rehearsing(rehearsal.clone(), spec.tuning), spec).await?;
+        }
+        let mut missing = std::mem::take(&mut *rehearsal.0.lock().unwrap_or_else(PoisonError::into_inner));
+        missing.retain(|variant| !self.pipelines().has(variant));
+        let count = missing.len();
+        compile(self, missing).await?;
+        Ok(count)
+    }
+}
+
+/// Prepares the passes of a problem on a context that notes their kernels.
+async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
+    spec.check()?;
+    if !matches!(spec.statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..)) {
+        let reason = format!("{:?} is composed of several passes; warm up its parts", spec.statistics);
+        return Err(Error::Spec { reason });
+    }
+    let mut dims = spec.shape.clone();
+    if spec.layout == Layout::ChannelsLast {
+        dims[1..].rotate_left(1);
+    }
+    let phantom = || Tensor::phantom(context, &dims, spec.dtype, spec.layout);
+    let shape = spec.parameter_shape();
+    let zeros = async |is: bool, shape: &[usize]| match is {
+        true => context.zeros_as(shape, spec.parameters).await.map(Some),
+        false => Ok(None),
+    };
+    let channels = spec.shape.get(1).copied().unwrap_or(1);
+    let curve = spec.norm.curve().is_some();
+    let gamma = zeros(spec.affine.has_gamma(), &shape).await?;
+    let beta = zeros(spec.affine.has_beta(), &shape).await?;
+    let alpha = zeros(curve, &[1]).await?;
+    let shift = zeros(spec.norm == crate::spec::Norm::Derf, &[1]).await?;
+    let parameters = Parameters {
+        gamma: gamma.clone(),
+        beta: beta.clone(),
+        alpha: alpha.clone(),
+        shift: shift.clone(),
+        running: RunningValues::initial(channels),
+    };
+    let mut layer = Layer::new(context, spec, parameters).await?;
+    let (x, dy) = (phantom()?, phantom()?);
+    let residual = if spec.residual { Some(phantom()?) } else { None };
+    let mask = match spec.mask {
+        Some(_) => {
+            let view = x.channels()?;
+            Some(Mask::of_positions(context, &x, &vec![true; view.count() as usize]).await?)
+        }
+        None => None,
+    };
+    let sum = if spec.sum { Some((phantom()?, phantom()?)) } else { None };
+    let backward = spec.passes == Passes::Backward;
+    let over_x = spec.in_place && spec.activation.is_invertible() && !spec.sum;
+    let y = if over_x { x.clone() } else { phantom()? };
+    let room = layer.room_for(&x, over_x).await?;
+    let batch = Batch { x: &x, residual: residual.as_ref(), mask: mask.as_ref() };
+    let room = (backward || spec.norm.tracks()).then_some(room);
+    layer.prepare_forward(batch, sum.as_ref().map(|(addend, sum)| (addend, sum)), &y, room.as_ref()).await?;
+    let Some(room) = room.filter(|_| backward) else { return Ok(()) };
+    let dx = if spec.in_place { dy.clone() } else { phantom()? };
+    let activated = spec.activation != crate::activation::Activation::None || mask.is_some();
+    let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
+    let d_sum = if spec.sum { Some(phantom()?) } else { None };
+    let like = async |parameter: Option<Tensor>| match parameter {
+        Some(parameter) => context.zeros_like(&parameter).await.map(Some),
+        None => Ok(None),
+    };
+    let (dgamma, dbeta) = (like(gamma).await?, like(beta).await?);
+    let (dalpha, dshift) = (like(alpha).await?, like(shift).await?);
+    let targets = CurveTargets::default()
+        .dx(&dx)
+        .d_residual(d_residual.as_ref())
+        .dgamma(dgamma.as_ref())
+        .dbeta(dbeta.as_ref())
+        .dalpha(dalpha.as_ref())
+        .dshift(dshift.as_ref());
+    let x = sum.as_ref().map_or(&x, |(_, sum)| sum);
+    layer.prepare_backward(Batch { x, ..batch }, &dy, d_sum.as_ref(), &room, &targets).await?;
+    Ok(())
+}
+
+#[cfg(target_family = "wasm")]
+async fn compile(context: &Context, variants: Vec<Variant>) -> Result<()> {
+    for variant in &variants {
+        context.pipelines().get(context, variant, None).await?;
+    }
+    Ok(())
+}
+
+/// Compiles on threads, until all are compiled, one cannot be, or nobody waits any more.
+#[cfg(not(target_family = "wasm"))]
+async fn compile(context: &Context, variants: Vec<Variant>) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if context.capabilities().cpu { 1 } else { cores }.min(variants.len());
+    if threads == 0 {
+        return Ok(());
+    }
+    let crew = crew::Crew::new(context, variants, threads);
+    crew.await
+}
+
+#[cfg(not(target_family = "wasm"))]
+mod crew {
+    //! Threads that share a list of kernels.
+
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+    use std::task::{Poll, Waker};
+
+    use super::{Context, Result, Variant};
+    use crate::error::Error;
+
+    /// Waits for all of them; what is dropped waits for none.
+    pub(super) struct Crew(Arc<Mutex<Work>>);
+
+    struct Work {
+        left: Vec<Variant>,
+        /// Threads that have not ended.
+        threads: usize,
+        failed: Option<Error>,
+        waker: Option<Waker>,
+    }
+
+    impl Crew {
+        pub fn new(context: &Context, mut variants: Vec<Variant>, threads: usize) -> Self {
+            // Taken from the end.
+            variants.reverse();
+            let work = Work { left: variants, threads, failed: None, waker: None };
+            let work = Arc::new(Mutex::new(work));
+            for _ in 0..threads {
+                let (context, turn) = (context.clone(), Turn(work.clone()));
+                std::thread::spawn(move || turn.take_all(&context));
+            }
+            Self(work)
+        }
+    }
+
+    fn locked(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+        work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread's part. However it ends, who waits for it is told.
+    struct Turn(Arc<Mutex<Work>>);
+
+    impl Turn {
+        fn take_all(&self, context: &Context) {
+            loop {
+                let next = locked(&self.0).left.pop();
+                let Some(variant) = next else { return };
+                if let Err(error) = pollster::block_on(context.pipelines().get(context, &variant, None)) {
+                    let mut work = locked(&self.0);
+                    work.left.clear();
+                    work.failed.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            let mut work = locked(&self.0);
+            work.threads -= 1;
+            let waker = if work.threads == 0 { work.waker.take() } else { None };
+            drop(work);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl Future for Crew {
+        type Output = Result<()>;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Result<()>> {
+            let mut work = locked(&self.0);
+            if work.threads > 0 {
+                work.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(work.failed.take().map_or(Ok(()), Err))
+        }
+    }
+
+    impl Drop for Crew {
+        fn drop(&mut self) {
+            locked(&self.0).left.clear();
+        }
+    }
+}
