@@ -126,7 +126,7 @@ async fn prepare(
         .iter()
         .map(|(x, dy, _, dx, saved)| MicroBatchGradient { input: x.into(), dy, saved, dx, d_residual: None })
         .collect();
-    let parameters = (*targets);
+    let parameters = *targets;
     let accumulated = (
         layer.prepare_train_forward_accumulated(&forward).await?,
         layer.prepare_backward_accumulated(&backward, &parameters).await?,

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::absorb::check_eps;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
 use crate::norm::RunningValues;
-use crate::shape::Shape;
 
 /// How far the statistics of one channel have moved.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -34,79 +34,67 @@
 #![deny(missing_docs)]
 
 pub mod absorb;
-mod activation;
+mod base;
 mod collective;
-mod context;
-mod curve;
 mod diagnostics;
 mod drift;
-mod dtype;
-mod error;
+mod engine;
 #[cfg(feature = "eval")]
 pub mod eval;
 mod family;
-#[cfg(not(target_family = "wasm"))]
-mod file;
-mod fingerprint;
-mod gpu;
-mod gradient_sums;
-mod mask;
-mod moments;
 mod norm;
 mod ops;
 mod plan;
-mod pooled_moments;
 mod program;
 mod recalibration;
 pub mod reference;
-mod shape;
 pub mod spec;
 #[cfg(feature = "safetensors")]
 pub mod state;
-mod tensor;
-mod totals;
-mod tune;
+mod statistics;
 mod warm;
 mod wesl;
 pub mod wgsl;
 
-pub use activation::Activation;
+pub use base::activation::Activation;
+pub use base::curve::Curve;
+pub use base::dtype::DType;
+pub use base::error::{Error, Result};
+pub use base::shape::{Channels, Layout, Shape};
+pub use base::variance::RunningVariance;
 #[cfg(not(target_family = "wasm"))]
 pub use collective::LocalRank;
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
 pub use collective::MpiCollective;
 pub use collective::{Collective, CollectiveFailure, SingleRank};
-pub use context::Context;
-pub use curve::Curve;
 pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
-pub use dtype::DType;
-pub use error::{Error, Result};
+pub use engine::adapter::{ContextOptions, ShaderChecks, adapters};
+pub use engine::context::Context;
+pub use engine::disk_cache::PipelineCacheState;
+pub use engine::input::{Input, Modulation};
+pub use engine::mask::Mask;
+pub use engine::prepared::Prepared;
+pub use engine::tensor::Tensor;
+pub use engine::tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 pub use family::{
     Epsilon, GroupNorm, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm,
     SavedSlices, ScaleNorm, SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
-pub use gpu::adapter::{ContextOptions, ShaderChecks, adapters};
-pub use gpu::disk_cache::PipelineCacheState;
-pub use gpu::prepared::Prepared;
-pub use gradient_sums::{ChannelGradientSums, GradientSums};
-pub use mask::Mask;
-pub use moments::{ChannelMoments, Moments};
 pub use norm::{
     AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
     CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, GhostSaved,
-    GradientTargets, Gradients, Input, LocalGradients, MicroBatch, MicroBatchGradient, Modulation, Momentum,
-    Ramp, Renorm, RunningStatistics, RunningValues, RunningVariance, Saved, SavedStatistics, SyncBackward,
-    SyncBatchNorm, SyncTrainForward, Tanh, TrainForward,
+    GradientTargets, Gradients, LocalGradients, MicroBatch, MicroBatchGradient, Momentum, Ramp, Renorm,
+    RunningStatistics, RunningValues, Saved, SavedStatistics, SyncBackward, SyncBatchNorm, SyncTrainForward,
+    Tanh, TrainForward,
 };
 pub use ops::map::prepare_copy;
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
-pub use pooled_moments::PooledMoments;
 pub use recalibration::{Progress, Recalibration};
-pub use shape::{Channels, Layout, Shape};
 pub use spec::Spec;
-pub use tensor::Tensor;
-pub use tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
+pub use statistics::gradient_sums::{ChannelGradientSums, GradientSums};
+pub use statistics::moments::{ChannelMoments, Moments};
+pub use statistics::pooled_moments::PooledMoments;
 
 /// The `mpi` whose types [`MpiCollective`] takes.
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]

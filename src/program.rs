@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::family::Slices;
-use crate::gpu::build::Build;
-use crate::gpu::params::Records;
-use crate::gpu::pipelines::ProgramModules;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::modules::package;
-use crate::gpu::shader::{Kernel, OwnStep, Pointwise, Variant, WALKED_INPUTS};
-use crate::gpu::slot::Slot;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::pipelines::ProgramModules;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::modules::package;
+use crate::engine::shader::{Kernel, OwnStep, Pointwise, Variant, WALKED_INPUTS};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::ops::fold;
-use crate::plan::{Op, Traffic, Walk, WalkKind};
-use crate::tensor::Tensor;
+use crate::plan::Records;
+use crate::plan::{Op, Slices, Traffic, Walk, WalkKind};
 use crate::wesl::{self, Linked};
 
 /// The folder of a program's modules, so that none is in the way of the crate's.

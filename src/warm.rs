@@ -1,30 +1,16 @@
 //! Kernels that are compiled before they are needed: operations are rehearsed on tensors that take no memory, which notes what they would run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::gpu::shader::Variant;
-use crate::mask::Mask;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Layout;
+use crate::engine::context::Context;
+use crate::engine::mask::Mask;
+use crate::engine::rehearsal::Rehearsal;
+use crate::engine::shader::Variant;
+use crate::engine::tensor::Tensor;
 use crate::norm::{CurveTargets, RunningValues};
-use crate::shape::Layout;
 use crate::spec::{Batch, Layer, Parameters, Passes, Spec, Statistics};
-use crate::tensor::Tensor;
-
-/// The kernels of operations that were rehearsed, each once, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Rehearsal(Mutex<Vec<Variant>>);
-
-impl Rehearsal {
-    pub fn note(&self, variants: Vec<Variant>) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for variant in variants {
-            if !noted.contains(&variant) {
-                noted.push(variant);
-            }
-        }
-    }
-}
 
 impl Context {
     /// Compiles the kernels of problems ahead, so that their first passes do not wait for the driver's compiler: those of the forward pass, and with
@@ -51,7 +37,7 @@ impl Context {
         for spec in specs {
             rehearse(&self.rehearsing(rehearsal.clone(), spec.tuning), spec).await?;
         }
-        let mut missing = std::mem::take(&mut *rehearsal.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut missing = rehearsal.noted();
         missing.retain(|variant| !self.pipelines().has(variant));
         let count = missing.len();
         compile(self, missing).await?;
@@ -109,7 +95,7 @@ async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
     layer.prepare_forward(batch, sum.as_ref().map(|(addend, sum)| (addend, sum)), &y, room.as_ref()).await?;
     let Some(room) = room.filter(|_| backward) else { return Ok(()) };
     let dx = if spec.in_place { dy.clone() } else { phantom()? };
-    let activated = spec.activation != crate::activation::Activation::None || mask.is_some();
+    let activated = spec.activation != crate::base::activation::Activation::None || mask.is_some();
     let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
     let d_sum = if spec.sum { Some(phantom()?) } else { None };
     let like = async |parameter: Option<Tensor>| match parameter {
@@ -160,7 +146,7 @@ mod crew {
     use std::task::{Poll, Waker};
 
     use super::{Context, Result, Variant};
-    use crate::error::Error;
+    use crate::base::error::Error;
 
     /// Waits for all of them; what is dropped waits for none.
     pub(super) struct Crew(Arc<Mutex<Work>>);

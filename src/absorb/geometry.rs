@@ -1,6 +1,6 @@
 //! Weights of convolutions and linear layers as frameworks lay them out, and which channels each weight stands between.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// How the weights of a convolution or linear layer lie in memory, row-major; `k…` are any number of kernel axes, none for a
 /// linear layer. I and O are all channels of the input and the output, of all groups together.

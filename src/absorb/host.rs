@@ -3,9 +3,9 @@
 use super::deviation::Deviation;
 use super::geometry::{Border, Geometry, Side, WeightLayout};
 use super::norm::{Exact, InferenceNorm, check_representable, check_values};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::shape::Shape;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
 
 /// Weights and bias of a convolution or linear layer, on the host.
 #[derive(Clone, Copy, Debug)]

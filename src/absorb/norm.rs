@@ -1,12 +1,12 @@
 //! What batch norm does in inference, on the host: its values, and the scale and shift that they amount to.
 
 use super::deviation::{Deviation, largest_difference};
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
 use crate::norm::FrozenBatchNorm;
-use crate::shape::Shape;
-use crate::tensor::Tensor;
 
 /// The values of a batch norm in inference, on the host, of `f32`, `f64` or 16-bit floats: all of one length, the number of
 /// channels.

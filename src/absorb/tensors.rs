@@ -4,15 +4,15 @@ use super::deviation::Deviation;
 use super::geometry::{Border, Geometry, Side, WeightLayout};
 use super::host::Task;
 use super::norm::{Exact, check_representable};
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::Autotuning;
 use crate::norm::{BatchNormOptions, FrozenBatchNorm, RunningStatistics, RunningValues};
 use crate::ops::map::prepare_copy;
-use crate::shape::Shape;
-use crate::tensor::Tensor;
-use crate::tune::Autotuning;
 
 /// Weights and bias of a convolution or linear layer, in GPU memory, of any element type.
 #[derive(Clone, Copy, Debug)]

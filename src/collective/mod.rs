@@ -1,6 +1,5 @@
 //! The one thing that layers on several devices need from each other: every rank's message, in rank order.
 
-mod failure;
 #[cfg(not(target_family = "wasm"))]
 mod local;
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
@@ -10,14 +9,14 @@ mod single;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use self::failure::CollectiveFailure;
 #[cfg(not(target_family = "wasm"))]
 pub use self::local::LocalRank;
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
 pub use self::mpi::MpiCollective;
 pub use self::single::SingleRank;
+pub use crate::base::failure::CollectiveFailure;
 
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// A fixed number of ranks, each with its part of a batch, that exchange small messages.
 ///

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::{Collective, CollectiveFailure};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The only rank of a world of one: for tests, and for code that may or may not be distributed.
 ///

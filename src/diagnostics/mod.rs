@@ -1,16 +1,18 @@
 //! Guard rails: what the literature warns of, found in the statistics and parameters of a layer and returned as data.
 
 mod finding;
+mod layer;
 #[cfg(test)]
 mod tests;
 
 pub use finding::{ChannelValue, DriftedChannel, Finding};
 
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::base::variance::RunningVariance;
 use crate::drift::ChannelDrift;
-use crate::error::{Error, Result};
-use crate::moments::ChannelMoments;
-use crate::norm::{BatchNormOptions, Momentum, RunningValues, RunningVariance};
-use crate::shape::Shape;
+use crate::norm::{BatchNormOptions, Momentum, RunningValues};
+use crate::statistics::moments::ChannelMoments;
 
 /// What is known of a layer on the host. What is not known is not looked at.
 #[derive(Clone, Copy, Debug)]

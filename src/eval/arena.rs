@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::layout;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::Result;
-use crate::shape::Layout;
+use crate::base::dtype::DType;
+use crate::base::error::Result;
+use crate::base::shape::Layout;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
 use crate::spec::Place;
-use crate::tensor::Tensor;
 
 /// A NaN in every type, with a pattern that no arithmetic makes.
 const GUARD: [u8; 2] = 0x7FDA_u16.to_le_bytes();

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
+use crate::base::shape::Channels;
 use crate::norm::Saved;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::fold::Running;
 use crate::reference::{GradientSums, Moments, Statistics, map, masked, reduce};
-use crate::shape::Channels;
 use crate::spec::{Spec, Wanted};
 
 /// Training forward, and backward if there is a dy. Clears dy at kinks.

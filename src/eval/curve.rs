@@ -3,8 +3,8 @@
 use super::data::widen;
 use super::expected::{Expected, avoid_kinks};
 use super::inputs::{Inputs, channels};
-use crate::activation::Activation;
-use crate::curve::Curve;
+use crate::base::activation::Activation;
+use crate::base::curve::Curve;
 use crate::reference::curve::{self as reference, Parameters};
 use crate::reference::{bounds, map, masked};
 use crate::spec::{Spec, Wanted};

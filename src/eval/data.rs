@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::random::{derived, uniform};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
 
 /// Distributions of x, within each slice: a channel of batch norm, a row of layer norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::context::Context;
-use crate::error::Result;
-use crate::gpu::adapter::ContextOptions;
-use crate::gpu::shader::modules::directory;
+use crate::base::error::Result;
+use crate::engine::adapter::ContextOptions;
+use crate::engine::context::Context;
+use crate::engine::shader::modules::directory;
 
 /// Most devices.
 const MOST: usize = 8;

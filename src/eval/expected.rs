@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::data::{Data, narrow, rounded};
 use super::inputs::Inputs;
-use crate::activation::Activation;
-use crate::dtype::DType;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
 use crate::reference::activation::kinks;
 use crate::reference::{WhereNan, Worst, bounds, compare_as};
 

@@ -3,10 +3,10 @@
 use super::data::{self, Data, Draw, Gamma, bell, narrow, rounded, uniform_of, widen, x_of};
 use super::random::derived;
 use super::slices;
-use crate::dtype::DType;
+use crate::base::dtype::DType;
+use crate::base::shape::{Channels, Layout, Shape};
 use crate::norm::{RunningValues, Saved};
 use crate::reference::{masked, reduce};
-use crate::shape::{Channels, Layout, Shape};
 use crate::spec::{Norm, Spec, Statistics};
 
 /// Values in logical order, already rounded to the types that they are stored in.

@@ -2,11 +2,11 @@
 //!
 //! Shapes of problems are logical; only tensors are in memory order.
 
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::Result;
-use crate::shape::Layout;
-use crate::tensor::Tensor;
+use crate::base::dtype::DType;
+use crate::base::error::Result;
+use crate::base::shape::Layout;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
 
 /// The layouts that can be asked for.
 pub const ALL: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];

@@ -3,10 +3,11 @@
 use super::arena::Role;
 use super::layout;
 use super::run::Run;
-use crate::error::{Error, Result};
-use crate::norm::{BatchNorm, Input};
-use crate::shape::Layout;
-use crate::tensor::Tensor;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Layout;
+use crate::engine::input::Input;
+use crate::engine::tensor::Tensor;
+use crate::norm::BatchNorm;
 
 /// The batch norm of a problem.
 async fn batch_norm<T>(run: &Run<'_>, with: impl AsyncFnOnce(&mut BatchNorm) -> Result<T>) -> Result<T> {

@@ -5,9 +5,9 @@ use super::batch::{self, Twin, expect_running, running};
 use super::data::{Draw, widen};
 use super::expected::Expected;
 use super::inputs::{Inputs, channels};
+use crate::base::shape::Channels;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::{self, Statistics, masked as reference_masked, reduce, renorm as reference_renorm};
-use crate::shape::Channels;
 use crate::spec::{Norm, Spec, Statistics as From};
 
 fn channel(view: Channels, i: usize) -> usize {

@@ -4,8 +4,8 @@ use super::data::Draw;
 use super::expected::Expected;
 use super::inputs::Inputs;
 use super::{batch, curve, pooled, slices};
-use crate::activation::Activation;
-use crate::error::{Error, Result};
+use crate::base::activation::Activation;
+use crate::base::error::{Error, Result};
 use crate::spec::{Norm, Passes, Spec, Statistics, Wanted};
 
 /// A spec with its inputs and what must come out of them.

@@ -5,15 +5,15 @@ use super::expected::Compared;
 use super::inputs::Part;
 use super::problem::Problem;
 use super::{layout, parts};
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::error::Result;
-use crate::mask::Mask;
+use crate::base::activation::Activation;
+use crate::base::error::Result;
+use crate::base::shape::Layout;
+use crate::engine::context::Context;
+use crate::engine::mask::Mask;
+use crate::engine::tensor::Tensor;
 use crate::norm::{Accumulation, CurveTargets, RunningValues};
 use crate::plan::Tuning;
-use crate::shape::Layout;
 use crate::spec::{Batch, Layer, Norm, Operation, Parameters, Place, Room, Spec, Statistics};
-use crate::tensor::Tensor;
 
 /// Outputs by name, in logical order.
 pub type Outputs = Vec<(String, Vec<f32>)>;

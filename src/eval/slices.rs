@@ -4,10 +4,10 @@ use super::batch::running;
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::Inputs;
-use crate::activation::Activation;
+use crate::base::activation::Activation;
+use crate::base::shape::Layout;
 use crate::reference::family::{self, Affine, Maps, Scheme, SliceStatistics, bounds as slice_bounds};
 use crate::reference::{bounds, map};
-use crate::shape::Layout;
 use crate::spec::{Norm, Spec, Wanted};
 
 /// The reference's maps for x in logical order.

@@ -4,9 +4,9 @@
 //! (strips of eight, the policy's on a CPU, cost most by far and are left to `policy` and `repeat`), and workgroups of 8 or 32.
 
 use super::run::Plan;
-use crate::dtype::DType;
+use crate::base::dtype::DType;
+use crate::base::shape::Layout;
 use crate::plan::Tuning;
-use crate::shape::Layout;
 use crate::spec::{Norm, Place, Spec, Statistics};
 
 /// A plan and a placement, by name.

@@ -6,19 +6,20 @@
 
 use super::forward::Layer;
 use super::saved::{MeansRecord, SavedSlices};
-use super::slices::{Parameters, Slices};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::build::{Build, Whole};
-use crate::gpu::params::{Records, flag};
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::StatisticsFrom;
-use crate::gpu::slot::Slot;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::build::{Build, Whole};
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::StatisticsFrom;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::norm::{Accumulation, GradientTargets};
 use crate::ops::{fold, map, reduce, resident};
+use crate::plan::Records;
 use crate::plan::{GRADIENT_SUMS_BYTES, Op, Pattern, Plan, Traffic, row_teams};
-use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::plan::{Parameters, Slices};
 
 /// The arguments of a backward pass, checked.
 #[derive(Clone, Copy)]

@@ -2,18 +2,19 @@
 
 use super::options::Scheme;
 use super::saved::{SavedSlices, SliceRecord};
-use super::slices::{Parameters, Slices};
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::gpu::build::{Build, Whole};
-use crate::gpu::params::{Records, flag};
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::activation::Activation;
+use crate::base::error::{Error, Result};
+use crate::engine::build::{Build, Whole};
+use crate::engine::context::Context;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{ActivationKind, Pointwise, StatisticsFrom};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::ops::{fold, map, reduce, resident};
+use crate::plan::Records;
 use crate::plan::{Op, Pattern, Plan, Traffic, Walk, maps_along_columns};
-use crate::tensor::Tensor;
+use crate::plan::{Parameters, Slices};
 
 /// The arguments of a forward pass, checked.
 #[derive(Clone, Copy)]

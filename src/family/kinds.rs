@@ -3,11 +3,11 @@
 use super::norm::sealed::Sealed;
 use super::norm::{Kind, Norm};
 use super::options::{NormOptions, Scheme};
-use super::slices::{Parameters, Slices};
-use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
+use crate::plan::{Parameters, Slices};
 
 /// Trailing axes of x are normalized: [`LayerNorm`].
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,6 @@ mod kinds;
 mod norm;
 mod options;
 mod saved;
-mod slices;
 mod tracked;
 
 pub use kinds::{
@@ -20,5 +19,4 @@ pub use kinds::{
 pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
 pub use saved::{SavedSlices, SliceStatistics};
-pub(crate) use slices::Slices;
 pub use tracked::TrackedInstanceNorm;

@@ -4,16 +4,17 @@ use super::backward::Backward;
 use super::forward::{Affine as Bound, Forward, Layer};
 use super::options::{NormOptions, Scheme};
 use super::saved::{SavedSlices, SlicePass};
-use super::slices::Slices;
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::prepared::Prepared;
-use crate::norm::{Affine, GradientTargets, Gradients, Input, Modulation};
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::context::Context;
+use crate::engine::input::{Input, Modulation};
+use crate::engine::prepared::Prepared;
+use crate::engine::tensor::Tensor;
+use crate::norm::{Affine, GradientTargets, Gradients};
 use crate::plan::Op;
-use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::plan::Slices;
 
 /// What makes a norm the one that it is: its slices.
 pub trait Kind: sealed::Sealed {}

@@ -1,9 +1,9 @@
 //! What a norm is made with, and how it computes: centred or not, and where eps goes.
 
-use crate::activation::Activation;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::params::flag;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::params::flag;
 use crate::norm::Affine;
 
 /// What keeps the divisor from 0.

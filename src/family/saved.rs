@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::activation::Activation;
-use crate::context::{Context, ContextId, TENSOR_USAGE};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::readback;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::context::{Context, ContextId, TENSOR_USAGE};
+use crate::engine::readback;
 
 /// Mean and spread of every slice of x, as a forward pass used them, on the GPU.
 ///
@@ -178,7 +178,7 @@ impl SavedSlices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::shader::{self, reflect::struct_layout};
+    use crate::engine::shader::{self, reflect::struct_layout};
 
     #[test]
     fn rust_and_wgsl_have_the_same_layout() {

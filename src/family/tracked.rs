@@ -3,16 +3,16 @@
 use super::kinds::InstanceNorm;
 use super::options::NormOptions;
 use super::saved::SavedSlices;
-use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::gpu::prepared::Prepared;
-use crate::moments::{ChannelMoments, Moments};
+use crate::base::error::{Error, Result};
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::tensor::Tensor;
 use crate::norm::{
-    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, Input, RunningStatistics,
-    TrainForward,
+    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, RunningStatistics, TrainForward,
 };
 use crate::ops::fold;
-use crate::tensor::Tensor;
+use crate::statistics::moments::{ChannelMoments, Moments};
 
 /// Instance normalization that keeps running statistics while it trains: PyTorch's `InstanceNorm2d(track_running_stats=True)`.
 ///

@@ -2,16 +2,16 @@
 
 use super::batch::{BatchNorm, TrainForward};
 use super::composition::{Part, check_parts};
-use super::input::Input;
 use super::options::GradientTargets;
 use super::saved::Saved;
-use crate::error::{Error, Result};
-use crate::gpu::prepared::Prepared;
-use crate::gpu::slot::Slot;
-use crate::gradient_sums::GradientSums;
-use crate::moments::Moments;
+use crate::base::error::{Error, Result};
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::plan::Op;
-use crate::tensor::Tensor;
+use crate::statistics::gradient_sums::GradientSums;
+use crate::statistics::moments::Moments;
 
 /// One of several batches that are trained as one: what forward takes and gives.
 #[derive(Clone, Copy, Debug)]

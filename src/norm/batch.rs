@@ -4,25 +4,26 @@
 //! Shift", 2015.
 
 use super::frozen::FrozenBatchNorm;
-use super::input::Input;
-use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance};
+use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum};
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::saved::{Pass, Saved};
 use super::tuning::{Backward, Forward, Sums};
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::build::{Build, Whole};
-use crate::gpu::params::flag;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::StatisticsFrom;
-use crate::gpu::slot::Slot;
-use crate::moments::Moments;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
+use crate::engine::build::{Build, Whole};
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::StatisticsFrom;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::Chosen;
 use crate::ops::{fold, map, reduce, resident};
 use crate::plan::{Op, Plan, Traffic};
-use crate::tensor::Tensor;
-use crate::tune::Chosen;
+use crate::statistics::moments::Moments;
 
 /// A batch-norm layer in training.
 ///
@@ -88,7 +89,7 @@ use crate::tune::Chosen;
 /// ```
 #[derive(Debug)]
 pub struct BatchNorm {
-    pub(super) parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 /// A training forward pass that updates the running statistics of its layer whenever it is recorded.

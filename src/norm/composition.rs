@@ -1,10 +1,10 @@
 //! Several tensors that one operation takes as parts of a batch: what must hold of all of them together, beyond what each
 //! dispatch checks of those that it binds.
 
-use crate::error::Result;
-use crate::gpu::bindings::check_apart;
-use crate::gpu::slot::Slot;
-use crate::tensor::Tensor;
+use crate::base::error::Result;
+use crate::engine::bindings::check_apart;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 
 /// The tensors of one part.
 pub(super) struct Part<'t> {

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::batch::BatchNorm;
-use super::input::Input;
 use super::options::Gradients;
 use super::saved::Saved;
-use crate::error::{Error, Result};
-use crate::moments::{ChannelMoments, Moments};
-use crate::tensor::Tensor;
+use crate::base::error::{Error, Result};
+use crate::engine::input::Input;
+use crate::engine::tensor::Tensor;
+use crate::statistics::moments::{ChannelMoments, Moments};
 
 /// Moments of the last steps of training, with which a layer normalizes instead of those of the batch alone: for batches too small
 /// to have good statistics.

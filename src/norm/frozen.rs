@@ -1,21 +1,21 @@
 //! Batch normalization with frozen statistics: inference, and gradients for fine-tuning.
 
 use super::batch::BatchNorm;
-use super::input::Input;
 use super::options::{BatchNormOptions, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningStatistics;
 use super::tuning::{Backward, Forward, Sums};
-use crate::context::Context;
-use crate::error::Result;
-use crate::gpu::build::Build;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{Pointwise, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::error::Result;
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{Pointwise, StatisticsFrom};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::Chosen;
 use crate::ops::{fold, map, reduce};
 use crate::plan::{Capabilities, Op, Traffic, WalkKind};
-use crate::tensor::Tensor;
-use crate::tune::Chosen;
 
 /// A batch-norm layer that normalizes with its running statistics: `y = act((x − running_mean) /
 /// sqrt(running_var + eps)·gamma + beta + residual)`.
@@ -24,7 +24,7 @@ use crate::tune::Chosen;
 /// with frozen batch norm. [`unfreeze`](Self::unfreeze) turns it into a layer in training.
 #[derive(Debug)]
 pub struct FrozenBatchNorm {
-    pub(super) parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 impl FrozenBatchNorm {

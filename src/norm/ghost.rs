@@ -6,20 +6,20 @@
 use std::ops::Range;
 
 use super::batch::{BatchNorm, TrainForward};
-use super::input::Input;
 use super::options::{Accumulation, GradientTargets, Gradients};
 use super::saved::Saved;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::bindings::check_overlap;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::slot::Slot;
-use crate::gradient_sums::GradientSums;
-use crate::mask::Mask;
-use crate::moments::Moments;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::bindings::check_overlap;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::mask::Mask;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::plan::Op;
-use crate::tensor::Tensor;
+use crate::statistics::gradient_sums::GradientSums;
+use crate::statistics::moments::Moments;
 
 /// What a forward pass of ghost batch norm leaves for its backward pass: the statistics of each part.
 #[derive(Debug)]

@@ -5,10 +5,8 @@ mod batch;
 mod composition;
 mod cross_iteration;
 mod curve;
-mod diagnose;
 mod frozen;
 mod ghost;
-mod input;
 mod options;
 mod parts;
 mod pooled;
@@ -27,13 +25,12 @@ pub use curve::{
 };
 pub use frozen::FrozenBatchNorm;
 pub use ghost::GhostSaved;
-pub use input::{Input, Modulation};
-pub use options::{
-    Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum, RunningVariance,
-};
+pub use options::{Accumulation, Affine, BatchNormOptions, GradientTargets, Gradients, Momentum};
+pub(crate) use parts::Parts;
 pub use pooled::LocalGradients;
 pub use renorm::{Ramp, Renorm};
 pub use running::{RunningStatistics, RunningValues};
+#[cfg(test)]
 pub(crate) use saved::SavedRecord;
 pub use saved::{Saved, SavedStatistics};
 pub use synchronised::{SyncBackward, SyncBatchNorm, SyncTrainForward};

@@ -1,10 +1,11 @@
 //! What a layer is made with, and which gradients are asked of it.
 
 use super::renorm::Renorm;
-use crate::activation::Activation;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
+use crate::engine::tensor::Tensor;
 
 /// Which affine parameters a layer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +62,6 @@ impl Momentum {
             _ => Ok(()),
         }
     }
-}
-
-/// Which variance of a batch enters the running variance. Normalization itself always uses the biased one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunningVariance {
-    /// `n / max(n − 1, 1)` times the biased variance: PyTorch, cuDNN, TensorFlow's fused op.
-    Unbiased,
-    /// The biased (population) variance: Keras 3, Flax, burn, ONNX.
-    Biased,
 }
 
 /// What a [`BatchNorm`](crate::BatchNorm) is made with. Start from the framework whose conventions you follow.

@@ -2,26 +2,26 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::input::Input;
 use super::options::{Affine, BatchNormOptions, GradientTargets};
 use super::pooled::LocalGradients;
 use super::running::RunningStatistics;
 use super::saved::{Saved, SavedRecord};
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::build::{Build, Scratch};
-use crate::gpu::params::flag;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{ActivationKind, Pointwise};
-use crate::gpu::slot::Slot;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Channels, Shape};
+use crate::engine::build::{Build, Scratch};
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{ActivationKind, Pointwise};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::{Chosen, Problem};
 use crate::norm::Accumulation;
 use crate::ops::fold;
 use crate::plan::{Op, Traffic, Walk};
-use crate::shape::{Channels, Shape};
-use crate::tensor::Tensor;
-use crate::tune::{Chosen, Problem};
 
 #[derive(Debug)]
 pub(crate) struct Parts {

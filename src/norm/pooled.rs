@@ -2,21 +2,21 @@
 //! perhaps. Synchronised, accumulated and ghost batch norm are compositions of these operations.
 
 use super::batch::{BatchNorm, TrainForward};
-use super::input::Input;
 use super::options::{Accumulation, GradientTargets, Gradients};
 use super::parts::Parts;
 use super::running::RunningValues;
 use super::saved::Saved;
 use super::tuning::{Backward, Sums};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::prepared::Prepared;
-use crate::gpu::slot::Slot;
-use crate::gradient_sums::GradientSums;
-use crate::moments::Moments;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::ops::fold;
 use crate::plan::{Op, Traffic};
-use crate::tensor::Tensor;
+use crate::statistics::gradient_sums::GradientSums;
+use crate::statistics::moments::Moments;
 
 /// The gradients of a tensor that its own sums give: all but that of x.
 #[derive(Clone, Debug)]

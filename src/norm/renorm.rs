@@ -1,7 +1,7 @@
 //! Batch renorm: x̂ of the batch, corrected towards what the running statistics would give.
 
-use crate::error::{Error, Result};
-use crate::gpu::params::Common;
+use crate::base::error::{Error, Result};
+use crate::engine::params::Common;
 
 /// Batch renormalization: an option of training ([`BatchNormOptions::renorm`](crate::BatchNormOptions::renorm)) for batches
 /// that are small or not independent.

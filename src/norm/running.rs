@@ -1,9 +1,9 @@
 //! Running statistics: one buffer with mean, variance and the number of batches per channel.
 
-use crate::context::{Context, ContextId};
-use crate::error::{Error, Result};
-use crate::gpu::readback;
-use crate::shape::Shape;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::engine::context::{Context, ContextId};
+use crate::engine::readback;
 
 /// Running mean and variance of a layer, and the number of batches that entered them, on the GPU.
 ///

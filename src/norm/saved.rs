@@ -4,12 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::activation::Activation;
-use crate::context::{Context, ContextId, TENSOR_USAGE};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::readback;
-use crate::tensor::Tensor;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::context::{Context, ContextId, TENSOR_USAGE};
+use crate::engine::readback;
+use crate::engine::tensor::Tensor;
+use crate::plan::SAVED_BYTES;
 
 /// Statistics and affine parameters that a training forward pass used, per channel, on the GPU.
 ///
@@ -85,6 +86,8 @@ pub(crate) struct SavedRecord {
     r: f32,
     d: f32,
 }
+
+const _: () = assert!(size_of::<SavedRecord>() as u64 == SAVED_BYTES);
 
 impl Saved {
     /// Room for the statistics of a tensor `[N, C, …]` of the shape of `x`. Until a forward pass has run, it holds

@@ -5,20 +5,20 @@
 
 use super::batch::BatchNorm;
 use super::frozen::FrozenBatchNorm;
-use super::input::Input;
 use super::options::{Accumulation, GradientTargets, Gradients};
 use super::saved::Saved;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
 use crate::collective::Collective;
-use crate::error::{Error, Result};
-use crate::gpu::bindings::check_apart;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::slot::Slot;
-use crate::gradient_sums::{ChannelGradientSums, GradientSums};
-use crate::moments::{ChannelMoments, Moments};
+use crate::engine::bindings::check_apart;
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::plan::Op;
-use crate::pooled_moments::PooledMoments;
-use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::statistics::gradient_sums::{ChannelGradientSums, GradientSums};
+use crate::statistics::moments::{ChannelMoments, Moments};
+use crate::statistics::pooled_moments::PooledMoments;
 
 /// A batch-norm layer in training whose batch is spread over the ranks of a [`Collective`]: forward and backward are those of batch
 /// norm over the shards of all ranks together.

@@ -5,19 +5,19 @@
 
 use super::batch::BatchNorm;
 use super::frozen::FrozenBatchNorm;
-use super::input::Input;
 use super::options::GradientTargets;
 use super::saved::Saved;
-use crate::context::Context;
-use crate::error::Result;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::slot::Slot;
-use crate::gradient_sums::GradientSums;
-use crate::moments::Moments;
+use crate::base::error::Result;
+use crate::base::shape::Channels;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
 use crate::plan::{Op, Tuning};
-use crate::shape::Channels;
-use crate::tensor::Tensor;
-use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
+use crate::statistics::gradient_sums::GradientSums;
+use crate::statistics::moments::Moments;
 
 /// The arguments of a forward pass, checked.
 #[derive(Clone, Copy)]

@@ -3,8 +3,8 @@
 use super::frozen::FrozenBatchNorm;
 use super::parts::Parts;
 use super::running::RunningValues;
-use crate::context::Context;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::engine::context::Context;
 
 /// Parameters and running statistics of a layer; 16-bit parameters widened.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct HostValues {
 }
 
 impl Parts {
-    pub(super) async fn download_values(&self) -> Result<HostValues> {
+    pub(crate) async fn download_values(&self) -> Result<HostValues> {
         let context = &self.context;
         let running = self.running.download(context).await?;
         let gamma = match &self.gamma {

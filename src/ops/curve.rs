@@ -1,14 +1,13 @@
 //! A function of x in the place of the normalization: the map, the reduction and the folds of batch norm through frozen statistics,
 //! with other modules (shaders/curve/), and one fold more, for what all channels have in common.
 
-use crate::error::Result;
-use crate::gpu::build::Build;
-use crate::gpu::params::Records;
-use crate::gpu::shader::{Kernel, StatisticsFrom};
-use crate::gpu::slot::Slot;
-use crate::norm::SavedRecord;
+use crate::base::error::Result;
+use crate::engine::build::Build;
+use crate::engine::shader::{Kernel, StatisticsFrom};
+use crate::engine::slot::Slot;
 use crate::ops::fold;
-use crate::plan::CURVE_SUMS_BYTES;
+use crate::plan::Records;
+use crate::plan::{CURVE_SUMS_BYTES, SAVED_BYTES};
 
 /// Dispatches the gradient sums of x and dy into scratch, and dx on the way if `dx`.
 pub(crate) fn gradients(build: &mut Build<'_>, parameters: StatisticsFrom, dx: bool) {
@@ -35,7 +34,7 @@ pub(crate) fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
 
 /// Dispatches the fold of all parameters into one buffer, and lets later dispatches read them from there.
 pub(crate) fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<()> {
-    let bytes = u64::from(build.plan().slices) * size_of::<SavedRecord>() as u64;
+    let bytes = u64::from(build.plan().slices) * SAVED_BYTES;
     let folded = build.workspace(bytes);
     fold::records(build, from, folded)
 }
@@ -43,7 +42,7 @@ pub(crate) fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::shader;
+    use crate::engine::shader;
 
     #[test]
     fn records_have_the_same_size_in_rust_and_wgsl() {

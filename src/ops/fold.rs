@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::build::{Build, Scratch};
-use crate::gpu::params::Records;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::build::{Build, Scratch};
+use crate::engine::context::Context;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
+use crate::engine::slot::Slot;
+use crate::plan::Records;
 use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic};
 
 /// Dispatches the fold of partial results into `total`.

@@ -1,16 +1,16 @@
 //! Map: one pass over memory, element by element, with the statistics of each slice from a fold
 //! (shaders/map/).
 
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::Result;
-use crate::gpu::bindings::check_apart;
-use crate::gpu::build::Build;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{Kernel, Pointwise, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::dtype::DType;
+use crate::base::error::Result;
+use crate::engine::bindings::check_apart;
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{Kernel, Pointwise, StatisticsFrom};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::plan::{Op, Traffic, Walk};
-use crate::tensor::Tensor;
 
 /// Dispatches y = act(x̂·gamma + beta + residual).
 pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {

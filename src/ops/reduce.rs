@@ -1,12 +1,12 @@
 //! Reduce: per slice, the moments of x (shaders/reduce/moments.wesl) or the gradient sums
 //! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
-use crate::error::Result;
-use crate::gpu::build::Build;
-use crate::gpu::params::Records;
-use crate::gpu::shader::{Kernel, Monoid, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::error::Result;
+use crate::engine::build::Build;
+use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
+use crate::engine::slot::Slot;
 use crate::ops::fold;
+use crate::plan::Records;
 use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES, Plan};
 
 /// Dispatches the moments of x into scratch, one record per slice (or component) and tile.

@@ -1,9 +1,9 @@
 //! Resident: reduce, fold and map of a training pass in one dispatch (shaders/resident/), where the plan holds slices in
 //! registers.
 
-use crate::error::Result;
-use crate::gpu::build::Build;
-use crate::gpu::shader::{Kernel, StatisticsFrom};
+use crate::base::error::Result;
+use crate::engine::build::Build;
+use crate::engine::shader::{Kernel, StatisticsFrom};
 
 /// Dispatches y from the statistics of x, which is read once.
 pub(crate) fn forward(build: &mut Build<'_>) {

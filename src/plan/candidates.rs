@@ -2,7 +2,7 @@
 //! own plan is always the first.
 
 use super::{Capabilities, Plan, Tuning, Walk, plan_walk};
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// Plans of a problem at most: each has kernels to compile.
 pub(crate) const MOST: usize = 12;
@@ -96,7 +96,7 @@ fn workgroup_sizes(_: &Walk, plan: &Plan, capabilities: &Capabilities) -> Vec<Tu
 mod tests {
     use super::super::capabilities::table;
     use super::*;
-    use crate::shape::{Layout, Shape};
+    use crate::base::shape::{Layout, Shape};
 
     fn walk(dims: &[usize], layout: Layout) -> Walk {
         Walk::dense(Shape::new(dims).unwrap().channels(layout).unwrap(), 0)

@@ -1,6 +1,6 @@
 //! What a device can do, as far as the policy cares.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The limits of a device that decide how a problem is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]

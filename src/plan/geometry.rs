@@ -3,7 +3,7 @@
 use super::problem::{Alignment, Part, Pattern};
 use super::tuned::{column_words, most_column_strips, one_or_all, team_rounds};
 use super::{Capabilities, Tuning, Walk};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// How memory is accessed.
 pub(super) struct Words {

@@ -5,12 +5,14 @@ use std::ops::Range;
 
 use super::windows::{grid, narrow};
 use super::{Capabilities, Op};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
 
 /// Bytes of `MomentsRecord` in shaders/lib/moments.wesl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wesl.
 pub(crate) const MOMENTS_BYTES: u64 = 24;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
+/// Bytes of `StatisticsRecord` in shaders/lib/statistics.wesl.
+pub(crate) const SAVED_BYTES: u64 = 40;
 /// Bytes of `GradientSumsRecord` in shaders/curve/sums.wesl.
 pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 

@@ -9,8 +9,8 @@ use super::tuned::{
 };
 use super::windows::{Cutter, Tiles, grid, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
 
 /// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wesl allows for 64.
 const CHUNK_VALUES: u32 = 64;

@@ -1,8 +1,8 @@
 //! What is to be done: the operation, its walk through memory, and the bytes that this must move.
 
-use crate::dtype::DType;
-use crate::shape::{Channels, Layout};
-use crate::tensor::Tensor;
+use crate::base::dtype::DType;
+#[cfg(test)]
+use crate::base::shape::{Channels, Layout};
 
 /// An operation of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ impl Pattern {
         matches!(self, Pattern::Columns { .. } | Pattern::Matrices { .. })
     }
 
-    const fn unit_rows(&self) -> u64 {
+    pub(crate) const fn unit_rows(&self) -> u64 {
         match *self {
             Pattern::Matrices { inner, .. } => inner,
             _ => 0,
@@ -160,86 +160,7 @@ pub(crate) enum Alignment {
     Cut,
 }
 
-/// Values of the widest word.
-const WORD: u64 = 4;
-
 impl Walk {
-    /// The channels of tensors that share a shape, a layout and a type.
-    pub fn channels(view: Channels, tensors: &[&Tensor], storage_alignment: u64) -> Self {
-        let Channels { samples, channels: slices, inner, layout } = view;
-        let strided = tensors.iter().any(|tensor| !tensor.is_dense());
-        let pattern = match layout {
-            // One channel is one run, in whichever layout.
-            _ if slices == 1 && !strided => Pattern::Run { elements: samples * inner },
-            Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
-            Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
-        };
-        Self::over(pattern, tensors, storage_alignment)
-    }
-
-    /// All values of dense tensors of the same shape and type as one run.
-    pub fn flat(tensors: &[&Tensor], storage_alignment: u64) -> Self {
-        let elements = tensors.iter().map(|tensor| tensor.shape().len()).max().unwrap_or(0);
-        Self::over(Pattern::Run { elements }, tensors, storage_alignment)
-    }
-
-    /// Tensors of the same shape and type, cut as a pattern says.
-    pub fn over(pattern: Pattern, tensors: &[&Tensor], storage_alignment: u64) -> Self {
-        let sample_len = tensors.iter().map(|tensor| tensor.sample_len()).max().unwrap_or(1).max(1);
-        let mut cuts: Vec<u64> = tensors.iter().flat_map(|tensor| tensor.part_starts()).collect();
-        cuts.sort_unstable();
-        cuts.dedup();
-        cuts.push(pattern.elements() / sample_len);
-        let mut alignment = Alignment::Same;
-        let strided = tensors.iter().any(|tensor| !tensor.is_dense());
-        let parts = cuts
-            .windows(2)
-            .map(|cut| {
-                let places: Vec<_> = tensors.iter().map(|tensor| tensor.word_place(cut[0], cut[1])).collect();
-                let phase = places.iter().flatten().next().copied().unwrap_or(0);
-                if places.iter().any(Option::is_none) {
-                    alignment = Alignment::Cut;
-                } else if places.iter().any(|&place| place != Some(phase)) && alignment == Alignment::Same {
-                    alignment = Alignment::Differs;
-                }
-                Part { elements: (cut[1] - cut[0]) * sample_len, phase }
-            })
-            .collect::<Vec<_>>();
-        // Where rows or samples are apart, words must be whole in each of them.
-        let whole_rows = match pattern {
-            Pattern::Columns { slices, .. } | Pattern::Matrices { slices, .. } => slices.is_multiple_of(WORD),
-            _ => sample_len.is_multiple_of(WORD),
-        };
-        let whole_strides = tensors.iter().all(|tensor| tensor.strides_are_multiples_of(WORD));
-        if strided && !(whole_rows && whole_strides && parts.iter().all(|part| part.phase == 0)) {
-            alignment = Alignment::Differs;
-        }
-        let dtype = tensors.first().map_or(DType::F32, |tensor| tensor.dtype());
-        Self {
-            pattern,
-            dtype,
-            tensors: tensors.len(),
-            held: None,
-            masked: false,
-            unit_rows: pattern.unit_rows(),
-            alignment,
-            parts,
-            strided,
-            sample_bytes: tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0)
-                * dtype.size(),
-            row_bytes: match strided {
-                true => tensors.iter().map(|tensor| tensor.row_stride()).max().unwrap_or(0) * dtype.size(),
-                false => 0,
-            },
-            slack: tensors
-                .iter()
-                .flat_map(|tensor| tensor.locations())
-                .map(|location| location.bytes.start % storage_alignment)
-                .max()
-                .unwrap_or(0),
-        }
-    }
-
     /// How the tensors lie in memory, in words, as far as it differs from dense ones at the start of a word.
     pub fn place(&self) -> String {
         let mut words = Vec::new();

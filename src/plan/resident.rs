@@ -4,7 +4,7 @@ use super::policy::plan_once;
 use super::problem::Pattern;
 use super::tuned::{HELD_BYTES, HELD_WORKGROUP_BYTES, holds_slices};
 use super::{Capabilities, Plan, Tuning, Walk};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Words that kernels are compiled to hold: steps of a factor of 2 keep them few.
 const STEPS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];

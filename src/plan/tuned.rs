@@ -1,8 +1,8 @@
 //! The numbers that a device's speed depends on, each with what was measured.
 
 use super::{Capabilities, Plan, Tuning, WalkKind};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
 
 /// Bytes of one statistic of the largest value that a team reduces (`Moments`).
 const PARTIAL_BYTES: u32 = 20;

@@ -5,7 +5,7 @@ use super::geometry::{Geometry, Words};
 use super::plan::Window;
 use super::problem::{Part, Pattern};
 use super::{Capabilities, Walk};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The leaves of the reduction: how each slice is cut into tiles.
 #[derive(Clone, Copy, Debug)]

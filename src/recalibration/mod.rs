@@ -2,12 +2,14 @@
 
 mod state;
 
-use crate::context::Context;
+use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
 use crate::drift::DriftReport;
-use crate::error::{Error, Result};
-use crate::moments::{ChannelMoments, Moments};
-use crate::norm::{BatchNorm, Input, RunningValues, RunningVariance};
-use crate::pooled_moments::PooledMoments;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::norm::{BatchNorm, RunningValues};
+use crate::statistics::moments::{ChannelMoments, Moments};
+use crate::statistics::pooled_moments::PooledMoments;
 
 /// Exact statistics of all values of a data set, batch by batch: "precise" batch norm, without an average of averages.
 ///

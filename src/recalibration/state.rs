@@ -7,8 +7,8 @@
 //! ```
 
 use super::Recalibration;
-use crate::error::{Error, Result};
-use crate::pooled_moments::PooledMoments;
+use crate::base::error::{Error, Result};
+use crate::statistics::pooled_moments::PooledMoments;
 
 const MAGIC: &[u8] = b"wgnorm recalibration 1\n";
 
@@ -66,7 +66,7 @@ impl Recalibration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::moments::ChannelMoments;
+    use crate::statistics::moments::ChannelMoments;
 
     #[test]
     fn what_is_kept_goes_on() {

@@ -1,6 +1,6 @@
 //! Activations and their gradients. Twin of shaders/activation/.
 
-use crate::activation::Activation;
+use crate::base::activation::Activation;
 
 /// `act(z)`.
 pub fn activate(activation: Activation, z: f64) -> f64 {

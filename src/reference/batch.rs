@@ -3,7 +3,7 @@
 use super::fold::Statistics;
 use super::reduce::Moments;
 use super::{map, reduce};
-use crate::shape::Channels;
+use crate::base::shape::Channels;
 
 /// Results of a training forward pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +87,7 @@ pub fn frozen_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Layout;
+    use crate::base::shape::Layout;
 
     const VIEW: Channels = Channels { samples: 3, channels: 2, inner: 4, layout: Layout::ChannelsFirst };
     const EPS: f64 = 1e-3;

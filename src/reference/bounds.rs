@@ -10,9 +10,9 @@ use super::activation::activate;
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
 use super::renorm::Correction;
-use crate::activation::Activation;
-use crate::dtype::DType;
-use crate::shape::Channels;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::shape::Channels;
 
 /// Unit roundoff of f32.
 pub const U: f64 = 1.0 / 16_777_216.0;

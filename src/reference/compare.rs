@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::dtype::DType;
+use crate::base::dtype::DType;
 
 /// What a result must be where the expected value is NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 use super::activation::erf;
 use super::bounds::{SUM, U};
 use super::reduce::channel;
-use crate::curve::Curve;
-use crate::shape::Channels;
+use crate::base::curve::Curve;
+use crate::base::shape::Channels;
 
 /// Error of tanh and erf in units of [`U`] times their value, however small: that of exp is as WGSL allows it. With a correctly
 /// rounded exp they err by 2.5 (tanh) and 3.5 (erf).
@@ -212,7 +212,7 @@ pub fn sum_bounds(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Layout;
+    use crate::base::shape::Layout;
 
     /// Values without structure, between −2 and 2.
     fn values(seed: u64, len: usize) -> Vec<f64> {

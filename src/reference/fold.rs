@@ -2,7 +2,8 @@
 //! shaders/fold/.
 
 use super::reduce::Moments;
-use crate::norm::{Momentum, RunningVariance};
+use crate::base::variance::RunningVariance;
+use crate::norm::Momentum;
 
 /// What a map needs to know of a channel.
 #[derive(Clone, Copy, Debug, PartialEq)]

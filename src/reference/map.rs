@@ -3,8 +3,8 @@
 use super::activation::{activate, gradient};
 use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
-use crate::activation::Activation;
-use crate::shape::Channels;
+use crate::base::activation::Activation;
+use crate::base::shape::Channels;
 
 /// `y = x̂·gamma + beta`; gamma is 1 and beta 0 where they are absent.
 pub fn forward(

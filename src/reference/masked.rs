@@ -4,7 +4,7 @@ use super::batch::{Forward, Gradients};
 use super::fold::Statistics;
 use super::map;
 use super::reduce::{self, GradientSums, Moments};
-use crate::shape::{Channels, Layout};
+use crate::base::shape::{Channels, Layout};
 
 /// Whether the element at a flat index counts; `keep` has a truth value for each sample and position.
 pub fn counts(view: Channels, keep: &[bool], index: usize) -> bool {

@@ -1,7 +1,7 @@
 //! Reduce: per channel, moments of x or gradient sums. Twin of shaders/reduce/.
 
 use super::fold::Statistics;
-use crate::shape::{Channels, Layout};
+use crate::base::shape::{Channels, Layout};
 
 /// Count, mean and biased variance of a set of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

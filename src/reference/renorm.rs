@@ -5,7 +5,7 @@
 use super::batch::{self, Gradients};
 use super::fold::{Running, Statistics};
 use super::reduce::Moments;
-use crate::shape::Channels;
+use crate::base::shape::Channels;
 
 /// How x̂ of a channel is corrected: `x̂·r + d`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,7 +96,7 @@ pub fn backward(x: &[f64], dy: &[f64], view: Channels, forward: &Forward) -> Gra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Layout;
+    use crate::base::shape::Layout;
 
     const VIEW: Channels = Channels { samples: 3, channels: 2, inner: 4, layout: Layout::ChannelsFirst };
     const EPS: f64 = 1e-3;

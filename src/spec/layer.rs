@@ -1,21 +1,22 @@
 //! A layer of any norm, made from a spec: what is to be run is the same for all.
 
-use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::engine::context::Context;
+use crate::engine::input::{Input, Modulation};
+use crate::engine::mask::Mask;
+use crate::engine::prepared::Prepared;
+use crate::engine::tensor::Tensor;
 use crate::family::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, SavedSlices, ScaleNorm,
     SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
-use crate::gpu::prepared::Prepared;
-use crate::mask::Mask;
-use crate::moments::Moments;
 use crate::norm::{
-    BatchNorm, CurveTargets, Derf, DynamicTanh, FrozenBatchNorm, GradientTargets, Input, Modulation,
-    RunningStatistics, RunningValues, Saved, TrainForward,
+    BatchNorm, CurveTargets, Derf, DynamicTanh, FrozenBatchNorm, GradientTargets, RunningStatistics,
+    RunningValues, Saved, TrainForward,
 };
 use crate::plan::{Plan, Traffic};
 use crate::spec::{Norm, Spec, Statistics};
-use crate::tensor::Tensor;
+use crate::statistics::moments::Moments;
 
 /// The parameters of a layer, as far as its norm has them.
 #[derive(Clone, Debug, Default)]

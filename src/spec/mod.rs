@@ -3,14 +3,15 @@
 mod layer;
 mod text;
 
-use crate::activation::Activation;
-use crate::curve::Curve;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::activation::Activation;
+use crate::base::curve::Curve;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Layout, Shape};
+use crate::base::variance::RunningVariance;
 use crate::family::{Epsilon, NormOptions};
-use crate::norm::{Affine, BatchNormOptions, CurveOptions, Momentum, Renorm, RunningVariance};
+use crate::norm::{Affine, BatchNormOptions, CurveOptions, Momentum, Renorm};
 use crate::plan::Tuning;
-use crate::shape::{Layout, Shape};
 
 pub use layer::{Batch, Layer, Operation, Parameters, Room, Saves};
 

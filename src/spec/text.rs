@@ -4,13 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Norm, Passes, Place, Spec, Statistics, Wanted};
-use crate::activation::Activation;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Layout;
+use crate::base::variance::RunningVariance;
+use crate::engine::tune;
 use crate::family::Epsilon;
-use crate::norm::{Affine, Momentum, RunningVariance};
-use crate::shape::Layout;
-use crate::tune;
+use crate::norm::{Affine, Momentum};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const AFFINE: [(&str, Affine); 4] =

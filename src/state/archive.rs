@@ -8,7 +8,7 @@ use std::ops::Range;
 use safetensors::tensor::Dtype;
 
 use super::header::{Header, Metadata};
-use crate::error::Result;
+use crate::base::error::Result;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Archive {

@@ -1,7 +1,8 @@
 //! The same layer in another framework's conventions: which weight is called momentum, which variance runs.
 
-use crate::error::{Error, Result};
-use crate::norm::{Momentum, RunningVariance};
+use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
+use crate::norm::Momentum;
 
 /// What to do where the running variance of a file and that of a layer are not the same.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use safetensors::tensor::Dtype;
 
-use crate::dtype::DType;
+use crate::base::dtype::DType;
 
 /// An element type that parameters and statistics may have in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

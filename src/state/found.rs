@@ -6,8 +6,8 @@ use super::float::FloatType;
 use super::load::LayerSpec;
 use super::model::ModelState;
 use super::naming::Naming;
-use super::report::Mismatch;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::report::Mismatch;
 use crate::norm::{Affine, BatchNormOptions};
 
 /// A batch-norm layer of a file.

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The key of a header that is no tensor.
 pub(super) const METADATA: &str = "__metadata__";

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::convert::{Rebias, rebias};
 use super::model::ModelState;
 use super::naming::Naming;
-use super::report::{LoadReport, Mismatch};
 use super::values::LayerValues;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::report::{LoadReport, Mismatch};
+use crate::engine::context::Context;
 use crate::norm::{BatchNorm, BatchNormOptions, Momentum, RunningValues};
 
 /// A layer to be loaded.

@@ -55,16 +55,15 @@ mod header;
 mod load;
 mod model;
 mod naming;
-mod report;
 mod save;
 mod values;
 
+pub use crate::base::report::{LoadReport, Mismatch};
 pub use convert::{Rebias, rebias, weight_of_new, weight_of_old};
 pub use float::FloatType;
 pub use found::{FoundLayer, FoundLayers};
 pub use load::{LayerSpec, LoadOptions};
 pub use model::{ModelState, TensorEntry};
 pub use naming::{Framework, Naming};
-pub use report::{LoadReport, Mismatch};
 pub use save::{LayerRef, SaveOptions};
 pub use values::LayerValues;

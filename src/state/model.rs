@@ -6,8 +6,8 @@ use safetensors::tensor::Dtype;
 
 use super::archive::{Archive, Stored};
 use super::float::FloatType;
-use super::report::Mismatch;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::report::Mismatch;
 
 /// All tensors of a `safetensors` file, in memory, those of other layers than batch norm too.
 ///
@@ -52,7 +52,7 @@ impl ModelState {
     #[cfg(not(target_family = "wasm"))]
     pub fn read(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = crate::file::read(path)?.ok_or_else(|| crate::error::Error::File {
+        let bytes = crate::engine::file::read(path)?.ok_or_else(|| crate::base::error::Error::File {
             action: "read",
             path: path.to_owned(),
             reason: "there is no such file".into(),
@@ -66,7 +66,7 @@ impl ModelState {
     /// [`Error::File`](crate::Error::File); the file is as it was then.
     #[cfg(not(target_family = "wasm"))]
     pub fn write(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        crate::file::replace(path.as_ref(), &self.to_bytes())
+        crate::engine::file::replace(path.as_ref(), &self.to_bytes())
     }
 
     /// The file that holds this state.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::convert::{weight_of_new, weight_of_old};
-use crate::error::{Error, Result};
-use crate::norm::{BatchNormOptions, Momentum, RunningVariance};
+use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
+use crate::norm::{BatchNormOptions, Momentum};
 
 /// A framework whose conventions are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

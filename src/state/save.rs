@@ -10,12 +10,13 @@ use super::float::FloatType;
 use super::header::METADATA;
 use super::model::ModelState;
 use super::naming::Naming;
-use super::report::Mismatch;
 use super::values::LayerValues;
-use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::norm::{BatchNorm, FrozenBatchNorm, RunningStatistics, RunningVariance};
-use crate::tensor::Tensor;
+use crate::base::error::{Error, Result};
+use crate::base::report::Mismatch;
+use crate::base::variance::RunningVariance;
+use crate::engine::context::Context;
+use crate::engine::tensor::Tensor;
+use crate::norm::{BatchNorm, FrozenBatchNorm, RunningStatistics};
 
 /// A layer to be saved, in training or frozen.
 #[derive(Clone, Copy, Debug)]

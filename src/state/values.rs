@@ -2,11 +2,12 @@
 
 use super::convert::rebias;
 use super::save::LayerRef;
-use crate::context::Context;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::norm::{BatchNorm, BatchNormOptions, RunningStatistics, RunningValues, RunningVariance};
-use crate::shape::Shape;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
+use crate::base::variance::RunningVariance;
+use crate::engine::context::Context;
+use crate::norm::{BatchNorm, BatchNormOptions, RunningStatistics, RunningValues};
 
 /// A layer's parameters and running statistics on the host, and which variance the running one is.
 #[derive(Clone, Debug, PartialEq)]

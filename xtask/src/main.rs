@@ -5,6 +5,8 @@
 
 mod faults;
 mod gate;
+#[cfg(test)]
+mod house;
 mod peers;
 mod setup;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use self::group::{Shared, State};
 use super::{Collective, CollectiveFailure};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// One rank of a group in one process. It can be moved to a thread or a task, and works with any executor: futures are woken,
 /// nothing polls, and one thread can drive all ranks by joining their futures.

@@ -19,7 +19,7 @@ use self::header::Header;
 use self::library::Duplicate;
 use self::protocol::Protocol;
 use super::{Collective, CollectiveFailure};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// One process of an MPI communicator as a rank. With the feature `mpi`, not on wasm; [`wgnorm::mpi`](crate::mpi) is the crate whose
 /// communicators it takes.

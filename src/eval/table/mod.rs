@@ -13,8 +13,8 @@ use super::problem::Problem;
 use super::random::seed_of;
 use super::run::Plan;
 use super::variant::{Variant, Variants};
-use crate::error::Result;
-use crate::shape::Layout;
+use crate::base::error::Result;
+use crate::base::shape::Layout;
 use crate::spec::{Norm, Spec, Statistics};
 
 /// A problem with the variants that it is run in.

@@ -2,9 +2,9 @@
 //! nothing, and what exceeds the limits of a device.
 
 use super::{Case, name_of};
+use crate::base::shape::Layout;
 use crate::eval::data::Data;
 use crate::eval::variant::Variants;
-use crate::shape::Layout;
 use crate::spec::{Norm, Spec};
 
 /// One shape for every way that slices and parameters lie in memory, for all variants.

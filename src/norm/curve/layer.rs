@@ -5,23 +5,24 @@
 
 use super::options::{CurveGradients, CurveOptions, CurveTargets};
 use super::tuning::Backward;
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::curve::Curve;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
-use crate::gpu::build::Build;
-use crate::gpu::params::flag;
-use crate::gpu::prepared::Prepared;
-use crate::gpu::shader::{ActivationKind, Pointwise, StatisticsFrom};
-use crate::gpu::slot::Slot;
+use crate::base::activation::Activation;
+use crate::base::curve::Curve;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Channels, Shape};
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{ActivationKind, Pointwise, StatisticsFrom};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::Chosen;
 use crate::norm::tuning::Forward;
-use crate::norm::{Accumulation, Affine, Input};
+use crate::norm::{Accumulation, Affine};
 use crate::ops::{curve, fold, map};
 use crate::plan::{Capabilities, Op, Traffic, Walk, WalkKind};
-use crate::shape::{Channels, Shape};
-use crate::tensor::Tensor;
-use crate::tune::Chosen;
 
 #[derive(Debug)]
 pub(super) struct Layer {

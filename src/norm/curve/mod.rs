@@ -11,12 +11,12 @@ use std::marker::PhantomData;
 
 use self::layer::{Layer, Parameters};
 pub use self::options::{CurveGradients, CurveOptions, CurveTargets};
-use super::input::Input;
-use crate::context::Context;
-use crate::curve::Curve;
-use crate::error::Result;
-use crate::gpu::prepared::Prepared;
-use crate::tensor::Tensor;
+use crate::base::curve::Curve;
+use crate::base::error::Result;
+use crate::engine::context::Context;
+use crate::engine::input::Input;
+use crate::engine::prepared::Prepared;
+use crate::engine::tensor::Tensor;
 
 mod sealed {
     pub trait Sealed {}

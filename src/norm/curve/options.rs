@@ -1,10 +1,10 @@
 //! What a curve is made with, and where its gradients go.
 
-use crate::activation::Activation;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::engine::tensor::Tensor;
 use crate::norm::{Accumulation, Affine};
-use crate::tensor::Tensor;
 
 /// What a [`DynamicCurve`](crate::DynamicCurve) is made with. The default is that of the papers: gamma and beta, no activation, alpha
 /// 0.5, shift 0.

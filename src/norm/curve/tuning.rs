@@ -2,14 +2,14 @@
 
 use super::layer::Layer;
 use super::options::CurveTargets;
-use crate::curve::Curve;
-use crate::error::Result;
-use crate::norm::Input;
+use crate::base::curve::Curve;
+use crate::base::error::Result;
+use crate::base::shape::Channels;
+use crate::engine::input::Input;
+use crate::engine::tensor::Tensor;
+use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
 use crate::norm::tuning::{Forward, keep};
 use crate::plan::Op;
-use crate::shape::Channels;
-use crate::tensor::Tensor;
-use crate::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
 
 /// The arguments of a backward pass, checked.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use super::super::Op;
 use super::super::capabilities::table;
 use super::super::problem::{Alignment, Part, Pattern};
 use super::*;
-use crate::shape::{Layout, Shape};
+use crate::base::shape::{Layout, Shape};
 
 const FREE: Tuning = Tuning {
     width: None,

@@ -1,6 +1,6 @@
 //! Which statistic and which parameter each element of a tensor has.
 
-use crate::shape::Layout;
+use crate::base::shape::Layout;
 
 /// For each element of x, in memory order, its statistic and its parameter.
 ///

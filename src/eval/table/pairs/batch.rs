@@ -2,13 +2,13 @@
 
 use super::super::Case;
 use super::{DTYPES, case, policy, row};
-use crate::activation::Activation;
-use crate::dtype::DType;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::shape::Layout;
 use crate::eval::covering::pairwise;
 use crate::eval::data::{Data, Gamma};
 use crate::eval::layout;
 use crate::eval::variant::{self, Variants};
-use crate::shape::Layout;
 use crate::spec::{Norm, Passes, Spec, Wanted};
 
 /// Shapes with data: odd inner sizes and channel counts, rank 2, runs of one value, fewer values than a word or a channel

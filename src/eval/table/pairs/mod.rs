@@ -5,9 +5,9 @@ mod batch;
 mod slices;
 
 use super::{Case, name_of};
-use crate::dtype::DType;
+use crate::base::dtype::DType;
+use crate::base::shape::Layout;
 use crate::eval::variant::{self, Variants};
-use crate::shape::Layout;
 use crate::spec::Spec;
 
 pub(super) use batch::{all as all_of_batch, pairs as batch};

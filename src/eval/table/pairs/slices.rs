@@ -4,14 +4,14 @@
 use super::super::Case;
 use super::super::slices::label;
 use super::{DTYPES, case, policy, row};
-use crate::activation::Activation;
-use crate::dtype::DType;
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::shape::Layout;
 use crate::eval::covering::pairwise;
 use crate::eval::data::Data;
 use crate::eval::layout;
 use crate::eval::variant;
 use crate::norm::Affine;
-use crate::shape::Layout;
 use crate::spec::{Norm, Passes, Spec, Wanted};
 
 /// Norms, for any shape.

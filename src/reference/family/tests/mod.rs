@@ -6,7 +6,7 @@ mod mismatches;
 mod results;
 
 use super::*;
-use crate::shape::{Channels, Layout};
+use crate::base::shape::{Channels, Layout};
 
 const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
 

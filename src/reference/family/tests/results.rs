@@ -1,7 +1,8 @@
 //! Both passes: by hand, by finite differences, against batch norm, and at the edges.
 
 use super::*;
-use crate::norm::{Momentum, RunningVariance};
+use crate::base::variance::RunningVariance;
+use crate::norm::Momentum;
 use crate::reference::fold::Running;
 use crate::reference::{self, Moments};
 

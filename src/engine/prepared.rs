@@ -1,0 +1,144 @@
+//! An operation on tensors, ready to be recorded.
+
+use std::sync::Arc;
+
+use super::pipelines::Pipeline;
+use super::scratch::Held;
+use crate::engine::context::{Context, ContextId};
+use crate::plan::{Op, Plan, Traffic};
+
+/// An operation that is ready to be recorded, any number of times.
+///
+/// It owns its pipelines, bind groups, parameters and scratch, so recording allocates nothing and cannot fail.
+/// It keeps the buffers of its tensors alive. Dispatches of one operation, and of operations recorded one after the
+/// other, run in order.
+#[derive(Debug)]
+pub struct Prepared {
+    home: ContextId,
+    op: Op,
+    /// `None` if there is nothing to do, because the tensor is empty.
+    plan: Option<Arc<Plan>>,
+    traffic: Traffic,
+    workspace_bytes: u64,
+    steps: Vec<Step>,
+    /// What one dispatch leaves for another.
+    scratch: Vec<Held>,
+}
+
+/// A dispatch with its bindings.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub pipeline: Arc<Pipeline>,
+    pub bind_group: wgpu::BindGroup,
+    pub grid: [u32; 2],
+}
+
+impl Prepared {
+    /// An operation on an empty tensor.
+    pub(crate) fn nothing(context: &Context, op: Op) -> Self {
+        Self {
+            home: context.id(),
+            op,
+            plan: None,
+            traffic: Traffic::default(),
+            workspace_bytes: 0,
+            steps: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn new(
+        context: &Context,
+        (op, plan, traffic): (Op, Arc<Plan>, Traffic),
+        workspace_bytes: u64,
+        steps: Vec<Step>,
+        scratch: Vec<Held>,
+    ) -> Self {
+        Self { home: context.id(), op, plan: Some(plan), traffic, workspace_bytes, steps, scratch }
+    }
+
+    /// Operations one after the other as one, with the plan of the first.
+    pub(crate) fn sequence(context: &Context, op: Op, operations: Vec<Prepared>) -> Self {
+        let mut all = Self::nothing(context, op);
+        for operation in operations {
+            all.plan = all.plan.or(operation.plan);
+            all.traffic = all.traffic.plus(operation.traffic);
+            all.workspace_bytes += operation.workspace_bytes;
+            all.steps.extend(operation.steps);
+            all.scratch.extend(operation.scratch);
+        }
+        all
+    }
+
+    /// This operation after another, as one, with the plan of this.
+    pub(crate) fn after(self, before: Prepared) -> Self {
+        let (mut steps, mut scratch) = (before.steps, before.scratch);
+        steps.extend(self.steps);
+        scratch.extend(self.scratch);
+        Self {
+            traffic: before.traffic.plus(self.traffic),
+            workspace_bytes: before.workspace_bytes + self.workspace_bytes,
+            steps,
+            scratch,
+            ..self
+        }
+    }
+
+    /// The same, whose floor is another than that of its parts: what goes between them is neither input nor output.
+    pub(crate) fn with_floor(self, floor_bytes: u64) -> Self {
+        Self { traffic: Traffic { floor_bytes, ..self.traffic }, ..self }
+    }
+
+    /// The same, of an operation whose tensors are values per channel: they are not counted.
+    pub(crate) fn without_traffic(self) -> Self {
+        Self { traffic: Traffic::default(), ..self }
+    }
+
+    /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(self.op.name()),
+            timestamp_writes: None,
+        });
+        self.record_in(&mut pass);
+    }
+
+    /// Records the operation into a compute pass that the caller has begun, on the context's device.
+    pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for step in &self.steps {
+            pass.set_pipeline(&step.pipeline.compute);
+            pass.set_bind_group(0, &step.bind_group, &[]);
+            pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
+        }
+    }
+
+    pub(crate) fn home(&self) -> ContextId {
+        self.home
+    }
+
+    /// The operation.
+    pub fn op(&self) -> Op {
+        self.op
+    }
+
+    /// How the walk is cut into workgroups; `None` if the tensor is empty.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_deref()
+    }
+
+    /// Bytes that the operation moves.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Bytes of device memory that it holds for what one dispatch leaves for another: partial results ([`Plan::workspace_bytes`]), and where a
+    /// plan has them, totals and statistics of slices.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.workspace_bytes
+    }
+
+    /// Keys of the kernels, one per dispatch, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|step| step.pipeline.key.as_str())
+    }
+}

@@ -1,0 +1,114 @@
+//! What a device does where WGSL leaves it open: found out by a kernel, once per context.
+
+use std::sync::OnceLock;
+
+use super::readback;
+use super::scope::scoped;
+use super::shader::modules::package;
+use crate::base::error::{Error, Result};
+use crate::engine::context::Context;
+use crate::wesl::Choice;
+
+/// What has been found out.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    exact_f16: OnceLock<bool>,
+    ordered_subgroups: OnceLock<bool>,
+}
+
+/// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
+/// infinities and NaN, as those of shaders/lib/f16.wesl do.
+pub(crate) async fn has_exact_f16(context: &Context) -> Result<bool> {
+    let known = &context.probes().exact_f16;
+    if let Some(&known) = known.get() {
+        return Ok(known);
+    }
+    let wgsl = linked("probe/f16");
+    let found = finds_no_difference(context, "probe_f16", wgsl, &[], 65536 / 64).await?;
+    Ok(*known.get_or_init(|| found))
+}
+
+/// Whether kernels use them.
+pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
+    Ok(!context.tuning().integer_f16 && has_exact_f16(context).await?)
+}
+
+/// Whether subgroups have the size that the adapter says, and the invocations of a workgroup are in their order
+/// (shaders/probe/subgroups.wesl).
+pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
+    let known = &context.probes().ordered_subgroups;
+    if let Some(&known) = known.get() {
+        return Ok(known);
+    }
+    let found = match context.capabilities().subgroup_size {
+        None => false,
+        Some(size) => {
+            let most = context.capabilities().max_workgroup_size.min(256);
+            let mut same = true;
+            // The smallest workgroups that the policy takes, and large ones.
+            for workgroup in [most, 32, 8] {
+                // A workgroup that is less than a subgroup has but one, and needs no size of it.
+                let constants =
+                    [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
+                let wgsl = linked("probe/subgroups");
+                same = same && finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?;
+            }
+            same
+        }
+    };
+    Ok(*known.get_or_init(|| found))
+}
+
+/// A kernel of which there are no variants.
+fn linked(module: &str) -> String {
+    let linked = package().link(module, &Choice::default());
+    linked.unwrap_or_else(|error| panic!("{error}")).text
+}
+
+/// Runs a kernel that counts differences from what is expected; a device that cannot run it differs.
+async fn finds_no_difference(
+    context: &Context,
+    entry: &'static str,
+    wgsl: String,
+    constants: &[(&str, f64)],
+    workgroups: u32,
+) -> Result<bool> {
+    use wgpu::BufferUsages as Usage;
+    let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+    let differences = context.create_buffer("the counter of a probe", 4, usage).await?;
+    let ran = scoped(context, entry, || {
+        let device = context.device();
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(entry),
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(entry),
+            layout: None,
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+            cache: context.disk_cache().wgpu(),
+        });
+        let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(entry),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: differences.as_entire_binding() }],
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bindings, &[]);
+        pass.dispatch_workgroups(workgroups, 1, 1);
+        drop(pass);
+        context.queue().submit([encoder.finish()]);
+    })
+    .await;
+    match ran {
+        // A device without these functions.
+        Err(Error::Validation { .. }) => return Ok(false),
+        ran => ran?,
+    }
+    let count = readback::read(context, &differences, 0, 4).await?;
+    Ok(count.iter().all(|&byte| byte == 0))
+}

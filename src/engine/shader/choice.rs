@@ -1,0 +1,203 @@
+//! Which modules a variant is made of.
+//!
+//! Shaders import what they use by paths such as `package::activation`, for which there is no file: what such a path stands for is decided
+//! here, by the variant. `package::tensors::x` is an instance of a module of `shaders/tensor/`.
+
+use super::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
+use crate::base::curve::Curve;
+use crate::base::dtype::DType;
+use crate::engine::slot::Slot;
+use crate::plan::WalkKind;
+use crate::wesl::{Choice, Instance};
+
+/// Values that are read: per channel, per place, or of all slices.
+const PARAMETERS: [Slot; 4] = [Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift];
+const PARAMETER_GRADIENTS: [Slot; 4] = [Slot::Dgamma, Slot::Dbeta, Slot::Dalpha, Slot::Dshift];
+const OUTPUTS: [Slot; 4] = [Slot::Y, Slot::Dx, Slot::DResidual, Slot::Sum];
+
+impl Variant {
+    /// The module of the entry point.
+    pub(super) const fn entry_module(&self) -> &'static str {
+        match self.kernel {
+            Kernel::ReduceMoments => "reduce/moments",
+            Kernel::ReduceGradients { .. } => "reduce/gradients",
+            Kernel::ReduceRowGradients => "reduce/row_gradients",
+            Kernel::FoldTotal(_) => "fold/total",
+            Kernel::FoldMerge(_) => "fold/merge",
+            Kernel::FoldGradients => "fold/gradients",
+            Kernel::FoldRecords(_) => "fold/records_alone",
+            Kernel::FoldStatistics(_) => "fold/statistics",
+            Kernel::FoldMeans { .. } => "fold/means_alone",
+            Kernel::MapForward(_) => "map/forward",
+            Kernel::MapBackward { .. } => "map/backward",
+            Kernel::MapCopy => "map/copy",
+            Kernel::ResidentForward(_) => "resident/forward",
+            Kernel::ResidentBackward(_) => "resident/backward",
+            Kernel::FoldCurve => "curve/fold_gradients",
+            Kernel::FoldAlpha => "curve/fold_alpha",
+            Kernel::Own { step: OwnStep::Reduce, .. } => "reduce/own",
+            Kernel::Own { step: OwnStep::Fold, .. } => "fold/own",
+            Kernel::Own { step: OwnStep::Map, .. } => "map/own",
+        }
+    }
+
+    /// What stands for the modules that its own imports name.
+    pub(super) fn choice(&self) -> Choice {
+        let mut choice = Choice::default();
+        self.choose_words(&mut choice);
+        self.choose_walk(&mut choice);
+        self.choose_elements(&mut choice);
+        self.choose_statistics(&mut choice);
+        self.choose_tensors(&mut choice);
+        choice
+    }
+
+    fn choose_words(&self, choice: &mut Choice) {
+        let wide = self.width == 4;
+        choice.feature("wide", wide);
+        choice.replace("word", if wide { "lib/word_f32x4" } else { "lib/word_f32x1" });
+        choice.replace(
+            "storage",
+            match (self.dtype, wide) {
+                (DType::F32, _) => "lib/storage_f32",
+                (_, true) => "lib/storage_half_x4",
+                (_, false) => "lib/storage_half_x1",
+            },
+        );
+        let half = if self.parameters == DType::F32 { self.dtype } else { self.parameters };
+        choice.replace("half", if half == DType::Bf16 { "lib/bf16" } else { "lib/f16" });
+        choice.feature("packed", self.packed_f16);
+    }
+
+    fn choose_walk(&self, choice: &mut Choice) {
+        // A sum needs no statistics.
+        let writes_words = self.kernel.writes_words() || self.outputs().iter().any(|slot| *slot != Slot::Sum);
+        let columns = self.walk == WalkKind::Columns;
+        // What is written where a run ends inside of a word needs the statistics of two slices.
+        let pairs = !columns && self.edges && writes_words;
+        choice.feature("columns", columns);
+        choice.feature("pairs", pairs);
+        choice.feature("single", if columns { self.width == 1 } else { !pairs });
+        choice.replace("walk", if columns { "walk/columns" } else { "walk/segments" });
+        choice.replace(
+            "per",
+            match (columns, pairs) {
+                (true, _) => "walk/per_component",
+                (false, true) => "walk/per_pair",
+                (false, false) => "walk/per_slice",
+            },
+        );
+        let strip = Instance::from("walk/strip").with("STRIP", format!("{}u", self.strip));
+        choice.replace("walk/strip", strip.with("HELD", format!("{}u", self.held)));
+        choice.feature("single_rows", self.single_rows);
+    }
+
+    fn choose_elements(&self, choice: &mut Choice) {
+        let Pointwise { activation, residual, d_residual, from_y, masked, of_place, sum, d_sum, .. } =
+            self.pointwise;
+        choice.replace("activation", &*format!("activation/{}", activation.name()));
+        choice.feature("activated", activation != ActivationKind::NONE);
+        choice.feature("residual", residual);
+        choice.feature("d_residual", d_residual);
+        choice.feature("masked", masked);
+        choice.feature("of_place", of_place);
+        choice.feature("sum", sum);
+        choice.feature("d_sum", d_sum);
+        choice.replace("affine", if of_place { "affine/of_place" } else { "affine/of_slice" });
+        let curve = self.kernel.statistics().curve();
+        choice.replace("curve", if curve == Some(Curve::Erf) { "curve/erf" } else { "curve/tanh" });
+        choice.replace(
+            "normalized",
+            match (curve, from_y) {
+                (Some(_), _) => "lib/from_curve",
+                (None, true) => "lib/from_y",
+                (None, false) => "lib/from_x",
+            },
+        );
+    }
+
+    fn choose_statistics(&self, choice: &mut Choice) {
+        use StatisticsFrom::{Batch, Curve, FoldedCurve, Gradients, Means, MeansOfRow, Recorded};
+        use StatisticsFrom::{RecordedOfRow, Running, Saved, Slices};
+        let (kernel, from) = (self.kernel, self.kernel.statistics());
+        let of_places = kernel == Kernel::ResidentBackward(Recorded);
+        choice.replace(
+            "slice_statistics",
+            match from {
+                Batch | Slices => "fold/statistics",
+                Saved | Gradients | FoldedCurve(_) => "fold/saved",
+                Running => "fold/running",
+                Recorded | RecordedOfRow | Means | MeansOfRow => "fold/recorded",
+                Curve(_) => "curve/of_parameters",
+            },
+        );
+        choice.replace("batch", if from == Slices { "fold/slices" } else { "fold/batch" });
+        choice.feature("means", matches!(from, Means | MeansOfRow));
+        choice.feature("of_rows", from.of_rows());
+        choice.feature("gradients", from == Gradients);
+        choice.feature("renorm", self.pointwise.renorm || kernel == Kernel::FoldStatistics(Batch));
+
+        // What dx goes through.
+        choice.feature("weighted", of_places || matches!(from, Means | MeansOfRow));
+        choice.feature("curve", from.curve().is_some());
+        let of_batch = from == Gradients || kernel.is_resident();
+        choice.feature("frozen", !(of_batch || from.has_means() || from.curve().is_some()));
+        choice.feature("dx", kernel.writes_dx());
+        choice.feature("sums", !(self.pointwise.masked && matches!(kernel, Kernel::MapBackward { .. })));
+        choice.replace("turns", if of_places { "resident/of_slices" } else { "resident/of_channels" });
+
+        choice.replace(
+            "monoid",
+            match kernel.monoid() {
+                Monoid::Moments => "lib/moments",
+                Monoid::GradientSums => "lib/gradient_sums",
+                Monoid::CurveSums => "curve/sums",
+                Monoid::Averages => "lib/slice_averages",
+                Monoid::Own => "own",
+            },
+        );
+        let of_curve = kernel.monoid() == Monoid::CurveSums;
+        choice.replace("gradient_sums", if of_curve { "curve/sums" } else { "lib/gradient_sums" });
+        choice.replace("gradient_words", if of_curve { "curve/words" } else { "lib/gradient_words" });
+        choice.replace("tree", if self.subgroup_size > 0 { "lib/tree_subgroups" } else { "lib/tree" });
+        choice.feature("groups", matches!(kernel, Kernel::FoldStatistics(Slices) | Kernel::FoldMeans { .. }));
+        choice.feature("times_gamma", kernel == Kernel::FoldMeans { times_gamma: true });
+    }
+
+    fn choose_tensors(&self, choice: &mut Choice) {
+        choice.feature("shared", self.shared);
+        choice.feature("atomic", self.dtype != DType::F32 && self.width == 1);
+        choice.feature("half_parameters", self.parameters != DType::F32);
+        choice.feature("parameter_words", self.parameter_words);
+        let path = |slot: Slot| format!("tensors/{}", slot.name());
+        let instance = |of: &str, slot: Slot| {
+            let instance = Instance::from(of).named(slot.name()).with("SLOT", format!("{}u", slot as u32));
+            instance.with("PLACE", format!("{}u", slot.place().unwrap_or_default()))
+        };
+        for (slot, over) in WALKED_INPUTS.into_iter().zip(self.through) {
+            let input = match over {
+                _ if slot == Slot::X && self.is_without_x() => instance("tensor/absent", slot),
+                Some(output) => instance("tensor/over", slot).importing("tensor/output", &path(output)),
+                None => instance("tensor/input", slot),
+            };
+            choice.replace(&path(slot), input);
+        }
+        for (slots, module) in [
+            (OUTPUTS, "tensor/output"),
+            (PARAMETERS, "tensor/parameter"),
+            (PARAMETER_GRADIENTS, "tensor/parameter_gradient"),
+        ] {
+            slots.into_iter().for_each(|slot| choice.replace(&path(slot), instance(module, slot)));
+        }
+    }
+
+    /// Whether x makes no difference: dx through frozen statistics, of a z that is not activated.
+    fn is_without_x(&self) -> bool {
+        match self.kernel {
+            Kernel::MapBackward { statistics: from, .. } => {
+                self.pointwise.activation.name() == "none" && !from.has_means() && from.curve().is_none()
+            }
+            _ => false,
+        }
+    }
+}

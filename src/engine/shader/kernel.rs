@@ -1,0 +1,397 @@
+//! What kernels there are, and what decides which modules one is made of.
+
+use crate::base::activation::Activation;
+use crate::base::curve::Curve;
+use crate::engine::slot::Slot;
+
+/// Where a kernel takes the statistics of a slice from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StatisticsFrom {
+    /// Partial moments of the batch (fold/batch.wesl).
+    Batch,
+    /// What training forward saved (fold/saved.wesl).
+    Saved,
+    /// The same, with the means that dx subtracts, from partial gradient sums (fold/dx_statistics.wesl).
+    Gradients,
+    /// Running statistics (fold/running.wesl).
+    Running,
+    /// Partial moments of slices that are not channels (fold/slices.wesl).
+    Slices,
+    /// Records of slices that are not channels (fold/recorded.wesl).
+    Recorded,
+    /// As `Recorded`, by the row of a walk along columns (lib/statistics_at.wesl).
+    RecordedOfRow,
+    /// Records with the means that dx subtracts (fold/recorded.wesl).
+    Means,
+    /// As `Means`, by the row of a walk along columns.
+    MeansOfRow,
+    /// There are none: x̂ is a function of x, with parameters (curve/of_parameters.wesl).
+    Curve(Curve),
+    /// The same, with all parameters in one buffer, as what forward saves (fold/saved.wesl).
+    FoldedCurve(Curve),
+}
+
+impl StatisticsFrom {
+    pub const fn name(self) -> &'static str {
+        match self {
+            StatisticsFrom::Batch => "batch",
+            StatisticsFrom::Saved => "saved",
+            StatisticsFrom::Gradients => "gradients",
+            StatisticsFrom::Running => "running",
+            StatisticsFrom::Slices => "slices",
+            StatisticsFrom::Recorded => "recorded",
+            StatisticsFrom::RecordedOfRow => "recorded of row",
+            StatisticsFrom::Means => "means",
+            StatisticsFrom::MeansOfRow => "means of row",
+            StatisticsFrom::Curve(curve) => curve.name(),
+            StatisticsFrom::FoldedCurve(Curve::Tanh) => "folded tanh",
+            StatisticsFrom::FoldedCurve(Curve::Erf) => "folded erf",
+        }
+    }
+
+    /// Whether the statistics are those of the rows of a walk along columns.
+    pub const fn of_rows(self) -> bool {
+        matches!(self, StatisticsFrom::RecordedOfRow | StatisticsFrom::MeansOfRow)
+    }
+
+    /// Whether dx is that of statistics of the batch, from which it subtracts means.
+    pub const fn has_means(self) -> bool {
+        matches!(self, StatisticsFrom::Gradients | StatisticsFrom::Means | StatisticsFrom::MeansOfRow)
+    }
+
+    /// The function that x̂ is of x, if it is one.
+    pub const fn curve(self) -> Option<Curve> {
+        match self {
+            StatisticsFrom::Curve(curve) | StatisticsFrom::FoldedCurve(curve) => Some(curve),
+            _ => None,
+        }
+    }
+}
+
+/// What a slice is reduced to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Monoid {
+    /// Count, mean and variance (lib/moments.wesl).
+    Moments,
+    /// Σ dz and Σ dz·x̂ (lib/gradient_sums.wesl).
+    GradientSums,
+    /// The same, and what dalpha and dshift are made of (curve/sums.wesl).
+    CurveSums,
+    /// Sums of records of slices, the total their average as moments (lib/slice_averages.wesl).
+    Averages,
+    /// What a program of one's own reduces to.
+    Own,
+}
+
+impl Monoid {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Monoid::Moments => "moments",
+            Monoid::GradientSums => "gradient_sums",
+            Monoid::CurveSums => "curve_sums",
+            Monoid::Averages => "averages",
+            Monoid::Own => "own",
+        }
+    }
+
+    /// Whether subgroups merge it.
+    pub const fn is_shuffled(self) -> bool {
+        // Averages are one for each of the samples: few. What a program reduces to nobody but it can shuffle.
+        !matches!(self, Monoid::Averages | Monoid::Own)
+    }
+}
+
+/// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ActivationKind(&'static str);
+
+impl ActivationKind {
+    pub const NONE: Self = Self(Activation::None.name());
+
+    pub const fn of(activation: Activation) -> Self {
+        Self(activation.name())
+    }
+
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+/// What a kernel does to each element beside the normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pointwise {
+    pub activation: ActivationKind,
+    /// A residual is added before the activation.
+    pub residual: bool,
+    /// The gradient of the residual is written.
+    pub d_residual: bool,
+    /// Slot `X` holds y, from which x̂ is recovered.
+    pub from_y: bool,
+    /// Some positions do not count.
+    pub masked: bool,
+    /// dgamma is that of batch renorm.
+    pub renorm: bool,
+    /// gamma and beta vary within a slice.
+    pub of_place: bool,
+    /// What is normalized is a sum, which is written.
+    pub sum: bool,
+    /// The gradient of that sum is added to dx.
+    pub d_sum: bool,
+}
+
+impl Default for Pointwise {
+    fn default() -> Self {
+        Self {
+            activation: ActivationKind::NONE,
+            residual: false,
+            d_residual: false,
+            from_y: false,
+            masked: false,
+            renorm: false,
+            of_place: false,
+            sum: false,
+            d_sum: false,
+        }
+    }
+}
+
+impl Pointwise {
+    /// As far as it makes a difference to a kernel.
+    pub fn of(self, kernel: Kernel) -> Self {
+        let nothing = Self::default();
+        let activated = self.activation != ActivationKind::NONE;
+        // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
+        let residual = self.residual && (activated || self.from_y);
+        let Self { activation, d_residual, from_y, masked, renorm, of_place, sum, d_sum, .. } = self;
+        match kernel {
+            Kernel::MapForward(_) => Self { activation, residual: self.residual, of_place, ..nothing },
+            Kernel::ResidentForward(_) => {
+                Self { activation, residual: self.residual, of_place, sum, ..nothing }
+            }
+            Kernel::ReduceRowGradients => Self { activation, residual, d_residual, ..nothing },
+            Kernel::ReduceGradients { dx, .. } => {
+                let d_sum = d_sum && dx;
+                Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
+            }
+            Kernel::ResidentBackward(_) => {
+                Self { activation, residual, d_residual, from_y, renorm, of_place, d_sum, ..nothing }
+            }
+            Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
+                // With a mask it writes no dgamma.
+                let renorm = renorm && !masked;
+                Self { activation, residual, from_y, masked, renorm, of_place, d_sum, ..nothing }
+            }
+            Kernel::MapBackward { .. } => {
+                Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
+            }
+            Kernel::ReduceMoments => Self { masked, sum, ..nothing },
+            Kernel::MapCopy => Self { sum, ..nothing },
+            Kernel::FoldGradients => Self { renorm, ..nothing },
+            _ => nothing,
+        }
+    }
+
+    pub fn key(self) -> String {
+        let mut key = String::new();
+        if self.activation != ActivationKind::NONE {
+            key += &format!(" {}", self.activation.0);
+        }
+        for (is, name) in [
+            (self.residual, " residual"),
+            (self.d_residual, " d_residual"),
+            (self.from_y, " from_y"),
+            (self.masked, " masked"),
+            (self.renorm, " renorm"),
+            (self.of_place, " affine of place"),
+            (self.sum, " sum"),
+            (self.d_sum, " d_sum"),
+        ] {
+            if is {
+                key += name;
+            }
+        }
+        key
+    }
+}
+
+/// An entry point together with the choices that decide its modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kernel {
+    ReduceMoments,
+    /// Gradient sums, with dx through frozen statistics on the way if `dx`.
+    ReduceGradients {
+        statistics: StatisticsFrom,
+        dx: bool,
+    },
+    /// Gradient sums of rows by a walk along columns.
+    ReduceRowGradients,
+    /// The total of each slice from partial results.
+    FoldTotal(Monoid),
+    /// Two totals to one.
+    FoldMerge(Monoid),
+    FoldGradients,
+    /// Statistics, or what a curve has in their place, as records like those that forward saves.
+    FoldRecords(StatisticsFrom),
+    /// Statistics from partial moments as records: of slices that are not channels, or of groups of them; or of the batch, with batch renorm's r
+    /// and d, and the update of running statistics.
+    FoldStatistics(StatisticsFrom),
+    /// Those records of slices with the means that dx subtracts; sums are multiplied by the gamma of their slice if `times_gamma`.
+    FoldMeans {
+        times_gamma: bool,
+    },
+    MapForward(StatisticsFrom),
+    /// dx, if asked for, and d_residual.
+    MapBackward {
+        statistics: StatisticsFrom,
+        dx: bool,
+    },
+    MapCopy,
+    /// Reduce, fold and map of training forward in one.
+    ResidentForward(StatisticsFrom),
+    /// Reduce, fold and map of training backward in one.
+    ResidentBackward(StatisticsFrom),
+    /// dgamma and dbeta of a curve, and totals of its sums.
+    FoldCurve,
+    /// dalpha and dshift of a curve from these totals.
+    FoldAlpha,
+    /// A step of a program of one's own ([`Program`](crate::wgsl::Program)), by its number.
+    Own {
+        program: u64,
+        step: OwnStep,
+    },
+}
+
+/// The steps of a program of one's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum OwnStep {
+    Reduce,
+    Fold,
+    Map,
+}
+
+impl Kernel {
+    pub const fn entry(self) -> &'static str {
+        match self {
+            Kernel::ReduceMoments => "reduce_moments",
+            Kernel::ReduceGradients { .. } => "reduce_gradients",
+            Kernel::ReduceRowGradients => "reduce_row_gradients",
+            Kernel::FoldTotal(_) => "fold_total",
+            Kernel::FoldMerge(_) => "fold_merge",
+            Kernel::FoldGradients => "fold_gradients",
+            Kernel::FoldRecords(_) => "fold_records",
+            Kernel::FoldStatistics(_) => "fold_statistics",
+            Kernel::FoldMeans { .. } => "fold_means",
+            Kernel::MapForward(_) => "map_forward",
+            Kernel::MapBackward { .. } => "map_backward",
+            Kernel::MapCopy => "map_copy",
+            Kernel::ResidentForward(_) => "resident_forward",
+            Kernel::ResidentBackward(_) => "resident_backward",
+            Kernel::FoldCurve => "fold_curve",
+            Kernel::FoldAlpha => "fold_alpha",
+            Kernel::Own { step: OwnStep::Reduce, .. } => "reduce_own",
+            Kernel::Own { step: OwnStep::Fold, .. } => "fold_own",
+            Kernel::Own { step: OwnStep::Map, .. } => "map_own",
+        }
+    }
+
+    /// Values per channel that the kernel reads, or writes.
+    pub const fn parameters(self) -> &'static [Slot] {
+        match self {
+            Kernel::FoldGradients
+            | Kernel::MapBackward { statistics: StatisticsFrom::Gradients, .. }
+            | Kernel::ResidentBackward(StatisticsFrom::Saved) => &[Slot::Dgamma, Slot::Dbeta],
+            Kernel::FoldCurve => &[Slot::Dgamma, Slot::Dbeta],
+            Kernel::FoldAlpha => &[Slot::Dalpha, Slot::Dshift],
+            _ => &[Slot::Gamma, Slot::Beta, Slot::Alpha],
+        }
+    }
+
+    /// Whether the kernel writes words, so that it may need the statistics of two slices for one.
+    pub const fn writes_words(self) -> bool {
+        matches!(
+            self,
+            Kernel::MapForward(_)
+                | Kernel::MapBackward { .. }
+                | Kernel::MapCopy
+                | Kernel::ResidentForward(_)
+                | Kernel::ResidentBackward(_)
+                | Kernel::Own { step: OwnStep::Map, .. }
+        )
+    }
+
+    /// The monoid that the kernel reduces over teams, if it does.
+    pub const fn reduces(self) -> Option<Monoid> {
+        match self {
+            Kernel::ReduceGradients {
+                statistics: StatisticsFrom::Curve(_) | StatisticsFrom::FoldedCurve(_),
+                ..
+            }
+            | Kernel::FoldCurve
+            | Kernel::FoldAlpha => Some(Monoid::CurveSums),
+            Kernel::FoldTotal(of) => Some(of),
+            Kernel::Own { .. } => Some(Monoid::Own),
+            Kernel::ReduceMoments
+            | Kernel::FoldStatistics(_)
+            | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
+            | Kernel::ResidentForward(_) => Some(Monoid::Moments),
+            Kernel::ReduceGradients { .. }
+            | Kernel::FoldGradients
+            | Kernel::FoldMeans { .. }
+            | Kernel::MapBackward { statistics: StatisticsFrom::Gradients, .. }
+            | Kernel::ResidentBackward(_) => Some(Monoid::GradientSums),
+            _ => None,
+        }
+    }
+
+    /// The monoid whose values the kernel has, if any; else one that makes no difference.
+    pub const fn monoid(self) -> Monoid {
+        match self {
+            Kernel::FoldMerge(of) => of,
+            Kernel::ReduceRowGradients => Monoid::GradientSums,
+            _ => match self.reduces() {
+                Some(of) => of,
+                None => Monoid::Moments,
+            },
+        }
+    }
+
+    /// Where the statistics come from; where there are none, what makes no difference.
+    pub const fn statistics(self) -> StatisticsFrom {
+        match self {
+            Kernel::ReduceGradients { statistics: from, .. }
+            | Kernel::FoldRecords(from)
+            | Kernel::FoldStatistics(from)
+            | Kernel::MapForward(from)
+            | Kernel::MapBackward { statistics: from, .. }
+            | Kernel::ResidentForward(from)
+            | Kernel::ResidentBackward(from) => from,
+            Kernel::ReduceRowGradients => StatisticsFrom::RecordedOfRow,
+            _ => StatisticsFrom::Saved,
+        }
+    }
+
+    /// Whether dx is part of the walk.
+    pub const fn writes_dx(self) -> bool {
+        matches!(
+            self,
+            Kernel::ReduceGradients { dx: true, .. }
+                | Kernel::MapBackward { dx: true, .. }
+                | Kernel::ResidentBackward(_)
+        )
+    }
+
+    /// Whether the kernel keeps what it has read in registers.
+    pub const fn is_resident(self) -> bool {
+        matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward(_))
+    }
+
+    /// Whether the entry point has the override CHUNK_WORDS.
+    pub const fn chunked(self) -> bool {
+        matches!(
+            self,
+            Kernel::ReduceMoments
+                | Kernel::ReduceGradients { .. }
+                | Kernel::Own { step: OwnStep::Reduce, .. }
+        )
+    }
+}

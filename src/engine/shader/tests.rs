@@ -1,0 +1,439 @@
+//! Every variant of every kernel is valid WGSL, binds what it says, and has a key of its own.
+
+use std::collections::BTreeMap;
+
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+use super::*;
+use crate::base::activation::Activation;
+
+/// A resident backward pass of slices that are not channels.
+const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
+
+/// Whether slices are channels, each with its own parameters.
+fn of_channels(kernel: Kernel) -> bool {
+    use StatisticsFrom::*;
+    let from = kernel.statistics();
+    let of_slices = matches!(from, Slices | Recorded | RecordedOfRow | Means | MeansOfRow);
+    !of_slices && !matches!(kernel, Kernel::FoldMeans { .. })
+}
+
+fn all_kernels() -> Vec<Kernel> {
+    use crate::base::curve::Curve::{Erf, Tanh};
+    use StatisticsFrom::*;
+    vec![
+        Kernel::ReduceMoments,
+        Kernel::ReduceGradients { statistics: Saved, dx: false },
+        Kernel::ReduceGradients { statistics: Saved, dx: true },
+        Kernel::ReduceGradients { statistics: Running, dx: false },
+        Kernel::ReduceGradients { statistics: Running, dx: true },
+        Kernel::FoldTotal(Monoid::Moments),
+        Kernel::FoldTotal(Monoid::GradientSums),
+        Kernel::FoldMerge(Monoid::Moments),
+        Kernel::FoldMerge(Monoid::GradientSums),
+        Kernel::FoldGradients,
+        Kernel::FoldRecords(Running),
+        Kernel::FoldRecords(Curve(Tanh)),
+        Kernel::FoldStatistics(Batch),
+        Kernel::FoldStatistics(Slices),
+        Kernel::FoldMeans { times_gamma: false },
+        Kernel::FoldMeans { times_gamma: true },
+        Kernel::FoldTotal(Monoid::Averages),
+        Kernel::ReduceGradients { statistics: Recorded, dx: false },
+        Kernel::ReduceGradients { statistics: RecordedOfRow, dx: false },
+        Kernel::ReduceGradients { statistics: MeansOfRow, dx: true },
+        Kernel::MapForward(Batch),
+        Kernel::MapForward(Saved),
+        Kernel::MapForward(Running),
+        Kernel::MapForward(Slices),
+        Kernel::MapForward(Recorded),
+        Kernel::MapForward(RecordedOfRow),
+        Kernel::ReduceRowGradients,
+        Kernel::MapBackward { statistics: Gradients, dx: true },
+        Kernel::MapBackward { statistics: Means, dx: true },
+        Kernel::MapBackward { statistics: Running, dx: true },
+        Kernel::MapBackward { statistics: Running, dx: false },
+        Kernel::MapBackward { statistics: Saved, dx: true },
+        Kernel::MapCopy,
+        Kernel::ResidentForward(Batch),
+        Kernel::ResidentForward(Slices),
+        Kernel::ResidentBackward(Saved),
+        Kernel::ResidentBackward(Recorded),
+        Kernel::MapForward(Curve(Tanh)),
+        Kernel::MapForward(Curve(Erf)),
+        Kernel::ReduceGradients { statistics: Curve(Tanh), dx: false },
+        Kernel::ReduceGradients { statistics: Curve(Tanh), dx: true },
+        Kernel::ReduceGradients { statistics: Curve(Erf), dx: true },
+        Kernel::ReduceGradients { statistics: FoldedCurve(Tanh), dx: true },
+        Kernel::MapBackward { statistics: Curve(Tanh), dx: true },
+        Kernel::MapBackward { statistics: Curve(Erf), dx: false },
+        Kernel::MapBackward { statistics: FoldedCurve(Tanh), dx: false },
+        Kernel::FoldCurve,
+        Kernel::FoldAlpha,
+    ]
+}
+
+/// Whether the host dispatches the kernel over slices, as segments of single values.
+fn per_slice(kernel: Kernel) -> bool {
+    matches!(
+        kernel,
+        Kernel::FoldTotal(_)
+            | Kernel::FoldMerge(_)
+            | Kernel::FoldGradients
+            | Kernel::FoldRecords(_)
+            | Kernel::FoldStatistics(_)
+            | Kernel::FoldMeans { .. }
+            | Kernel::FoldCurve
+            | Kernel::FoldAlpha
+    )
+}
+
+/// Every walk, word, team and strip of every kernel, without pointwise operations, in f32.
+fn plain_variants() -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for kernel in all_kernels() {
+        for walk in [WalkKind::Segments, WalkKind::Columns] {
+            for (width, edges) in [(1, false), (1, true), (4, false), (4, true)] {
+                let flat = per_slice(kernel) || kernel == Kernel::MapCopy;
+                let columns = walk == WalkKind::Columns;
+                let words = per_slice(kernel) && (width == 4 || edges);
+                // Words of one value have edges in columns only, where rows and strips may not be full.
+                if words
+                    || flat && columns
+                    || width == 1 && edges && !columns
+                    || kernel.statistics().of_rows() && !columns
+                    || kernel == OF_SLICES && columns
+                {
+                    continue;
+                }
+                // Nothing to do.
+                if matches!(kernel, Kernel::MapBackward { dx: false, .. }) {
+                    continue;
+                }
+                for (workgroup_size, team_size, strip) in
+                    [(8, 1, 1), (8, 1, 16), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
+                {
+                    // Words of two slices need the statistics of both.
+                    let resident = kernel.is_resident();
+                    if strip > 1 && (flat || resident) || resident && edges && !columns {
+                        continue;
+                    }
+                    for (shared, strided) in [(false, false), (true, true)] {
+                        let variant = Variant {
+                            kernel,
+                            pointwise: Pointwise::default(),
+                            dtype: DType::F32,
+                            parameters: DType::F32,
+                            packed_f16: false,
+                            parameter_words: false,
+                            through: [None; WALKED_INPUTS.len()],
+                            walk,
+                            width,
+                            edges,
+                            strided: strided && !flat,
+                            strip,
+                            single_rows: false,
+                            workgroup_size,
+                            team_size,
+                            subgroup_size: 0,
+                            held: 16 / width,
+                            chunk_words: 64 / width,
+                            shared,
+                        };
+                        variants.push(variant.reduced());
+                        let shuffles = Variant { subgroup_size: 32, ..variant }.reduced();
+                        if shuffles.subgroup_size > 0 && !shared {
+                            variants.push(shuffles);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    variants
+}
+
+/// Every pointwise operation that a kernel can be asked for, and through which output it can read its inputs.
+fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
+    let mut all = Vec::new();
+    for activation in Activation::ALL {
+        for bits in 0..512_u32 {
+            let [residual, d_residual, from_y, through, masked, renorm, of_place, sum, d_sum] =
+                [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|bit| bits >> bit & 1 == 1);
+            if from_y && !activation.is_invertible() {
+                continue;
+            }
+            // What differs between activations is not the family's.
+            if !of_channels(kernel)
+                && !matches!(activation, Activation::None | Activation::Relu | Activation::Silu)
+            {
+                continue;
+            }
+            // Batch norm knows neither of places nor of sums, and it alone of what else there is.
+            if of_channels(kernel)
+                && (of_place || sum || d_sum)
+                && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
+                || !of_channels(kernel) && (from_y || masked || renorm)
+                || kernel.statistics().of_rows() && of_place
+                || sum && masked
+            {
+                continue;
+            }
+            let activation = ActivationKind::of(activation);
+            let pointwise =
+                Pointwise { activation, residual, d_residual, from_y, masked, renorm, of_place, sum, d_sum };
+            let plain = Variant { pointwise, ..example(kernel) };
+            // In place is one input over one output; views may lie between each other in any way.
+            let output = plain.outputs().first().copied().filter(|_| through);
+            let through = match kernel {
+                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments => {
+                    [output, None, None, None, None]
+                }
+                _ => [None, output, None, None, None],
+            };
+            let bindings = Variant { through, ..plain }.link().bindings.len();
+            // What the host asks for: see ops/.
+            let asked = match kernel {
+                Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
+                Kernel::MapBackward { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
+                    bindings <= 9 && !from_y
+                }
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+                OF_SLICES => bindings <= 9,
+                // d_residual is written along rows, and d_sum added by a map of its own.
+                Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
+                    !(d_residual || residual && d_sum)
+                }
+                Kernel::MapBackward { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
+                Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => {
+                    bindings <= 9 && !from_y
+                }
+                Kernel::ReduceGradients { statistics: StatisticsFrom::FoldedCurve(_), .. } => !from_y,
+                _ => true,
+            };
+            if pointwise.of(kernel) == pointwise && asked {
+                all.push((pointwise, through));
+            }
+        }
+    }
+    all
+}
+
+/// A variant in the plainest walk.
+pub(crate) fn example(kernel: Kernel) -> Variant {
+    Variant {
+        kernel,
+        pointwise: Pointwise::default(),
+        dtype: DType::F32,
+        parameters: DType::F32,
+        packed_f16: false,
+        parameter_words: false,
+        through: [None; WALKED_INPUTS.len()],
+        walk: if kernel.statistics().of_rows() { WalkKind::Columns } else { WalkKind::Segments },
+        width: if per_slice(kernel) { 1 } else { 4 },
+        edges: false,
+        strided: false,
+        strip: 1,
+        single_rows: false,
+        workgroup_size: 64,
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_)) { 1 } else { 64 },
+        subgroup_size: 0,
+        held: if kernel.is_resident() { 8 } else { 0 },
+        chunk_words: if kernel.chunked() { 16 } else { 0 },
+        shared: false,
+    }
+}
+
+fn all_variants() -> Vec<Variant> {
+    let mut variants = plain_variants();
+    for kernel in all_kernels() {
+        for (pointwise, through) in all_pointwise(kernel) {
+            variants.push(Variant { pointwise, through, ..example(kernel) });
+            if pointwise.of_place {
+                let example = Variant { pointwise, through, parameter_words: true, ..example(kernel) };
+                variants.push(example);
+            }
+            if pointwise.masked && pointwise.activation == ActivationKind::NONE {
+                let columns = WalkKind::Columns;
+                for (walk, width, edges, strip, single_rows) in [
+                    (WalkKind::Segments, 1, false, 1, false),
+                    (WalkKind::Segments, 4, true, 4, false),
+                    (columns, 1, false, 1, true),
+                    (columns, 1, true, 2, false),
+                    (columns, 4, false, 2, false),
+                    (columns, 4, false, 2, true),
+                    (columns, 4, true, 1, false),
+                ] {
+                    let example = example(kernel);
+                    variants.push(Variant {
+                        pointwise,
+                        through,
+                        walk,
+                        width,
+                        edges,
+                        strip,
+                        single_rows,
+                        ..example
+                    });
+                }
+            }
+            for (dtype, packed_f16) in [(DType::F16, false), (DType::F16, true), (DType::Bf16, false)] {
+                // Activations do not know of the storage.
+                let kind = pointwise.activation;
+                if kind != ActivationKind::NONE && kind != ActivationKind::of(Activation::Relu) {
+                    continue;
+                }
+                for parameters in [DType::F32, dtype] {
+                    for width in [1, 4] {
+                        if per_slice(kernel)
+                            && (width == 4 || matches!(kernel, Kernel::FoldTotal(_) | Kernel::FoldMerge(_)))
+                        {
+                            continue;
+                        }
+                        for walk in [WalkKind::Segments, WalkKind::Columns] {
+                            let columns = walk == WalkKind::Columns;
+                            let segments = matches!(kernel, Kernel::MapCopy | OF_SLICES);
+                            if columns && (per_slice(kernel) || segments || pointwise.of_place)
+                                || !columns && kernel.statistics().of_rows()
+                            {
+                                continue;
+                            }
+                            // A resident kernel knows no words of two slices.
+                            let pairs = walk == WalkKind::Segments && kernel.is_resident();
+                            let edges = width == 4 && !pairs;
+                            let example = example(kernel);
+                            variants.push(Variant {
+                                pointwise,
+                                through,
+                                dtype,
+                                parameters,
+                                packed_f16,
+                                width,
+                                walk,
+                                edges,
+                                ..example
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    variants.sort_by_key(Variant::key);
+    variants.dedup();
+    variants
+}
+
+/// No capability beyond WebGPU's core but subgroups where they are asked for: every other variant must run in a browser.
+/// (naga knows OpenGL devices, which cannot convert binary16; the probe finds that out.)
+fn validator(variant: &Variant) -> Validator {
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.packed_f16);
+    capabilities.set(Capabilities::SUBGROUP, variant.subgroup_size > 0);
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    validator
+}
+
+/// Each text is parsed once, by as many threads as there are cores, for all that must hold of it and of its variants.
+#[test]
+fn every_variant_is_valid_and_binds_what_it_says() {
+    let mut texts: BTreeMap<(String, [bool; 2]), (Linked, Vec<Variant>)> = BTreeMap::new();
+    for variant in all_variants() {
+        let linked = variant.link();
+        let asks = [variant.subgroup_size > 0, variant.packed_f16];
+        let (_, variants) = texts.entry((linked.text.clone(), asks)).or_insert((linked, Vec::new()));
+        variants.push(variant);
+    }
+    let texts: Vec<_> = texts.into_values().collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for part in texts.chunks(texts.len().div_ceil(threads)) {
+            scope.spawn(|| part.iter().for_each(|(linked, variants)| check(linked, variants)));
+        }
+    });
+}
+
+fn check(linked: &Linked, variants: &[Variant]) {
+    let key = variants[0].key();
+    let wgsl = &linked.text;
+    let module = naga::front::wgsl::parse_str(wgsl)
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
+    let info = validator(&variants[0])
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{key}: {}", error.emit_to_string(wgsl)));
+    for variant in variants {
+        let key = variant.key();
+        check_bindings(variant, linked, &module, &info);
+        let constants =
+            variant.constants(linked).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let stage = Some((naga::ShaderStage::Compute, variant.kernel.entry()));
+        let (module, _) =
+            naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
+        let entry = module.entry_points.iter().find(|entry| entry.name == variant.kernel.entry()).unwrap();
+        assert_eq!(entry.workgroup_size, [variant.workgroup_size, 1, 1], "{key}");
+    }
+}
+
+/// Bindings are the ones that the entry point uses.
+fn check_bindings(variant: &Variant, linked: &Linked, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+    let key = variant.key();
+    let entry = module.entry_points.iter().position(|e| e.name == variant.kernel.entry()).unwrap();
+    let mut used = Vec::new();
+    for (handle, global) in module.global_variables.iter() {
+        let Some(binding) = &global.binding else { continue };
+        if info.get_entry_point(entry)[handle].is_empty() {
+            continue;
+        }
+        assert_eq!(binding.group, 0, "{key}");
+        let writable = match global.space {
+            naga::AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+            _ => false,
+        };
+        used.push((binding.binding, writable));
+    }
+    used.sort_unstable();
+    let declared: Vec<_> = linked.bindings.iter().map(|binding| (binding.number, binding.writes)).collect();
+    assert_eq!(used, declared, "{key}");
+    for (number, writes) in &declared {
+        let slot = Slot::of_number(*number).unwrap_or_else(|| panic!("{key} binds {number}"));
+        assert_eq!(*writes, slot.writes() || variant.shared && slot.is_input(), "{key}: {slot:?}");
+    }
+    assert!(declared.len() <= 1 + crate::plan::Capabilities::STORAGE_BUFFERS as usize, "{key}");
+}
+
+#[test]
+fn keys_are_unique_and_readable() {
+    let variants = all_variants();
+    let mut keys: Vec<_> = variants.iter().map(Variant::key).collect();
+    assert!(
+        keys.contains(
+            &"reduce_gradients<running,dx> columns f32x4 edges strided strip2 wg256 team32 chunk16 shared"
+                .to_owned()
+        )
+    );
+    keys.sort_unstable();
+    keys.dedup();
+    // Kernels without a chunk, and folds without words, differ in nothing else.
+    assert_eq!(keys.len(), variants.len());
+}
+
+#[test]
+fn records_have_the_same_layout_in_rust_and_wgsl() {
+    let variant =
+        Variant { walk: WalkKind::Columns, strip: 2, ..example(Kernel::MapForward(StatisticsFrom::Batch)) };
+    let module = naga::front::wgsl::parse_str(&variant.link().text).unwrap();
+    let named = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {
+        fields.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
+    };
+    let (size, fields) = reflect::struct_layout(&module, "MomentsRecord");
+    assert_eq!(size, size_of::<crate::statistics::moments::MomentsRecord>());
+    assert_eq!(fields, named(&[("count", 0), ("shift", 8), ("delta", 12), ("variance", 16), ("unused", 20)]));
+    let (size, fields) = reflect::struct_layout(&module, "StatisticsRecord");
+    assert_eq!(size, size_of::<crate::norm::SavedRecord>());
+    let names =
+        ["shift", "delta", "inv_std", "variance", "gamma", "beta", "status", "count", "r", "d"].iter();
+    assert_eq!(fields, named(&names.copied().zip((0..).step_by(4)).collect::<Vec<_>>()));
+}

@@ -1,0 +1,205 @@
+//! How a norm cuts x into slices: which elements share a mean and a variance, and which share parameters. Pure.
+
+use super::{Pattern, Plan};
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Channels, Layout, Shape};
+
+/// Where a fold finds the partial results of a slice, if that is not as the plan of the operation says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Records {
+    /// Partial results of a slice, or of all slices that share a statistic.
+    pub partials: u32,
+    /// Slices of a matrix, and the records that a matrix has.
+    pub slices: u32,
+    pub matrix: u32,
+}
+
+/// The two index maps of a norm, element → statistic and element → parameter, as far as kernels need to know them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slices {
+    /// The slices that are walked.
+    pub(crate) pattern: Pattern,
+    /// Neighbouring slices that share a statistic: the channels of a group.
+    pub(crate) merged: u64,
+    pub(crate) parameters: Parameters,
+}
+
+/// Which parameters belong to a slice: number `slice / slices % rows · step`, and where they vary within it those that follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parameters {
+    /// Whether there is one for each place of a run; else one for the slice.
+    pub(crate) of_place: bool,
+    pub(crate) slices: u64,
+    pub(crate) rows: u64,
+    pub(crate) step: u64,
+}
+
+impl Parameters {
+    /// One for every slice, of which there are so many until they repeat.
+    pub(crate) const fn of_slice(rows: u64) -> Self {
+        Self { of_place: false, slices: 1, rows, step: 1 }
+    }
+
+    /// None, or one for all.
+    pub(crate) const ONE: Self = Self { of_place: false, slices: 1, rows: 1, step: 0 };
+}
+
+impl Slices {
+    /// Rows of `places` values each, with a parameter for each place; `modulated`: for each place of a sample.
+    pub(crate) fn rows(rows: u64, places: u64, modulated: Option<u64>) -> Self {
+        let parameters = match modulated {
+            None => Parameters { of_place: true, slices: 1, rows: 1, step: 0 },
+            Some(samples) => Parameters {
+                of_place: true,
+                slices: (rows / samples.max(1)).max(1),
+                rows: samples,
+                step: places,
+            },
+        };
+        Self { pattern: runs(rows, places), merged: 1, parameters }
+    }
+
+    /// The channels of each sample, of which so many share a statistic; a parameter for each channel, or each of each sample.
+    pub(crate) fn channels_of_samples(view: Channels, merged: u64, modulated: bool) -> Self {
+        let Channels { samples, channels, inner, layout } = view;
+        let pattern = match layout {
+            Layout::ChannelsFirst if inner > 1 => runs(samples * channels, inner),
+            _ => Pattern::Matrices { slices: channels, samples, inner },
+        };
+        let rows = if modulated { samples * channels } else { channels };
+        Self { pattern, merged, parameters: Parameters::of_slice(rows) }
+    }
+
+    /// Statistics over these axes of a shape; the parameters are to be set.
+    ///
+    /// # Errors
+    /// [`Error::Axes`] for axes that there are not or that are not in order, and for axes that alternate with the others in such a way that no
+    /// walk has them.
+    pub(crate) fn over_axes(shape: Shape, axes: &[usize]) -> Result<Self> {
+        let refused = |why| Err(Error::Axes { axes: axes.to_vec(), shape, why });
+        if axes.is_empty() {
+            return refused("there are none");
+        }
+        if !axes.is_sorted_by(|a, b| a < b) {
+            return refused("they are not in ascending order");
+        }
+        if axes.iter().any(|&axis| axis >= shape.rank()) {
+            return refused("there is no such axis");
+        }
+        // Neighbouring axes of one kind are one; an axis of one value is of either kind.
+        let mut runs_of: Vec<(bool, u64)> = Vec::new();
+        for (axis, &dim) in shape.dims().iter().enumerate().filter(|(_, dim)| **dim != 1) {
+            let reduced = axes.contains(&axis);
+            match runs_of.last_mut() {
+                Some((same, len)) if *same == reduced => *len *= dim as u64,
+                _ => runs_of.push((reduced, dim as u64)),
+            }
+        }
+        let pattern = match runs_of[..] {
+            [] => runs(1, 1),
+            [(true, all)] => runs(1, all),
+            [(false, slices)] => runs(slices, 1),
+            [(false, slices), (true, inner)] => runs(slices, inner),
+            [(true, inner), (false, slices)] => Pattern::Columns { slices, samples: 1, inner },
+            [(true, samples), (false, slices), (true, inner)] => Pattern::Segments { slices, samples, inner },
+            [(false, samples), (true, inner), (false, slices)] => {
+                Pattern::Matrices { slices, samples, inner }
+            }
+            _ => {
+                return refused(
+                    "they alternate with the other axes more often than kernels can walk; permute first",
+                );
+            }
+        };
+        Ok(Self { pattern, merged: 1, parameters: Parameters::ONE })
+    }
+
+    /// Slices that are walked.
+    pub(crate) const fn slices(&self) -> u64 {
+        match self.pattern {
+            Pattern::Run { .. } => 1,
+            Pattern::Segments { slices, .. } | Pattern::Columns { slices, .. } => slices,
+            Pattern::Matrices { slices, samples, .. } => slices * samples,
+        }
+    }
+
+    /// Means and variances.
+    pub(crate) const fn statistics(&self) -> u64 {
+        self.slices() / self.merged
+    }
+
+    /// Where the partial results of all slices that share a statistic are.
+    pub(crate) fn records(&self, plan: &Plan) -> Records {
+        let merged = self.merged as u32;
+        let repeat = plan.records / plan.slices;
+        match self.pattern {
+            Pattern::Matrices { slices, .. } => Records {
+                partials: plan.matrix_splits * repeat * merged,
+                slices: slices as u32,
+                matrix: plan.matrix_splits * plan.records,
+            },
+            _ => Records { partials: plan.partials() * merged, slices: plan.slices, matrix: 0 },
+        }
+    }
+
+    /// Whether the statistics of a slice are the prologue of the map: not where slices share them, or are columns of matrices.
+    pub(crate) fn folds_in_map(&self) -> bool {
+        self.merged == 1 && !matches!(self.pattern, Pattern::Matrices { .. })
+    }
+
+    /// Values that each of them is taken over.
+    pub(crate) const fn count(&self) -> u64 {
+        match self.statistics() {
+            0 => 0,
+            statistics => self.pattern.elements() / statistics,
+        }
+    }
+}
+
+/// Slices that are one run each.
+fn runs(slices: u64, inner: u64) -> Pattern {
+    match slices {
+        1 => Pattern::Run { elements: inner },
+        _ => Pattern::Segments { slices, samples: 1, inner },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(dims: &[usize], axes: &[usize]) -> Result<Pattern> {
+        Slices::over_axes(Shape::new(dims).unwrap(), axes).map(|slices| slices.pattern)
+    }
+
+    #[test]
+    fn axes_are_walked_as_they_lie() {
+        assert_eq!(over(&[4, 5, 6], &[2]), Ok(Pattern::Segments { slices: 20, samples: 1, inner: 6 }));
+        assert_eq!(over(&[4, 5, 6], &[1, 2]), Ok(Pattern::Segments { slices: 4, samples: 1, inner: 30 }));
+        assert_eq!(over(&[4, 5, 6], &[0, 1, 2]), Ok(Pattern::Run { elements: 120 }));
+        assert_eq!(over(&[1, 5, 6], &[1, 2]), Ok(Pattern::Run { elements: 30 }));
+        assert_eq!(over(&[4, 5, 6], &[0]), Ok(Pattern::Columns { slices: 30, samples: 1, inner: 4 }));
+        assert_eq!(over(&[4, 5, 6], &[0, 2]), Ok(Pattern::Segments { slices: 5, samples: 4, inner: 6 }));
+        assert_eq!(over(&[4, 5, 6], &[1]), Ok(Pattern::Matrices { slices: 6, samples: 4, inner: 5 }));
+        // Axes of one value do not part others.
+        assert_eq!(over(&[4, 1, 6], &[0, 2]), Ok(Pattern::Run { elements: 24 }));
+        assert_eq!(
+            over(&[2, 3, 4, 5], &[0, 2, 3]),
+            Ok(Pattern::Segments { slices: 3, samples: 2, inner: 20 })
+        );
+        for axes in [&[][..], &[3], &[1, 0], &[1, 1]] {
+            assert!(matches!(over(&[4, 5, 6], axes), Err(Error::Axes { .. })), "{axes:?}");
+        }
+        assert!(matches!(over(&[2, 3, 4, 5], &[0, 2]), Err(Error::Axes { .. })));
+    }
+
+    #[test]
+    fn groups_share_statistics() {
+        let view = Channels { samples: 2, channels: 8, inner: 15, layout: Layout::ChannelsFirst };
+        let slices = Slices::channels_of_samples(view, 4, false);
+        assert_eq!((slices.slices(), slices.statistics(), slices.count()), (16, 4, 60));
+        let slices = Slices::channels_of_samples(Channels { layout: Layout::ChannelsLast, ..view }, 4, true);
+        assert_eq!((slices.slices(), slices.statistics(), slices.count()), (16, 4, 60));
+        assert_eq!(slices.parameters.rows, 16);
+    }
+}
