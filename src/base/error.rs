@@ -8,6 +8,7 @@ use crate::base::failure::CollectiveFailure;
 #[cfg(feature = "safetensors")]
 use crate::base::report::{LoadReport, Mismatch};
 use crate::base::shape::{Layout, Shape};
+#[cfg(feature = "safetensors")]
 use crate::base::variance::RunningVariance;
 
 /// `Result` with [`Error`].

@@ -175,8 +175,7 @@ impl Context {
     /// The same device, with plans that are measured ([`Autotuning::Measure`]) or were ([`Autotuning::Pinned`]). It is meant for layers
     /// that are made from the returned context; what [`with_tuning`](Self::with_tuning) forces goes before it.
     ///
-    /// Preparing an operation of a [`BatchNorm`](crate::BatchNorm) or [`FrozenBatchNorm`](crate::FrozenBatchNorm) that is not pinned
-    /// then takes as long as compiling and running up to twelve plans does: seconds where compiling is slow. It runs them on
+    /// Preparing an operation of a layer that is not pinned then takes as long as compiling and running up to twelve plans does: seconds where compiling is slow. It runs them on
     /// scratch tensors that take as much memory as those of the operation, and nothing of the caller's changes. Where there is not that much
     /// memory, no clock (a browser without timestamps), or the tensors need several dispatches per pass
     /// ([`Plan::windows`](crate::Plan::windows)), the policy decides as ever. A plan must be 3 % faster than the policy's to replace it.

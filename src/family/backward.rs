@@ -35,7 +35,8 @@ pub(super) struct Backward<'a> {
 }
 
 impl<'a> Backward<'a> {
-    fn tensors(&self) -> Vec<(Slot, &'a Tensor)> {
+    /// The tensors that are walked.
+    pub fn tensors(&self) -> Vec<(Slot, &'a Tensor)> {
         let mut tensors = vec![(Slot::X, self.x), (Slot::Dy, self.dy)];
         let optional = [
             (Slot::Residual, self.residual),
@@ -62,6 +63,12 @@ impl<'a> Backward<'a> {
 impl Layer<'_> {
     /// The gradients that are asked for; arguments are checked.
     pub async fn prepare_backward(&self, backward: &Backward<'_>) -> Result<Prepared> {
+        let chosen = self.choose_backward(backward).await;
+        self.planned(&chosen).assemble_backward(backward).await
+    }
+
+    /// The same, planned as it was chosen.
+    pub async fn assemble_backward(&self, backward: &Backward<'_>) -> Result<Prepared> {
         if let Some(held) = self.held(backward) {
             let build = self.start(backward, self.slices.pattern, Some(held), true)?;
             if build.plan().held > 0 {
@@ -87,7 +94,7 @@ impl Layer<'_> {
             let mut build = self.start(backward, self.slices.pattern, None, true)?;
             bind_targets(&mut build, targets)?;
             build.check_overlap()?;
-            let normed = Box::pin(self.prepare_backward(&Backward { d_sum: None, ..*backward })).await?;
+            let normed = Box::pin(self.assemble_backward(&Backward { d_sum: None, ..*backward })).await?;
             let summed = map::prepare_sum(self.context, dx, d_sum, dx).await?;
             let floor = backward.tensors().len() as u64 * dx.byte_len();
             return Ok(
@@ -115,7 +122,7 @@ impl Layer<'_> {
 
     /// Values that a resident kernel holds for each of x, if one can have all gradients: x̂ and dz, and where gamma varies within a slice the
     /// sums of its place.
-    fn held(&self, backward: &Backward<'_>) -> Option<u32> {
+    pub fn held(&self, backward: &Backward<'_>) -> Option<u32> {
         let Backward { residual, d_sum, targets, .. } = *backward;
         let more = [residual, d_sum, targets.d_residual].iter().flatten().count();
         let runs = matches!(self.slices.pattern, Pattern::Run { .. } | Pattern::Segments { samples: 1, .. });

@@ -27,6 +27,17 @@ pub(super) struct Forward<'a> {
     pub saved: Option<&'a SavedSlices>,
 }
 
+impl<'a> Forward<'a> {
+    /// The tensors that are walked.
+    pub fn tensors(&self) -> Vec<(Slot, &'a Tensor)> {
+        let mut tensors = vec![(Slot::X, self.x), (Slot::Y, self.y)];
+        tensors.extend(self.residual.map(|residual| (Slot::Residual, residual)));
+        let summed = self.addend.into_iter();
+        tensors.extend(summed.flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
+        tensors
+    }
+}
+
 /// A layer as its kernels see it.
 #[derive(Clone, Copy)]
 pub(super) struct Affine<'a> {
@@ -39,6 +50,10 @@ pub(super) struct Affine<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
     pub context: &'a Context,
+    /// Why plans are forced, if they are.
+    pub reason: Option<&'a str>,
+    /// The layer's name.
+    pub name: &'static str,
     pub slices: Slices,
     pub scheme: Scheme,
     pub eps: f64,
@@ -47,6 +62,20 @@ pub(super) struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
+    /// How tensors that are cut as a pattern says are walked.
+    pub fn walk(
+        &self,
+        pattern: Pattern,
+        held: Option<u32>,
+        rows_as_one: bool,
+        tensors: &[(Slot, &Tensor)],
+    ) -> Walk {
+        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
+        let walk = Walk::over(pattern, &walked, self.context.capabilities().storage_alignment);
+        let unit_rows = if rows_as_one { walk.unit_rows } else { 1 };
+        Walk { held, unit_rows, ..walk }
+    }
+
     /// Starts an operation over tensors that are cut as a pattern says.
     pub fn build(
         &self,
@@ -56,11 +85,8 @@ impl<'a> Layer<'a> {
         rows_as_one: bool,
         tensors: &[(Slot, &Tensor)],
     ) -> Result<Build<'a>> {
-        let walked: Vec<_> = tensors.iter().map(|(_, tensor)| *tensor).collect();
-        let walk = Walk::over(pattern, &walked, self.context.capabilities().storage_alignment);
-        let unit_rows = if rows_as_one { walk.unit_rows } else { 1 };
-        let walk = Walk { held, unit_rows, ..walk };
-        let plan = self.context.plan_walk(&walk, None)?;
+        let walk = self.walk(pattern, held, rows_as_one, tensors);
+        let plan = self.context.plan_walk(&walk, self.reason)?;
         let mut build = Build::new(self.context, op, plan);
         let Slices { parameters, merged, .. } = self.slices;
         let params = &mut build.params;
@@ -100,6 +126,12 @@ impl<'a> Layer<'a> {
 
     /// y, whose arguments are checked.
     pub async fn prepare_forward(&self, forward: &Forward<'_>) -> Result<Prepared> {
+        let chosen = self.choose_forward(forward).await;
+        self.planned(&chosen).assemble_forward(forward).await
+    }
+
+    /// The same, planned as it was chosen.
+    pub async fn assemble_forward(&self, forward: &Forward<'_>) -> Result<Prepared> {
         let held = Op::TrainForward.held().filter(|_| self.folds_in_map());
         match self.prepare_forward_with(forward, held).await {
             // Tensors of one buffer that no dispatch can bind together, though several dispatches can bind them apart.
@@ -111,11 +143,8 @@ impl<'a> Layer<'a> {
     }
 
     async fn prepare_forward_with(&self, forward: &Forward<'_>, held: Option<u32>) -> Result<Prepared> {
-        let Forward { x, residual, addend, y, saved } = *forward;
-        let mut tensors = vec![(Slot::X, x), (Slot::Y, y)];
-        tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
-        tensors
-            .extend(addend.into_iter().flat_map(|(addend, sum)| [(Slot::Addend, addend), (Slot::Sum, sum)]));
+        let Forward { x, residual, addend, saved, .. } = *forward;
+        let tensors = forward.tensors();
         let mut build = self.build(Op::TrainForward, self.slices.pattern, held, true, &tensors)?;
         if let Some((addend, sum)) = addend {
             let over = sum.is_same_place(x) || sum.is_same_place(addend);
@@ -222,7 +251,7 @@ impl<'a> Layer<'a> {
         sum: &Tensor,
     ) -> Result<Prepared> {
         let summed = map::prepare_sum(self.context, forward.x, addend, sum).await?;
-        let normed = self.prepare_forward(&Forward { x: sum, addend: None, ..*forward }).await?;
+        let normed = self.assemble_forward(&Forward { x: sum, addend: None, ..*forward }).await?;
         // x, the addend, the sum, y, and the residual.
         let tensors = 4 + u64::from(forward.residual.is_some());
         Ok(normed.after(summed).with_floor(tensors * sum.byte_len()))

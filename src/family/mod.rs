@@ -11,6 +11,7 @@ mod norm;
 mod options;
 mod saved;
 mod tracked;
+mod tuning;
 
 pub use kinds::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, WeightNorm,

@@ -474,6 +474,8 @@ impl<K: Kind> Norm<K> {
         let NormOptions { eps, activation, .. } = self.options;
         let layer = Layer {
             context: &self.context,
+            reason: None,
+            name: self.kind.name(),
             slices,
             scheme: self.kind.scheme(),
             eps: eps.value(x.dtype()),

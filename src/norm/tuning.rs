@@ -11,11 +11,10 @@ use crate::base::error::Result;
 use crate::base::shape::Channels;
 use crate::engine::context::Context;
 use crate::engine::input::Input;
-use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
-use crate::plan::{Op, Tuning};
+use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, keep, look_up, pin, settled_for};
+use crate::plan::Op;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
 
@@ -143,20 +142,6 @@ impl BackwardTwins {
     fn input<'a>(&'a self, like: Input<'a>) -> Input<'a> {
         Input { x: &self.x, residual: self.residual.as_ref(), ..like }
     }
-}
-
-/// Keeps what could be prepared: a plan that does not compile is none. The first is the policy's, and must.
-pub(super) fn keep(
-    plans: &mut Vec<(Tuning, Prepared)>,
-    tuning: Tuning,
-    prepared: Result<Prepared>,
-) -> Result<()> {
-    match prepared {
-        Ok(prepared) => plans.push((tuning, prepared)),
-        Err(error) if plans.is_empty() => return Err(error),
-        Err(_) => {}
-    }
-    Ok(())
 }
 
 impl BatchNorm {

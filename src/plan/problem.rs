@@ -1,7 +1,6 @@
 //! What is to be done: the operation, its walk through memory, and the bytes that this must move.
 
 use crate::base::dtype::DType;
-#[cfg(test)]
 use crate::base::shape::{Channels, Layout};
 
 /// An operation of a layer.
@@ -94,6 +93,21 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
+    /// The same as samples, channels and positions.
+    pub const fn view(&self) -> Channels {
+        match *self {
+            Pattern::Run { elements } => {
+                Channels { samples: 1, channels: 1, inner: elements, layout: Layout::ChannelsFirst }
+            }
+            Pattern::Segments { slices, samples, inner } => {
+                Channels { samples, channels: slices, inner, layout: Layout::ChannelsFirst }
+            }
+            Pattern::Columns { slices, samples, inner } | Pattern::Matrices { slices, samples, inner } => {
+                Channels { samples, channels: slices, inner, layout: Layout::ChannelsLast }
+            }
+        }
+    }
+
     pub const fn is_columns(&self) -> bool {
         matches!(self, Pattern::Columns { .. } | Pattern::Matrices { .. })
     }

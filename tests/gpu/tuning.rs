@@ -147,6 +147,36 @@ fn nothing_of_the_callers_changes() {
 }
 
 #[test]
+fn norms_of_slices_are_measured_too() {
+    let lines = [
+        "layer 40x64 relu residual backward",
+        "group:2 2x6x9x9 backward",
+        "rms 24x32 bf16 sum backward",
+        "instance 2x3x8x8 last backward",
+    ];
+    let first = open(Autotuning::Measure);
+    let measured = lines.map(|line| assert_holds(&first, line));
+    let pins = pinned(&first);
+    assert!(pins.iter().all(|(_, measured)| *measured), "{:?}", first.pinned_tunings());
+    for wanted in [
+        "train_forward f32 channels_first 1x40x64 relu layer norm gamma beta residual",
+        "train_backward f32 channels_first 1x40x64 relu layer norm gamma beta residual d_residual",
+        "train_forward f32 channels_first 1x12x81 by 3 group norm gamma beta",
+        "train_forward bf16 channels_first 1x24x32 RMS norm gamma sum",
+        "train_backward f32 channels_last 2x3x64 instance norm gamma beta",
+    ] {
+        assert!(pins.iter().any(|(problem, _)| problem.starts_with(wanted)), "{wanted}: {pins:#?}");
+    }
+
+    // The next process has the same plans, and so the same bits.
+    let next = open(Autotuning::Pinned);
+    assert_eq!(next.import_tunings(&first.export_tunings()).unwrap().pinned, pins.len());
+    for (line, expected) in lines.iter().zip(&measured) {
+        assert_same_outcome(line, &assert_holds(&next, line), expected);
+    }
+}
+
+#[test]
 fn every_kind_of_tensor_is_measured_as_it_lies() {
     let context = open(Autotuning::Measure);
     let dims = [2, 6, 12, 8];

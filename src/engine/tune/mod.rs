@@ -18,7 +18,7 @@ pub(crate) use problem::Problem;
 pub(crate) use text::others;
 pub(crate) use text::{Header, export, force, import, tuning_words};
 pub use text::{IgnoredTuning, LoadedTunings};
-pub(crate) use timing::fastest;
+pub(crate) use timing::{fastest, keep};
 pub(crate) use twins::Twins;
 
 /// Whether a context measures plans, or uses those that were.

@@ -20,6 +20,8 @@ pub(crate) struct Problem {
     activation: Activation,
     /// What else the operation does, a word each.
     words: Vec<&'static str>,
+    /// Neighbouring slices that share a statistic.
+    merged: u64,
     checked: bool,
 }
 
@@ -34,7 +36,12 @@ impl Problem {
     ) -> Self {
         let words = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         let checked = context.shader_checks() == ShaderChecks::Checked;
-        Self { op, view, walk, activation, words, checked }
+        Self { op, view, walk, activation, words, merged: 1, checked }
+    }
+
+    /// The same, where so many neighbouring slices share a statistic.
+    pub fn merging(self, merged: u64) -> Self {
+        Self { merged, ..self }
     }
 
     /// What to force for each plan that is worth measuring; the first is the policy's.
@@ -62,6 +69,9 @@ impl fmt::Display for Problem {
         write!(f, " {samples}x{channels}x{inner}")?;
         if self.activation != Activation::None {
             write!(f, " {}", self.activation.name())?;
+        }
+        if self.merged > 1 {
+            write!(f, " by {}", self.merged)?;
         }
         let checked = self.checked.then_some("checked");
         for word in self.words.iter().copied().chain(checked) {

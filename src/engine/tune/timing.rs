@@ -22,6 +22,20 @@ const MOST_REPEATS: u32 = 64;
 /// Plans that are so many times as slow as the best in their first sample are not sampled again.
 const HOPELESS: f64 = 2.0;
 
+/// Keeps what could be prepared: a plan that does not compile is none. The first is the policy's, and must.
+pub(crate) fn keep(
+    plans: &mut Vec<(Tuning, Prepared)>,
+    tuning: Tuning,
+    prepared: Result<Prepared>,
+) -> Result<()> {
+    match prepared {
+        Ok(prepared) => plans.push((tuning, prepared)),
+        Err(error) if plans.is_empty() => return Err(error),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
 /// The plan that is kept: the fastest, if it is faster than the first, the policy's, by [`MARGIN`].
 pub(crate) async fn fastest(context: &Context, plans: &[(Tuning, Prepared)]) -> Result<Pin> {
     let clock = Clock::new(context).await?;

@@ -7,8 +7,8 @@ use crate::base::error::Result;
 use crate::base::shape::Channels;
 use crate::engine::input::Input;
 use crate::engine::tensor::Tensor;
-use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, look_up, pin, settled_for};
-use crate::norm::tuning::{Forward, keep};
+use crate::engine::tune::{Chosen, Pin, Problem, Twins, fastest, keep, look_up, pin, settled_for};
+use crate::norm::tuning::Forward;
 use crate::plan::Op;
 
 /// The arguments of a backward pass, checked.
