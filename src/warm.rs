@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Layout;
 use crate::engine::context::Context;
@@ -10,7 +11,7 @@ use crate::engine::rehearsal::Rehearsal;
 use crate::engine::shader::Variant;
 use crate::engine::tensor::Tensor;
 use crate::norm::{CurveTargets, RunningValues};
-use crate::spec::{Batch, Layer, Parameters, Passes, Spec, Statistics};
+use crate::spec::{Batch, Layer, Norm, Parameters, Passes, Spec, Statistics};
 
 impl Context {
     /// Compiles the kernels of problems ahead, so that their first passes do not wait for the driver's compiler: those of the forward pass, and with
@@ -46,7 +47,7 @@ impl Context {
 }
 
 /// Prepares the passes of a problem on a context that notes their kernels.
-async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
+pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
     spec.check()?;
     if !matches!(spec.statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..)) {
         let reason = format!("{:?} is composed of several passes; warm up its parts", spec.statistics);
@@ -67,7 +68,7 @@ async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
     let gamma = zeros(spec.affine.has_gamma(), &shape).await?;
     let beta = zeros(spec.affine.has_beta(), &shape).await?;
     let alpha = zeros(curve, &[1]).await?;
-    let shift = zeros(spec.norm == crate::spec::Norm::Derf, &[1]).await?;
+    let shift = zeros(spec.norm == Norm::Derf, &[1]).await?;
     let parameters = Parameters {
         gamma: gamma.clone(),
         beta: beta.clone(),
@@ -85,19 +86,31 @@ async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
         }
         None => None,
     };
-    let sum = if spec.sum { Some((phantom()?, phantom()?)) } else { None };
     let backward = spec.passes == Passes::Backward;
-    let over_x = spec.in_place && spec.activation.is_invertible() && !spec.sum;
+    let saves = backward || spec.norm.tracks();
+    let over_x = spec.writes_over_x(saves);
     let y = if over_x { x.clone() } else { phantom()? };
+    let sum = match spec.sum {
+        true => {
+            let addend = phantom()?;
+            Some((addend.clone(), if spec.in_place { addend } else { phantom()? }))
+        }
+        false => None,
+    };
     let room = layer.room_for(&x, over_x).await?;
     let batch = Batch { x: &x, residual: residual.as_ref(), mask: mask.as_ref() };
-    let room = (backward || spec.norm.tracks()).then_some(room);
+    let room = saves.then_some(room);
     layer.prepare_forward(batch, sum.as_ref().map(|(addend, sum)| (addend, sum)), &y, room.as_ref()).await?;
     let Some(room) = room.filter(|_| backward) else { return Ok(()) };
-    let dx = if spec.in_place { dy.clone() } else { phantom()? };
-    let activated = spec.activation != crate::base::activation::Activation::None || mask.is_some();
-    let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
+    let activated = spec.activation != Activation::None || mask.is_some();
     let d_sum = if spec.sum { Some(phantom()?) } else { None };
+    let dx = match &d_sum {
+        // Where an activation needs the residual, d_sum is read after dx has been written.
+        Some(d_sum) if spec.in_place && !(activated && spec.residual) => d_sum.clone(),
+        _ if spec.in_place => dy.clone(),
+        _ => phantom()?,
+    };
+    let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
     let like = async |parameter: Option<Tensor>| match parameter {
         Some(parameter) => context.zeros_like(&parameter).await.map(Some),
         None => Ok(None),

@@ -342,6 +342,16 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: &'static str,
     },
+    /// A choice of a plan that is forced to what it cannot be ([`Tuning`](crate::Tuning)).
+    #[error("a tuning cannot have {choice} {got}: it must be {expected}")]
+    Tuning {
+        /// The choice.
+        choice: &'static str,
+        /// What it can be.
+        expected: String,
+        /// What it was forced to.
+        got: u64,
+    },
     /// A shader module that cannot be read or linked ([`wgsl::Program`](crate::wgsl::Program)).
     #[error("{module}, line {line}: {what}")]
     Shader {

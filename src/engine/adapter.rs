@@ -126,8 +126,8 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
 /// The adapter with the wanted name, else the best of the preferred kind.
 pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Adapter> {
     let wanted = options.adapter_name.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
-    let looked_at = options.backends.unwrap_or(wgpu::Backends::all()) & backends();
-    let all = || instance().enumerate_adapters(looked_at);
+    let among = options.backends.unwrap_or(wgpu::Backends::all()) & backends();
+    let all = || instance().enumerate_adapters(among);
     let no_adapter = |reason: String, adapters: &[wgpu::Adapter]| Error::NoAdapter {
         wanted: wanted.clone(),
         available: adapters.iter().map(|adapter| adapter.get_info().name).collect(),
@@ -149,7 +149,7 @@ pub(crate) async fn request_adapter(options: &ContextOptions) -> Result<wgpu::Ad
         let mut adapters = all().await;
         return match best(&adapters, power_preference) {
             Some(found) => Ok(adapters.swap_remove(found)),
-            None => Err(no_adapter(format!("there is none of {looked_at:?}"), &adapters)),
+            None => Err(no_adapter(format!("there is none of {among:?}"), &adapters)),
         };
     }
     let request = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };

@@ -257,6 +257,8 @@ impl Ready {
 
     /// Binds tensors that lie as those that it was made for.
     pub async fn bind(&self, context: &Context, operands: &Operands) -> Result<Prepared> {
+        // A lost device makes bind groups of no use, and does not say so.
+        context.check_lost()?;
         let mut scratch = Vec::new();
         for room in &self.rooms {
             scratch.push(Pool::take(context.scratch(), context, *room).await?);

@@ -184,6 +184,14 @@ impl Variant {
         package.link(self.entry_module(), &choice)
     }
 
+    /// The module of the entry point, the features that hold, and all modules as they are for it.
+    #[cfg(feature = "eval")]
+    pub fn instantiate(&self) -> (&'static str, Vec<String>, Vec<(String, String)>) {
+        let choice = self.choice();
+        let modules = modules::package().instantiate(&choice);
+        (self.entry_module(), choice.features.into_iter().collect(), modules)
+    }
+
     /// Values of pipeline constants, of those that there are.
     pub fn constants(&self, linked: &Linked) -> Vec<(&'static str, f64)> {
         let constants = [

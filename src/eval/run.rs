@@ -205,22 +205,11 @@ impl<'a> Run<'a> {
         Layer::new(self.context, spec, parameters).await
     }
 
-    /// Whether a forward pass writes y over x: where backward is given what it leaves there, or x is of no more use.
-    fn is_over_x(&self, saves: bool) -> bool {
-        let spec = &self.problem.spec;
-        spec.in_place
-            && match spec.norm {
-                Norm::Batch => spec.activation.is_invertible(),
-                Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf => true,
-                _ => !saves && !spec.sum,
-            }
-    }
-
     /// Forward, and backward if there is a dy.
     async fn both_passes(&mut self) -> Result<()> {
         let Problem { spec, inputs, .. } = self.problem;
         let mut layer = self.layer().await?;
-        let over_x = self.is_over_x(true);
+        let over_x = self.problem.spec.writes_over_x(true);
         let x = self.put(&inputs.x, if over_x { Role::Written } else { Role::Read }).await?;
         let residual = self.put_if(inputs.residual.as_deref(), Role::Read).await?;
         let mask = match &inputs.keep {
@@ -268,7 +257,11 @@ impl<'a> Run<'a> {
         let Problem { spec, inputs, .. } = self.problem;
         let batch = |x| Batch { x, residual, mask };
         let Some(addend) = &inputs.addend else {
-            let y = if self.is_over_x(room.is_some()) { x.clone() } else { self.output().await? };
+            let y = if self.problem.spec.writes_over_x(room.is_some()) {
+                x.clone()
+            } else {
+                self.output().await?
+            };
             let forward = layer.prepare_forward(batch(&x), None, &y, room).await?;
             self.submit(layer, &forward).await?;
             self.push_batch(&format!("y{suffix}"), &y).await?;

@@ -554,8 +554,8 @@ impl BatchNorm {
         let tensors = forward.tensors();
         let held = forward.held();
         // Given moments know of a mask what there is to know.
-        let looked_at = Input { mask: forward.input.mask.filter(|_| moments.is_none()), ..forward.input };
-        let mut build = self.parts.build(chosen, Op::TrainForward, view, held, looked_at, &tensors)?;
+        let seen = Input { mask: forward.input.mask.filter(|_| moments.is_none()), ..forward.input };
+        let mut build = self.parts.build(chosen, Op::TrainForward, view, held, seen, &tensors)?;
         self.parts.bind_affine(&mut build)?;
         if saved.is_some_and(Saved::is_in_place) {
             build.params.flags |= flag::RECOVER;

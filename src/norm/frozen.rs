@@ -68,8 +68,8 @@ impl FrozenBatchNorm {
         let Forward { view, input: Input { x, .. }, .. } = *forward;
         let tensors = forward.tensors();
         // All of y is normalized, whatever a mask says.
-        let looked_at = Input { mask: None, ..forward.input };
-        let mut build = self.parts.build(chosen, Op::Inference, view, None, looked_at, &tensors)?;
+        let seen = Input { mask: None, ..forward.input };
+        let mut build = self.parts.build(chosen, Op::Inference, view, None, seen, &tensors)?;
         self.parts.bind_affine(&mut build)?;
         build.buffer(Slot::Running, self.parts.running.buffer());
         map::forward(&mut build, StatisticsFrom::Running);

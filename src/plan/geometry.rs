@@ -179,11 +179,8 @@ fn team(wanted: u64, workgroup_size: u32) -> u32 {
 fn forced_team(tuning: &Tuning, workgroup_size: u32, reasons: &mut Vec<String>) -> Result<Option<u32>> {
     let Some(team_size) = tuning.team_size else { return Ok(None) };
     if !workgroup_size.is_multiple_of(team_size) {
-        return Err(Error::MissingCapability {
-            what: "workgroups that a team divides",
-            needed: team_size.into(),
-            got: workgroup_size.into(),
-        });
+        let expected = format!("a divisor of the workgroup's {workgroup_size} invocations");
+        return Err(Error::Tuning { choice: "team_size", expected, got: team_size.into() });
     }
     reasons.push(format!("team: {team_size} forced"));
     Ok(Some(team_size))

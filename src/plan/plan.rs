@@ -93,27 +93,25 @@ impl Tuning {
     }
 
     /// # Errors
-    /// [`Error::MissingCapability`] for a width that no kernel has, or a zero.
+    /// [`Error::Tuning`] for what no plan can have.
     pub(crate) fn check(&self) -> Result<()> {
-        let refused =
-            |what, needed: u32, got| Err(Error::MissingCapability { what, needed: needed.into(), got });
-        if let Some(width) = self.width.filter(|width| ![1, 4].contains(width)) {
-            return refused("words of another width than 1 or 4", width, 4);
-        }
-        if let Some(strip) = self.strip.filter(|strip| ![1, 2, 4, 8, 16].contains(strip)) {
-            return refused("strips of other than 1, 2, 4, 8 or 16 words", strip, 16);
-        }
-        for (what, forced) in [
-            ("invocations per workgroup", self.workgroup_size),
-            ("teams of no invocations", self.team_size),
-            ("slices of no workgroups", self.splits),
-            ("rows of no rows", self.rows),
-            ("tiles of no words", self.tile),
-            ("windows of no bytes", self.window_bytes.map(|bytes| u32::from(bytes > 0))),
-            ("groups of no bytes", self.group_bytes.map(|bytes| u32::from(bytes > 0))),
+        let at_least_one =
+            |choice, forced: Option<u64>| (choice, "at least 1", forced.filter(|&got| got == 0));
+        let wide = |value: Option<u32>| value.map(u64::from);
+        let is = |allowed: &'static [u64]| move |got: &u64| !allowed.contains(got);
+        for (choice, expected, refused) in [
+            ("width", "1 or 4", wide(self.width).filter(is(&[1, 4]))),
+            ("strip", "1, 2, 4, 8 or 16", wide(self.strip).filter(is(&[1, 2, 4, 8, 16]))),
+            at_least_one("workgroup_size", wide(self.workgroup_size)),
+            at_least_one("team_size", wide(self.team_size)),
+            at_least_one("splits", wide(self.splits)),
+            at_least_one("rows", wide(self.rows)),
+            at_least_one("tile", wide(self.tile)),
+            at_least_one("window_bytes", self.window_bytes),
+            at_least_one("group_bytes", self.group_bytes),
         ] {
-            if forced == Some(0) {
-                return refused(what, 0, 1);
+            if let Some(got) = refused {
+                return Err(Error::Tuning { choice, expected: expected.to_owned(), got });
             }
         }
         Ok(())

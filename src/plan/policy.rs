@@ -26,7 +26,7 @@ const TREE_ITERATIONS: u64 = 64;
 ///
 /// # Errors
 /// [`Error::TooLarge`] if the walk cannot be addressed or dispatched, [`Error::MissingCapability`] if a forced
-/// workgroup size exceeds the device.
+/// workgroup size exceeds the device, [`Error::Tuning`] for what no plan can have.
 pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     tuning.check()?;
     if let Some(plan) = plan_resident(walk, capabilities, tuning)? {
@@ -301,7 +301,7 @@ fn choose_tiles(
 /// Tiles of a forced number of words, or rows.
 ///
 /// # Errors
-/// [`Error::MissingCapability`] for a tile of segments that is neither whole runs nor a part of one.
+/// [`Error::Tuning`] for a tile of segments that is neither whole runs nor a part of one.
 fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<String>) -> Result<Tiles> {
     reasons.push(format!("tiles: {words} words forced"));
     Ok(match walk.pattern {
@@ -309,19 +309,13 @@ fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<
             Tiles::Whole(words / geometry.run_words)
         }
         Pattern::Segments { .. } if words > geometry.run_words => {
-            return Err(Error::MissingCapability {
-                what: "tiles of other than whole runs, or a part of one",
-                needed: words,
-                got: geometry.run_words,
-            });
+            let expected = format!("whole runs of {} words, or a part of one", geometry.run_words);
+            return Err(Error::Tuning { choice: "tile", expected, got: words });
         }
         Pattern::Segments { .. } => Tiles::OfRuns { per_run: geometry.run_words.div_ceil(words), words },
         Pattern::Matrices { inner, .. } if !geometry.matrix_rows(inner).is_multiple_of(words) => {
-            return Err(Error::MissingCapability {
-                what: "tiles of other than whole matrices, or a part that divides one",
-                needed: words,
-                got: geometry.matrix_rows(inner),
-            });
+            let expected = format!("a divisor of the {} rows of a matrix", geometry.matrix_rows(inner));
+            return Err(Error::Tuning { choice: "tile", expected, got: words });
         }
         Pattern::Run { .. } | Pattern::Columns { .. } | Pattern::Matrices { .. } => Tiles::Whole(words),
     })

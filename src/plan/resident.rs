@@ -88,7 +88,11 @@ fn plan_held(
         let plan = match plan_once(walk, capabilities, &Tuning { team_size: Some(team_size), ..*sized }) {
             Ok(plan) => plan,
             // A workgroup that the device does not have, or a walk that needs several workgroups for a slice.
-            Err(Error::MissingCapability { .. }) if tuning.workgroup_size.is_none() => return Ok(None),
+            Err(Error::MissingCapability { .. } | Error::Tuning { .. })
+                if tuning.workgroup_size.is_none() =>
+            {
+                return Ok(None);
+            }
             Err(Error::TooLarge { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };

@@ -325,6 +325,16 @@ impl Spec {
         self.passes == Passes::Backward
     }
 
+    /// Whether a forward pass writes y over x: where backward is given what it leaves there, or x is of no more use.
+    pub(crate) fn writes_over_x(&self, saves: bool) -> bool {
+        self.in_place
+            && match self.norm {
+                Norm::Batch => self.activation.is_invertible(),
+                Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf => true,
+                _ => !saves && !self.sum,
+            }
+    }
+
     /// Lengths of the axes of gamma and beta; of one value where there are none.
     pub fn parameter_shape(&self) -> Vec<usize> {
         let shape = &self.shape;
@@ -370,7 +380,7 @@ impl Spec {
     ///
     /// # Errors
     /// [`Error::Spec`]; [`Error::Rank`], [`Error::TooLarge`] for a shape that no tensor has; [`Error::Slope`];
-    /// [`Error::MissingCapability`] for what cannot be forced.
+    /// [`Error::Tuning`] for what cannot be forced.
     pub fn check(&self) -> Result<()> {
         Shape::new(&self.shape)?;
         self.tuning.check()?;

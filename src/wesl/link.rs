@@ -29,7 +29,8 @@ pub(crate) struct Binding {
 impl Package {
     /// Links the entry points of a module, with all that they use, under a choice.
     pub fn link(&self, entry: &str, choice: &Choice) -> Result<Linked> {
-        let mut linker = Linker { package: self, choice, units: Vec::new(), by_path: HashMap::new() };
+        let mut linker =
+            Linker { package: self, choice, units: Vec::new(), by_path: HashMap::new(), unknown: Vec::new() };
         let root = linker.unit(entry).ok_or_else(|| Error::of(entry, "", 0, "no such module"))??;
         let module = linker.units[root].module;
         for (index, declaration) in module.declarations.iter().enumerate() {
@@ -64,6 +65,8 @@ struct Linker<'p> {
     choice: &'p Choice,
     units: Vec<Unit<'p>>,
     by_path: HashMap<String, usize>,
+    /// Names that a module neither declares nor imports, and where they stand.
+    unknown: Vec<(usize, usize, &'p str)>,
 }
 
 impl<'p> Linker<'p> {
@@ -117,7 +120,15 @@ impl<'p> Linker<'p> {
             if cut {
                 continue;
             }
-            let Some(path) = self.absolute(unit, &reference.path) else { continue };
+            let Some(path) = self.absolute(unit, &reference.path) else {
+                // What is built in, or a member, or forgotten: names of all modules tell.
+                if let [name] = &reference.path[..]
+                    && !module.locals.contains(name)
+                {
+                    self.unknown.push((unit, reference.text.start, name));
+                }
+                continue;
+            };
             let (of, index) = match path {
                 Ok(index) => (unit, index),
                 Err(path) => self
@@ -196,6 +207,11 @@ impl<'p> Linker<'p> {
                     return Err(error("another module declares that name, too"));
                 }
             }
+        }
+        // In the linked text the name would be found; in the module alone it means nothing.
+        if let Some(&(unit, at, name)) = self.unknown.iter().find(|(_, _, name)| names.contains(*name)) {
+            let module = self.units[unit].module;
+            return Err(Error::of(&module.path, &module.text, at, &format!("{name} is not imported")));
         }
         linked.bindings.sort();
         linked.modules.sort();
@@ -372,6 +388,15 @@ mod tests {
         let linked = package.link("entry", &choice).unwrap();
         assert_eq!(names(&linked.text), ["main", "twice", "x_at", "y_data", "y_put"]);
         assert_eq!(linked.bindings.len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_imported_is_not_found_by_chance() {
+        let entry = "import package::a::f; @compute @workgroup_size(1) fn main() { let v = f(g(1.0)); }";
+        let a = "import package::b::g; fn f(v: f32) -> f32 { return g(v); }";
+        let package = package(&[("entry", entry), ("a", a), ("b", "fn g(v: f32) -> f32 { return v; }")]);
+        let error = package.link("entry", &Choice::default()).unwrap_err();
+        assert_eq!(error.to_string(), "entry, line 1: g is not imported");
     }
 
     #[test]

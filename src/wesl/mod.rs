@@ -8,6 +8,8 @@
 //! Modules are parsed once; linking copies text. No part of this knows a device.
 
 mod condition;
+#[cfg(feature = "eval")]
+mod instantiate;
 mod lexer;
 mod link;
 mod module;

@@ -20,6 +20,8 @@ pub(super) struct Module {
     pub text: String,
     pub imports: Vec<Import>,
     pub declarations: Vec<Declaration>,
+    /// Names of parameters and variables, which mean nothing outside of their functions.
+    pub locals: HashSet<String>,
 }
 
 /// A name that stands for an item of another module, or for that module.
@@ -45,6 +47,17 @@ pub(super) struct Declaration {
     pub references: Vec<Reference>,
     /// Ranges that are not part of it unless their condition holds.
     pub cuts: Vec<(Range<usize>, Condition)>,
+}
+
+#[cfg(feature = "eval")]
+impl Declaration {
+    /// Where the value of a constant is.
+    pub fn value(&self) -> Option<Range<usize>> {
+        match &self.what {
+            What::Constant(range) => Some(range.clone()),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +104,9 @@ impl Module {
         if let Some(local) = shadow {
             return Err(parser.error(local.start, "a name of the module is given to something else"));
         }
+        let locals = parser.locals.iter().map(|local| text[local.clone()].to_owned()).collect();
         let (home, path, text) = (home.to_owned(), path.to_owned(), text.to_owned());
-        Ok(Self { home, path, text, imports, declarations })
+        Ok(Self { home, path, text, imports, declarations, locals })
     }
 
     /// The folder that a name at the start of a path stands for, if it is a package.

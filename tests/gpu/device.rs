@@ -34,6 +34,8 @@ fn after_losing(context: &Context) {
     note("zeros", context.block_on(context.zeros(&[3])).is_err());
     note("submit", context.block_on(context.submit(&[&prepared])).is_err());
     note("prepare", context.block_on(layer.prepare_train_forward(&x, &y, None)).is_err());
+    let again = layer.prepare_train_forward_untracked(&x, &y, Some(&saved));
+    note("bind", context.block_on(again).is_err());
     note("train_forward", context.block_on(layer.train_forward(&x)).is_err());
     note("backward", context.block_on(layer.backward(&x, &y, &saved)).is_err());
     note("moments", context.block_on(Moments::of(context, &x)).is_err());

@@ -375,14 +375,23 @@ fn more_than_the_device_has() {
 
 #[test]
 fn a_workgroup_that_the_device_lacks() {
-    for workgroup_size in [0, 1 << 20] {
-        let context = context().with_tuning(Tuning::default().workgroup_size(workgroup_size));
+    let moments = |tuning| {
+        let context = context().with_tuning(tuning);
         let x = zeros(&context, &[2, 3, 4]);
-        refused!(
-            context.block_on(Moments::of(&context, &x)),
-            Error::MissingCapability { needed, .. } if needed == u64::from(workgroup_size)
-        );
-    }
+        context.block_on(Moments::of(&context, &x))
+    };
+    refused!(
+        moments(Tuning::default().workgroup_size(1 << 20)),
+        Error::MissingCapability { needed, .. } if needed == 1 << 20
+    );
+    refused!(
+        moments(Tuning::default().workgroup_size(0)),
+        Error::Tuning { choice: "workgroup_size", got: 0, .. }
+    );
+    refused!(
+        moments(Tuning::default().workgroup_size(8).team_size(3)),
+        Error::Tuning { choice: "team_size", got: 3, .. }
+    );
 }
 
 #[test]
@@ -603,7 +612,7 @@ fn operations_of_another_context() {
 fn an_unknown_width_of_words() {
     let context = context().with_tuning(Tuning::default().width(3));
     let x = zeros(&context, &[2, 3, 4]);
-    refused!(context.block_on(Moments::of(&context, &x)), Error::MissingCapability { needed: 3, .. });
+    refused!(context.block_on(Moments::of(&context, &x)), Error::Tuning { choice: "width", got: 3, .. });
 }
 
 #[test]

@@ -45,6 +45,10 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
             )?;
             times.push((format!("wgnorm check --full {}", cases.join(" ")), started.elapsed()));
         }
+        // A workspace of its own, with a large crate to build.
+        let started = Instant::now();
+        cargo(&["test", "--manifest-path", "tests/wesl/Cargo.toml"], &[])?;
+        times.push(("tests/wesl".to_owned(), started.elapsed()));
     }
     println!("\nwhere the time went:");
     times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));

@@ -186,8 +186,8 @@ impl Layer {
     pub async fn assemble_forward(&self, chosen: &Chosen, forward: &Forward<'_>) -> Result<Prepared> {
         let tensors = forward.tensors();
         // All of y is computed, whatever a mask says.
-        let looked_at = Input { mask: None, ..forward.input };
-        let mut build = self.build(chosen, Op::CurveForward, forward.view, looked_at, &tensors)?;
+        let seen = Input { mask: None, ..forward.input };
+        let mut build = self.build(chosen, Op::CurveForward, forward.view, seen, &tensors)?;
         map::forward(&mut build, StatisticsFrom::Curve(self.curve));
         let passes = tensors.len() as u64;
         build.finish(Traffic::passes(forward.input.x.byte_len(), passes, passes)).await
@@ -296,8 +296,8 @@ impl Layer {
         let Backward { view, input, dy, targets } = *backward;
         let tensors = self.backward_tensors(backward);
         let residual = input.residual.filter(|_| self.is_activated());
-        let looked_at = Input { residual, ..input };
-        let mut build = self.build(chosen, Op::CurveBackward, view, looked_at, &tensors)?;
+        let seen = Input { residual, ..input };
+        let mut build = self.build(chosen, Op::CurveBackward, view, seen, &tensors)?;
         build.pointwise.d_residual = targets.d_residual.is_some();
         let (pointwise, dx, sums) = (build.pointwise, targets.dx.is_some(), targets.has_sums());
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));

@@ -343,7 +343,7 @@ fn tiles_that_do_not_fit_are_refused() {
     }
     assert!(matches!(forced(32, 2000, 1000), Err(Error::TooLarge { what: "a tile of x", .. })));
     let refused = forced(17, 1 << 20, 1 << 20);
-    assert!(matches!(refused, Err(Error::MissingCapability { needed: 17, got: 16, .. })));
+    assert!(matches!(refused, Err(Error::Tuning { choice: "tile", got: 17, .. })));
 }
 
 #[test]
@@ -390,7 +390,8 @@ fn more_than_32_bits_of_elements() {
 #[test]
 fn what_is_forced_must_fit() {
     let forced = |tuning| plan_walk(&first(&[2, 3, 4]), &table::RTX, &tuning);
-    let refused = |tuning| matches!(forced(tuning), Err(Error::MissingCapability { .. }));
+    let refused =
+        |tuning| matches!(forced(tuning), Err(Error::MissingCapability { .. } | Error::Tuning { .. }));
     assert!(refused(Tuning { workgroup_size: Some(2048), ..FREE }));
     assert!(refused(Tuning { workgroup_size: Some(0), ..FREE }));
     assert!(refused(Tuning { workgroup_size: Some(64), team_size: Some(48), ..FREE }));
