@@ -33,9 +33,9 @@ impl Bound {
         Self { at, begin: bytes.start - bytes.start % alignment, end }
     }
 
-    /// Binds so many bytes from the start of a buffer.
-    pub fn whole(at: At, bytes: u64) -> Self {
-        Self { at, begin: 0, end: bytes }
+    /// Binds so many bytes, from a place that can be bound.
+    pub fn whole(at: At, begin: u64, bytes: u64) -> Self {
+        Self { at, begin, end: begin + bytes }
     }
 
     /// Binds another range of the same buffer as well.

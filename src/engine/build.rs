@@ -10,6 +10,7 @@ use super::prepared::Prepared;
 use super::recipe::{Operands, Ready, variants};
 use super::scratch::Room;
 use super::shader::{Kernel, Pointwise};
+use super::slab::Slab;
 use super::slot::Slot;
 use crate::base::error::Result;
 use crate::base::shape::Channels;
@@ -56,7 +57,7 @@ pub(crate) struct Stage {
 #[derive(Clone, Debug)]
 pub(crate) enum Whole {
     /// Somebody's.
-    Given(wgpu::Buffer),
+    Given(Slab),
     /// What one dispatch of the operation leaves for another.
     Scratch(Scratch),
     /// The same, of dispatches that are put before these ([`Build::after`]).
@@ -69,7 +70,13 @@ pub(crate) struct Scratch(pub(super) usize);
 
 impl From<&wgpu::Buffer> for Whole {
     fn from(buffer: &wgpu::Buffer) -> Self {
-        Self::Given(buffer.clone())
+        Self::Given(buffer.into())
+    }
+}
+
+impl From<&Slab> for Whole {
+    fn from(slab: &Slab) -> Self {
+        Self::Given(slab.clone())
     }
 }
 
@@ -83,7 +90,7 @@ impl Whole {
     /// The same, seen by dispatches that come after so many scratch buffers of others.
     fn behind(&mut self, rooms: usize) {
         *self = match self {
-            Self::Given(buffer) => Self::Given(buffer.clone()),
+            Self::Given(slab) => Self::Given(slab.clone()),
             Self::Scratch(Scratch(place)) => Self::Scratch(Scratch(*place + rooms)),
             Self::Before(scratch) => Self::Scratch(*scratch),
         };

@@ -610,7 +610,12 @@ impl Context {
 
     /// Writes bytes to the start of a buffer, after everything that was submitted before.
     pub(crate) async fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        scoped(self, "an upload", || self.queue().write_buffer(buffer, 0, bytes)).await
+        self.write_at(buffer, 0, bytes).await
+    }
+
+    /// As [`write`](Self::write), from this byte of the buffer on.
+    pub(crate) async fn write_at(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        scoped(self, "an upload", || self.queue().write_buffer(buffer, offset, bytes)).await
     }
 
     /// Finds out whether the device was lost. In a browser, the loss of a device that the application opened shows at the next

@@ -25,6 +25,7 @@ pub(crate) mod rehearsal;
 pub(crate) mod scope;
 pub(crate) mod scratch;
 pub(crate) mod shader;
+pub(crate) mod slab;
 pub(crate) mod slot;
 pub(crate) mod tensor;
 pub(crate) mod tune;

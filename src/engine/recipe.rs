@@ -42,8 +42,8 @@ impl Operands {
                 tensor.buffers().for_each(|(buffer, begin)| operands.add(buffer, begin));
             }
             for (_, whole) in stage.all_owned() {
-                if let Whole::Given(buffer) = whole {
-                    operands.add(buffer, 0);
+                if let Whole::Given(slab) = whole {
+                    operands.add(&slab.buffer, slab.begin);
                 }
             }
         }
@@ -80,7 +80,10 @@ impl Operands {
 
     fn lie_of_whole(&self, slot: Slot, whole: &Whole, key: &mut Key) {
         match whole {
-            Whole::Given(buffer) => key.add((slot, self.find(buffer).0, buffer.size())),
+            Whole::Given(slab) => {
+                let (at, base) = self.find(&slab.buffer);
+                key.add((slot, at, slab.begin - base, slab.bytes));
+            }
             Whole::Scratch(Scratch(place)) | Whole::Before(Scratch(place)) => {
                 key.add((slot, u64::MAX, *place))
             }
@@ -413,9 +416,12 @@ impl Assembly<'_> {
 
     fn whole(&self, whole: &Whole) -> Bound {
         match whole {
-            Whole::Given(buffer) => Bound::whole(At::Operand(self.operands.find(buffer).0), buffer.size()),
+            Whole::Given(slab) => {
+                let (at, base) = self.operands.find(&slab.buffer);
+                Bound::whole(At::Operand(at), slab.begin - base, slab.bytes)
+            }
             Whole::Scratch(Scratch(place)) | Whole::Before(Scratch(place)) => {
-                Bound::whole(At::Scratch(*place), self.rooms[*place].bytes.next_multiple_of(4))
+                Bound::whole(At::Scratch(*place), 0, self.rooms[*place].bytes.next_multiple_of(4))
             }
         }
     }

@@ -187,7 +187,7 @@ impl Layer<'_> {
         let tensors = backward.tensors();
         let mut build = self.build(Op::TrainBackward, pattern, held, rows_as_one, &tensors)?;
         build.pointwise.residual = backward.residual.is_some();
-        build.buffer(Slot::Saved, backward.saved.buffer());
+        build.buffer(Slot::Saved, backward.saved.slab());
         Ok(build)
     }
 
@@ -245,7 +245,7 @@ impl Layer<'_> {
         rows.pointwise.residual = backward.residual.is_some();
         rows.pointwise.d_residual = d_residual;
         rows.pointwise.d_sum = backward.d_sum.is_some();
-        rows.buffer(Slot::Saved, backward.saved.buffer());
+        rows.buffer(Slot::Saved, backward.saved.slab());
         let records = match of_columns {
             true => reduce::row_gradients(&mut rows, self.slices.slices())?,
             false => {
@@ -277,7 +277,7 @@ impl Layer<'_> {
         from: StatisticsFrom,
     ) -> Result<Build<'c>> {
         build.pointwise.residual = backward.residual.is_some();
-        build.buffer(Slot::Saved, backward.saved.buffer());
+        build.buffer(Slot::Saved, backward.saved.slab());
         bind_targets(&mut build, backward.targets)?;
         let plan = build.plan();
         let places = self.slices.count();

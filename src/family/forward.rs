@@ -163,7 +163,7 @@ impl<'a> Layer<'a> {
         }
         if let Some(saved) = saved.filter(|_| held || self.folds_in_map()) {
             build.params.flags |= flag::SAVE;
-            build.buffer(Slot::SavedOut, saved.buffer());
+            build.buffer(Slot::SavedOut, saved.slab());
         }
         if held {
             resident::forward_of_slices(&mut build);
@@ -185,7 +185,7 @@ impl<'a> Layer<'a> {
     /// Dispatches the fold of partial moments into records, those that are saved or others.
     fn fold_statistics(&self, build: &mut Build<'_>, saved: Option<&SavedSlices>) -> Result<Whole> {
         let record: Whole = match saved {
-            Some(saved) => saved.buffer().into(),
+            Some(saved) => saved.slab().into(),
             None => build.workspace(self.slices.statistics() * size_of::<SliceRecord>() as u64).into(),
         };
         build.params.flags |= flag::SAVE;

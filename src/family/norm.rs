@@ -153,6 +153,18 @@ impl<K: Kind> Norm<K> {
         SavedSlices::new(&self.context, slices.statistics(), slices.count(), x.dtype()).await
     }
 
+    /// As [`room_for`](Self::room_for), in a tensor of the caller's, `[S, 4]` of f32 for S statistics, a row for each in the order of the slices: the two parts
+    /// of the mean (their sum is the mean), 1 / sqrt(var + eps), the biased variance. What it holds before forward has run, it holds.
+    ///
+    /// The tensor must begin at a multiple of the device's `min_storage_buffer_offset_alignment` (at most 256 bytes) of its buffer.
+    ///
+    /// # Errors
+    /// Those of a forward pass of x; [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::ForeignDevice`], [`Error::Misaligned`].
+    pub fn room_in(&self, x: &Tensor, tensor: &Tensor) -> Result<SavedSlices> {
+        let slices = self.kind.slices(x, false)?;
+        SavedSlices::in_tensor(&self.context, tensor, slices.statistics(), slices.count(), x.dtype())
+    }
+
     /// As [`room_for`](Self::room_for), for a forward pass that runs before anybody can look at it.
     async fn unwritten_for(&self, x: &Tensor) -> Result<SavedSlices> {
         let slices = self.kind.slices(x, false)?;

@@ -7,8 +7,9 @@ use bytemuck::{Pod, Zeroable};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
-use crate::engine::context::{Context, ContextId, TENSOR_USAGE};
-use crate::engine::readback;
+use crate::engine::context::{Context, ContextId};
+use crate::engine::slab::Slab;
+use crate::engine::tensor::Tensor;
 
 /// Mean and spread of every slice of x, as a forward pass used them, on the GPU.
 ///
@@ -16,7 +17,7 @@ use crate::engine::readback;
 /// unmodified. 16 bytes for each row (layer, RMS norm), channel of a sample (instance norm) or group of it (group norm).
 #[derive(Debug)]
 pub struct SavedSlices {
-    buffer: wgpu::Buffer,
+    slab: Slab,
     home: ContextId,
     statistics: u64,
     count: u64,
@@ -78,8 +79,8 @@ impl SavedSlices {
     /// Room for so many statistics over `count` values each, of a tensor of a type. Until a forward pass has run, it holds NaN.
     pub(crate) async fn new(context: &Context, statistics: u64, count: u64, dtype: DType) -> Result<Self> {
         let saved = Self::unwritten(context, statistics, count, dtype).await?;
-        let nothing = vec![f32::NAN.to_bits(); saved.buffer.size() as usize / 4];
-        context.write(&saved.buffer, bytemuck::cast_slice(&nothing)).await?;
+        let nothing = vec![f32::NAN.to_bits(); saved.slab.bytes() as usize / 4];
+        saved.slab.write(context, "saved statistics", bytemuck::cast_slice(&nothing)).await?;
         Ok(saved)
     }
 
@@ -90,15 +91,26 @@ impl SavedSlices {
         count: u64,
         dtype: DType,
     ) -> Result<Self> {
-        let bytes = context.check_size("saved statistics", statistics, size_of::<SliceRecord>() as u64)?;
-        Ok(Self {
-            buffer: context.create_buffer("saved statistics", bytes.max(4), TENSOR_USAGE).await?,
-            home: context.id(),
-            statistics,
-            count,
-            dtype,
-            forward: Mutex::new(None),
-        })
+        let what = "saved statistics";
+        let bytes = context.check_size(what, statistics, size_of::<SliceRecord>() as u64)?;
+        let slab = Slab::new(context, what, bytes).await?;
+        Ok(Self::at(context, slab, statistics, count, dtype))
+    }
+
+    /// Room in a tensor of the caller's, a row of four values for each statistic.
+    pub(crate) fn in_tensor(
+        context: &Context,
+        tensor: &Tensor,
+        statistics: u64,
+        count: u64,
+        dtype: DType,
+    ) -> Result<Self> {
+        let slab = Slab::of_tensor(context, "saved statistics", tensor, &[statistics, 4])?;
+        Ok(Self::at(context, slab, statistics, count, dtype))
+    }
+
+    fn at(context: &Context, slab: Slab, statistics: u64, count: u64, dtype: DType) -> Self {
+        Self { slab, home: context.id(), statistics, count, dtype, forward: Mutex::new(None) }
     }
 
     /// The statistics on the host, one per slice, after everything that was submitted before.
@@ -109,7 +121,7 @@ impl SavedSlices {
         self.check_device(context)?;
         let bytes = self.statistics * size_of::<SliceRecord>() as u64;
         let records: Vec<SliceRecord> =
-            bytemuck::pod_collect_to_vec(&readback::read(context, &self.buffer, 0, bytes).await?);
+            bytemuck::pod_collect_to_vec(&self.slab.read(context, "saved statistics", bytes).await?);
         let statistics = records.iter().map(|r| SliceStatistics {
             shift: r.shift,
             delta: r.delta,
@@ -119,8 +131,8 @@ impl SavedSlices {
         Ok(statistics.collect())
     }
 
-    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+    pub(crate) fn slab(&self) -> &Slab {
+        &self.slab
     }
 
     fn check_device(&self, context: &Context) -> Result<()> {

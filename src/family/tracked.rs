@@ -108,7 +108,7 @@ impl TrackedInstanceNorm {
         let nothing = ChannelMoments { count: view.inner, ..ChannelMoments::default() };
         let moments = Moments::upload(context, &vec![nothing; view.channels as usize]).await?;
         let sizes = (view.samples, view.channels, view.inner);
-        let average = fold::averages(context, sizes, saved.buffer(), moments.buffer()).await?;
+        let average = fold::averages(context, sizes, saved.slab(), moments.buffer()).await?;
         let update = self.batch.prepare_update(&moments).await?;
         Ok(Prepared::sequence(context, forward.op(), vec![forward, average, update]))
     }

@@ -351,7 +351,7 @@ impl BatchNorm {
         build.pointwise.d_residual = targets.d_residual.is_some();
         build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
         build.params.least_gamma = Saved::least_gamma(x.dtype());
-        build.buffer(Slot::Saved, saved.buffer());
+        build.buffer(Slot::Saved, saved.slab());
         Parts::bind_targets(&mut build, targets)?;
         let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
         let reduced = 2 + r + d;
@@ -603,7 +603,7 @@ impl BatchNorm {
     fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) {
         let renorm = self.parts.options.renorm.is_some();
         let record: Whole = match saved {
-            Some(saved) => saved.buffer().into(),
+            Some(saved) => saved.slab().into(),
             None if renorm => self.parts.create_records(build).into(),
             None => return,
         };
@@ -628,7 +628,7 @@ impl BatchNorm {
     fn bind_running(&self, build: &mut Build<'_>, track: bool) {
         let options = &self.parts.options;
         if track || options.renorm.is_some() {
-            build.buffer(Slot::RunningUpdate, self.parts.running.buffer());
+            build.buffer(Slot::RunningUpdate, self.parts.running.slab());
         }
         if !track {
             return;

@@ -71,7 +71,7 @@ impl FrozenBatchNorm {
         let seen = Input { mask: None, ..forward.input };
         let mut build = self.parts.build(chosen, Op::Inference, view, None, seen, &tensors)?;
         self.parts.bind_affine(&mut build)?;
-        build.buffer(Slot::Running, self.parts.running.buffer());
+        build.buffer(Slot::Running, self.parts.running.slab());
         map::forward(&mut build, StatisticsFrom::Running);
         let passes = tensors.len() as u64;
         build.finish(Traffic::passes(x.byte_len(), passes, passes)).await
@@ -161,7 +161,7 @@ impl FrozenBatchNorm {
         build.pointwise.d_residual = targets.d_residual.is_some();
         let over_dy = targets.dx.is_some_and(|dx| dx.is_same_place(dy));
         self.parts.bind_affine(&mut build)?;
-        build.buffer(Slot::Running, self.parts.running.buffer());
+        build.buffer(Slot::Running, self.parts.running.slab());
         let passes = tensors.len() as u64;
         let mut plan_passes = passes;
         // Where neighbouring slices share words, one would write dx over a word whose dy the other has yet to sum.

@@ -223,7 +223,7 @@ impl BatchNorm {
         let (context, channels) = (&self.parts.context, self.parts.running.channels());
         let mut build = fold::gradients_of(context, Op::TrainBackward, channels, input.x.dtype(), 1)?;
         build.buffer(Slot::Partials, sums.totals.buffer());
-        build.buffer(Slot::Saved, saved.buffer());
+        build.buffer(Slot::Saved, saved.slab());
         build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
         Parts::bind_targets(&mut build, targets)?;
         fold::gradients(&mut build)?;

@@ -3,11 +3,12 @@
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::context::{Context, ContextId};
-use crate::engine::readback;
+use crate::engine::slab::Slab;
+use crate::engine::tensor::Tensor;
 
 /// Running mean and variance of a layer, and the number of batches that entered them, on the GPU.
 ///
-/// One buffer of `3·C` words: running_mean `[C]` f32, running_var `[C]` f32, batches `[C]` u32. The counter exists once
+/// `3·C` words of one buffer: running_mean `[C]` f32, running_var `[C]` f32, batches `[C]` u32. The counter exists once
 /// per channel, so that the invocation that updates a channel is the only one that touches it.
 ///
 /// Not `Clone`: two layers with the same statistics could update them behind each other's back. Not even a frozen layer's
@@ -21,7 +22,7 @@ use crate::engine::readback;
 /// ```
 #[derive(Debug)]
 pub struct RunningStatistics {
-    buffer: wgpu::Buffer,
+    slab: Slab,
     home: ContextId,
     channels: u64,
 }
@@ -80,7 +81,40 @@ impl RunningStatistics {
         values.check()?;
         let words = values.words();
         let buffer = context.create_buffer_with("running statistics", bytemuck::cast_slice(&words)).await?;
-        Ok(Self { buffer, home: context.id(), channels: channels as u64 })
+        Ok(Self { slab: (&buffer).into(), home: context.id(), channels: channels as u64 })
+    }
+
+    /// Running statistics in a tensor of the caller's, `[3, C]` of f32: the row of means, that of variances, and that of the number of batches, as the bits
+    /// of a u32 for each channel. What it holds is what they are: write before, or [`set_running`](crate::BatchNorm::set_running) then. Frameworks that own
+    /// all memory have their state where it belongs; that nobody else writes there is then their affair.
+    ///
+    /// The tensor must begin at a multiple of the device's `min_storage_buffer_offset_alignment` (at most 256 bytes) of its buffer.
+    ///
+    /// ```
+    /// use wgnorm::{BatchNorm, BatchNormOptions, Context, RunningStatistics};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     let state = context.upload(&[3, 2], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]).await?;
+    ///     let running = RunningStatistics::from_tensor(&context, &state)?;
+    ///     let mut layer = BatchNorm::from_parts(&context, BatchNormOptions::pytorch(), None, None, running)?;
+    ///     layer.train_forward(&context.upload(&[4, 2], &[1.0, 5.0, 3.0, 5.0, 1.0, 5.0, 3.0, 5.0]).await?).await?;
+    ///     let state = context.download(&state).await?;
+    ///     assert!((state[0] - 0.2).abs() < 1e-6 && state[4].to_bits() == 1);
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::ForeignDevice`], [`Error::Misaligned`], [`Error::Channels`] for no channels.
+    pub fn from_tensor(context: &Context, tensor: &Tensor) -> Result<Self> {
+        let what = "running statistics";
+        let channels = tensor.shape().dims().get(1).map_or(0, |&channels| channels as u64);
+        if channels == 0 {
+            return Err(Error::Channels { what, expected: 1, got: 0 });
+        }
+        let slab = Slab::of_tensor(context, what, tensor, &[3, channels])?;
+        Ok(Self { slab, home: context.id(), channels })
     }
 
     /// Replaces the statistics, after everything that was submitted before and before everything that is submitted later.
@@ -90,7 +124,7 @@ impl RunningStatistics {
             return Err(Error::Channels { what: "running statistics", expected, got });
         }
         values.check()?;
-        context.write(&self.buffer, bytemuck::cast_slice(&values.words())).await
+        self.slab.write(context, "running statistics", bytemuck::cast_slice(&values.words())).await
     }
 
     /// The statistics on the host, after everything that was submitted before.
@@ -99,7 +133,7 @@ impl RunningStatistics {
     /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn download(&self, context: &Context) -> Result<RunningValues> {
         self.check(context, self.channels)?;
-        let bytes = readback::read(context, &self.buffer, 0, 12 * self.channels).await?;
+        let bytes = self.slab.read(context, "running statistics", 12 * self.channels).await?;
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
         let floats = |range: &[u32]| range.iter().map(|&bits| f32::from_bits(bits)).collect();
         let c = self.channels as usize;
@@ -111,8 +145,8 @@ impl RunningStatistics {
         self.channels
     }
 
-    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+    pub(crate) fn slab(&self) -> &Slab {
+        &self.slab
     }
 
     pub(crate) fn check(&self, context: &Context, channels: u64) -> Result<()> {

@@ -7,8 +7,8 @@ use bytemuck::{Pod, Zeroable};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
-use crate::engine::context::{Context, ContextId, TENSOR_USAGE};
-use crate::engine::readback;
+use crate::engine::context::{Context, ContextId};
+use crate::engine::slab::Slab;
 use crate::engine::tensor::Tensor;
 use crate::plan::SAVED_BYTES;
 
@@ -19,7 +19,7 @@ use crate::plan::SAVED_BYTES;
 /// x itself is not copied: the backward pass needs it unmodified.
 #[derive(Debug)]
 pub struct Saved {
-    buffer: wgpu::Buffer,
+    slab: Slab,
     home: ContextId,
     channels: u64,
     count: u64,
@@ -147,17 +147,38 @@ impl Saved {
 
     async fn with(context: &Context, x: &Tensor, in_place: bool) -> Result<Self> {
         let saved = Self::unwritten(context, x).await?;
-        let nothing = vec![f32::NAN.to_bits(); saved.buffer.size() as usize / 4];
-        context.write(&saved.buffer, bytemuck::cast_slice(&nothing)).await?;
+        let nothing = vec![f32::NAN.to_bits(); saved.slab.bytes() as usize / 4];
+        saved.slab.write(context, "saved statistics", bytemuck::cast_slice(&nothing)).await?;
         Ok(Self { in_place, ..saved })
     }
 
     /// As [`new`](Self::new), for a forward pass that runs before anybody can look at it.
     pub(super) async fn unwritten(context: &Context, x: &Tensor) -> Result<Self> {
+        let what = "saved statistics";
+        let channels = x.channels()?.channels;
+        let bytes = context.check_size(what, channels, size_of::<SavedRecord>() as u64)?;
+        Self::at(context, x, Slab::new(context, what, bytes).await?)
+    }
+
+    /// As [`new`](Self::new), in a tensor of the caller's, `[C, 10]` of f32, a row for each channel: the two parts of the batch mean (their sum is the mean),
+    /// 1 / sqrt(var + eps), the biased variance, gamma and beta as forward used them, a status (the bits of a u32, 0 where x̂ can be recovered), the number of
+    /// values, and batch renorm's r and d (1 and 0 without it). What it holds before forward has run, it holds. For frameworks that own all memory, and for
+    /// reading the batch's statistics on the GPU.
+    ///
+    /// The tensor must begin at a multiple of the device's `min_storage_buffer_offset_alignment` (at most 256 bytes) of its buffer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) but those of an allocation; [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::ForeignDevice`],
+    /// [`Error::Misaligned`].
+    pub fn from_tensor(context: &Context, x: &Tensor, tensor: &Tensor) -> Result<Self> {
+        let shape = [x.channels()?.channels, size_of::<SavedRecord>() as u64 / 4];
+        Self::at(context, x, Slab::of_tensor(context, "saved statistics", tensor, &shape)?)
+    }
+
+    fn at(context: &Context, x: &Tensor, slab: Slab) -> Result<Self> {
         let view = x.channels()?;
-        let bytes = context.check_size("saved statistics", view.channels, size_of::<SavedRecord>() as u64)?;
         Ok(Self {
-            buffer: context.create_buffer("saved statistics", bytes.max(4), TENSOR_USAGE).await?,
+            slab,
             home: context.id(),
             channels: view.channels,
             count: view.count(),
@@ -174,8 +195,10 @@ impl Saved {
     /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn download(&self, context: &Context) -> Result<Vec<SavedStatistics>> {
         self.check(context, self.channels, self.count)?;
-        let bytes =
-            readback::read(context, &self.buffer, 0, self.channels * size_of::<SavedRecord>() as u64).await?;
+        let bytes = self
+            .slab
+            .read(context, "saved statistics", self.channels * size_of::<SavedRecord>() as u64)
+            .await?;
         let records: Vec<SavedRecord> = bytemuck::pod_collect_to_vec(&bytes);
         Ok(records
             .iter()
@@ -231,8 +254,8 @@ impl Saved {
         Ok(())
     }
 
-    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+    pub(crate) fn slab(&self) -> &Slab {
+        &self.slab
     }
 
     /// Requires the context's device and the geometry of x.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
-use crate::engine::build::{Build, Scratch};
+use crate::engine::build::{Build, Scratch, Whole};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
@@ -101,7 +101,7 @@ pub(crate) fn parameter_gradients(
 pub(crate) async fn averages(
     context: &Context,
     (samples, channels, count): (u64, u64, u64),
-    saved: &wgpu::Buffer,
+    saved: impl Into<Whole>,
     total: &wgpu::Buffer,
 ) -> Result<Prepared> {
     let capabilities = context.capabilities();

@@ -24,6 +24,7 @@ mod recipes;
 mod reduce;
 mod renorm;
 mod resident;
+mod slabs;
 mod support;
 mod synchronised;
 mod tuning;
