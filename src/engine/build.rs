@@ -4,14 +4,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::bindings::check_overlap;
+use super::operands::Operands;
 use super::params::{Common, flag};
 use super::pipelines::ProgramModules;
 use super::prepared::Prepared;
-use super::recipe::{Operands, Ready, variants};
+use super::recipe::Ready;
 use super::scratch::Room;
 use super::shader::{Kernel, Pointwise};
 use super::slab::Slab;
 use super::slot::Slot;
+use super::windows::variants;
 use crate::base::error::Result;
 use crate::base::shape::Channels;
 use crate::engine::context::Context;
