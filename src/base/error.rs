@@ -260,14 +260,14 @@ pub enum Error {
         /// `min_storage_buffer_offset_alignment` of the device.
         alignment: u64,
     },
-    /// An offset that is not a multiple of the element size.
-    #[error("{what}: byte offset {offset} is not a multiple of the element size {alignment}")]
+    /// An offset that is not a multiple of what it must be.
+    #[error("{what}: byte offset {offset} is not a multiple of {alignment}")]
     Misaligned {
         /// The tensor.
         what: &'static str,
         /// The offset that was passed.
         offset: u64,
-        /// Size of one element in bytes.
+        /// What it must be a multiple of: the size of one element, or the alignment of a binding; in bytes.
         alignment: u64,
     },
     /// A buffer that ends before its tensor.
