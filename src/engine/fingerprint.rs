@@ -18,6 +18,7 @@ const POLICY: &[&str] = &[
 ];
 
 /// Of the shaders: what compiled kernels depend on beside the driver.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn shaders() -> u64 {
     static FOUND: OnceLock<u64> = OnceLock::new();
     *FOUND.get_or_init(|| fnv(modules::texts()))
