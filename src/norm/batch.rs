@@ -452,10 +452,6 @@ impl BatchNorm {
         Self { parts }
     }
 
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
     pub(super) async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
         let view = self.parts.view_input(input)?;
         let context = &self.parts.context;

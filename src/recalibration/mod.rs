@@ -163,7 +163,7 @@ impl Recalibration {
     pub async fn finish(&self, layer: &mut BatchNorm) -> Result<DriftReport> {
         let after = self.running(layer.options().running_variance)?;
         self.check(layer.running().channels())?;
-        let before = layer.running().download(&layer.parts().context).await?;
+        let before = layer.running().download(&layer.parts.context).await?;
         let drift = DriftReport::between(&before, &after, layer.options().eps)?;
         layer.set_running(&after).await?;
         Ok(drift)

@@ -168,18 +168,15 @@ impl Chosen {
     }
 }
 
-/// How every problem is planned where nothing is pinned. What is forced goes before what is measured.
+/// How every problem is planned where nothing is pinned, which is known before there is a problem. What is forced goes before what is measured.
 pub(crate) fn settled_for(context: &Context) -> Option<Chosen> {
     let settled = context.autotuning() == Autotuning::Off || *context.tuning() != Tuning::default();
     settled.then(|| Chosen::by_policy(context, None))
 }
 
-/// The plan of a problem, unless it has to be measured first.
+/// The plan of a problem that is not [settled](settled_for), unless it has to be measured first.
 pub(crate) fn look_up(context: &Context, problem: &Problem) -> Option<Chosen> {
     let mode = context.autotuning();
-    if let Some(settled) = settled_for(context) {
-        return Some(settled);
-    }
     match context.pins().get(&problem.to_string()) {
         Some(pin) => Some(Chosen::pinned(context, problem, &pin)),
         None if mode == Autotuning::Pinned => {
