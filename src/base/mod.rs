@@ -7,5 +7,6 @@ pub(crate) mod error;
 pub(crate) mod failure;
 #[cfg(feature = "safetensors")]
 pub(crate) mod report;
+pub(crate) mod setters;
 pub(crate) mod shape;
 pub(crate) mod variance;

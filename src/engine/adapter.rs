@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
+use crate::base::setters::setters;
 #[cfg(not(target_family = "wasm"))]
 use crate::engine::fingerprint;
 
@@ -54,35 +55,18 @@ pub struct ContextOptions {
     pub pipeline_cache: Option<PathBuf>,
 }
 
+setters!(impl ContextOptions {
+    adapter_name: String,
+    power_preference: wgpu::PowerPreference,
+    backends: wgpu::Backends,
+    pipeline_cache: PathBuf,
+});
+
 impl ContextOptions {
-    /// The same, with the first adapter whose name contains a text.
-    #[must_use]
-    pub fn adapter_name(self, adapter_name: impl Into<Option<String>>) -> Self {
-        Self { adapter_name: adapter_name.into(), ..self }
-    }
-
-    /// The same, with a kind of adapter preferred.
-    #[must_use]
-    pub fn power_preference(self, power_preference: impl Into<Option<wgpu::PowerPreference>>) -> Self {
-        Self { power_preference: power_preference.into(), ..self }
-    }
-
-    /// The same, with adapters of these backends alone.
-    #[must_use]
-    pub fn backends(self, backends: impl Into<Option<wgpu::Backends>>) -> Self {
-        Self { backends: backends.into(), ..self }
-    }
-
     /// The same, with checks in shaders or without.
     #[must_use]
     pub fn shader_checks(self, shader_checks: ShaderChecks) -> Self {
         Self { shader_checks, ..self }
-    }
-
-    /// The same, with compiled kernels read from a directory.
-    #[must_use]
-    pub fn pipeline_cache(self, pipeline_cache: impl Into<Option<PathBuf>>) -> Self {
-        Self { pipeline_cache: pipeline_cache.into(), ..self }
     }
 }
 

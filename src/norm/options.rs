@@ -4,6 +4,7 @@ use super::renorm::Renorm;
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::setters::setters;
 use crate::base::variance::RunningVariance;
 use crate::engine::tensor::Tensor;
 
@@ -226,39 +227,20 @@ pub struct GradientTargets<'a> {
     pub accumulation: Accumulation,
 }
 
-impl<'a> GradientTargets<'a> {
-    /// The same, with a place for the gradient of x, or none.
-    #[must_use]
-    pub fn dx(self, dx: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dx: dx.into(), ..self }
-    }
+setters!(impl<'a> GradientTargets<'a> {
+    dx: &'a Tensor,
+    d_residual: &'a Tensor,
+    dgamma: &'a Tensor,
+    dbeta: &'a Tensor,
+});
 
-    /// The same, with a place for the gradient of the residual, or none.
-    #[must_use]
-    pub fn d_residual(self, d_residual: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { d_residual: d_residual.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of gamma, or none.
-    #[must_use]
-    pub fn dgamma(self, dgamma: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dgamma: dgamma.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of beta, or none.
-    #[must_use]
-    pub fn dbeta(self, dbeta: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dbeta: dbeta.into(), ..self }
-    }
-
+impl GradientTargets<'_> {
     /// The same, with gradients of parameters written or added.
     #[must_use]
     pub fn accumulation(self, accumulation: Accumulation) -> Self {
         Self { accumulation, ..self }
     }
-}
 
-impl GradientTargets<'_> {
     /// Requires at least one.
     pub(crate) fn check_any(&self) -> Result<()> {
         let none = [self.dx, self.d_residual, self.dgamma, self.dbeta].iter().all(Option::is_none);

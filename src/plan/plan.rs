@@ -7,6 +7,7 @@ use super::windows::{grid, narrow};
 use super::{Capabilities, Op};
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::setters::setters;
 
 /// Bytes of `MomentsRecord` in shaders/lib/moments.wesl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wesl.
 pub(crate) const MOMENTS_BYTES: u64 = 24;
@@ -55,22 +56,7 @@ pub struct Tuning {
     pub integer_f16: bool,
 }
 
-/// A method for each choice, by its name.
-macro_rules! choices {
-    ($($name:ident: $type:ty),* $(,)?) => {
-        impl Tuning {
-            $(
-                #[doc = concat!("The same with [`", stringify!($name), "`](Self#structfield.", stringify!($name), ") forced, or with `None` left to the policy.")]
-                #[must_use]
-                pub fn $name(self, $name: impl Into<Option<$type>>) -> Self {
-                    Self { $name: $name.into(), ..self }
-                }
-            )*
-        }
-    };
-}
-
-choices!(
+setters!(impl Tuning {
     width: u32,
     workgroup_size: u32,
     team_size: u32,
@@ -83,7 +69,7 @@ choices!(
     subgroups: bool,
     group_bytes: u64,
     along_columns: bool,
-);
+});
 
 impl Tuning {
     /// The same with [`integer_f16`](Self#structfield.integer_f16).

@@ -3,6 +3,7 @@
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::setters::setters;
 use crate::engine::tensor::Tensor;
 use crate::norm::{Accumulation, Affine};
 
@@ -94,51 +95,22 @@ pub struct CurveTargets<'a> {
     pub accumulation: Accumulation,
 }
 
-impl<'a> CurveTargets<'a> {
-    /// The same, with a place for the gradient of x, or none.
-    #[must_use]
-    pub fn dx(self, dx: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dx: dx.into(), ..self }
-    }
+setters!(impl<'a> CurveTargets<'a> {
+    dx: &'a Tensor,
+    d_residual: &'a Tensor,
+    dgamma: &'a Tensor,
+    dbeta: &'a Tensor,
+    dalpha: &'a Tensor,
+    dshift: &'a Tensor,
+});
 
-    /// The same, with a place for the gradient of the residual, or none.
-    #[must_use]
-    pub fn d_residual(self, d_residual: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { d_residual: d_residual.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of gamma, or none.
-    #[must_use]
-    pub fn dgamma(self, dgamma: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dgamma: dgamma.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of beta, or none.
-    #[must_use]
-    pub fn dbeta(self, dbeta: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dbeta: dbeta.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of alpha, or none.
-    #[must_use]
-    pub fn dalpha(self, dalpha: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dalpha: dalpha.into(), ..self }
-    }
-
-    /// The same, with a place for the gradient of the shift, or none.
-    #[must_use]
-    pub fn dshift(self, dshift: impl Into<Option<&'a Tensor>>) -> Self {
-        Self { dshift: dshift.into(), ..self }
-    }
-
+impl CurveTargets<'_> {
     /// The same, with gradients of parameters written or added.
     #[must_use]
     pub fn accumulation(self, accumulation: Accumulation) -> Self {
         Self { accumulation, ..self }
     }
-}
 
-impl CurveTargets<'_> {
     /// The gradients of parameters.
     fn of_parameters(&self) -> [Option<&Tensor>; 4] {
         [self.dgamma, self.dbeta, self.dalpha, self.dshift]
