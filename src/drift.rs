@@ -5,7 +5,7 @@ use std::fmt;
 use crate::absorb::check_eps;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
-use crate::norm::RunningValues;
+use crate::statistics::running::RunningValues;
 
 /// How far the statistics of one channel have moved.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -36,6 +36,7 @@
 pub mod absorb;
 mod base;
 mod collective;
+mod curve;
 mod diagnostics;
 mod drift;
 mod engine;
@@ -44,6 +45,7 @@ pub mod eval;
 mod family;
 mod norm;
 mod ops;
+mod pass;
 mod plan;
 mod program;
 mod recalibration;
@@ -67,34 +69,36 @@ pub use collective::LocalRank;
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
 pub use collective::MpiCollective;
 pub use collective::{Collective, CollectiveFailure, SingleRank};
+pub use curve::{CurveKind, CurveOptions, Derf, DynamicCurve, DynamicTanh, Erf, Tanh};
 pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
 pub use drift::{ChannelDrift, DriftReport, DriftSummary};
 pub use engine::adapter::{ContextOptions, ShaderChecks, adapters};
 pub use engine::context::Context;
 pub use engine::disk_cache::PipelineCacheState;
-pub use engine::input::{Input, Modulation};
 pub use engine::mask::Mask;
 pub use engine::prepared::Prepared;
 pub use engine::tensor::Tensor;
 pub use engine::tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 pub use family::{
     Epsilon, GroupNorm, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm,
-    SavedSlices, ScaleNorm, SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
+    ScaleNorm, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
 pub use norm::{
-    AccumulatedGradients, Accumulation, Affine, BatchNorm, BatchNormOptions, CrossIteration, CurveGradients,
-    CurveKind, CurveOptions, CurveTargets, Derf, DynamicCurve, DynamicTanh, Erf, FrozenBatchNorm, GhostSaved,
-    GradientTargets, Gradients, LocalGradients, MicroBatch, MicroBatchGradient, Momentum, Ramp, Renorm,
-    RunningStatistics, RunningValues, Saved, SavedStatistics, SyncBackward, SyncBatchNorm, SyncTrainForward,
-    Tanh, TrainForward,
+    AccumulatedGradients, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm, GhostSaved,
+    MicroBatch, MicroBatchGradient, Momentum, SyncBackward, SyncBatchNorm, SyncTrainForward, TrainForward,
 };
 pub use ops::map::prepare_copy;
+pub use pass::input::{Input, Modulation, Sum};
+pub use pass::{Accumulation, Affine, GradientTargets, Gradients, LocalGradients};
 pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
 pub use recalibration::{Progress, Recalibration};
 pub use spec::Spec;
 pub use statistics::gradient_sums::{ChannelGradientSums, GradientSums};
 pub use statistics::moments::{ChannelMoments, Moments};
 pub use statistics::pooled_moments::PooledMoments;
+pub use statistics::renorm::{Ramp, Renorm};
+pub use statistics::running::{RunningStatistics, RunningValues};
+pub use statistics::saved::{Saved, SavedStatistics};
 
 /// The `mpi` whose types [`MpiCollective`] takes.
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]

@@ -10,8 +10,10 @@ use crate::engine::mask::Mask;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::shader::Variant;
 use crate::engine::tensor::Tensor;
-use crate::norm::{CurveTargets, RunningValues};
-use crate::spec::{Batch, Layer, Norm, Parameters, Passes, Spec, Statistics};
+use crate::pass::GradientTargets;
+use crate::pass::input::Input;
+use crate::spec::{Layer, Norm, Parameters, Passes, Spec, Statistics};
+use crate::statistics::running::RunningValues;
 
 impl Context {
     /// Compiles the kernels of problems ahead, so that their first passes do not wait for the driver's compiler: those of the forward pass, and with
@@ -98,10 +100,16 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
         false => None,
     };
     let room = layer.room_for(&x, over_x).await?;
-    let batch = Batch { x: &x, residual: residual.as_ref(), mask: mask.as_ref() };
-    let room = saves.then_some(room);
-    layer.prepare_forward(batch, sum.as_ref().map(|(addend, sum)| (addend, sum)), &y, room.as_ref()).await?;
-    let Some(room) = room.filter(|_| backward) else { return Ok(()) };
+    let input = Input::from(&x).with_residual(residual.as_ref()).masked(mask.as_ref());
+    let saved = room.as_ref().filter(|_| saves);
+    let forward = match &sum {
+        Some((addend, sum)) => input.plus(addend, sum),
+        None => input,
+    };
+    layer.prepare_forward(forward, &y, saved).await?;
+    if !backward {
+        return Ok(());
+    }
     let activated = spec.activation != Activation::None || mask.is_some();
     let d_sum = if spec.sum { Some(phantom()?) } else { None };
     let dx = match &d_sum {
@@ -117,7 +125,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
     };
     let (dgamma, dbeta) = (like(gamma).await?, like(beta).await?);
     let (dalpha, dshift) = (like(alpha).await?, like(shift).await?);
-    let targets = CurveTargets::default()
+    let targets = GradientTargets::default()
         .dx(&dx)
         .d_residual(d_residual.as_ref())
         .dgamma(dgamma.as_ref())
@@ -125,7 +133,8 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
         .dalpha(dalpha.as_ref())
         .dshift(dshift.as_ref());
     let x = sum.as_ref().map_or(&x, |(_, sum)| sum);
-    layer.prepare_backward(Batch { x, ..batch }, &dy, d_sum.as_ref(), &room, &targets).await?;
+    let input = Input { x, ..input }.with_d_sum(d_sum.as_ref());
+    layer.prepare_backward(input, &dy, saved, &targets).await?;
     Ok(())
 }
 

@@ -11,8 +11,9 @@ use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
 use crate::engine::tune::Autotuning;
-use crate::norm::{BatchNormOptions, FrozenBatchNorm, RunningStatistics, RunningValues};
+use crate::norm::{BatchNormOptions, FrozenBatchNorm};
 use crate::ops::map::prepare_copy;
+use crate::statistics::running::{RunningStatistics, RunningValues};
 
 /// Weights and bias of a convolution or linear layer, in GPU memory, of any element type.
 #[derive(Clone, Copy, Debug)]

@@ -121,12 +121,12 @@ impl Channels {
     }
 
     /// Values per channel: what one mean and one variance are taken over.
-    pub fn count(&self) -> u64 {
+    pub const fn count(&self) -> u64 {
         self.samples * self.inner
     }
 
     /// Number of elements.
-    pub fn elements(&self) -> u64 {
+    pub const fn elements(&self) -> u64 {
         self.count() * self.channels
     }
 

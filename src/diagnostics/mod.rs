@@ -11,8 +11,9 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::base::variance::RunningVariance;
 use crate::drift::ChannelDrift;
-use crate::norm::{BatchNormOptions, Momentum, RunningValues};
+use crate::norm::{BatchNormOptions, Momentum};
 use crate::statistics::moments::ChannelMoments;
+use crate::statistics::running::RunningValues;
 
 /// What is known of a layer on the host. What is not known is not looked at.
 #[derive(Clone, Copy, Debug)]

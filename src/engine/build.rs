@@ -170,13 +170,11 @@ impl<'c> Build<'c> {
         Ok(())
     }
 
-    /// Binds a value per channel that may be absent, and sets the flag that tells the kernel it is there.
-    pub fn optional(&mut self, slot: Slot, tensor: Option<&Tensor>, flag: u32) -> Result<()> {
-        if let Some(tensor) = tensor {
-            self.params.flags |= flag;
-            tensor.check_device(slot.name(), self.context)?;
-            self.values.push((slot, tensor.clone()));
-        }
+    /// Binds parameters, or the gradients of them, and sets the flag that tells the kernel that they are there.
+    pub fn value(&mut self, slot: Slot, tensor: &Tensor) -> Result<()> {
+        tensor.check_device(slot.name(), self.context)?;
+        self.params.flags |= slot.flag();
+        self.values.push((slot, tensor.clone()));
         Ok(())
     }
 

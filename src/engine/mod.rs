@@ -9,7 +9,6 @@ pub(crate) mod disk_cache;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) mod file;
 pub(crate) mod fingerprint;
-pub(crate) mod input;
 pub(crate) mod mask;
 pub(crate) mod memo;
 pub(crate) mod operands;

@@ -1,5 +1,7 @@
 //! The bindings of all kernels: one number, one name and one direction each.
 
+use super::params::flag;
+
 /// A binding of group 0. Each name has one number in all shaders, so modules compose without collisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
@@ -46,6 +48,9 @@ impl Slot {
         ]
     };
 
+    /// How many of these are walked; the others are values per slice, per place or of a layer.
+    const WALKED: u32 = 9;
+
     /// The rest: the crate's own buffers.
     const OWN: [Self; 11] = {
         use Slot::*;
@@ -55,6 +60,26 @@ impl Slot {
     /// Its place in [`PLACES`](Self::PLACES).
     pub fn place(self) -> Option<u32> {
         Self::PLACES.iter().position(|&slot| slot == self).map(|place| place as u32)
+    }
+
+    /// Whether it is a tensor of the shape of x.
+    pub fn is_walked(self) -> bool {
+        self.place().is_some_and(|place| place < Self::WALKED)
+    }
+
+    /// The bit of `Params::flags` that says that there is such a value.
+    pub const fn flag(self) -> u32 {
+        match self {
+            Slot::Gamma => flag::GAMMA,
+            Slot::Beta => flag::BETA,
+            Slot::Shift => flag::SHIFT,
+            Slot::Dgamma => flag::DGAMMA,
+            Slot::Dbeta => flag::DBETA,
+            Slot::Dalpha => flag::DALPHA,
+            Slot::Dshift => flag::DSHIFT,
+            // There is always one.
+            _ => 0,
+        }
     }
 
     /// The one that has a number.

@@ -1,9 +1,9 @@
 //! How tensors lie in memory, for the policy.
 
 use crate::base::dtype::DType;
-use crate::base::shape::{Channels, Layout};
+use crate::base::shape::Channels;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Alignment, Part, Pattern, Walk};
+use crate::plan::{Alignment, Part, Pattern, Slices, Walk};
 
 /// Values of the widest word.
 const WORD: u64 = 4;
@@ -11,13 +11,11 @@ const WORD: u64 = 4;
 impl Walk {
     /// The channels of tensors that share a shape, a layout and a type.
     pub fn channels(view: Channels, tensors: &[&Tensor], storage_alignment: u64) -> Self {
-        let Channels { samples, channels: slices, inner, layout } = view;
         let strided = tensors.iter().any(|tensor| !tensor.is_dense());
-        let pattern = match layout {
+        let pattern = match view.channels {
             // One channel is one run, in whichever layout.
-            _ if slices == 1 && !strided => Pattern::Run { elements: samples * inner },
-            Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
-            Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
+            1 if !strided => Pattern::Run { elements: view.elements() },
+            _ => Slices::channels(view).pattern,
         };
         Self::over(pattern, tensors, storage_alignment)
     }

@@ -6,11 +6,11 @@ use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
 use crate::base::shape::Channels;
-use crate::norm::Saved;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::fold::Running;
 use crate::reference::{GradientSums, Moments, Statistics, map, masked, reduce};
 use crate::spec::{Spec, Wanted};
+use crate::statistics::saved::Saved;
 
 /// Training forward, and backward if there is a dy. Clears dy at kinks.
 pub(super) fn train(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expected> {

@@ -5,9 +5,10 @@ use super::random::derived;
 use super::slices;
 use crate::base::dtype::DType;
 use crate::base::shape::{Channels, Layout, Shape};
-use crate::norm::{RunningValues, Saved};
 use crate::reference::{masked, reduce};
 use crate::spec::{Norm, Spec, Statistics};
+use crate::statistics::running::RunningValues;
+use crate::statistics::saved::Saved;
 
 /// Values in logical order, already rounded to the types that they are stored in.
 #[derive(Clone, Debug, Default)]

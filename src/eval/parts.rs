@@ -5,9 +5,9 @@ use super::layout;
 use super::run::Run;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Layout;
-use crate::engine::input::Input;
 use crate::engine::tensor::Tensor;
 use crate::norm::BatchNorm;
+use crate::pass::input::Input;
 
 /// The batch norm of a problem.
 async fn batch_norm<T>(run: &Run<'_>, with: impl AsyncFnOnce(&mut BatchNorm) -> Result<T>) -> Result<T> {
@@ -121,7 +121,9 @@ mod ranks {
     use super::*;
     use crate::collective::{Collective, LocalRank};
     use crate::eval::inputs::Part;
-    use crate::norm::{GradientTargets, RunningValues, Saved};
+    use crate::pass::GradientTargets;
+    use crate::statistics::running::RunningValues;
+    use crate::statistics::saved::Saved;
 
     /// Longer than any problem takes, compilation included.
     const DEADLINE: Duration = Duration::from_secs(600);

@@ -11,9 +11,12 @@ use crate::base::shape::Layout;
 use crate::engine::context::Context;
 use crate::engine::mask::Mask;
 use crate::engine::tensor::Tensor;
-use crate::norm::{Accumulation, CurveTargets, RunningValues};
+use crate::pass::input::Input;
+use crate::pass::{Accumulation, GradientTargets};
 use crate::plan::Tuning;
-use crate::spec::{Batch, Layer, Norm, Operation, Parameters, Place, Room, Spec, Statistics};
+use crate::spec::{Layer, Norm, Operation, Parameters, Place, Spec, Statistics};
+use crate::statistics::running::RunningValues;
+use crate::statistics::saved::Saved;
 
 /// Outputs by name, in logical order.
 pub type Outputs = Vec<(String, Vec<f32>)>;
@@ -218,22 +221,23 @@ impl<'a> Run<'a> {
         };
         let room = layer.room_for(&x, over_x).await?;
         let around = (residual.as_ref(), mask.as_ref());
-        let x = self.forward(&mut layer, x, around, Some(&room), "").await?;
+        let x = self.forward(&mut layer, x, around, room.as_ref(), false).await?;
         if let Some(running) = layer.running().await? {
             self.push_running("", running);
         }
-        if let Some(saves) = room.download(self.context).await? {
-            self.push("save_mean", saves.mean);
-            self.push("save_var", saves.var);
-            self.push("save_invstd", saves.inv_std);
-            if let Some(recoverable) = saves.recoverable {
-                self.push("recoverable", recoverable);
+        if let Some(room) = &room {
+            let all = room.download(self.context).await?;
+            self.push("save_mean", all.iter().map(|s| s.mean() as f32).collect());
+            self.push("save_var", all.iter().map(|s| s.var).collect());
+            self.push("save_invstd", all.iter().map(|s| s.inv_std).collect());
+            if spec.norm == Norm::Batch {
+                self.push("recoverable", all.iter().map(|s| f32::from(u8::from(s.recoverable))).collect());
             }
         }
         if self.problem.expects("y_alone") {
             let role = if spec.in_place { Role::Written } else { Role::Read };
             let x = self.put(&inputs.x, role).await?;
-            self.forward(&mut layer, x, around, None, "_alone").await?;
+            self.forward(&mut layer, x, around, None, true).await?;
         }
         if inputs.dy.is_none() {
             return Ok(());
@@ -241,34 +245,31 @@ impl<'a> Run<'a> {
         // What is no batch norm takes x as it was.
         let restored = over_x && spec.norm != Norm::Batch;
         let x = if restored { self.put(&inputs.x, Role::Read).await? } else { x };
-        let batch = Batch { x: &x, residual: around.0, mask: around.1 };
-        self.backward(&mut layer, batch, &room).await
+        let input = Input::from(&x).with_residual(around.0).masked(around.1);
+        self.backward(&mut layer, input, room.as_ref()).await
     }
 
-    /// Runs a forward pass and returns what backward takes in the place of x: the sum, if there is one.
+    /// Runs a forward pass, `alone` or before a backward pass, and returns what that takes in the place of x: the sum, if there is one.
     async fn forward(
         &mut self,
         layer: &mut Layer,
         x: Tensor,
         (residual, mask): (Option<&Tensor>, Option<&Mask>),
-        room: Option<&Room>,
-        suffix: &str,
+        saved: Option<&Saved>,
+        alone: bool,
     ) -> Result<Tensor> {
         let Problem { spec, inputs, .. } = self.problem;
-        let batch = |x| Batch { x, residual, mask };
+        let suffix = if alone { "_alone" } else { "" };
         let Some(addend) = &inputs.addend else {
-            let y = if self.problem.spec.writes_over_x(room.is_some()) {
-                x.clone()
-            } else {
-                self.output().await?
-            };
-            let forward = layer.prepare_forward(batch(&x), None, &y, room).await?;
+            let y = if self.problem.spec.writes_over_x(!alone) { x.clone() } else { self.output().await? };
+            let input = Input::from(&x).with_residual(residual).masked(mask);
+            let forward = layer.prepare_forward(input, &y, saved).await?;
             self.submit(layer, &forward).await?;
             self.push_batch(&format!("y{suffix}"), &y).await?;
             return Ok(x);
         };
         // Where nothing is saved, x is of no more use, and the sum goes over it; else over the addend.
-        let over_x = spec.in_place && room.is_none();
+        let over_x = spec.in_place && alone;
         let over_addend = spec.in_place && !over_x;
         let addend = self.put(addend, if over_addend { Role::Written } else { Role::Read }).await?;
         let sum = match spec.in_place {
@@ -277,8 +278,8 @@ impl<'a> Run<'a> {
             false => self.output().await?,
         };
         let y = self.output().await?;
-        let with_sum = Some((&addend, &sum));
-        let forward = layer.prepare_forward(batch(&x), with_sum, &y, room).await?;
+        let input = x.plus(&addend, &sum).with_residual(residual).masked(mask);
+        let forward = layer.prepare_forward(input, &y, saved).await?;
         self.submit(layer, &forward).await?;
         self.push_batch(&format!("sum{suffix}"), &sum).await?;
         self.push_batch(&format!("y{suffix}"), &y).await?;
@@ -286,7 +287,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the backward pass, with all gradients that there are, and as often as outputs are expected of it.
-    async fn backward(&mut self, layer: &mut Layer, batch: Batch<'_>, room: &Room) -> Result<()> {
+    async fn backward(&mut self, layer: &mut Layer, input: Input<'_>, saved: Option<&Saved>) -> Result<()> {
         let Problem { spec, inputs, .. } = self.problem;
         let Some(upstream) = inputs.dy.as_deref() else { return Ok(()) };
         let with_residual = spec.residual;
@@ -313,7 +314,7 @@ impl<'a> Run<'a> {
         };
         let dalpha = number(spec.norm.curve().is_some()).await?;
         let dshift = number(spec.norm == Norm::Derf).await?;
-        let targets = CurveTargets {
+        let targets = GradientTargets {
             dx: Some(&dx),
             d_residual: d_residual.as_ref(),
             dgamma: inputs.gamma.as_ref().map(|_| &dgamma),
@@ -322,7 +323,7 @@ impl<'a> Run<'a> {
             dshift: dshift.as_ref(),
             ..Default::default()
         };
-        self.gradients(layer, batch, &dy, d_sum.as_ref(), room, &targets, "").await?;
+        self.gradients(layer, (input.with_d_sum(d_sum.as_ref()), &dy), saved, &targets, "").await?;
 
         let twice =
             ["dweight_twice", "dbias_twice", "dalpha_twice"].iter().any(|name| self.problem.expects(name));
@@ -335,29 +336,26 @@ impl<'a> Run<'a> {
         if twice {
             // Added to what is there now; with and without the other gradients, which may be other kernels.
             let dx = if with_residual { Some(self.output().await?) } else { None };
-            let targets = CurveTargets { accumulation: Accumulation::Add, dx: dx.as_ref(), ..targets };
-            self.gradients(layer, batch, &dy, d_sum.as_ref(), room, &targets, "_twice").await?;
+            let targets = GradientTargets { accumulation: Accumulation::Add, dx: dx.as_ref(), ..targets };
+            self.gradients(layer, (input.with_d_sum(d_sum.as_ref()), &dy), saved, &targets, "_twice").await?;
         }
         if alone {
             let dx = self.output().await?;
-            let targets = CurveTargets { dx: Some(&dx), ..Default::default() };
-            self.gradients(layer, batch, &dy, d_sum.as_ref(), room, &targets, "_alone").await?;
+            let targets = GradientTargets { dx: Some(&dx), ..Default::default() };
+            self.gradients(layer, (input.with_d_sum(d_sum.as_ref()), &dy), saved, &targets, "_alone").await?;
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a backward pass takes")]
     async fn gradients(
         &mut self,
         layer: &mut Layer,
-        batch: Batch<'_>,
-        dy: &Tensor,
-        d_sum: Option<&Tensor>,
-        room: &Room,
-        targets: &CurveTargets<'_>,
+        (input, dy): (Input<'_>, &Tensor),
+        saved: Option<&Saved>,
+        targets: &GradientTargets<'_>,
         suffix: &str,
     ) -> Result<()> {
-        let backward = layer.prepare_backward(batch, dy, d_sum, room, targets).await?;
+        let backward = layer.prepare_backward(input, dy, saved, targets).await?;
         self.submit(layer, &Operation::Plain(backward)).await?;
         for (name, tensor) in [("dx", targets.dx), ("dresidual", targets.d_residual)] {
             if let Some(tensor) = tensor {
@@ -385,8 +383,7 @@ impl<'a> Run<'a> {
             let x = self.upload(part, &part.x).await?;
             let nothing = vec![f32::NAN; part.x.len()];
             let y = self.put_shaped(&part.shape, &nothing, Role::Written).await?;
-            let batch = Batch { x: &x, residual: None, mask: None };
-            let forward = layer.prepare_forward(batch, None, &y, None).await?;
+            let forward = layer.prepare_forward((&x).into(), &y, None).await?;
             self.submit(&mut layer, &forward).await?;
             if let Some(running) = layer.running().await? {
                 self.push_running(&format!("_{step}"), running);

@@ -2,11 +2,12 @@
 
 use super::norm::sealed::Sealed;
 use super::norm::{Kind, Norm};
-use super::options::{NormOptions, Scheme};
+use super::options::NormOptions;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
+use crate::pass::Scheme;
 use crate::plan::{Parameters, Slices};
 
 /// Trailing axes of x are normalized: [`LayerNorm`].

@@ -1,10 +1,9 @@
-//! What a norm is made with, and how it computes: centred or not, and where eps goes.
+//! What a norm of the family is made with.
 
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
-use crate::engine::params::flag;
-use crate::norm::Affine;
+use crate::pass::Affine;
 
 /// What keeps the divisor from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,31 +138,6 @@ impl NormOptions {
             }
         }
         self.activation.check()
-    }
-}
-
-/// What x is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// x − mean, by sqrt(var + eps).
-    Deviation,
-    /// x − mean, by sqrt(var) + eps.
-    DeviationPlus,
-    /// x, by sqrt(mean square + eps).
-    MeanSquare,
-    /// x, by max(‖x‖, eps).
-    Length,
-}
-
-impl Scheme {
-    /// Bits of `Params::flags`.
-    pub const fn flags(self) -> u32 {
-        match self {
-            Scheme::Deviation => 0,
-            Scheme::DeviationPlus => flag::DEVIATION,
-            Scheme::MeanSquare => flag::UNCENTRED,
-            Scheme::Length => flag::UNCENTRED | flag::LENGTH,
-        }
     }
 }
 

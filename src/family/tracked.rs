@@ -2,17 +2,17 @@
 
 use super::kinds::InstanceNorm;
 use super::options::NormOptions;
-use super::saved::SavedSlices;
 use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
-use crate::engine::input::Input;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
-use crate::norm::{
-    BatchNorm, BatchNormOptions, FrozenBatchNorm, GradientTargets, Gradients, RunningStatistics, TrainForward,
-};
+use crate::norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, TrainForward};
 use crate::ops::fold;
+use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Gradients};
 use crate::statistics::moments::{ChannelMoments, Moments};
+use crate::statistics::running::RunningStatistics;
+use crate::statistics::saved::Saved;
 
 /// Instance normalization that keeps running statistics while it trains: PyTorch's `InstanceNorm2d(track_running_stats=True)`.
 ///
@@ -88,13 +88,13 @@ impl TrackedInstanceNorm {
         &mut self,
         input: impl Into<Input<'a>>,
         y: &Tensor,
-        saved: &SavedSlices,
+        saved: &Saved,
     ) -> Result<TrainForward> {
         let prepared = self.prepare_tracked(input.into(), y, saved).await?;
         Ok(self.batch.train_forward_of(prepared))
     }
 
-    async fn prepare_tracked(&self, input: Input<'_>, y: &Tensor, saved: &SavedSlices) -> Result<Prepared> {
+    async fn prepare_tracked(&self, input: Input<'_>, y: &Tensor, saved: &Saved) -> Result<Prepared> {
         if input.modulation.is_some() {
             let why = "its running statistics go with its own parameters; use InstanceNorm";
             return Err(Error::Unsupported { layer: "tracked instance norm", what: "modulation", why });
@@ -141,7 +141,7 @@ impl TrackedInstanceNorm {
     ///
     /// # Errors
     /// As [`Norm::room_for`](crate::Norm::room_for).
-    pub async fn room_for(&self, x: &Tensor) -> Result<SavedSlices> {
+    pub async fn room_for(&self, x: &Tensor) -> Result<Saved> {
         self.norm.room_for(x).await
     }
 
@@ -149,7 +149,7 @@ impl TrackedInstanceNorm {
     ///
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
-    pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, SavedSlices)> {
+    pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
         let input = input.into();
         let saved = self.norm.room_for(input.x).await?;
         let y = self.norm.context.zeros_like(input.x).await?;
@@ -166,7 +166,7 @@ impl TrackedInstanceNorm {
         &self,
         input: impl Into<Input<'a>>,
         dy: &Tensor,
-        saved: &SavedSlices,
+        saved: &Saved,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         self.norm.prepare_backward(input, dy, saved, targets).await
@@ -180,7 +180,7 @@ impl TrackedInstanceNorm {
         &self,
         input: impl Into<Input<'a>>,
         dy: &Tensor,
-        saved: &SavedSlices,
+        saved: &Saved,
     ) -> Result<Gradients> {
         self.norm.backward(input, dy, saved).await
     }

@@ -1,17 +1,18 @@
 //! Training over micro-batches as if they were one batch: statistics and gradient sums merged over all of them.
 
-use super::batch::{BatchNorm, TrainForward};
+use super::batch::BatchNorm;
 use super::composition::{Part, check_parts};
-use super::options::GradientTargets;
-use super::saved::Saved;
+use super::train_forward::TrainForward;
 use crate::base::error::{Error, Result};
-use crate::engine::input::Input;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::pass::GradientTargets;
+use crate::pass::input::Input;
 use crate::plan::Op;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
+use crate::statistics::saved::Saved;
 
 /// One of several batches that are trained as one: what forward takes and gives.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +80,7 @@ impl BatchNorm {
     ///
     /// # Errors
     /// [`Error::Empty`] for no batches, [`Error::EmptyBatch`] if all are empty, [`Error::SingleValue`], [`Error::Overlap`] also between
-    /// batches, and those of [`prepare_train_forward_from`](Self::prepare_train_forward_from).
+    /// batches, and those of [`prepare_train_forward`](Self::prepare_train_forward).
     pub async fn prepare_train_forward_accumulated(
         &mut self,
         batches: &[MicroBatch<'_>],
@@ -88,7 +89,7 @@ impl BatchNorm {
         let first = batches.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
         let mut count = 0;
         for batch in batches {
-            count += self.parts.view_input(batch.input)?.count();
+            count += self.check(batch.input)?.cut.view().count();
         }
         self.parts.check_count(count, first.input.x.shape())?;
         check_parts(&batches.iter().map(MicroBatch::part).collect::<Vec<_>>())?;
@@ -103,10 +104,10 @@ impl BatchNorm {
         steps.push(Moments::prepare_merge_all(context, &mut moments).await?);
         let pooled = &moments[0];
         for MicroBatch { input, y, saved } in batches {
-            steps.push(self.prepare_batch(*input, y, Some(saved), Some(pooled), false).await?);
+            steps.push(self.prepare_batch(input.with_moments(pooled), y, Some(saved), false).await?);
         }
         steps.push(self.prepare_update(pooled).await?);
-        batches.iter().for_each(|batch| self.note(batch.saved, batch.input));
+        batches.iter().for_each(|batch| batch.saved.note(self.noted(batch.input)));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
@@ -123,11 +124,7 @@ impl BatchNorm {
         parameters: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let context = &self.parts.context;
-        for (gradient, tensor) in [("dx", parameters.dx), ("d_residual", parameters.d_residual)] {
-            if tensor.is_some() {
-                return Err(Error::NotHere { gradient, instead: "each micro-batch" });
-            }
-        }
+        parameters.check_without(&[Slot::Dx, Slot::DResidual], "each micro-batch")?;
         if batches.is_empty() {
             return Err(Error::Empty { what: "training over micro-batches" });
         }
@@ -146,8 +143,9 @@ impl BatchNorm {
         }
         let Some((input, saved)) = of_any else {
             let first = batches[0].input;
-            self.parts.check_parameter_targets(first, parameters)?;
-            return self.parts.prepare_empty_sums(Op::TrainBackward, first.x.dtype(), parameters).await;
+            let (spec, dtype) = (self.check(first)?, first.x.dtype());
+            spec.check_parameter_targets(dtype, parameters)?;
+            return spec.prepare_empty_sums(Op::TrainBackward, dtype, parameters).await;
         };
         steps.push(GradientSums::prepare_merge_all(context, &mut sums).await?);
         // Once, from what all have together: 16-bit gradients are rounded once.
@@ -216,8 +214,7 @@ impl BatchNorm {
         }
         let mut each = Vec::new();
         for (input, dy) in inputs.iter().zip(dys) {
-            self.parts.view_input(*input)?;
-            each.push(self.parts.allocate_gradients(*input, dy).await?);
+            each.push(self.check(*input)?.allocate(*input, dy).await?);
         }
         let batches: Vec<_> = each
             .iter()
@@ -227,7 +224,7 @@ impl BatchNorm {
                 dy: dys[i],
                 saved: saved[i],
                 dx: &gradients.dx,
-                d_residual: self.parts.computed(gradients, dys[i]).d_residual,
+                d_residual: gradients.computed(dys[i]).d_residual,
             })
             .collect();
         let first = each.first().ok_or(Error::Empty { what: "training over micro-batches" })?;

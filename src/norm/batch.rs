@@ -4,26 +4,20 @@
 //! Shift", 2015.
 
 use super::frozen::FrozenBatchNorm;
-use super::options::{BatchNormOptions, GradientTargets, Gradients, Momentum};
-use super::parts::Parts;
-use super::running::RunningStatistics;
-use super::saved::{Pass, Saved};
-use super::tuning::{Backward, Forward, Sums};
-use crate::base::dtype::DType;
+use super::options::{BatchNormOptions, Momentum};
+use super::parts::{IN_TRAINING, Parts, affine};
+use super::train_forward::TrainForward;
 use crate::base::error::{Error, Result};
 use crate::base::variance::RunningVariance;
-use crate::engine::build::{Build, Whole};
 use crate::engine::context::Context;
-use crate::engine::input::Input;
-use crate::engine::params::flag;
 use crate::engine::prepared::Prepared;
-use crate::engine::shader::StatisticsFrom;
-use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::engine::tune::Chosen;
-use crate::ops::{fold, map, reduce, resident};
-use crate::plan::{Op, Plan, Traffic};
+use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Gradients, OfBatch, Pass, Reads, Spec, Statistics, Sums, Tracking};
+use crate::plan::Op;
 use crate::statistics::moments::Moments;
+use crate::statistics::running::RunningStatistics;
+use crate::statistics::saved::{Note, Saved};
 
 /// A batch-norm layer in training.
 ///
@@ -92,74 +86,6 @@ pub struct BatchNorm {
     pub(crate) parts: Parts,
 }
 
-/// A training forward pass that updates the running statistics of its layer whenever it is recorded.
-///
-/// Recording takes the layer by `&mut`, so a pass that was prepared before its layer was frozen cannot update the
-/// statistics of the frozen layer:
-///
-/// ```compile_fail,E0382
-/// # use wgnorm::{BatchNorm, TrainForward};
-/// fn step(mut layer: BatchNorm, forward: &TrainForward, encoder: &mut wgpu::CommandEncoder) {
-///     let frozen = layer.freeze();
-///     forward.record(&mut layer, encoder);
-/// }
-/// ```
-#[derive(Debug)]
-pub struct TrainForward {
-    pub(super) prepared: Prepared,
-    pub(super) layer: u64,
-}
-
-impl TrainForward {
-    /// Records the pass into a compute pass of its own.
-    ///
-    /// # Errors
-    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
-    pub fn record(&self, layer: &mut BatchNorm, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.check(layer)?;
-        self.prepared.record(encoder);
-        Ok(())
-    }
-
-    /// Records the pass into a compute pass that the caller has begun.
-    ///
-    /// # Errors
-    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
-    pub fn record_in(&self, layer: &mut BatchNorm, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
-        self.check(layer)?;
-        self.prepared.record_in(pass);
-        Ok(())
-    }
-
-    /// How the walk is cut into workgroups.
-    pub fn plan(&self) -> Option<&Plan> {
-        self.prepared.plan()
-    }
-
-    /// Bytes that the operation moves.
-    pub fn traffic(&self) -> Traffic {
-        self.prepared.traffic()
-    }
-
-    /// Bytes of device memory that it holds: [`Prepared::workspace_bytes`].
-    pub fn workspace_bytes(&self) -> u64 {
-        self.prepared.workspace_bytes()
-    }
-
-    /// Keys of the kernels, one per dispatch, in order.
-    pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.prepared.kernels()
-    }
-
-    pub(crate) fn prepared(&self) -> &Prepared {
-        &self.prepared
-    }
-
-    fn check(&self, layer: &BatchNorm) -> Result<()> {
-        if self.layer == layer.parts.id { Ok(()) } else { Err(Error::WrongLayer) }
-    }
-}
-
 impl BatchNorm {
     /// A layer for `channels` channels with gamma 1, beta 0, running mean 0 and running variance 1.
     ///
@@ -183,7 +109,7 @@ impl BatchNorm {
         beta: Option<Tensor>,
         running: RunningStatistics,
     ) -> Result<Self> {
-        Ok(Self { parts: Parts::from_existing(context, options, gamma, beta, running)? })
+        Ok(Self { parts: Parts::from_existing(context, options, affine(gamma, beta), running)? })
     }
 
     /// Prepares y from the statistics of the batch, with an update of the running statistics in the same recording.
@@ -195,16 +121,21 @@ impl BatchNorm {
     ///
     /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
     ///
+    /// With moments that were computed before ([`Input::with_moments`]), of x or of more than x, there is one dispatch for each window, which moves 2
+    /// tensors. An empty x is fine then: running statistics are updated, if the moments are of any values.
+    ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::EmptyBatch`],
-    /// [`Error::SingleValue`], [`Error::InPlace`], and what binding the tensors can raise. Nothing changes on an error.
+    /// [`Error::SingleValue`], [`Error::InPlace`], [`Error::Unsupported`], and what binding the tensors can raise; with moments [`Error::Count`] if
+    /// `saved` is given, they do not cover exactly as many values per channel as x holds, and `saved` is not [pooled](Saved::pooled): the gradient sums
+    /// of x alone would then be wrong. Nothing changes on an error.
     pub async fn prepare_train_forward<'a>(
         &mut self,
         input: impl Into<Input<'a>>,
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_noted(input.into(), y, saved, None, true).await?;
+        let prepared = self.prepare_noted(input.into(), y, saved, true).await?;
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
 
@@ -219,11 +150,11 @@ impl BatchNorm {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<Prepared> {
-        self.prepare_noted(input.into(), y, saved, None, false).await
+        self.prepare_noted(input.into(), y, saved, false).await
     }
 
     /// y and what the backward pass needs, from the statistics of the batch; updates the running statistics.
-    /// Submitted at once.
+    /// With moments that were computed before, what is saved is [pooled](Saved::pooled). Submitted at once.
     ///
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
@@ -284,119 +215,37 @@ impl BatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let input = input.into();
-        let view = self.parts.view_input(input)?;
+        let spec = self.check(input)?;
         targets.check_any()?;
         if saved.is_pooled() {
             return Err(Error::Pooled);
         }
-        if view.count() == 0 {
+        if spec.cut.is_empty() {
             return Err(Error::EmptyBatch { shape: input.x.shape() });
         }
-        let backward = Backward { view, input, dy, targets, sums: Sums::Own };
-        self.prepare_checked_backward(&backward, saved).await
+        self.prepare_backward_with(spec, (input, dy), saved, targets, Sums::Own).await
     }
 
     /// A backward pass over a tensor that is not empty.
-    pub(super) async fn prepare_checked_backward(
+    pub(super) async fn prepare_backward_with(
         &self,
-        backward: &Backward<'_>,
+        spec: Spec<'_>,
+        (input, dy): (Input<'_>, &Tensor),
         saved: &Saved,
+        targets: &GradientTargets<'_>,
+        sums: Sums<'_>,
     ) -> Result<Prepared> {
-        let Backward { view, input, dy, targets, .. } = *backward;
-        self.parts.check_targets(input, dy, targets)?;
-        saved.check(&self.parts.context, view.channels, view.count())?;
-        input.x.check_dtype("x", saved.dtype())?;
+        spec.check_targets(input, dy, targets)?;
+        saved.check(spec.context, spec.layer, spec.cut.kept(), input.x.dtype())?;
         self.parts.check_recoverable(saved.is_in_place(), input.x.dtype())?;
-        saved.check_same(self.pass(input))?;
-        let chosen = self.choose_backward(backward, saved).await;
-        self.assemble_backward(&chosen, backward, saved).await
-    }
-
-    /// The tensors of a backward pass that are walked.
-    pub(super) fn backward_tensors<'t>(
-        &self,
-        backward: &Backward<'t>,
-        saved: &Saved,
-    ) -> Vec<(Slot, &'t Tensor)> {
-        let Backward { input, dy, targets, .. } = *backward;
-        let residual = input.residual.filter(|_| self.parts.reads_residual(saved.is_in_place()));
-        let mut tensors = vec![(Slot::X, input.x), (Slot::Dy, dy)];
-        tensors.extend(residual.map(|residual| (Slot::Residual, residual)));
-        tensors.extend(targets.dx.map(|dx| (Slot::Dx, dx)));
-        tensors.extend(targets.d_residual.map(|d_residual| (Slot::DResidual, d_residual)));
-        tensors
-    }
-
-    /// A backward pass whose arguments are checked, planned as it was chosen.
-    pub(super) async fn assemble_backward(
-        &self,
-        chosen: &Chosen,
-        backward: &Backward<'_>,
-        saved: &Saved,
-    ) -> Result<Prepared> {
-        let Backward { view, input: Input { x, .. }, targets, .. } = *backward;
-        let from_y = saved.is_in_place();
-        let tensors = self.backward_tensors(backward, saved);
-        let residual = backward.input.residual.filter(|_| self.parts.reads_residual(from_y));
-        let held = backward.held();
-        let mut build = self.parts.build(
-            chosen,
-            Op::TrainBackward,
-            view,
-            held,
-            Input { residual, ..backward.input },
-            &tensors,
-        )?;
-        build.pointwise.from_y = from_y;
-        build.pointwise.d_residual = targets.d_residual.is_some();
-        build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
-        build.params.least_gamma = Saved::least_gamma(x.dtype());
-        build.buffer(Slot::Saved, saved.slab());
-        Parts::bind_targets(&mut build, targets)?;
-        let (r, d) = (u64::from(residual.is_some()), u64::from(targets.d_residual.is_some()));
-        let reduced = 2 + r + d;
-        if build.plan().held > 0 {
-            resident::backward(&mut build);
-            let traffic = Traffic::passes(x.byte_len(), reduced + 1, reduced + 1);
-            return match build.finish(traffic).await {
-                // Tensors of one buffer that no dispatch can bind together, though two dispatches can bind them apart.
-                Err(Error::SharedBlock { .. } | Error::Between { .. }) => {
-                    Box::pin(self.assemble_backward(&chosen.streaming(), backward, saved)).await
-                }
-                finished => finished,
-            };
-        }
-        match backward.sums {
-            Sums::Own => reduce::gradients(&mut build, StatisticsFrom::Saved, false),
-            Sums::Into(sums) => {
-                reduce::gradients_into(&mut build, StatisticsFrom::Saved, sums.totals.buffer())?;
-            }
-            Sums::From(sums) => {
-                build.params.partials = 1;
-                build.buffer(Slot::Partials, sums.totals.buffer());
-                map::backward(&mut build);
-                let mapped = 3 + r;
-                return build.finish(Traffic::passes(x.byte_len(), mapped, mapped)).await;
-            }
-        }
-        // With a mask, no binding of the map is left for dgamma and dbeta.
-        if targets.has_sums() && (targets.dx.is_none() || backward.input.mask.is_some()) {
-            fold::gradients(&mut build)?;
-        }
-        let traffic = if targets.dx.is_some() {
-            // What reduce has written as d_residual is dz, unless storing has rounded it.
-            let exact = x.dtype() == DType::F32 || self.parts.options.activation.is_mask();
-            if d == 1 && r == 1 && exact && !from_y {
-                map::backward_of_d_residual(&mut build);
-                Traffic::passes(x.byte_len(), reduced + 1, reduced + 3)
-            } else {
-                map::backward(&mut build);
-                Traffic::passes(x.byte_len(), reduced + 1, reduced + 3 + r)
-            }
-        } else {
-            Traffic::passes(x.byte_len(), reduced, reduced)
-        };
-        build.finish(traffic).await
+        saved.check_same(self.noted(input))?;
+        let renorm = self.parts.options.renorm;
+        let of = OfBatch { moments: None, saved: Some(saved), running: None, track: None, renorm, sums };
+        // gamma and beta are those that forward has saved.
+        let residual = self.parts.reads_residual(saved.is_in_place());
+        let reads = Reads { x: true, residual, parameters: false };
+        let statistics = Statistics::Batch(of);
+        Pass::backward(Op::TrainBackward, spec, (input, dy), targets, reads, statistics).prepare().await
     }
 
     /// All gradients that the layer has, through the batch statistics. Submitted at once.
@@ -410,10 +259,8 @@ impl BatchNorm {
         saved: &Saved,
     ) -> Result<Gradients> {
         let input = input.into();
-        self.parts.view_input(input)?;
-        let gradients = self.parts.allocate_gradients(input, dy).await?;
-        let targets = self.parts.computed(&gradients, dy);
-        let backward = self.prepare_backward(input, dy, saved, &targets).await?;
+        let gradients = self.check(input)?.allocate(input, dy).await?;
+        let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
     }
@@ -425,12 +272,12 @@ impl BatchNorm {
 
     /// gamma `[C]`, if the layer has one.
     pub fn gamma(&self) -> Option<&Tensor> {
-        self.parts.gamma.as_ref()
+        self.parts.parameters().gamma
     }
 
     /// beta `[C]`, if the layer has one.
     pub fn beta(&self) -> Option<&Tensor> {
-        self.parts.beta.as_ref()
+        self.parts.parameters().beta
     }
 
     /// The running statistics.
@@ -452,190 +299,110 @@ impl BatchNorm {
         Self { parts }
     }
 
+    /// The layer over an input that it takes.
+    pub(super) fn check(&self, input: Input<'_>) -> Result<Spec<'_>> {
+        self.parts.check(input, IN_TRAINING)
+    }
+
+    /// What a forward pass is about to write.
     pub(super) async fn forward_outputs(&self, input: Input<'_>) -> Result<(Tensor, Saved)> {
-        let view = self.parts.view_input(input)?;
+        self.check(input)?;
         let context = &self.parts.context;
-        let saved = match view.count() {
-            // Nothing will be written.
-            0 => Saved::new(context, input.x).await?,
-            _ => Saved::unwritten(context, input.x).await?,
-        };
+        let saved = Saved::for_forward(context, input.x).await?;
+        let saved = if input.moments.is_some() { saved.pooled() } else { saved };
         Ok((context.zeros_like(input.x).await?, saved))
     }
 
     /// A training forward pass, which `saved` remembers if all is well.
-    pub(super) async fn prepare_noted(
+    async fn prepare_noted(
         &self,
         input: Input<'_>,
         y: &Tensor,
         saved: Option<&Saved>,
-        moments: Option<&Moments>,
         track: bool,
     ) -> Result<Prepared> {
-        let prepared = self.prepare_batch(input, y, saved, moments, track).await?;
+        let prepared = self.prepare_batch(input, y, saved, track).await?;
         if let Some(saved) = saved {
-            self.note(saved, input);
+            saved.note(self.noted(input));
         }
         Ok(prepared)
     }
 
-    /// As [`prepare_noted`](Self::prepare_noted), to be [noted](Self::note) by the caller.
+    /// As [`prepare_noted`](Self::prepare_noted), to be [noted](Self::noted) by the caller.
     pub(super) async fn prepare_batch(
         &self,
         input: Input<'_>,
         y: &Tensor,
         saved: Option<&Saved>,
-        moments: Option<&Moments>,
         track: bool,
     ) -> Result<Prepared> {
-        let context = &self.parts.context;
-        let (x, view) = (input.x, self.parts.view_input(input)?);
-        y.check_like("y", x)?;
-        if let Some(moments) = moments {
-            moments.check(context, view.channels)?;
+        let (spec, x) = (self.check(input)?, input.x);
+        spec.check_like("y", y, x)?;
+        if let Some(moments) = input.moments {
+            moments.check(spec.context, self.parts.running.channels())?;
         }
         if let Some(saved) = saved {
-            saved.check(context, view.channels, view.count())?;
-            x.check_dtype("x", saved.dtype())?;
+            saved.check(spec.context, spec.layer, spec.cut.kept(), x.dtype())?;
         }
-        if view.count() == 0 {
-            return match moments {
+        if spec.cut.is_empty() {
+            return match input.moments {
                 None => Err(Error::EmptyBatch { shape: x.shape() }),
                 Some(moments) if moments.count() == Some(0) => Err(Error::EmptyBatch { shape: x.shape() }),
                 Some(moments) if track => Box::pin(self.prepare_update(moments)).await,
-                Some(_) => Ok(Prepared::nothing(context, Op::TrainForward)),
+                Some(_) => Ok(Prepared::nothing(spec.context, Op::TrainForward)),
             };
         }
-        let over_x = y.is_same_place(x);
-        self.parts.check_saved_in_place(over_x, saved, x.dtype())?;
-        let count = moments.map_or(Some(view.count()), Moments::count);
+        self.parts.check_saved_in_place(y.is_same_place(x), saved, x.dtype())?;
+        self.check_moments(input, spec.cut.view().count(), saved)?;
+        let of = OfBatch {
+            moments: input.moments,
+            saved,
+            running: Some(self.parts.running.slab()),
+            track: track.then(|| self.tracking()),
+            renorm: self.parts.options.renorm,
+            sums: Sums::Own,
+        };
+        Pass::forward(Op::TrainForward, spec, input, y, Statistics::Batch(of)).prepare().await
+    }
+
+    /// Requires statistics over enough values, and over those of x alone where backward is to take its sums.
+    fn check_moments(&self, input: Input<'_>, values: u64, saved: Option<&Saved>) -> Result<()> {
+        let count = input.moments.map_or(Some(values), Moments::count);
+        let what = "moments";
         if count == Some(0) {
             let hint = "compute or merge them first";
-            return Err(Error::Count { what: "moments", expected: count, got: view.count(), hint });
+            return Err(Error::Count { what, expected: count, got: values, hint });
         }
         if count == Some(1) && !self.parts.options.allow_single_value {
-            return Err(Error::SingleValue { shape: x.shape() });
+            return Err(Error::SingleValue { shape: input.x.shape() });
         }
-        if let Some(saved) = saved {
-            let covered = moments.is_none_or(|moments| moments.covers(view.count(), input.mask.is_some()));
-            if !covered && !saved.is_pooled() {
-                return Err(Error::Count {
-                    what: "moments",
-                    expected: count,
-                    got: view.count(),
-                    hint: "the gradient sums of x alone would be wrong; use Saved::pooled and backward from sums over all that the moments cover",
-                });
-            }
-        }
-        let renorm = self.parts.options.renorm.is_some();
-        let forward = Forward { view, input, y, moments, renorm };
-        let chosen = self.choose_forward(&forward, saved).await;
-        self.assemble_forward(&chosen, &forward, saved, track).await
-    }
-
-    /// Remembers in `saved` what this layer's forward pass does with an input.
-    pub(super) fn note(&self, saved: &Saved, input: Input<'_>) {
-        saved.note(self.pass(input));
-    }
-
-    /// A training forward pass whose arguments are checked, planned as it was chosen.
-    pub(super) async fn assemble_forward(
-        &self,
-        chosen: &Chosen,
-        forward: &Forward<'_>,
-        saved: Option<&Saved>,
-        track: bool,
-    ) -> Result<Prepared> {
-        let Forward { view, input: Input { x, .. }, moments, .. } = *forward;
-        let tensors = forward.tensors();
-        let held = forward.held();
-        // Given moments know of a mask what there is to know.
-        let seen = Input { mask: forward.input.mask.filter(|_| moments.is_none()), ..forward.input };
-        let mut build = self.parts.build(chosen, Op::TrainForward, view, held, seen, &tensors)?;
-        self.parts.bind_affine(&mut build)?;
-        if saved.is_some_and(Saved::is_in_place) {
-            build.params.flags |= flag::RECOVER;
-            build.params.least_gamma = Saved::least_gamma(x.dtype());
-        }
-        self.bind_saved(&mut build, saved);
-        self.bind_running(&mut build, track);
-        let mapped = tensors.len() as u64;
-        if moments.is_some_and(Moments::may_be_of_nothing) {
-            build.params.flags |= flag::MASKED;
-        }
-        let traffic = match moments {
-            None if build.plan().held > 0 => {
-                resident::forward(&mut build);
-                Traffic::passes(x.byte_len(), mapped, mapped)
-            }
-            None => {
-                reduce::moments(&mut build);
-                self.map_forward(&mut build)?;
-                Traffic::passes(x.byte_len(), mapped, mapped + 1)
-            }
-            Some(moments) => {
-                build.buffer(Slot::Partials, moments.buffer());
-                build.params.partials = 1;
-                self.map_forward(&mut build)?;
-                Traffic::passes(x.byte_len(), mapped, mapped)
-            }
-        };
-        build.finish(traffic).await
-    }
-
-    /// Dispatches y from the partial moments of the batch.
-    fn map_forward(&self, build: &mut Build<'_>) -> Result<()> {
-        let Some(renorm) = self.parts.options.renorm else {
-            map::forward(build, StatisticsFrom::Batch);
+        let covered = input.moments.is_none_or(|moments| moments.covers(values, input.mask.is_some()));
+        if covered || saved.is_none_or(Saved::is_pooled) {
             return Ok(());
-        };
-        renorm.set(&mut build.params);
-        fold::renorm(build)?;
-        map::forward(build, StatisticsFrom::Saved);
-        Ok(())
-    }
-
-    /// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
-    fn bind_saved(&self, build: &mut Build<'_>, saved: Option<&Saved>) {
-        let renorm = self.parts.options.renorm.is_some();
-        let record: Whole = match saved {
-            Some(saved) => saved.slab().into(),
-            None if renorm => self.parts.create_records(build).into(),
-            None => return,
-        };
-        build.params.flags |= flag::SAVE;
-        if renorm {
-            build.buffer(Slot::Saved, record.clone());
         }
-        build.buffer(Slot::SavedOut, record);
+        let hint = "the gradient sums of x alone would be wrong; use Saved::pooled and backward from sums over all that the moments cover";
+        Err(Error::Count { what, expected: count, got: values, hint })
     }
 
     /// What forward and backward must have in common.
-    fn pass(&self, input: Input<'_>) -> Pass {
-        Pass {
+    pub(super) fn noted(&self, input: Input<'_>) -> Note {
+        let BatchNormOptions { activation, renorm, .. } = self.parts.options;
+        Note {
+            layer: "batch norm",
+            activation,
             residual: input.residual.is_some(),
             masked: input.mask.is_some(),
-            renorm: self.parts.options.renorm.is_some(),
-            activation: self.parts.options.activation,
+            renorm: renorm.is_some(),
         }
     }
 
-    /// Binds the running statistics, if they are updated, or with batch renorm read.
-    fn bind_running(&self, build: &mut Build<'_>, track: bool) {
-        let options = &self.parts.options;
-        if track || options.renorm.is_some() {
-            build.buffer(Slot::RunningUpdate, self.parts.running.slab());
+    /// How a batch enters the running statistics.
+    fn tracking(&self) -> Tracking {
+        let BatchNormOptions { momentum, running_variance, .. } = self.parts.options;
+        Tracking {
+            weights: momentum.weights(),
+            cumulative: momentum == Momentum::Cumulative,
+            unbiased: running_variance == RunningVariance::Unbiased,
         }
-        if !track {
-            return;
-        }
-        build.params.flags |= flag::TRACK;
-        if options.momentum == Momentum::Cumulative {
-            build.params.flags |= flag::CUMULATIVE;
-        }
-        if options.running_variance == RunningVariance::Unbiased {
-            build.params.flags |= flag::UNBIASED;
-        }
-        (build.params.old_weight, build.params.new_weight) = options.momentum.weights();
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::batch::BatchNorm;
-use super::options::Gradients;
-use super::saved::Saved;
 use crate::base::error::{Error, Result};
-use crate::engine::input::Input;
 use crate::engine::tensor::Tensor;
+use crate::pass::Gradients;
+use crate::pass::input::Input;
 use crate::statistics::moments::{ChannelMoments, Moments};
+use crate::statistics::saved::Saved;
 
 /// Moments of the last steps of training, with which a layer normalizes instead of those of the batch alone: for batches too small
 /// to have good statistics.
@@ -68,7 +68,7 @@ impl CrossIteration {
     ///
     /// # Errors
     /// [`Error::EmptyBatch`], [`Error::SingleValue`], and those of
-    /// [`BatchNorm::train_forward_from`]. Nothing changes on an error.
+    /// [`BatchNorm::train_forward`]. Nothing changes on an error.
     pub async fn train_forward<'a>(
         &mut self,
         layer: &mut BatchNorm,
@@ -76,7 +76,7 @@ impl CrossIteration {
     ) -> Result<(Tensor, Saved)> {
         let input = input.into();
         let context = layer.parts.context.clone();
-        let view = layer.parts.view_input(input)?;
+        let view = layer.check(input)?.cut.view();
         layer.parts.check_count(view.count(), input.x.shape())?;
         let (current, reduce) = Moments::prepare(&context, input).await?;
         let identity = vec![ChannelMoments::default(); view.channels as usize];
@@ -86,9 +86,9 @@ impl CrossIteration {
         for moments in self.last.iter().rev().take(kept).rev().chain([&current]) {
             steps.push(merged.prepare_merge(&context, moments).await?);
         }
+        let input = input.with_moments(&merged);
         let (y, saved) = layer.forward_outputs(input).await?;
-        let saved = saved.pooled();
-        steps.push(layer.prepare_train_forward_from_untracked(&merged, input, &y, Some(&saved)).await?);
+        steps.push(layer.prepare_train_forward_untracked(input, &y, Some(&saved)).await?);
         steps.push(layer.prepare_update(&current).await?);
         context.submit(&steps.iter().collect::<Vec<_>>()).await?;
         if self.last.len() > kept {

@@ -5,21 +5,22 @@
 
 use std::ops::Range;
 
-use super::batch::{BatchNorm, TrainForward};
-use super::options::{Accumulation, GradientTargets, Gradients};
-use super::saved::Saved;
+use super::batch::BatchNorm;
+use super::train_forward::TrainForward;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::engine::bindings::check_overlap;
 use crate::engine::context::Context;
-use crate::engine::input::Input;
 use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::pass::input::Input;
+use crate::pass::{Accumulation, GradientTargets, Gradients};
 use crate::plan::Op;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
+use crate::statistics::saved::Saved;
 
 /// What a forward pass of ghost batch norm leaves for its backward pass: the statistics of each part.
 #[derive(Debug)]
@@ -114,8 +115,7 @@ impl BatchNorm {
         saved: &GhostSaved,
     ) -> Result<TrainForward> {
         let input = input.into();
-        self.parts.view_input(input)?;
-        y.check_like("y", input.x)?;
+        self.check(input)?.check_like("y", y, input.x)?;
         let context = &self.parts.context;
         check_whole(input, &[(Slot::Y, Some(y))])?;
         let (mut steps, mut all) = (Vec::new(), Vec::new());
@@ -124,12 +124,13 @@ impl BatchNorm {
             let (moments, reduce) = Moments::prepare(context, part.input()).await?;
             let y = y.slice_samples(range)?;
             steps.push(reduce);
-            steps.push(self.prepare_batch(part.input(), &y, Some(saved), Some(&moments), false).await?);
+            let input = part.input().with_moments(&moments);
+            steps.push(self.prepare_batch(input, &y, Some(saved), false).await?);
             all.push(moments);
         }
         steps.push(Moments::prepare_merge_all(context, &mut all).await?);
         steps.push(self.prepare_update(&all[0]).await?);
-        saved.parts.iter().for_each(|saved| self.note(saved, input));
+        saved.parts.iter().for_each(|saved| saved.note(self.noted(input)));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
         Ok(TrainForward { prepared, layer: self.parts.id })
     }
@@ -148,8 +149,7 @@ impl BatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let input = input.into();
-        self.parts.view_input(input)?;
-        self.parts.check_targets(input, dy, targets)?;
+        self.check(input)?.check_targets(input, dy, targets)?;
         targets.check_any()?;
         check_whole(
             input,
@@ -221,7 +221,7 @@ impl BatchNorm {
         size: usize,
     ) -> Result<(Tensor, GhostSaved)> {
         let input = input.into();
-        self.parts.view_input(input)?;
+        self.check(input)?;
         let saved = GhostSaved::new(&self.parts.context, input.x, size).await?;
         let y = self.parts.context.zeros_like(input.x).await?;
         let forward = self.prepare_train_forward_ghost(input, &y, &saved).await?;
@@ -240,10 +240,8 @@ impl BatchNorm {
         saved: &GhostSaved,
     ) -> Result<Gradients> {
         let input = input.into();
-        self.parts.view_input(input)?;
-        let gradients = self.parts.allocate_gradients(input, dy).await?;
-        let targets = self.parts.computed(&gradients, dy);
-        let backward = self.prepare_backward_ghost(input, dy, saved, &targets).await?;
+        let gradients = self.check(input)?.allocate(input, dy).await?;
+        let backward = self.prepare_backward_ghost(input, dy, saved, &gradients.computed(dy)).await?;
         self.parts.context.submit(&[&backward]).await?;
         Ok(gradients)
     }

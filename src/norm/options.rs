@@ -1,37 +1,10 @@
-//! What a layer is made with, and which gradients are asked of it.
+//! What batch norm is made with.
 
-use super::renorm::Renorm;
 use crate::base::activation::Activation;
-use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
-use crate::base::setters::setters;
 use crate::base::variance::RunningVariance;
-use crate::engine::tensor::Tensor;
-
-/// Which affine parameters a layer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Affine {
-    /// gamma and beta.
-    Both,
-    /// gamma alone.
-    Weight,
-    /// beta alone.
-    Bias,
-    /// Neither: y is x̂.
-    None,
-}
-
-impl Affine {
-    /// Whether there is a gamma.
-    pub const fn has_gamma(self) -> bool {
-        matches!(self, Affine::Both | Affine::Weight)
-    }
-
-    /// Whether there is a beta.
-    pub const fn has_beta(self) -> bool {
-        matches!(self, Affine::Both | Affine::Bias)
-    }
-}
+use crate::pass::Affine;
+use crate::statistics::renorm::Renorm;
 
 /// How a batch enters the running statistics. The same word means opposite things in different frameworks, so the
 /// weight is named by what it weighs.
@@ -189,99 +162,6 @@ impl BatchNormOptions {
         self.activation.check()?;
         self.renorm.map_or(Ok(()), Renorm::check)?;
         self.momentum.check()
-    }
-}
-
-/// Whether parameter gradients replace or add to what their tensors hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accumulation {
-    /// Written: what was there before does not matter.
-    #[default]
-    Write,
-    /// Added, for gradients over several micro-batches.
-    Add,
-}
-
-/// Where a backward pass puts its gradients; those that are `None` are not computed.
-///
-/// ```
-/// # use wgnorm::{Accumulation, Context, GradientTargets};
-/// # let context = Context::headless_blocking()?;
-/// # let (dx, dgamma) = context.block_on(async { Ok::<_, wgnorm::Error>((context.zeros(&[2, 3]).await?, context.zeros(&[3]).await?)) })?;
-/// let targets = GradientTargets::default().dx(&dx).dgamma(&dgamma).accumulation(Accumulation::Add);
-/// assert!(targets.dbeta.is_none());
-/// # Ok::<(), wgnorm::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct GradientTargets<'a> {
-    /// Gradient of x, like x. May be the tensor dy itself, which is then written over.
-    pub dx: Option<&'a Tensor>,
-    /// Gradient of the residual, like x. Without an activation it equals dy, which then saves the pass.
-    pub d_residual: Option<&'a Tensor>,
-    /// Gradient of gamma, `[C]`: f32, or of the type of x.
-    pub dgamma: Option<&'a Tensor>,
-    /// Gradient of beta, `[C]`, of the type of dgamma.
-    pub dbeta: Option<&'a Tensor>,
-    /// Whether `dgamma` and `dbeta` are written or added to.
-    pub accumulation: Accumulation,
-}
-
-setters!(impl<'a> GradientTargets<'a> {
-    dx: &'a Tensor,
-    d_residual: &'a Tensor,
-    dgamma: &'a Tensor,
-    dbeta: &'a Tensor,
-});
-
-impl GradientTargets<'_> {
-    /// The same, with gradients of parameters written or added.
-    #[must_use]
-    pub fn accumulation(self, accumulation: Accumulation) -> Self {
-        Self { accumulation, ..self }
-    }
-
-    /// Requires at least one.
-    pub(crate) fn check_any(&self) -> Result<()> {
-        let none = [self.dx, self.d_residual, self.dgamma, self.dbeta].iter().all(Option::is_none);
-        if none { Err(Error::NoGradient) } else { Ok(()) }
-    }
-
-    /// The type of the parameters' gradients, if any is asked for.
-    pub(super) fn sums_dtype(&self) -> Option<DType> {
-        self.dgamma.or(self.dbeta).map(Tensor::dtype)
-    }
-
-    /// Whether sums over the channels are asked for.
-    pub(crate) fn has_sums(&self) -> bool {
-        self.dgamma.is_some() || self.dbeta.is_some()
-    }
-}
-
-/// The gradients of a backward pass that allocates them.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Gradients {
-    /// Gradient of x, like x.
-    pub dx: Tensor,
-    /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
-    pub d_residual: Option<Tensor>,
-    /// Gradient of gamma, `[C]`, if the layer has one.
-    pub dgamma: Option<Tensor>,
-    /// Gradient of beta, `[C]`, if the layer has one.
-    pub dbeta: Option<Tensor>,
-}
-
-impl Gradients {
-    /// These tensors as targets to write.
-    pub fn targets(&self) -> GradientTargets<'_> {
-        GradientTargets {
-            dx: Some(&self.dx),
-            d_residual: self.d_residual.as_ref(),
-            dgamma: self.dgamma.as_ref(),
-            dbeta: self.dbeta.as_ref(),
-            accumulation: Accumulation::Write,
-        }
     }
 }
 

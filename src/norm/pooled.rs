@@ -1,111 +1,24 @@
 //! Training with statistics that are values: moments and gradient sums that were computed before, merged from several tensors
 //! perhaps. Synchronised, accumulated and ghost batch norm are compositions of these operations.
 
-use super::batch::{BatchNorm, TrainForward};
-use super::options::{Accumulation, GradientTargets, Gradients};
-use super::parts::Parts;
-use super::running::RunningValues;
-use super::saved::Saved;
-use super::tuning::{Backward, Sums};
+use super::batch::BatchNorm;
+use super::train_forward::TrainForward;
 use crate::base::dtype::DType;
-use crate::base::error::{Error, Result};
-use crate::engine::input::Input;
+use crate::base::error::Result;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::ops::fold;
+use crate::pass::input::Input;
+use crate::pass::spec::bind_targets;
+use crate::pass::{GradientTargets, LocalGradients, Sums};
 use crate::plan::{Op, Traffic};
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
-
-/// The gradients of a tensor that its own sums give: all but that of x.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LocalGradients {
-    /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
-    pub d_residual: Option<Tensor>,
-    /// This tensor's part of the gradient of gamma, `[C]`, if the layer has one.
-    pub dgamma: Option<Tensor>,
-    /// This tensor's part of the gradient of beta, `[C]`, if the layer has one.
-    pub dbeta: Option<Tensor>,
-}
-
-impl LocalGradients {
-    /// Together with the gradient of x.
-    pub fn with_dx(self, dx: Tensor) -> Gradients {
-        let Self { d_residual, dgamma, dbeta } = self;
-        Gradients { dx, d_residual, dgamma, dbeta }
-    }
-}
+use crate::statistics::running::RunningValues;
+use crate::statistics::saved::Saved;
 
 impl BatchNorm {
-    /// As [`prepare_train_forward`](Self::prepare_train_forward), with moments that were computed before, of x or of
-    /// more than x. One dispatch for each window. An empty x is fine: running statistics are updated, if the moments are of
-    /// any values.
-    ///
-    /// # Errors
-    /// Besides those, [`Error::Count`] if `saved` is given, the moments do not cover exactly as many values per
-    /// channel as x holds, and `saved` is not [pooled](Saved::pooled): the gradient sums of x alone would then be wrong.
-    pub async fn prepare_train_forward_from<'a>(
-        &mut self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-        y: &Tensor,
-        saved: Option<&Saved>,
-    ) -> Result<TrainForward> {
-        let prepared = self.prepare_noted(input.into(), y, saved, Some(moments), true).await?;
-        Ok(TrainForward { prepared, layer: self.parts.id })
-    }
-
-    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from), but running statistics stay as they are.
-    ///
-    /// # Errors
-    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
-    pub async fn prepare_train_forward_from_untracked<'a>(
-        &self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-        y: &Tensor,
-        saved: Option<&Saved>,
-    ) -> Result<Prepared> {
-        self.prepare_noted(input.into(), y, saved, Some(moments), false).await
-    }
-
-    /// y and what the backward pass needs, [pooled](Saved::pooled), from moments that were computed before; updates the running
-    /// statistics with them. Submitted at once.
-    ///
-    /// # Errors
-    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
-    pub async fn train_forward_from<'a>(
-        &mut self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-    ) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let (y, saved) = self.forward_outputs(input).await?;
-        let saved = saved.pooled();
-        let forward = self.prepare_train_forward_from(moments, input, &y, Some(&saved)).await?;
-        self.submit(&forward).await?;
-        Ok((y, saved))
-    }
-
-    /// As [`train_forward_from`](Self::train_forward_from), but running statistics stay as they are.
-    ///
-    /// # Errors
-    /// As [`prepare_train_forward_from`](Self::prepare_train_forward_from).
-    pub async fn train_forward_from_untracked<'a>(
-        &self,
-        moments: &Moments,
-        input: impl Into<Input<'a>>,
-    ) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let (y, saved) = self.forward_outputs(input).await?;
-        let saved = saved.pooled();
-        let forward = self.prepare_train_forward_from_untracked(moments, input, &y, Some(&saved)).await?;
-        self.parts.context.submit(&[&forward]).await?;
-        Ok((y, saved))
-    }
-
     /// Prepares one update of the running statistics with moments, as a training forward pass makes it. Channels whose count is 0
     /// stay as they are. Whether a count is 1 is only known of moments whose count is known on the host.
     ///
@@ -124,12 +37,12 @@ impl BatchNorm {
         if moments.count() == Some(0) {
             return Ok(Prepared::nothing(&parts.context, Op::TrainForward));
         }
-        let parameter = parts.gamma.as_ref().or(parts.beta.as_ref());
+        let parameter = parts.parameters().gamma.or(parts.parameters().beta);
         let dtype = parameter.map_or(DType::F32, Tensor::dtype);
         let shape = [1, parts.running.channels() as usize];
         let x = parts.context.zeros_as(&shape, dtype).await?;
         let y = parts.context.zeros_as(&shape, dtype).await?;
-        let update = self.prepare_batch((&x).into(), &y, None, Some(moments), true).await?;
+        let update = self.prepare_batch(x.with_moments(moments), &y, None, true).await?;
         Ok(update.without_traffic())
     }
 
@@ -158,18 +71,16 @@ impl BatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<(GradientSums, Prepared)> {
         let input = input.into();
-        let view = self.parts.view_input(input)?;
-        if targets.dx.is_some() {
-            return Err(Error::NotHere { gradient: "dx", instead: "prepare_backward_from" });
-        }
-        let sums = GradientSums::empty(&self.parts.context, view.channels as usize).await?;
-        if view.count() == 0 {
-            self.parts.check_targets(input, dy, targets)?;
+        let spec = self.check(input)?;
+        targets.check_without(&[Slot::Dx], "prepare_backward_from")?;
+        let sums = GradientSums::empty(spec.context, self.parts.running.channels() as usize).await?;
+        if spec.cut.is_empty() {
+            spec.check_targets(input, dy, targets)?;
             let op = Op::TrainBackward;
-            return Ok((sums, self.parts.prepare_empty_sums(op, input.x.dtype(), targets).await?));
+            return Ok((sums, spec.prepare_empty_sums(op, input.x.dtype(), targets).await?));
         }
-        let backward = Backward { view, input, dy, targets, sums: Sums::Into(&sums) };
-        let prepared = self.prepare_checked_backward(&backward, saved).await?;
+        let of = (input, dy);
+        let prepared = self.prepare_backward_with(spec, of, saved, targets, Sums::Into(&sums)).await?;
         Ok((sums, prepared))
     }
 
@@ -190,22 +101,15 @@ impl BatchNorm {
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         let input = input.into();
-        let view = self.parts.view_input(input)?;
-        for (gradient, tensor) in
-            [("d_residual", targets.d_residual), ("dgamma", targets.dgamma), ("dbeta", targets.dbeta)]
-        {
-            if tensor.is_some() {
-                return Err(Error::NotHere { gradient, instead: "prepare_gradient_sums" });
-            }
-        }
+        let spec = self.check(input)?;
+        targets.check_without(&[Slot::DResidual, Slot::Dgamma, Slot::Dbeta], "prepare_gradient_sums")?;
         targets.check_any()?;
-        sums.totals.check(&self.parts.context, view.channels)?;
-        if view.count() == 0 {
-            self.parts.check_targets(input, dy, targets)?;
-            return Ok(Prepared::nothing(&self.parts.context, Op::TrainBackward));
+        sums.totals.check(spec.context, self.parts.running.channels())?;
+        if spec.cut.is_empty() {
+            spec.check_targets(input, dy, targets)?;
+            return Ok(Prepared::nothing(spec.context, Op::TrainBackward));
         }
-        let backward = Backward { view, input, dy, targets, sums: Sums::From(sums) };
-        self.prepare_checked_backward(&backward, saved).await
+        self.prepare_backward_with(spec, (input, dy), saved, targets, Sums::From(sums)).await
     }
 
     /// dgamma and dbeta, as far as they are asked for, from gradient sums; of an input, and what was saved of it, that they cover.
@@ -216,7 +120,7 @@ impl BatchNorm {
         saved: &Saved,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        self.parts.check_parameter_targets(input, targets)?;
+        self.check(input)?.check_parameter_targets(input.x.dtype(), targets)?;
         if !targets.has_sums() {
             return Ok(Prepared::nothing(&self.parts.context, Op::TrainBackward));
         }
@@ -225,7 +129,7 @@ impl BatchNorm {
         build.buffer(Slot::Partials, sums.totals.buffer());
         build.buffer(Slot::Saved, saved.slab());
         build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
-        Parts::bind_targets(&mut build, targets)?;
+        bind_targets(&mut build, targets)?;
         fold::gradients(&mut build)?;
         build.finish(Traffic::default()).await
     }
@@ -241,16 +145,8 @@ impl BatchNorm {
         saved: &Saved,
     ) -> Result<(GradientSums, LocalGradients)> {
         let input = input.into();
-        self.parts.view_input(input)?;
-        let gradients = self.parts.allocate_local_gradients(input, dy).await?;
-        let computed = gradients.d_residual.as_ref().filter(|d_residual| !d_residual.is_same_place(dy));
-        let targets = GradientTargets {
-            dx: None,
-            d_residual: computed,
-            dgamma: gradients.dgamma.as_ref(),
-            dbeta: gradients.dbeta.as_ref(),
-            accumulation: Accumulation::Write,
-        };
+        let gradients = self.check(input)?.allocate_local(input, dy).await?;
+        let targets = gradients.computed(dy);
         let (sums, prepared) = self.prepare_gradient_sums(input, dy, saved, &targets).await?;
         self.parts.context.submit(&[&prepared]).await?;
         Ok((sums, gradients))
@@ -268,7 +164,7 @@ impl BatchNorm {
         saved: &Saved,
     ) -> Result<Tensor> {
         let input = input.into();
-        self.parts.view_input(input)?;
+        self.check(input)?;
         let dx = self.parts.context.zeros_like(input.x).await?;
         let targets = GradientTargets { dx: Some(&dx), ..GradientTargets::default() };
         let backward = self.prepare_backward_from(sums, input, dy, saved, &targets).await?;

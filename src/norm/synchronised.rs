@@ -5,20 +5,20 @@
 
 use super::batch::BatchNorm;
 use super::frozen::FrozenBatchNorm;
-use super::options::{Accumulation, GradientTargets, Gradients};
-use super::saved::Saved;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::collective::Collective;
 use crate::engine::bindings::check_apart;
-use crate::engine::input::Input;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Gradients};
 use crate::plan::Op;
 use crate::statistics::gradient_sums::{ChannelGradientSums, GradientSums};
 use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::pooled_moments::PooledMoments;
+use crate::statistics::saved::Saved;
 
 /// A batch-norm layer in training whose batch is spread over the ranks of a [`Collective`]: forward and backward are those of batch
 /// norm over the shards of all ranks together.
@@ -34,7 +34,7 @@ use crate::statistics::pooled_moments::PooledMoments;
 /// channels are not found out.
 ///
 /// For checkpointing, a forward pass is repeated without an exchange, and without an update, by `layer.local()` from
-/// [`SyncTrainForward::pooled`]: [`BatchNorm::train_forward_from_untracked`].
+/// [`SyncTrainForward::pooled`]: [`BatchNorm::train_forward_untracked`] with moments.
 ///
 /// ```
 /// use std::time::Duration;
@@ -132,7 +132,7 @@ impl<C: Collective> SyncBatchNorm<C> {
     /// [`Collective::fail`], or let them wait for their deadline.
     ///
     /// # Errors
-    /// Those of [`BatchNorm::prepare_train_forward_from`], except that for few values.
+    /// Those of [`BatchNorm::prepare_train_forward`], except that for few values.
     pub async fn prepare_train_forward<'a>(
         &mut self,
         input: impl Into<Input<'a>>,
@@ -142,13 +142,14 @@ impl<C: Collective> SyncBatchNorm<C> {
         let input = input.into();
         let parts = &self.layer.parts;
         let context = &parts.context;
-        let channels = parts.view_input(input)?.channels as usize;
+        self.layer.check(input)?;
+        let channels = parts.running.channels() as usize;
         let (local, reduce) = Moments::prepare(context, input).await?;
         // Their count is not known before the exchange; any but 0 and 1 lets what follows be prepared.
         let unknown = vec![ChannelMoments { count: 2, ..ChannelMoments::default() }; channels];
         let mut pooled = Moments::upload(context, &unknown).await?;
         pooled.leave_open();
-        let map = self.layer.prepare_train_forward_from_untracked(&pooled, input, y, saved).await?;
+        let map = self.layer.prepare_train_forward_untracked(input.with_moments(&pooled), y, saved).await?;
         // By a kernel of its own, the same on all ranks, whatever their shards are: so are the bits of running statistics.
         let update = self.layer.prepare_update(&pooled).await?;
         let shape = input.x.shape();
@@ -301,13 +302,8 @@ impl<C: Collective> SyncBatchNorm<C> {
     ) -> Result<Gradients> {
         let input = input.into();
         let prepared = async {
-            self.layer.parts.view_input(input)?;
-            let gradients = self.layer.parts.allocate_gradients(input, dy).await?;
-            let targets = GradientTargets {
-                accumulation: Accumulation::Write,
-                ..self.layer.parts.computed(&gradients, dy)
-            };
-            let backward = self.prepare_backward(input, dy, saved, &targets).await?;
+            let gradients = self.layer.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
             Ok((gradients, backward))
         };
         let (gradients, mut backward) = self.told(prepared.await)?;

@@ -2,9 +2,9 @@
 
 use super::frozen::FrozenBatchNorm;
 use super::parts::Parts;
-use super::running::RunningValues;
 use crate::base::error::Result;
 use crate::engine::context::Context;
+use crate::statistics::running::RunningValues;
 
 /// Parameters and running statistics of a layer; 16-bit parameters widened.
 #[derive(Clone, Debug)]
@@ -18,11 +18,11 @@ impl Parts {
     pub(crate) async fn download_values(&self) -> Result<HostValues> {
         let context = &self.context;
         let running = self.running.download(context).await?;
-        let gamma = match &self.gamma {
+        let gamma = match self.parameters().gamma {
             Some(gamma) => Some(context.download(gamma).await?),
             None => None,
         };
-        let beta = match &self.beta {
+        let beta = match self.parameters().beta {
             Some(beta) => Some(context.download(beta).await?),
             None => None,
         };

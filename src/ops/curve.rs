@@ -6,8 +6,8 @@ use crate::engine::build::Build;
 use crate::engine::shader::{Kernel, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::ops::fold;
+use crate::plan::CURVE_SUMS_BYTES;
 use crate::plan::Records;
-use crate::plan::{CURVE_SUMS_BYTES, SAVED_BYTES};
 
 /// Dispatches the gradient sums of x and dy into scratch, and dx on the way if `dx`.
 pub(crate) fn gradients(build: &mut Build<'_>, parameters: StatisticsFrom, dx: bool) {
@@ -30,13 +30,6 @@ pub(crate) fn fold(build: &mut Build<'_>, of_all: bool) -> Result<()> {
         build.dispatch_fold(Kernel::FoldAlpha, plan, records, vec![(Slot::Partials, totals.into())]);
     }
     Ok(())
-}
-
-/// Dispatches the fold of all parameters into one buffer, and lets later dispatches read them from there.
-pub(crate) fn parameters(build: &mut Build<'_>, from: StatisticsFrom) -> Result<()> {
-    let bytes = u64::from(build.plan().slices) * SAVED_BYTES;
-    let folded = build.workspace(bytes);
-    fold::records(build, from, folded)
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
 }
 
 /// Dispatches dx, if asked for, and d_residual through frozen statistics alone.
-pub(crate) fn frozen(build: &mut Build<'_>, statistics: StatisticsFrom, pointwise: Pointwise, dx: bool) {
-    build.dispatch_with(Kernel::MapBackward { statistics, dx }, pointwise, None);
+pub(crate) fn frozen(build: &mut Build<'_>, statistics: StatisticsFrom, dx: bool) {
+    build.dispatch(Kernel::MapBackward { statistics, dx });
 }
 
 /// Prepares y = x for two tensors of one shape: the plainest map, and the yardstick that the benchmark holds every

@@ -15,7 +15,9 @@ mod windows;
 
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
-pub(crate) use plan::{CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MOMENTS_BYTES, SAVED_BYTES};
+pub(crate) use plan::{
+    CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, SAVED_BYTES, SLICE_BYTES,
+};
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::{plan_per_slice, plan_walk};
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};

@@ -14,6 +14,9 @@ pub(crate) const MOMENTS_BYTES: u64 = 24;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
 /// Bytes of `StatisticsRecord` in shaders/lib/statistics.wesl.
 pub(crate) const SAVED_BYTES: u64 = 40;
+/// What forward saves of a slice that is no channel, and the same with what dx subtracts.
+pub(crate) const SLICE_BYTES: u64 = 16;
+pub(crate) const MEANS_BYTES: u64 = 24;
 /// Bytes of `GradientSumsRecord` in shaders/curve/sums.wesl.
 pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 

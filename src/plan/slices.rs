@@ -45,6 +45,16 @@ impl Parameters {
 }
 
 impl Slices {
+    /// The channels of a batch, with a parameter for each.
+    pub(crate) const fn channels(view: Channels) -> Self {
+        let Channels { samples, channels: slices, inner, layout } = view;
+        let pattern = match layout {
+            Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
+            Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
+        };
+        Self { pattern, merged: 1, parameters: Parameters::of_slice(slices) }
+    }
+
     /// Rows of `places` values each, with a parameter for each place; `modulated`: for each place of a sample.
     pub(crate) fn rows(rows: u64, places: u64, modulated: Option<u64>) -> Self {
         let parameters = match modulated {

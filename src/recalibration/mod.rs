@@ -6,10 +6,11 @@ use crate::base::error::{Error, Result};
 use crate::base::variance::RunningVariance;
 use crate::drift::DriftReport;
 use crate::engine::context::Context;
-use crate::engine::input::Input;
-use crate::norm::{BatchNorm, RunningValues};
+use crate::norm::BatchNorm;
+use crate::pass::input::Input;
 use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::pooled_moments::PooledMoments;
+use crate::statistics::running::RunningValues;
 
 /// Exact statistics of all values of a data set, batch by batch: "precise" batch norm, without an average of averages.
 ///

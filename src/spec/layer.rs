@@ -1,22 +1,22 @@
 //! A layer of any norm, made from a spec: what is to be run is the same for all.
 
 use crate::base::error::{Error, Result};
+use crate::curve::{Derf, DynamicTanh};
 use crate::engine::context::Context;
-use crate::engine::input::{Input, Modulation};
-use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::family::{
-    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, SavedSlices, ScaleNorm,
-    SliceStatistics, TrackedInstanceNorm, WeightNorm, WeightStandardization,
+    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, TrackedInstanceNorm,
+    WeightNorm, WeightStandardization,
 };
-use crate::norm::{
-    BatchNorm, CurveTargets, Derf, DynamicTanh, FrozenBatchNorm, GradientTargets, RunningStatistics,
-    RunningValues, Saved, TrainForward,
-};
+use crate::norm::{BatchNorm, FrozenBatchNorm, TrainForward};
+use crate::pass::GradientTargets;
+use crate::pass::input::Input;
 use crate::plan::{Plan, Traffic};
 use crate::spec::{Norm, Spec, Statistics};
 use crate::statistics::moments::Moments;
+use crate::statistics::running::{RunningStatistics, RunningValues};
+use crate::statistics::saved::Saved;
 
 /// The parameters of a layer, as far as its norm has them.
 #[derive(Clone, Debug, Default)]
@@ -80,37 +80,6 @@ pub struct Layer {
     given: bool,
 }
 
-/// What a layer is given, besides parameters.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'t> {
-    /// x; in a backward pass, what forward was given, or left in its place.
-    pub x: &'t Tensor,
-    /// What is added before the activation.
-    pub residual: Option<&'t Tensor>,
-    /// Which positions count.
-    pub mask: Option<&'t Mask>,
-}
-
-impl<'t> Batch<'t> {
-    fn input(self, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
-        let Self { x, residual, mask } = self;
-        let modulation =
-            modulation.map(|[gamma, beta]| Modulation { gamma: gamma.as_ref(), beta: beta.as_ref() });
-        Input { residual, mask, modulation, ..Input::from(x) }
-    }
-}
-
-/// What forward leaves for backward.
-#[derive(Debug)]
-pub enum Room {
-    /// Batch norm's.
-    Batch(Saved),
-    /// That of a norm of slices.
-    Slices(SavedSlices),
-    /// Nothing is left.
-    Nothing,
-}
-
 /// A pass that is prepared.
 #[derive(Debug)]
 pub enum Operation {
@@ -118,19 +87,6 @@ pub enum Operation {
     Train(TrainForward),
     /// Any other.
     Plain(Prepared),
-}
-
-/// Statistics that forward has saved, a value per slice.
-#[derive(Clone, Debug, Default)]
-pub struct Saves {
-    /// Means.
-    pub mean: Vec<f32>,
-    /// Variances.
-    pub var: Vec<f32>,
-    /// What x̂ is multiplied by.
-    pub inv_std: Vec<f32>,
-    /// Of batch norm in place: 1 where x̂ can be recovered from y, else 0.
-    pub recoverable: Option<Vec<f32>>,
 }
 
 impl Layer {
@@ -199,64 +155,54 @@ impl Layer {
         Ok(Self { context: context.clone(), kind, modulation, given })
     }
 
-    /// Room for what forward leaves, which may be in the place of x.
+    /// Room for what forward leaves, if it leaves anything; of batch norm, for a y that is written over x.
     ///
     /// # Errors
     /// Those of an allocation, and of an x that is none of the layer's.
-    pub async fn room_for(&self, x: &Tensor, in_place: bool) -> Result<Room> {
+    pub async fn room_for(&self, x: &Tensor, in_place: bool) -> Result<Option<Saved>> {
         of_slices!(&self.kind,
-            layer => layer.room_for(x).await.map(Room::Slices),
-            Kind::Tracked(layer) => layer.room_for(x).await.map(Room::Slices),
-            Kind::Batch(_) if in_place => Saved::in_place(&self.context, x).await.map(Room::Batch),
-            Kind::Batch(_) => Saved::new(&self.context, x).await.map(Room::Batch),
-            _ => Ok(Room::Nothing),
+            layer => layer.room_for(x).await.map(Some),
+            Kind::Tracked(layer) => layer.room_for(x).await.map(Some),
+            Kind::Batch(_) if in_place => Saved::in_place(&self.context, x).await.map(Some),
+            Kind::Batch(_) => Saved::new(&self.context, x).await.map(Some),
+            _ => Ok(None),
         )
     }
 
-    /// Prepares y; `sum` is what is added to x before the norm, and where their sum goes. Moments that are given are computed at once.
+    /// The same input with the parameters that come with it, where these are not the layer's.
+    fn given<'t>(input: Input<'t>, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
+        match modulation {
+            Some([gamma, beta]) => input.modulated(gamma.as_ref(), beta.as_ref()),
+            None => input,
+        }
+    }
+
+    /// Prepares y. Moments that are given are computed at once.
     ///
     /// # Errors
-    /// Those of the layer that it is; [`Error::Spec`] for a sum that it does not take.
+    /// Those of the layer that it is.
     pub async fn prepare_forward(
         &mut self,
-        batch: Batch<'_>,
-        sum: Option<(&Tensor, &Tensor)>,
+        input: Input<'_>,
         y: &Tensor,
-        room: Option<&Room>,
+        saved: Option<&Saved>,
     ) -> Result<Operation> {
         let modulation = self.modulation.clone();
-        let input = batch.input(modulation.as_ref());
-        let saved = match room {
-            Some(Room::Batch(saved)) => Some(saved),
-            _ => None,
-        };
-        let slices = match room {
-            Some(Room::Slices(saved)) => Some(saved),
-            _ => None,
-        };
+        let input = Self::given(input, modulation.as_ref());
         let prepared = of_slices!(&mut self.kind,
-            layer => match sum {
-                Some((addend, sum)) => layer.prepare_forward_of_sum(input, addend, sum, y, slices).await?,
-                None => layer.prepare_forward(input, y, slices).await?,
-            },
-            _ if sum.is_some() => {
-                return Err(Error::Spec { reason: "only norms of slices take a sum before them".to_owned() });
-            },
+            layer => layer.prepare_forward(input, y, saved).await?,
             Kind::Batch(layer) if self.given => {
                 let (moments, reduce) = Moments::prepare(&self.context, input).await?;
                 self.context.submit(&[&reduce]).await?;
-                let forward = layer.prepare_train_forward_from(&moments, input, y, saved).await?;
-                return Ok(Operation::Train(forward));
+                let input = input.with_moments(&moments);
+                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
             },
             Kind::Batch(layer) => {
                 return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
             },
             Kind::Tracked(layer) => {
-                let Some(slices) = slices else {
-                    let reason = "instance norm that tracks saves its statistics".to_owned();
-                    return Err(Error::Spec { reason });
-                };
-                return layer.prepare_train_forward(input, y, slices).await.map(Operation::Train);
+                let saved = saved.ok_or_else(nothing_saved)?;
+                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
             },
             Kind::Frozen(layer) => layer.prepare_forward(input, y).await?,
             Kind::Tanh(layer) => layer.prepare_forward(input, y).await?,
@@ -265,43 +211,24 @@ impl Layer {
         Ok(Operation::Plain(prepared))
     }
 
-    /// Prepares the gradients; `d_sum` is that of the sum, from elsewhere.
+    /// Prepares the gradients from what forward has saved, if it saves anything.
     ///
     /// # Errors
-    /// Those of the layer that it is; [`Error::Spec`] for what forward has not left, or a d_sum that it does not take.
+    /// Those of the layer that it is; [`Error::Spec`] for what forward has not left.
     pub async fn prepare_backward(
         &self,
-        batch: Batch<'_>,
+        input: Input<'_>,
         dy: &Tensor,
-        d_sum: Option<&Tensor>,
-        room: &Room,
-        targets: &CurveTargets<'_>,
+        saved: Option<&Saved>,
+        targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        let input = batch.input(self.modulation.as_ref());
-        let CurveTargets { dx, d_residual, dgamma, dbeta, accumulation, .. } = *targets;
-        let of_norm = GradientTargets { dx, d_residual, dgamma, dbeta, accumulation };
-        let missing =
-            || Error::Spec { reason: "forward has left nothing that backward could take".to_owned() };
+        let input = Self::given(input, self.modulation.as_ref());
+        let saved = || saved.ok_or_else(nothing_saved);
         of_slices!(&self.kind,
-            layer => match (room, d_sum) {
-                (Room::Slices(saved), Some(d_sum)) => {
-                    layer.prepare_backward_of_sum(input, dy, d_sum, saved, &of_norm).await
-                }
-                (Room::Slices(saved), None) => layer.prepare_backward(input, dy, saved, &of_norm).await,
-                _ => Err(missing()),
-            },
-            _ if d_sum.is_some() => {
-                Err(Error::Spec { reason: "only norms of slices take a sum before them".to_owned() })
-            },
-            Kind::Batch(layer) => match room {
-                Room::Batch(saved) => layer.prepare_backward(input, dy, saved, &of_norm).await,
-                _ => Err(missing()),
-            },
-            Kind::Tracked(layer) => match room {
-                Room::Slices(saved) => layer.prepare_backward(input, dy, saved, &of_norm).await,
-                _ => Err(missing()),
-            },
-            Kind::Frozen(layer) => layer.prepare_backward(input, dy, &of_norm).await,
+            layer => layer.prepare_backward(input, dy, saved()?, targets).await,
+            Kind::Batch(layer) => layer.prepare_backward(input, dy, saved()?, targets).await,
+            Kind::Tracked(layer) => layer.prepare_backward(input, dy, saved()?, targets).await,
+            Kind::Frozen(layer) => layer.prepare_backward(input, dy, targets).await,
             Kind::Tanh(layer) => layer.prepare_backward(input, dy, targets).await,
             Kind::Derf(layer) => layer.prepare_backward(input, dy, targets).await,
         )
@@ -367,33 +294,9 @@ impl Layer {
     }
 }
 
-impl Room {
-    /// What forward has saved, if it has.
-    ///
-    /// # Errors
-    /// Those of a read-back.
-    pub async fn download(&self, context: &Context) -> Result<Option<Saves>> {
-        Ok(Some(match self {
-            Room::Nothing => return Ok(None),
-            Room::Batch(saved) => {
-                let all = saved.download(context).await?;
-                Saves {
-                    mean: all.iter().map(|s| s.mean() as f32).collect(),
-                    var: all.iter().map(|s| s.var).collect(),
-                    inv_std: all.iter().map(|s| s.inv_std).collect(),
-                    recoverable: Some(all.iter().map(|s| f32::from(u8::from(s.recoverable))).collect()),
-                }
-            }
-            Room::Slices(saved) => {
-                let all = saved.download(context).await?;
-                Saves {
-                    mean: all.iter().map(|s: &SliceStatistics| s.mean() as f32).collect(),
-                    var: all.iter().map(|s| s.var).collect(),
-                    inv_std: all.iter().map(|s| s.inv_std).collect(),
-                    recoverable: None,
-                }
-            }
-        }))
+fn nothing_saved() -> Error {
+    Error::Spec {
+        reason: "the layer saves statistics in a forward pass, which its backward pass takes".to_owned(),
     }
 }
 

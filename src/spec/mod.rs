@@ -9,11 +9,14 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::{Layout, Shape};
 use crate::base::variance::RunningVariance;
+use crate::curve::CurveOptions;
 use crate::family::{Epsilon, NormOptions};
-use crate::norm::{Affine, BatchNormOptions, CurveOptions, Momentum, Renorm};
+use crate::norm::{BatchNormOptions, Momentum};
+use crate::pass::Affine;
 use crate::plan::Tuning;
+use crate::statistics::renorm::Renorm;
 
-pub use layer::{Batch, Layer, Operation, Parameters, Room, Saves};
+pub use layer::{Layer, Operation, Parameters};
 
 /// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

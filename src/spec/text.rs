@@ -11,7 +11,8 @@ use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
 use crate::engine::tune;
 use crate::family::Epsilon;
-use crate::norm::{Affine, Momentum};
+use crate::norm::Momentum;
+use crate::pass::Affine;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const AFFINE: [(&str, Affine); 4] =

@@ -8,7 +8,8 @@ use super::model::ModelState;
 use super::naming::Naming;
 use crate::base::error::Result;
 use crate::base::report::Mismatch;
-use crate::norm::{Affine, BatchNormOptions};
+use crate::norm::BatchNormOptions;
+use crate::pass::Affine;
 
 /// A batch-norm layer of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

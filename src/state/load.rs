@@ -10,7 +10,8 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::report::{LoadReport, Mismatch};
 use crate::engine::context::Context;
-use crate::norm::{BatchNorm, BatchNormOptions, Momentum, RunningValues};
+use crate::norm::{BatchNorm, BatchNormOptions, Momentum};
+use crate::statistics::running::RunningValues;
 
 /// A layer to be loaded.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,7 +16,8 @@ use crate::base::report::Mismatch;
 use crate::base::variance::RunningVariance;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
-use crate::norm::{BatchNorm, FrozenBatchNorm, RunningStatistics};
+use crate::norm::{BatchNorm, FrozenBatchNorm};
+use crate::statistics::running::RunningStatistics;
 
 /// A layer to be saved, in training or frozen.
 #[derive(Clone, Copy, Debug)]

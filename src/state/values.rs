@@ -7,7 +7,8 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::base::variance::RunningVariance;
 use crate::engine::context::Context;
-use crate::norm::{BatchNorm, BatchNormOptions, RunningStatistics, RunningValues};
+use crate::norm::{BatchNorm, BatchNormOptions};
+use crate::statistics::running::{RunningStatistics, RunningValues};
 
 /// A layer's parameters and running statistics on the host, and which variance the running one is.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,14 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::base::error::{Error, Result};
-use crate::engine::build::Build;
 use crate::engine::context::Context;
-use crate::engine::input::Input;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::Monoid;
-use crate::engine::slot::Slot;
-use crate::ops::reduce;
-use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk};
+use crate::plan::{MOMENTS_BYTES, Op};
 use crate::statistics::pooled_moments::PooledMoments;
 use crate::statistics::totals::Totals;
 
@@ -80,7 +76,7 @@ impl From<MomentsRecord> for ChannelMoments {
 }
 
 /// Moments per channel as a value on the GPU: computed from a tensor, merged, downloaded, or what a layer normalizes
-/// with ([`BatchNorm::train_forward_from`](crate::BatchNorm::train_forward_from)).
+/// with ([`Input::with_moments`](crate::Input::with_moments)).
 ///
 /// Merging is exact up to rounding and in a fixed order: the moments of parts merge to the moments of the whole
 /// (Chan, Golub & LeVeque 1983).
@@ -144,43 +140,10 @@ impl Moments {
         Ok(())
     }
 
-    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, submitted at once.
-    ///
-    /// # Errors
-    /// As [`Moments::prepare`].
-    pub async fn of<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<Self> {
-        let (moments, prepared) = Self::prepare(context, x).await?;
-        context.submit(&[&prepared]).await?;
-        Ok(moments)
-    }
-
-    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until
-    /// that has run, the value holds the moments of nothing, and a layer that normalizes with it gives NaN. Of a masked x, what the mask
-    /// keeps; a residual does not matter.
-    ///
-    /// # Errors
-    /// [`Error::Rank`], [`Error::Channels`], and what binding the tensor can raise. An empty tensor is fine.
-    pub async fn prepare<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<(Self, Prepared)> {
-        let Input { x, mask, .. } = x.into();
-        let view = x.channels()?;
-        x.check_device("x", context)?;
-        let mut moments = Self::empty(context, view.channels as usize).await?;
-        (moments.count, moments.extent) = (Some(view.count()), Some(view.count()));
-        if view.count() == 0 {
-            return Ok((moments, Prepared::nothing(context, Op::Moments)));
-        }
-        let walk = Walk::channels(view, &[x], context.capabilities().storage_alignment);
-        let walk = Walk { masked: mask.is_some(), ..walk };
-        let plan = context.plan_walk(&walk, None)?;
-        let mut build = Build::new(context, Op::Moments, plan);
-        build.tensor(Slot::X, x)?;
-        if let Some(mask) = mask {
-            build.mask(mask, view)?;
-            (moments.masked, moments.count) = (true, None);
-        }
-        reduce::moments_into(&mut build, moments.buffer())?;
-        let prepared = build.finish(Traffic::passes(x.byte_len(), 1, 1)).await?;
-        Ok((moments, prepared))
+    /// Room for the moments of a tensor with so many values per channel, of which a mask may leave out some.
+    pub(crate) async fn of_count(context: &Context, channels: u64, count: u64, masked: bool) -> Result<Self> {
+        let moments = Self::empty(context, channels as usize).await?;
+        Ok(Self { count: (!masked).then_some(count), extent: Some(count), masked, ..moments })
     }
 
     /// The operation that merges all of them into the first, pairwise.

@@ -4,8 +4,9 @@ use wgnorm::eval::{Draw, Problem};
 use wgnorm::reference::curve::{self, Parameters};
 use wgnorm::reference::{WhereNan, bounds};
 use wgnorm::{
-    Accumulation, Activation, Affine, Autotuning, Context, Curve, CurveGradients, CurveOptions, CurveTargets,
-    DType, Derf, DynamicTanh, Error, Input, Layout, Mask, Op, Prepared, Result, Shape, Spec, Tensor, Tuning,
+    Accumulation, Activation, Affine, Autotuning, Context, Curve, CurveOptions, DType, Derf, DynamicTanh,
+    Error, GradientTargets, Gradients, Input, Layout, Mask, Op, Prepared, Result, Shape, Spec, Tensor,
+    Tuning,
 };
 
 use crate::support::*;
@@ -59,12 +60,12 @@ impl Layer {
         &self,
         input: Input<'_>,
         dy: &Tensor,
-        targets: &CurveTargets<'_>,
+        targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
         either!(self, layer => layer.prepare_backward(input, dy, targets).await)
     }
 
-    async fn backward(&self, input: Input<'_>, dy: &Tensor) -> Result<CurveGradients> {
+    async fn backward(&self, input: Input<'_>, dy: &Tensor) -> Result<Gradients> {
         either!(self, layer => layer.backward(input, dy).await)
     }
 
@@ -214,7 +215,7 @@ fn what_is_not_asked_for_is_not_computed() {
                 let nan = |dims: &[usize]| upload(&context, dims, &vec![f32::NAN; dims.iter().product()]);
                 let dx = nan(x.shape().dims()).with_layout(layout);
                 let [dgamma, dbeta, dalpha, dshift] = [5, 5, 1, 1].map(|len| nan(&[len]));
-                let targets = CurveTargets::default()
+                let targets = GradientTargets::default()
                     .dx(is(0).then_some(&dx))
                     .dgamma(is(1).then_some(&dgamma))
                     .dbeta(is(2).then_some(&dbeta))
@@ -364,7 +365,7 @@ fn an_empty_batch() {
                         &bytes(&vec![5.0; zero.shape().len() as usize]),
                     );
                 }
-                let mut targets = CurveTargets::default()
+                let mut targets = GradientTargets::default()
                     .dgamma(&per_channel[0])
                     .dalpha(&gradients.dalpha)
                     .dshift(gradients.dshift.as_ref())
@@ -413,7 +414,7 @@ fn what_passes_move_and_hold() {
         let forward = plain.prepare_forward(x.into(), dx).await.unwrap();
         assert_eq!((forward.op(), moved(&forward)), (Op::CurveForward, [2, 2]));
         assert_eq!((forward.kernels().count(), forward.workspace_bytes()), (1, 0));
-        let targets = CurveTargets::default().dx(dx).dalpha(&dalpha);
+        let targets = GradientTargets::default().dx(dx).dalpha(&dalpha);
         let backward = plain.prepare_backward(x.into(), dy, &targets).await.unwrap();
         assert_eq!((backward.op(), moved(&backward)), (Op::CurveBackward, [3, 3]));
         let partials = backward.plan().unwrap().workspace_bytes(Op::CurveBackward);
@@ -573,8 +574,8 @@ fn errors_are_told() {
     refused!(context.block_on(within.prepare_forward(&x, &y)), Error::Overlap { .. });
 
     let dx = t(&[2, 3, 4]);
-    let backward = |targets: CurveTargets<'_>| context.block_on(layer.prepare_backward(&x, &y, &targets));
-    let none = CurveTargets::default;
+    let backward = |targets: GradientTargets<'_>| context.block_on(layer.prepare_backward(&x, &y, &targets));
+    let none = GradientTargets::default;
     refused!(backward(none()), Error::NoGradient);
     refused!(context.block_on(layer.backward(&x, &t(&[2, 3]))), Error::Shape { what: "dy", .. });
     refused!(backward(none().dx(&t(&[2, 3]))), Error::Shape { what: "dx", .. });

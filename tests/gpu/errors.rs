@@ -39,7 +39,7 @@ fn wrong_ranks() {
     refused!(context.block_on(Saved::new(&context, &flat)), Error::Rank { got: 1, .. });
     refused!(context.block_on(layer.train_forward(&flat)), Error::Rank { got: 1, .. });
     refused!(context.block_on(layer.train_forward_untracked(&flat)), Error::Rank { got: 1, .. });
-    refused!(context.block_on(layer.train_forward_from(&moments, &flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(layer.train_forward(flat.with_moments(&moments))), Error::Rank { got: 1, .. });
     refused!(context.block_on(layer.backward(&flat, &flat, &saved)), Error::Rank { got: 1, .. });
     let layer = layer.freeze();
     refused!(context.block_on(layer.forward(&flat)), Error::Rank { got: 1, .. });
@@ -156,7 +156,7 @@ fn wrong_layouts() {
                 let errors = [
                     ("y", layer.prepare_train_forward(&x, &other, Some(&saved)).await.err()),
                     ("y", layer.prepare_train_forward_untracked(&x, &other, Some(&saved)).await.err()),
-                    ("y", layer.prepare_train_forward_from(&moments, &x, &other, None).await.err()),
+                    ("y", layer.prepare_train_forward(x.with_moments(&moments), &other, None).await.err()),
                     ("dy", layer.prepare_backward(&x, &other, &real_saved, &right).await.err()),
                     ("dx", layer.prepare_backward(&x, &x, &real_saved, &targets).await.err()),
                     ("dy", layer.backward(&x, &other, &real_saved).await.err()),
@@ -417,7 +417,7 @@ fn values_of_another_device() {
     wait(Box::pin(async { layer.train_forward(&theirs).await.map(drop) }));
     wait(Box::pin(async { layer.prepare_train_forward(&x, &theirs, None).await.map(drop) }));
     wait(Box::pin(async { layer.prepare_train_forward(&x, &y, Some(&their_saved)).await.map(drop) }));
-    wait(Box::pin(async { layer.train_forward_from(&their_moments, &x).await.map(drop) }));
+    wait(Box::pin(async { layer.train_forward(x.with_moments(&their_moments)).await.map(drop) }));
     wait(Box::pin(async { layer.backward(&theirs, &x, &saved).await.map(drop) }));
     wait(Box::pin(async { layer.backward(&x, &theirs, &saved).await.map(drop) }));
     wait(Box::pin(async { layer.backward(&x, &x, &their_saved).await.map(drop) }));
@@ -547,7 +547,7 @@ fn nothing_changes_on_an_error() {
         assert!(layer.prepare_train_forward(&x, &x, Some(&saved)).await.is_err());
         assert!(layer.prepare_train_forward(&x, &wrong, None).await.is_err());
         assert!(layer.train_forward(&one).await.is_err());
-        assert!(layer.train_forward_from(&other, &x).await.is_err());
+        assert!(layer.train_forward(x.with_moments(&other)).await.is_err());
         let before = moments.download(&context).await.unwrap();
         assert!(moments.merge(&context, &other).await.is_err());
         assert_eq!((moments.download(&context).await.unwrap(), moments.count()), (before, Some(8)));
@@ -583,7 +583,7 @@ fn errors_say_what_was_expected_and_what_was_got() {
     assert_eq!(say(Shape::new(&[1; 6]).unwrap_err()), "a tensor must have 1 to 5 axes, got 6");
     let one = [ChannelMoments { count: 1, ..Default::default() }; 3];
     let moments = context.block_on(Moments::upload(&context, &one)).unwrap();
-    let single = say(context.block_on(layer.train_forward_from(&moments, &x)).unwrap_err());
+    let single = say(context.block_on(layer.train_forward(x.with_moments(&moments))).unwrap_err());
     assert!(single.contains("[2, 3, 4]") && single.contains("allow_single_value"), "{single}");
 }
 

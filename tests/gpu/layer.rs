@@ -115,11 +115,11 @@ fn moments_of_x_serve_as_well_as_x() {
                 let y_from = context.zeros_like(&x).await.unwrap();
                 let saved_from = Saved::new(&context, &x).await.unwrap();
                 let forward = prepared
-                    .prepare_train_forward_from(&moments, &x, &y_from, Some(&saved_from))
+                    .prepare_train_forward(x.with_moments(&moments), &y_from, Some(&saved_from))
                     .await
                     .unwrap();
                 run(&context, &mut prepared, &forward);
-                let (y_at_once, _) = at_once.train_forward_from(&moments, &x).await.unwrap();
+                let (y_at_once, _) = at_once.train_forward(x.with_moments(&moments)).await.unwrap();
 
                 let what = format!("{dims:?} {name}");
                 let expected = bits(&context.download(&y).await.unwrap());
@@ -151,10 +151,10 @@ fn pooled_moments_need_a_saved_that_knows() {
             let y = context.zeros(&inputs.dims).await.unwrap();
             let saved = Saved::new(&context, &x).await.unwrap();
             refused!(
-                layer.prepare_train_forward_from(&pooled, &x, &y, Some(&saved)).await,
+                layer.prepare_train_forward(x.with_moments(&pooled), &y, Some(&saved)).await,
                 Error::Count { expected: Some(80), got: 72, .. }
             );
-            layer.train_forward_from(&pooled, &x).await.unwrap().0
+            layer.train_forward(x.with_moments(&pooled)).await.unwrap().0
         });
         // The reference: statistics of the pool, applied to x.
         let exact = |inputs: &Inputs| reduce::moments(&wide(&inputs.x), inputs.view());
@@ -189,17 +189,17 @@ fn moments_that_do_not_fit_the_layer_are_refused() {
         (vec![one; 5], "expected more than 1 value per channel"),
     ] {
         let moments = context.block_on(Moments::upload(&context, &moments)).unwrap();
-        let error = context.block_on(layer.train_forward_from(&moments, &x)).unwrap_err().to_string();
+        let error = context.block_on(layer.train_forward(x.with_moments(&moments))).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
     // Counts that differ by channel are fine without saved.
     let counts: Vec<_> = (2..7).map(|count| ChannelMoments { count, var: 1.0, ..one }).collect();
     let moments = context.block_on(Moments::upload(&context, &counts)).unwrap();
-    context.block_on(layer.train_forward_from(&moments, &x)).unwrap();
+    context.block_on(layer.train_forward(x.with_moments(&moments))).unwrap();
     let saved = context.block_on(Saved::new(&context, &x)).unwrap();
     let y = zeros(&context, &inputs.dims);
     refused!(
-        context.block_on(layer.prepare_train_forward_from(&moments, &x, &y, Some(&saved))),
+        context.block_on(layer.prepare_train_forward(x.with_moments(&moments), &y, Some(&saved))),
         Error::Count { .. }
     );
 }
@@ -393,7 +393,7 @@ fn an_empty_batch_cannot_train() {
         refused!(context.block_on(layer.train_forward_untracked(&x)), Error::EmptyBatch { .. });
         refused!(context.block_on(layer.backward(&x, &x, &saved)), Error::EmptyBatch { .. });
         let moments = context.block_on(Moments::of(&context, &x)).unwrap();
-        refused!(context.block_on(layer.train_forward_from(&moments, &x)), Error::EmptyBatch { .. });
+        refused!(context.block_on(layer.train_forward(x.with_moments(&moments))), Error::EmptyBatch { .. });
         assert_eq!(download_running(&context, layer.running()), inputs.running);
     }
 }
@@ -508,7 +508,7 @@ fn statistics_that_were_never_computed_give_nan() {
     let x = placed(&context, &inputs.dims, &inputs.x, 0);
     // Prepared and never submitted.
     let (moments, _) = context.block_on(Moments::prepare(&context, &x)).unwrap();
-    let (y, _) = context.block_on(layer.train_forward_from(&moments, &x)).unwrap();
+    let (y, _) = context.block_on(layer.train_forward(x.with_moments(&moments))).unwrap();
     assert!(download(&context, &y).iter().all(|v| v.is_nan()));
     assert_eq!(context.block_on(layer.running().download(&context)).unwrap(), before);
     // Saved by no forward pass.

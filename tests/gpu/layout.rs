@@ -44,7 +44,7 @@ fn assert_moments_serve(what: &str, context: &Context, inputs: &Inputs, trained:
     let mut layer = inputs.layer(context, OPTIONS);
     let moments = context.block_on(async {
         let moments = Moments::of(context, &x).await.unwrap();
-        let forward = layer.prepare_train_forward_from(&moments, &x, &y, None).await.unwrap();
+        let forward = layer.prepare_train_forward(x.with_moments(&moments), &y, None).await.unwrap();
         let mut encoder = context.device().create_command_encoder(&Default::default());
         forward.record(&mut layer, &mut encoder).unwrap();
         context.queue().submit([encoder.finish()]);
@@ -214,7 +214,7 @@ fn results_have_the_layout_of_their_inputs() {
             assert_eq!((gradients.dx.shape(), gradients.dx.layout()), (x.shape(), layout));
             let moments = Moments::of(&context, &x).await.unwrap();
             assert_eq!(moments.count(), Some(24));
-            assert_eq!(layer.train_forward_from(&moments, &x).await.unwrap().0.layout(), layout);
+            assert_eq!(layer.train_forward(x.with_moments(&moments)).await.unwrap().0.layout(), layout);
             let layer = layer.freeze();
             assert_eq!(layer.forward(&x).await.unwrap().layout(), layout);
             assert_eq!(layer.backward(&x, &dy).await.unwrap().dx.layout(), layout);

@@ -362,10 +362,10 @@ fn an_update_alone_is_that_of_a_forward_pass() {
         let [mut by_map, mut alone, mut empty] = [(); 3].map(|()| whole.layer(&context, OPTIONS));
         context.block_on(async {
             let moments = Moments::of(&context, &x).await.unwrap();
-            by_map.train_forward_from(&moments, &x).await.unwrap();
+            by_map.train_forward(x.with_moments(&moments)).await.unwrap();
             alone.update_running(&moments).await.unwrap();
             let nothing = context.zeros(&[0, 3, 5]).await.unwrap();
-            let (y, _) = empty.train_forward_from(&moments, &nothing).await.unwrap();
+            let (y, _) = empty.train_forward(nothing.with_moments(&moments)).await.unwrap();
             assert_eq!(y.shape().len(), 0);
         });
         let expected = running_bits(&download_running(&context, by_map.running()));
@@ -383,7 +383,7 @@ fn what_does_not_go_together_is_refused() {
     let mut layer: BatchNorm = whole.layer(&context, OPTIONS);
     context.block_on(async {
         let moments = Moments::of(&context, &x).await.unwrap();
-        let (y, saved) = layer.train_forward_from_untracked(&moments, &x).await.unwrap();
+        let (y, saved) = layer.train_forward_untracked(x.with_moments(&moments)).await.unwrap();
         refused!(layer.backward(&x, &y, &saved).await, Error::Pooled);
         let (sums, _) = layer.gradient_sums(&x, &y, &saved).await.unwrap();
         let (t, none) = (&y, GradientTargets::default());
@@ -408,7 +408,7 @@ fn what_does_not_go_together_is_refused() {
         let empty = zeros(&context, &[0, 3, 5]);
         let of_two = Moments::of(&context, &zeros(&context, &[2, 2])).await.unwrap();
         refused!(
-            layer.train_forward_from_untracked(&of_two, &empty).await,
+            layer.train_forward_untracked(empty.with_moments(&of_two)).await,
             Error::Channels { expected: 3, got: 2, .. }
         );
         refused!(
@@ -458,7 +458,7 @@ fn saved_statistics_are_those_of_the_pool() {
         let mut moments = Moments::of(&context, &a).await.unwrap();
         moments.merge(&context, &Moments::of(&context, &b).await.unwrap()).await.unwrap();
         assert_eq!(moments.count(), Some(28));
-        let (_, saved) = layer.train_forward_from_untracked(&moments, &a).await.unwrap();
+        let (_, saved) = layer.train_forward_untracked(a.with_moments(&moments)).await.unwrap();
         saved.download(&context).await.unwrap()
     });
     for (got, expected) in statistics.iter().zip(reduce::moments(&wide(&whole.x), whole.view())) {

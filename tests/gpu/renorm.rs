@@ -469,7 +469,7 @@ fn given_moments_and_no_values() {
             // Moments of x, from before, with everything else as ever.
             let mut layer = inputs.layer(&context, options);
             let moments = Moments::of(&context, &x).await.unwrap();
-            let (y, saved) = layer.train_forward_from(&moments, &x).await.unwrap();
+            let (y, saved) = layer.train_forward(x.with_moments(&moments)).await.unwrap();
             let (sums, gradients) = layer.gradient_sums(&x, &dy, &saved).await.unwrap();
             let dx = layer.backward_from(&sums, &x, &dy, &saved).await.unwrap();
             let got = Outputs {

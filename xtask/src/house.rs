@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders, and files beside them, each of which imports from those before it alone.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 22] = [
     "base",
     "wesl",
     "plan",
@@ -13,8 +13,10 @@ const ORDER: [&str; 20] = [
     "ops",
     "statistics",
     "collective",
+    "pass",
     "norm",
     "family",
+    "curve",
     "reference",
     "absorb",
     "drift",

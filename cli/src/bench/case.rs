@@ -96,7 +96,7 @@ impl Case<'_, '_> {
         let Tensors { context, layer, .. } = &mut *self.tensors;
         submit(context, |pass| record(layer, &self.operations[0], pass));
         let results =
-            self.tensors.results(self.op, Some(&self.tensors.room)).map_err(|error| error.to_string())?;
+            self.tensors.results(self.op, self.tensors.saved.as_ref()).map_err(|error| error.to_string())?;
         hold(self.tensors.problem, &results, 1.0)
     }
 
@@ -123,9 +123,9 @@ impl Case<'_, '_> {
             let bound = separate.bind(context, &mut kernels.separate, step, &sets[..1], gradients)?;
             scoped(context, || submit(context, |pass| bound.record_in(&mut separate.layer, pass, 0)))?;
         }
-        let (tensors, room) = (&*self.tensors, self.tensors.separate.as_ref().map(|separate| &separate.room));
-        let results = tensors.results(op, room).map_err(|error| error.to_string())?;
-        hold(tensors.problem, &results, 1.0).map(|_| ())
+        let saved = self.tensors.separate.as_ref().and_then(|separate| separate.saved.as_ref());
+        let results = self.tensors.results(op, saved).map_err(|error| error.to_string())?;
+        hold(self.tensors.problem, &results, 1.0).map(|_| ())
     }
 
     /// Puts inputs back that were written over, and runs the forward passes that the operation follows.

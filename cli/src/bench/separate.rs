@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use wgnorm::eval::{Batch, Layer, Operation, Parameters, Room};
-use wgnorm::{Activation, Context, CurveTargets, DType, Result, Spec, Tensor};
+use wgnorm::eval::{Layer, Operation, Parameters};
+use wgnorm::{Activation, Context, DType, GradientTargets, Result, Saved, Spec, Tensor};
 
 use super::BenchOp;
 use super::case::record;
@@ -26,7 +26,7 @@ pub struct Kernels {
 /// The baseline of one problem: a layer that fuses nothing.
 pub struct Separate {
     pub layer: Layer,
-    pub room: Room,
+    pub saved: Option<Saved>,
     entries: [&'static str; 2],
     workgroups: [u32; 2],
     params: wgpu::Buffer,
@@ -91,7 +91,7 @@ impl Separate {
         (plain.activation, plain.residual) = (Activation::None, false);
         let layer = Layer::new(context, &plain, parameters).await?;
         Ok(Some(Self {
-            room: layer.room_for(x, false).await?,
+            saved: layer.room_for(x, false).await?,
             layer,
             entries,
             workgroups: grid(words.div_ceil(SIZE), widest.into()),
@@ -110,17 +110,18 @@ impl Separate {
     ) -> Result<Bound, String> {
         let entry = self.entries[usize::from(!op.is_forward())];
         let pipeline = kernels.get(context, entry)?;
-        let (layer, room) = (&mut self.layer, &self.room);
+        let (layer, saved) = (&mut self.layer, self.saved.as_ref());
         let plain = context.block_on(async {
             let mut operations = Vec::new();
             for set in sets {
-                let batch = Batch { x: &set.x, residual: None, mask: None };
                 let dz = set.dz.as_ref().unwrap_or(&set.dy);
                 let (dx, dgamma, dbeta) = (Some(&set.dx), dgamma.as_ref(), dbeta.as_ref());
-                let targets = CurveTargets::default().dx(dx).dgamma(dgamma).dbeta(dbeta);
+                let targets = GradientTargets::default().dx(dx).dgamma(dgamma).dbeta(dbeta);
                 operations.push(match op.is_forward() {
-                    true => layer.prepare_forward(batch, None, &set.y, Some(room)).await?,
-                    false => Operation::Plain(layer.prepare_backward(batch, dz, None, room, &targets).await?),
+                    true => layer.prepare_forward((&set.x).into(), &set.y, saved).await?,
+                    false => {
+                        Operation::Plain(layer.prepare_backward((&set.x).into(), dz, saved, &targets).await?)
+                    }
                 });
             }
             Ok(operations)

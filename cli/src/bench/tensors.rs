@@ -1,10 +1,11 @@
 //! The tensors of a problem on the device: a layer with its parameters, and sets of what it reads and writes, over which a cold
 //! cache is rotated.
 
-use wgnorm::eval::{Batch, Inputs, Layer, Operation, Parameters, Problem, Room};
+use wgnorm::eval::{Inputs, Layer, Operation, Parameters, Problem};
 use wgnorm::spec::Norm;
 use wgnorm::{
-    Activation, Context, CurveTargets, Layout, Prepared, Result, Spec, Tensor, Tuning, prepare_copy,
+    Activation, Context, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Tuning,
+    prepare_copy,
 };
 
 use super::data::Results;
@@ -25,7 +26,7 @@ pub struct Tensors<'c> {
     pub context: &'c Context,
     pub problem: &'c Problem,
     pub layer: Layer,
-    pub room: Room,
+    pub saved: Option<Saved>,
     /// Those of gamma, beta, alpha and the shift, as far as there are any.
     pub gradients: [Option<Tensor>; 4],
     /// One where the cache is warm.
@@ -171,9 +172,9 @@ impl<'c> Tensors<'c> {
         }
         let separate = Separate::new(context, spec, parameters.clone(), &set.x).await?;
         let layer = Layer::new(context, spec, parameters).await?;
-        let room = layer.room_for(&set.x, trains_in_place(spec)).await?;
+        let saved = layer.room_for(&set.x, trains_in_place(spec)).await?;
         let (sets, copies) = (vec![set], Vec::new());
-        Ok(Self { context, problem, layer, room, gradients, sets, copies, originals, naive: None, separate })
+        Ok(Self { context, problem, layer, saved, gradients, sets, copies, originals, naive: None, separate })
     }
 
     /// Makes sets with the contents of the first, up to `count`, and a copy operation for each.
@@ -204,25 +205,30 @@ impl<'c> Tensors<'c> {
 
     /// Prepares an operation on the first `count` sets.
     pub fn prepare(&mut self, op: BenchOp, count: usize) -> Result<Vec<Operation>, String> {
-        let Self { context, problem, layer, room, gradients, sets, .. } = self;
+        let Self { context, problem, layer, saved, gradients, sets, .. } = self;
         let spec = &problem.spec;
         let [dgamma, dbeta, dalpha, dshift] = gradients.each_ref().map(Option::as_ref);
         let mut prepared = async |set: &Set| {
-            let batch = |x| Batch { x, residual: set.residual.as_ref(), mask: None };
             if op.is_forward() {
-                let addend = set.addend.as_ref().map(|addend| (addend, set.sum()));
-                let room = (op == BenchOp::TrainForward).then_some(&*room);
-                return layer.prepare_forward(batch(&set.x), addend, set.y(spec, op), room).await;
+                let input = Input::from(&set.x).with_residual(set.residual.as_ref());
+                let input = match &set.addend {
+                    Some(addend) => input.plus(addend, set.sum()),
+                    None => input,
+                };
+                let saved = saved.as_ref().filter(|_| op == BenchOp::TrainForward);
+                return layer.prepare_forward(input, set.y(spec, op), saved).await;
             }
-            let targets = CurveTargets::default()
+            let targets = GradientTargets::default()
                 .dx(set.dx(spec))
                 .d_residual(set.d_residual(spec))
                 .dgamma(dgamma)
                 .dbeta(dbeta)
                 .dalpha(dalpha)
                 .dshift(dshift);
-            let (batch, d_sum) = (batch(set.sum()), set.d_sum.as_ref());
-            layer.prepare_backward(batch, &set.dy, d_sum, room, &targets).await.map(Operation::Plain)
+            let input =
+                Input::from(set.sum()).with_residual(set.residual.as_ref()).with_d_sum(set.d_sum.as_ref());
+            let saved = saved.as_ref();
+            layer.prepare_backward(input, &set.dy, saved, &targets).await.map(Operation::Plain)
         };
         let prepared = context.block_on(async {
             let mut operations = Vec::new();
@@ -241,8 +247,8 @@ impl<'c> Tensors<'c> {
         [y, dx].into_iter().chain(optional).for_each(|tensor| poison(self.context, tensor));
     }
 
-    /// The results of an operation on the first set, which saved its statistics in this room.
-    pub fn results(&self, op: BenchOp, room: Option<&Room>) -> Result<Results> {
+    /// The results of an operation on the first set, which saved its statistics here.
+    pub fn results(&self, op: BenchOp, saved: Option<&Saved>) -> Result<Results> {
         let Self { context, problem: Problem { spec, .. }, gradients, sets, .. } = self;
         let set = &sets[0];
         let mut results = Results::new();
@@ -256,9 +262,9 @@ impl<'c> Tensors<'c> {
                     results.push((name, layout::download(context, &spec.shape, tensor).await?));
                 }
             }
-            if let (BenchOp::TrainForward, Some(room)) = (op, room) {
-                let saves = room.download(context).await?;
-                results.extend(saves.map(|saves| ("save_invstd", saves.inv_std)));
+            if let (BenchOp::TrainForward, Some(saved)) = (op, saved) {
+                let all = saved.download(context).await?;
+                results.push(("save_invstd", all.iter().map(|s| s.inv_std).collect()));
             }
             if !op.is_forward() {
                 for (name, tensor) in GRADIENTS.into_iter().zip(gradients) {

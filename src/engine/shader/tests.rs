@@ -432,7 +432,7 @@ fn records_have_the_same_layout_in_rust_and_wgsl() {
     assert_eq!(size, size_of::<crate::statistics::moments::MomentsRecord>());
     assert_eq!(fields, named(&[("count", 0), ("shift", 8), ("delta", 12), ("variance", 16), ("unused", 20)]));
     let (size, fields) = reflect::struct_layout(&module, "StatisticsRecord");
-    assert_eq!(size, size_of::<crate::norm::SavedRecord>());
+    assert_eq!(size, size_of::<crate::statistics::saved::SavedRecord>());
     let names =
         ["shift", "delta", "inv_std", "variance", "gamma", "beta", "status", "count", "r", "d"].iter();
     assert_eq!(fields, named(&names.copied().zip((0..).step_by(4)).collect::<Vec<_>>()));

@@ -147,13 +147,6 @@ impl Chosen {
         Self { context: context.with_tuning(tuning), reason: None }
     }
 
-    /// As chosen, but for slices in registers.
-    pub fn streaming(&self) -> Self {
-        let tuning = Tuning { resident: Some(false), ..*self.context.tuning() };
-        let reason = "streamed: tensors that share a buffer cannot all be bound by one dispatch".to_owned();
-        Self { context: self.context.with_tuning(tuning), reason: Some(reason) }
-    }
-
     fn by_policy(context: &Context, reason: Option<&str>) -> Self {
         Self { context: context.clone(), reason: reason.map(str::to_owned) }
     }

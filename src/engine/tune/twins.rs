@@ -26,12 +26,4 @@ impl<'c> Twins<'c> {
         self.made.push((tensor.clone(), twin.clone()));
         Ok(twin)
     }
-
-    /// As [`of`](Self::of), for a tensor that may be absent.
-    pub async fn of_some(&mut self, tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
-        match tensor {
-            Some(tensor) => self.of(tensor).await.map(Some),
-            None => Ok(None),
-        }
-    }
 }

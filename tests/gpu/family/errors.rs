@@ -196,7 +196,7 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
         let saved = context.block_on(layer.room_for(&x)).unwrap();
         let forward = |input: Input<'_>, y| {
             context
-                .block_on(layer.prepare_forward_of_sum(input, &addend, &addend, y, Some(&saved)))
+                .block_on(layer.prepare_forward(input.plus(&addend, &addend), y, Some(&saved)))
                 .map(|_| ())
         };
         assert_eq!(forward(Input::from(&x), &sum), Ok(()), "{width}");
@@ -213,7 +213,8 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
     let backward = |d_residual| {
         let targets = GradientTargets::default().dx(&dx).d_residual(d_residual).dgamma(&dgamma);
         let input = x.with_residual(&residual);
-        context.block_on(layer.prepare_backward_of_sum(input, &dy, &d_sum, &saved, &targets)).map(|_| ())
+        let input = input.with_d_sum(&d_sum);
+        context.block_on(layer.prepare_backward(input, &dy, &saved, &targets)).map(|_| ())
     };
     assert_eq!(backward(&d_residual), Ok(()));
     refused!(backward(&d_sum), Error::Overlap { .. });

@@ -66,10 +66,10 @@ fn several_dispatches_where_one_cannot_bind_all() {
     context.block_on(async {
         let layer = RmsNorm::new(&held, &[5], NormOptions::rms()).await.unwrap();
         let sum = context.zeros(&dims).await.unwrap();
-        let alone = layer.forward_of_sum(&addend, &addend).await.unwrap();
-        let apart = layer.prepare_forward_of_sum(&addend, &addend, &sum, &alone.0, None).await.unwrap();
+        let alone = layer.forward(addend.plus(&addend, &sum)).await.unwrap();
+        let apart = layer.prepare_forward(addend.plus(&addend, &sum), &alone.0, None).await.unwrap();
         assert!(apart.kernels().all(|kernel| kernel.starts_with("resident")));
-        let forward = layer.prepare_forward_of_sum(&x, &addend, &sum, &y, None).await.unwrap();
+        let forward = layer.prepare_forward(x.plus(&addend, &sum), &y, None).await.unwrap();
         assert!(forward.kernels().all(|kernel| !kernel.starts_with("resident")));
         held.submit(&[&forward]).await.unwrap();
         let [got, expected] = [&y, &alone.0].map(|y| crate::support::download(&context, y));

@@ -11,7 +11,7 @@ use crate::eval::covering::pairwise;
 use crate::eval::data::Data;
 use crate::eval::layout;
 use crate::eval::variant;
-use crate::norm::Affine;
+use crate::pass::Affine;
 use crate::spec::{Norm, Passes, Spec, Wanted};
 
 /// Norms, for any shape.

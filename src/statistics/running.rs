@@ -118,7 +118,7 @@ impl RunningStatistics {
     }
 
     /// Replaces the statistics, after everything that was submitted before and before everything that is submitted later.
-    pub(super) async fn write(&mut self, context: &Context, values: &RunningValues) -> Result<()> {
+    pub(crate) async fn write(&mut self, context: &Context, values: &RunningValues) -> Result<()> {
         let (expected, got) = (self.channels, values.mean.len() as u64);
         if expected != got {
             return Err(Error::Channels { what: "running statistics", expected, got });

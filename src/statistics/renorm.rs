@@ -139,12 +139,12 @@ impl Renorm {
         (self.r_max.at(batches, 1.0), self.d_max.at(batches, 0.0))
     }
 
-    pub(super) fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         self.r_max.check("r_max", 1.0)?;
         self.d_max.check("d_max", 0.0)
     }
 
-    pub(super) fn set(self, params: &mut Common) {
+    pub(crate) fn set(self, params: &mut Common) {
         params.r_max = self.r_max.limit as f32;
         params.d_max = self.d_max.limit as f32;
         (params.r_begin, params.r_end) = (self.r_max.begin, self.r_max.end);

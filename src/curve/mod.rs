@@ -3,20 +3,23 @@
 //! Sources: Zhu, Chen, He, LeCun & Liu, "Transformers without Normalization", CVPR 2025 (Dynamic Tanh); Chen, Lu, Zhu, Sun & Liu,
 //! "Stronger Normalization-Free Transformers", 2025 (Derf).
 
-mod layer;
 mod options;
-mod tuning;
 
 use std::marker::PhantomData;
 
-use self::layer::{Layer, Parameters};
-pub use self::options::{CurveGradients, CurveOptions, CurveTargets};
+pub use self::options::CurveOptions;
+use crate::base::activation::Activation;
 use crate::base::curve::Curve;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
 use crate::engine::context::Context;
-use crate::engine::input::Input;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::pass::input::Input;
+use crate::pass::parameters::Owned;
+use crate::pass::spec::{Cut, Extra};
+use crate::pass::{GradientTargets, Gradients, Pass, Reads, Spec, Statistics};
+use crate::plan::Op;
 
 mod sealed {
     pub trait Sealed {}
@@ -68,7 +71,7 @@ impl CurveKind for Erf {
 ///     let dy = context.upload(&[2, 3], &[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).await?;
 ///     let gradients = layer.backward(&x, &dy).await?;
 ///     // Σ dy·(1 − tanh²(alpha·x))·x: the value at 0 adds nothing.
-///     let dalpha = context.download(&gradients.dalpha).await?[0];
+///     let dalpha = context.download(&gradients.dalpha.unwrap()).await?[0];
 ///     assert!((dalpha - 2.0 * (1.0 - 1.0f32.tanh().powi(2))).abs() < 1e-6);
 ///     Ok::<(), wgnorm::Error>(())
 /// })?;
@@ -117,9 +120,21 @@ pub type Derf = DynamicCurve<Erf>;
 /// NaN passes through. ±∞ gives ±gamma + beta, with a derivative of 0.
 #[derive(Debug)]
 pub struct DynamicCurve<K> {
-    layer: Layer,
+    context: Context,
+    options: CurveOptions,
+    /// `None` where no parameter is per channel: then of any number.
+    channels: Option<u64>,
+    parameters: Owned,
     kind: PhantomData<fn() -> K>,
 }
+
+/// What of an input a curve has no use for.
+const REFUSES: &[(Extra, &str)] = &[
+    (Extra::Modulation, "its parameters are those of the layer; modulate what it gives"),
+    (Extra::Sum, "only the norms of the family write the sum that they normalize"),
+    (Extra::DSum, "only the norms of the family write the sum that they normalize"),
+    (Extra::Moments, "it has no statistics"),
+];
 
 impl DynamicTanh {
     /// A layer from existing parameters: alpha `[1]`, gamma and beta `[C]`, all f32 or all of the 16-bit type of x. Which affine
@@ -137,7 +152,7 @@ impl DynamicTanh {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::from_parameters(context, options, Parameters { alpha, shift: None, gamma, beta })
+        Self::existing(context, options, Owned { alpha: Some(alpha), shift: None, gamma, beta })
     }
 }
 
@@ -156,7 +171,7 @@ impl Derf {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::from_parameters(context, options, Parameters { alpha, shift: Some(shift), gamma, beta })
+        Self::existing(context, options, Owned { alpha: Some(alpha), shift: Some(shift), gamma, beta })
     }
 }
 
@@ -167,13 +182,55 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// [`Error::Channels`](crate::Error::Channels) for no channels, [`Error::Value`](crate::Error::Value) for an alpha or shift that is
     /// not finite, [`Error::Slope`](crate::Error::Slope), and those of an allocation.
     pub async fn new(context: &Context, channels: usize, options: CurveOptions) -> Result<Self> {
-        let layer = Layer::new(context, K::CURVE, K::SHIFTED, channels, options).await?;
-        Ok(Self { layer, kind: PhantomData })
+        if channels == 0 {
+            return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
+        }
+        options.check()?;
+        let channels = channels as u64;
+        let affine = Owned::affine(context, options.affine, Shape::per_channel(channels), 1.0).await?;
+        let alpha = Some(context.upload(&[1], &[options.alpha]).await?);
+        let shift = match K::SHIFTED {
+            true => Some(context.upload(&[1], &[options.shift]).await?),
+            false => None,
+        };
+        let layer = Self::existing(context, options, Owned { alpha, shift, ..affine })?;
+        Ok(Self { channels: Some(channels), ..layer })
     }
 
-    fn from_parameters(context: &Context, options: CurveOptions, parameters: Parameters) -> Result<Self> {
-        let layer = Layer::from_existing(context, K::CURVE, options, parameters)?;
-        Ok(Self { layer, kind: PhantomData })
+    fn existing(context: &Context, mut options: CurveOptions, parameters: Owned) -> Result<Self> {
+        options.affine = parameters.get().affine();
+        options.check()?;
+        let channels = parameters.gamma.as_ref().or(parameters.beta.as_ref());
+        let channels = channels.map(|parameter| parameter.shape().len());
+        if channels == Some(0) {
+            return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
+        }
+        parameters.get().check(context, Shape::per_channel(channels.unwrap_or(1)))?;
+        Ok(Self { context: context.clone(), options, channels, parameters, kind: PhantomData })
+    }
+
+    /// The layer over an input that it takes.
+    fn check(&self, input: Input<'_>) -> Result<Spec<'_>> {
+        let view = input.x.channels()?;
+        let got = view.channels;
+        if let Some(expected) = self.channels.filter(|&expected| expected != got) {
+            return Err(Error::Channels { what: "x", expected, got });
+        }
+        let spec = Spec {
+            context: &self.context,
+            layer: K::CURVE.name(),
+            cut: Cut::Channels(view),
+            has_layout: true,
+            // There is nothing to be kept from 0.
+            eps: 0.0,
+            activation: self.options.activation,
+            parameters: self.parameters.get(),
+            shape: Shape::per_channel(got),
+            unit_offset: false,
+            refuses: REFUSES,
+        };
+        spec.check_input(input)?;
+        Ok(spec)
     }
 
     /// Prepares y. An empty batch gives an empty result. One dispatch for each window; moves 2 tensors, or 3 with a residual. y may be
@@ -183,7 +240,13 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), [`Error::Shape`](crate::Error::Shape),
     /// [`Error::DType`](crate::Error::DType), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can raise.
     pub async fn prepare_forward<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
-        self.layer.prepare_forward(input.into(), y).await
+        let input = input.into();
+        let spec = self.check(input)?;
+        spec.check_like("y", y, input.x)?;
+        if spec.cut.is_empty() {
+            return Ok(Prepared::nothing(&self.context, Op::CurveForward));
+        }
+        Pass::forward(Op::CurveForward, spec, input, y, Statistics::Curve(K::CURVE)).prepare().await
     }
 
     /// y. Submitted at once.
@@ -192,11 +255,10 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// As [`prepare_forward`](Self::prepare_forward).
     pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
         let input = input.into();
-        self.layer.view(input)?;
-        let context = &self.layer.context;
-        let y = context.zeros_like(input.x).await?;
+        self.check(input)?;
+        let y = self.context.zeros_like(input.x).await?;
         let forward = self.prepare_forward(input, &y).await?;
-        context.submit(&[&forward]).await?;
+        self.context.submit(&[&forward]).await?;
         Ok(y)
     }
 
@@ -222,41 +284,57 @@ impl<K: CurveKind> DynamicCurve<K> {
         &self,
         input: impl Into<Input<'a>>,
         dy: &Tensor,
-        targets: &CurveTargets<'_>,
+        targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        self.layer.prepare_backward(input.into(), dy, targets).await
+        let input = input.into();
+        let spec = self.check(input)?;
+        spec.check_targets(input, dy, targets)?;
+        targets.check_any()?;
+        if spec.cut.is_empty() {
+            return spec.prepare_empty_sums(Op::CurveBackward, input.x.dtype(), targets).await;
+        }
+        // Without an activation dz is dy.
+        let residual = self.options.activation != Activation::None;
+        let reads = Reads { x: true, residual, parameters: true };
+        let statistics = Statistics::Curve(K::CURVE);
+        Pass::backward(Op::CurveBackward, spec, (input, dy), targets, reads, statistics).prepare().await
     }
 
     /// All gradients that the layer has. Submitted at once.
     ///
     /// # Errors
     /// As [`prepare_backward`](Self::prepare_backward).
-    pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<CurveGradients> {
-        self.layer.backward(input.into(), dy).await
+    pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<Gradients> {
+        let input = input.into();
+        let gradients = self.check(input)?.allocate(input, dy).await?;
+        let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
+        self.context.submit(&[&backward]).await?;
+        Ok(gradients)
     }
 
     /// alpha, `[1]`.
     pub fn alpha(&self) -> &Tensor {
-        &self.layer.alpha
+        let alpha = self.parameters.alpha.as_ref();
+        alpha.unwrap_or_else(|| unreachable!("every curve is made with one"))
     }
 
     /// The shift, `[1]`, if the layer has one: a [`Derf`] has.
     pub fn shift(&self) -> Option<&Tensor> {
-        self.layer.shift.as_ref()
+        self.parameters.shift.as_ref()
     }
 
     /// gamma `[C]`, if the layer has one.
     pub fn gamma(&self) -> Option<&Tensor> {
-        self.layer.gamma.as_ref()
+        self.parameters.gamma.as_ref()
     }
 
     /// beta `[C]`, if the layer has one.
     pub fn beta(&self) -> Option<&Tensor> {
-        self.layer.beta.as_ref()
+        self.parameters.beta.as_ref()
     }
 
     /// What the layer was made with.
     pub fn options(&self) -> &CurveOptions {
-        &self.layer.options
+        &self.options
     }
 }

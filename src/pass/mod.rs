@@ -1,0 +1,227 @@
+//! Passes: what every layer does, forward and backward, whatever its norm.
+//!
+//! A layer is a [`Spec`] and parameters. Its [`Input`] is checked against the spec; then a [`Pass`] says all that an operation depends on, as data: the
+//! spec, the tensors by their slots, where the statistics come from and go to. [`Pass::prepare`] chooses a plan ([`tuning`]), starts a walk over the tensors and
+//! lets [`forward`], [`backward`] or [`slices`] say which kernels are dispatched over it.
+
+mod backward;
+mod forward;
+pub(crate) mod input;
+mod moments;
+pub(crate) mod parameters;
+mod slices;
+pub(crate) mod spec;
+pub(crate) mod statistics;
+pub(crate) mod targets;
+mod tensors;
+mod tuning;
+
+pub use parameters::Affine;
+pub use targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
+
+pub(crate) use spec::Spec;
+pub(crate) use statistics::{OfBatch, OfSlices, Scheme, Statistics, Sums, Tracking};
+
+use self::input::Input;
+use self::spec::Cut;
+use self::tensors::Tensors;
+use crate::base::activation::Activation;
+use crate::base::error::{Error, Result};
+use crate::engine::build::Build;
+use crate::engine::mask::Mask;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::{ActivationKind, Pointwise};
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::plan::{Op, Pattern, Traffic, Walk};
+
+/// A pass of a layer over tensors that have been checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a> {
+    pub op: Op,
+    pub spec: Spec<'a>,
+    pub statistics: Statistics<'a>,
+    tensors: Tensors<'a>,
+    mask: Option<&'a Mask>,
+    accumulation: Accumulation,
+    /// Why its plan is not simply the policy's, if it is not.
+    reason: Option<&'a str>,
+}
+
+/// Which tensors of an input a backward pass looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads {
+    pub x: bool,
+    pub residual: bool,
+    /// gamma and its kin: not where they are saved beside the statistics.
+    pub parameters: bool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(op: Op, spec: Spec<'a>, statistics: Statistics<'a>, tensors: Tensors<'a>) -> Self {
+        Self { op, spec, statistics, tensors, mask: None, accumulation: Accumulation::Write, reason: None }
+    }
+
+    /// y of an input.
+    pub fn forward(
+        op: Op,
+        spec: Spec<'a>,
+        input: Input<'a>,
+        y: &'a Tensor,
+        statistics: Statistics<'a>,
+    ) -> Self {
+        let tensors = spec
+            .parameters
+            .tensors()
+            .with(Slot::X, input.x)
+            .with(Slot::Residual, input.residual)
+            .with(Slot::Addend, input.sum.map(|sum| sum.addend))
+            .with(Slot::Sum, input.sum.map(|sum| sum.sum))
+            .with(Slot::Y, y);
+        // All of y is computed, whatever a mask says; it is of interest where x is reduced.
+        let mask = input.mask.filter(|_| statistics.are_of_x());
+        Self { mask, ..Self::new(op, spec, statistics, tensors) }
+    }
+
+    /// The gradients that are asked for.
+    pub fn backward(
+        op: Op,
+        spec: Spec<'a>,
+        (input, dy): (Input<'a>, &'a Tensor),
+        targets: &GradientTargets<'a>,
+        reads: Reads,
+        statistics: Statistics<'a>,
+    ) -> Self {
+        let parameters = if reads.parameters { spec.parameters.tensors() } else { Tensors::NONE };
+        let tensors = parameters
+            .and(targets.tensors())
+            .with(Slot::X, Some(input.x).filter(|_| reads.x))
+            .with(Slot::Residual, input.residual.filter(|_| reads.residual))
+            .with(Slot::DSum, input.d_sum)
+            .with(Slot::Dy, dy);
+        let accumulation = targets.accumulation;
+        Self { mask: input.mask, accumulation, ..Self::new(op, spec, statistics, tensors) }
+    }
+
+    /// The operation, planned as it is fastest as far as that is known.
+    pub async fn prepare(&self) -> Result<Prepared> {
+        let chosen = self.choose().await;
+        self.planned(&chosen).assemble().await
+    }
+
+    async fn assemble(&self) -> Result<Prepared> {
+        let build = self.start(self.walk(self.held()))?;
+        if build.plan().held == 0 {
+            return self.dispatch(build).await;
+        }
+        match self.dispatch(build).await {
+            // Tensors of one buffer that no dispatch can bind together, though several dispatches can bind them apart.
+            Err(Error::SharedBlock { .. } | Error::Between { .. }) => {
+                let reason = "streamed: tensors that share a buffer cannot all be bound by one dispatch";
+                let pass = Self { reason: Some(reason), ..*self };
+                pass.dispatch(pass.start(pass.walk(None))?).await
+            }
+            prepared => prepared,
+        }
+    }
+
+    /// Dispatches the kernels over a walk.
+    async fn dispatch(&self, build: Build<'a>) -> Result<Prepared> {
+        let forward = self.tensors.has(Slot::Y);
+        match self.statistics {
+            Statistics::Batch(of) if forward => self.forward_of_batch(build, of).await,
+            Statistics::Batch(of) => self.backward_of_batch(build, of).await,
+            Statistics::Slices(of) if forward => self.forward_of_slices(build, of).await,
+            Statistics::Slices(of) => self.backward_of_slices(build, of).await,
+            Statistics::Running(_) | Statistics::Curve(_) if forward => {
+                self.forward_of_constants(build).await
+            }
+            Statistics::Running(_) | Statistics::Curve(_) => self.backward_of_constants(build).await,
+        }
+    }
+
+    /// Values that a resident kernel of the pass holds for each of x, if there is one.
+    fn held(&self) -> Option<u32> {
+        let Self { tensors, statistics, .. } = self;
+        let forward = tensors.has(Slot::Y);
+        match statistics {
+            Statistics::Batch(of) if forward => {
+                let plain = of.moments.is_none() && of.renorm.is_none() && self.mask.is_none();
+                Op::TrainForward.held().filter(|_| plain)
+            }
+            // Without both the sums and dx there is none.
+            Statistics::Batch(of) => {
+                let both = tensors.has(Slot::Dx) && matches!(of.sums, Sums::Own) && self.mask.is_none();
+                Op::TrainBackward.held().filter(|_| both)
+            }
+            Statistics::Slices(_) if forward => {
+                Op::TrainForward.held().filter(|_| self.spec.cut.slices().folds_in_map())
+            }
+            Statistics::Slices(_) => self.held_backward_of_slices(),
+            Statistics::Running(_) | Statistics::Curve(_) => None,
+        }
+    }
+
+    /// How the tensors are walked.
+    fn walk(&self, held: Option<u32>) -> Walk {
+        let tensors: Vec<_> = self.tensors.walked().map(|(_, tensor)| tensor).collect();
+        let alignment = self.spec.context.capabilities().storage_alignment;
+        let walk = match self.spec.cut {
+            Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
+            Cut::Slices(slices) => Walk::over(slices.pattern, &tensors, alignment),
+        };
+        Walk { held, masked: self.mask.is_some(), ..walk }
+    }
+
+    /// How they are walked if they are cut in another way.
+    fn walk_over(&self, pattern: Pattern) -> Walk {
+        let tensors: Vec<_> = self.tensors.walked().map(|(_, tensor)| tensor).collect();
+        Walk::over(pattern, &tensors, self.spec.context.capabilities().storage_alignment)
+    }
+
+    /// Starts an operation over a walk, with all tensors bound.
+    fn start(&self, walk: Walk) -> Result<Build<'a>> {
+        let Self { spec, tensors, .. } = self;
+        let plan = spec.context.plan_walk(&walk, self.reason)?;
+        let mut build = Build::new(spec.context, self.op, plan);
+        build.params.eps = spec.eps as f32;
+        build.params.slope = spec.activation.slope();
+        build.pointwise = Pointwise {
+            activation: ActivationKind::of(spec.activation),
+            residual: tensors.has(Slot::Residual),
+            d_residual: tensors.has(Slot::DResidual),
+            sum: tensors.has(Slot::Sum),
+            d_sum: tensors.has(Slot::DSum),
+            ..Pointwise::default()
+        };
+        match spec.cut {
+            Cut::Channels(view) => {
+                if let Some(mask) = self.mask {
+                    build.mask(mask, view)?;
+                }
+            }
+            Cut::Slices(slices) => spec.set_slices(&mut build, slices),
+        }
+        for (slot, tensor) in tensors.walked() {
+            build.tensor(slot, tensor)?;
+        }
+        for (slot, tensor) in tensors.values() {
+            build.value(slot, tensor)?;
+        }
+        if self.accumulation == Accumulation::Add {
+            build.params.flags |= flag::ACCUMULATE;
+        }
+        Ok(build)
+    }
+
+    /// Whether dz depends on z.
+    fn is_activated(&self) -> bool {
+        self.spec.activation != Activation::None
+    }
+
+    /// Traffic that moves every tensor once at the least, and so many times as it is done.
+    fn traffic(&self, passes: u64) -> Traffic {
+        Traffic::passes(self.tensors.bytes(), self.tensors.passes(), passes)
+    }
+}

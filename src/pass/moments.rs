@@ -1,0 +1,52 @@
+//! Moments of a tensor: the reduction of a forward pass by itself.
+
+use super::input::Input;
+use crate::base::error::Result;
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::ops::reduce;
+use crate::plan::{Op, Traffic, Walk};
+use crate::statistics::moments::Moments;
+
+impl Moments {
+    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, submitted at once.
+    ///
+    /// # Errors
+    /// As [`Moments::prepare`].
+    pub async fn of<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<Self> {
+        let (moments, prepared) = Self::prepare(context, x).await?;
+        context.submit(&[&prepared]).await?;
+        Ok(moments)
+    }
+
+    /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until
+    /// that has run, the value holds the moments of nothing, and a layer that normalizes with it gives NaN. Of a masked x, what the mask
+    /// keeps; a residual does not matter.
+    ///
+    /// # Errors
+    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), and what binding the tensor can raise. An empty tensor is fine.
+    pub async fn prepare<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<(Self, Prepared)> {
+        let Input { x, mask, .. } = x.into();
+        let view = x.channels()?;
+        x.check_device("x", context)?;
+        // Nothing is left out of nothing.
+        let masked = mask.is_some() && view.count() > 0;
+        let moments = Self::of_count(context, view.channels, view.count(), masked).await?;
+        if view.count() == 0 {
+            return Ok((moments, Prepared::nothing(context, Op::Moments)));
+        }
+        let walk = Walk::channels(view, &[x], context.capabilities().storage_alignment);
+        let walk = Walk { masked: mask.is_some(), ..walk };
+        let plan = context.plan_walk(&walk, None)?;
+        let mut build = Build::new(context, Op::Moments, plan);
+        build.tensor(Slot::X, x)?;
+        if let Some(mask) = mask {
+            build.mask(mask, view)?;
+        }
+        reduce::moments_into(&mut build, moments.buffer())?;
+        let prepared = build.finish(Traffic::passes(x.byte_len(), 1, 1)).await?;
+        Ok((moments, prepared))
+    }
+}

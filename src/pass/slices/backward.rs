@@ -1,0 +1,209 @@
+//! The gradients through the statistics of slices.
+//!
+//! Where gamma is constant along a slice, one walk serves all: sums per slice, their folds into the means that dx subtracts and into dgamma and
+//! dbeta, and dx. Where it varies (layer, RMS norm), statistics belong to rows and parameters to columns: a walk along rows has the sums of a row,
+//! a walk along columns dx and on its way the sums of a column.
+
+use super::bind_statistics;
+use crate::base::error::{Error, Result};
+use crate::engine::build::{Build, Whole};
+use crate::engine::prepared::Prepared;
+use crate::engine::shader::StatisticsFrom;
+use crate::engine::slot::Slot;
+use crate::ops::{fold, map, reduce, resident};
+use crate::pass::{OfSlices, Pass};
+use crate::plan::{GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, row_teams};
+
+impl<'a> Pass<'a> {
+    /// The gradients that are asked for.
+    pub(in crate::pass) async fn backward_of_slices(
+        &self,
+        mut build: Build<'a>,
+        of: OfSlices<'a>,
+    ) -> Result<Prepared> {
+        bind_statistics(&mut build, of, true);
+        if build.plan().held > 0 {
+            return self.backward_held(build).await;
+        }
+        if !self.slices().parameters.of_place {
+            return self.backward_of_walk(build).await;
+        }
+        let tensors = &self.tensors;
+        let (d_sum, dx) = (tensors.get(Slot::DSum), tensors.get(Slot::Dx));
+        if let (Some(d_sum), Some(dx), true, true) =
+            (d_sum, dx, tensors.has_sums(), tensors.has(Slot::Residual))
+        {
+            // A dispatch has no binding left for it.
+            if d_sum.is_same_place(dx) {
+                let why = "dx cannot be written over d_sum where there is a residual and an activation; give it a tensor of its own";
+                return Err(Error::InPlace { why });
+            }
+            build.check_overlap()?;
+            let without = Self { tensors: tensors.with(Slot::DSum, None), ..*self };
+            let normed = Box::pin(without.assemble()).await?;
+            let context = self.spec.context;
+            let summed = map::prepare_sum(context, dx, d_sum, dx).await?;
+            let all = Prepared::sequence(context, self.op, vec![normed, summed]);
+            return Ok(all.with_floor(tensors.passes() * dx.byte_len()));
+        }
+        self.backward_of_rows(build, of).await
+    }
+
+    /// Values that a resident kernel holds for each of x, if one can have all gradients: x̂ and dz, and where gamma varies within a slice the
+    /// sums of its place.
+    pub(in crate::pass) fn held_backward_of_slices(&self) -> Option<u32> {
+        let (tensors, slices) = (&self.tensors, self.slices());
+        let more = [Slot::Residual, Slot::DSum, Slot::DResidual].iter().filter(|slot| tensors.has(**slot));
+        let runs = matches!(slices.pattern, Pattern::Run { .. } | Pattern::Segments { samples: 1, .. });
+        // A dispatch has a binding for one more tensor.
+        let fits = tensors.has(Slot::Dx) && runs && slices.merged == 1 && more.count() <= 1;
+        fits.then_some(if slices.parameters.of_place { 4 } else { 2 })
+    }
+
+    /// All gradients by one walk over slices that a team holds, and the fold of what it leaves for dgamma and dbeta.
+    async fn backward_held(&self, mut build: Build<'a>) -> Result<Prepared> {
+        let Parameters { of_place, rows: samples, .. } = self.slices().parameters;
+        let (slices, places) = (self.slices().slices(), self.slices().count());
+        let samples = if of_place { samples } else { 1 };
+        let rows = slices / samples;
+        let Plan { workgroup_size, team_size, .. } = **build.plan();
+        let teams = match of_place {
+            true => row_teams(rows, (workgroup_size / team_size).into(), self.spec.context.capabilities()),
+            false => rows,
+        };
+        build.params.samples = samples as u32;
+        build.params.sample_rows = rows as u32;
+        build.params.row_teams = teams as u32;
+        let (of_parameters, records) = match of_place {
+            true => {
+                let matrix = if samples > 1 { (teams * places) as u32 } else { 0 };
+                (samples * places, Records { partials: teams as u32, slices: places as u32, matrix })
+            }
+            false => self.parameter_records(build.plan())?,
+        };
+        let results = if of_place { samples * teams * places } else { slices };
+        let padded = of_parameters * fold::padded(records.partials.into());
+        match padded > results {
+            true => build.zeroed_scratch(padded * GRADIENT_SUMS_BYTES),
+            false => build.scratch(results * GRADIENT_SUMS_BYTES),
+        }
+        resident::backward_of_slices(&mut build, samples * teams)?;
+        if self.tensors.has_sums() {
+            fold::parameter_gradients(&mut build, of_parameters, records)?;
+        }
+        build.finish(self.traffic(self.tensors.passes())).await
+    }
+
+    /// Passes over memory of a reduction, and of a map of dx.
+    fn passes(&self) -> (u64, u64) {
+        let one = |slot| u64::from(self.tensors.has(slot));
+        let read = 2 + one(Slot::Residual);
+        (read + one(Slot::DResidual), read + 1 + one(Slot::DSum))
+    }
+
+    /// A buffer for the means of all slices, bound as what they are written to and read from.
+    fn bind_means(&self, build: &mut Build<'a>) -> Whole {
+        let means = build.workspace(self.slices().statistics() * MEANS_BYTES);
+        build.buffer(Slot::MeansOut, means);
+        build.buffer(Slot::Means, means);
+        means.into()
+    }
+
+    /// By walks over slices with a parameter each.
+    async fn backward_of_walk(&self, mut build: Build<'a>) -> Result<Prepared> {
+        let (parameters, records) = self.parameter_records(build.plan())?;
+        let of_parameters = (parameters, u64::from(records.partials));
+        reduce::gradients_of_many(&mut build, StatisticsFrom::Recorded, false, of_parameters);
+        let (reduced, mapped) = self.passes();
+        if self.tensors.has_sums() {
+            fold::parameter_gradients(&mut build, parameters, records)?;
+        }
+        if !self.tensors.has(Slot::Dx) {
+            return build.finish(self.traffic(reduced)).await;
+        }
+        self.bind_means(&mut build);
+        let records = self.records(build.plan());
+        fold::means(&mut build, self.slices().statistics(), records, true)?;
+        map::backward_of_means(&mut build);
+        build.finish(self.traffic(reduced + mapped)).await
+    }
+
+    /// By walks along rows and columns.
+    async fn backward_of_rows(&self, along_rows: Build<'a>, of: OfSlices<'a>) -> Result<Prepared> {
+        let (reduced, mapped) = self.passes();
+        let (dx, sums) = (self.tensors.has(Slot::Dx), self.tensors.has_sums());
+        if !dx && sums {
+            let columns = self.along_columns(self.build_columns(of)?, StatisticsFrom::RecordedOfRow)?;
+            return columns.finish(self.traffic(reduced)).await;
+        }
+        // The sums of rows.
+        let along_columns = if sums { self.start_columns(of)? } else { None };
+        let (mut rows, records) = match along_columns {
+            Some(mut build) => {
+                let records = reduce::row_gradients(&mut build, self.slices().slices())?;
+                (build, records)
+            }
+            None => {
+                let mut build = along_rows;
+                reduce::gradients(&mut build, StatisticsFrom::Recorded, false);
+                let records = self.records(build.plan());
+                (build, records)
+            }
+        };
+        if !dx {
+            return rows.finish(self.traffic(reduced)).await;
+        }
+        let means = self.bind_means(&mut rows);
+        fold::means(&mut rows, self.slices().statistics(), records, false)?;
+        if !sums {
+            map::backward_of_means(&mut rows);
+            return rows.finish(self.traffic(reduced + mapped)).await;
+        }
+        let mut columns = self.build_columns(of)?;
+        // That is written already.
+        columns.pointwise.d_residual = false;
+        columns.buffer(Slot::Means, means.before());
+        let columns = self.along_columns(columns, StatisticsFrom::MeansOfRow)?;
+        columns.after(rows).finish(self.traffic(reduced + mapped)).await
+    }
+
+    /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
+    fn along_columns(&self, mut build: Build<'a>, from: StatisticsFrom) -> Result<Build<'a>> {
+        let plan = build.plan();
+        let Parameters { rows, step, .. } = self.slices().parameters;
+        let places = self.slices().count();
+        let (parameters, records) = match step {
+            0 => (places, Records { partials: plan.partials(), slices: plan.slices, matrix: 0 }),
+            _ => {
+                let matrix = plan.matrix_splits * plan.records;
+                (places * rows, Records { partials: plan.matrix_splits, slices: plan.slices, matrix })
+            }
+        };
+        let of_parameters = (parameters, u64::from(records.partials));
+        reduce::gradients_of_many(&mut build, from, from == StatisticsFrom::MeansOfRow, of_parameters);
+        fold::parameter_gradients(&mut build, parameters, records)?;
+        Ok(build)
+    }
+
+    /// How many parameters there are, and where the partial results of all slices that share one are.
+    fn parameter_records(&self, plan: &Plan) -> Result<(u64, Records)> {
+        let slices = self.slices();
+        let Parameters { rows, step, .. } = slices.parameters;
+        let parameters = if step == 0 { 1 } else { rows };
+        if parameters == slices.slices() {
+            let records = self.records(plan);
+            let partials = records.partials / slices.merged as u32;
+            return Ok((parameters, Records { partials, ..records }));
+        }
+        let all = u64::from(plan.records) * u64::from(plan.splits);
+        let needed = all / parameters;
+        let partials = u32::try_from(needed).map_err(|_| Error::TooLarge {
+            what: "x",
+            needed,
+            unit: "partial results",
+            limit_name: "address range",
+            limit: u32::MAX.into(),
+        })?;
+        Ok((parameters, Records { partials, slices: parameters as u32, matrix: 0 }))
+    }
+}

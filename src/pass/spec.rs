@@ -1,0 +1,265 @@
+//! A layer as its passes see it, and what its arguments must be.
+
+use super::input::Input;
+use super::parameters::Parameters;
+use super::targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
+use crate::base::activation::Activation;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Channels, Shape};
+use crate::engine::build::Build;
+use crate::engine::context::Context;
+use crate::engine::params::flag;
+use crate::engine::prepared::Prepared;
+use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
+use crate::ops::{curve, fold};
+use crate::plan::{Op, Slices, Traffic};
+use crate::statistics::saved::Kept;
+
+/// A norm over an x of some shape, as data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec<'a> {
+    pub context: &'a Context,
+    /// The layer's name, for errors.
+    pub layer: &'static str,
+    pub cut: Cut,
+    /// Whether the order of axes in memory matters.
+    pub has_layout: bool,
+    pub eps: f64,
+    pub activation: Activation,
+    pub parameters: Parameters<'a>,
+    /// The shape of gamma and beta; without values where there cannot be any.
+    pub shape: Shape,
+    /// Whether gamma is stored as its distance from 1.
+    pub unit_offset: bool,
+    /// What of an input it has no use for, and why.
+    pub refuses: &'static [(Extra, &'static str)],
+}
+
+/// Which elements of x share a mean and a variance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// The channels of a batch.
+    Channels(Channels),
+    /// Other slices.
+    Slices(Slices),
+}
+
+/// What an input may have besides x and a residual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extra {
+    Mask,
+    Modulation,
+    Sum,
+    DSum,
+    Moments,
+}
+
+impl Extra {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Mask => "mask",
+            Self::Modulation => "modulation",
+            Self::Sum => "sum",
+            Self::DSum => "d_sum",
+            Self::Moments => "moments",
+        }
+    }
+
+    const fn is_in(self, input: &Input<'_>) -> bool {
+        match self {
+            Self::Mask => input.mask.is_some(),
+            Self::Modulation => input.modulation.is_some(),
+            Self::Sum => input.sum.is_some(),
+            Self::DSum => input.d_sum.is_some(),
+            Self::Moments => input.moments.is_some(),
+        }
+    }
+}
+
+impl Cut {
+    /// The same as samples, channels and positions.
+    pub const fn view(&self) -> Channels {
+        match self {
+            Self::Channels(view) => *view,
+            Self::Slices(slices) => slices.pattern.view(),
+        }
+    }
+
+    pub fn slices(&self) -> Slices {
+        match self {
+            Self::Channels(view) => Slices::channels(*view),
+            Self::Slices(slices) => *slices,
+        }
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.view().elements() == 0
+    }
+
+    /// What forward saves.
+    pub const fn kept(&self) -> Kept {
+        match self {
+            Self::Channels(view) => Kept::Channels { channels: view.channels, count: view.count() },
+            Self::Slices(slices) => Kept::Slices { statistics: slices.statistics(), count: slices.count() },
+        }
+    }
+}
+
+impl Spec<'_> {
+    /// Requires an input that the layer takes, all of which fits x.
+    pub fn check_input(&self, input: Input<'_>) -> Result<()> {
+        let refused = self.refuses.iter().find(|(extra, _)| extra.is_in(&input));
+        if let Some((extra, why)) = refused {
+            return Err(Error::Unsupported { layer: self.layer, what: extra.name(), why });
+        }
+        self.parameters.check_with(input.x.dtype())?;
+        let others = [
+            ("residual", input.residual),
+            ("addend", input.sum.map(|sum| sum.addend)),
+            ("sum", input.sum.map(|sum| sum.sum)),
+            ("d_sum", input.d_sum),
+        ];
+        for (what, tensor) in others {
+            if let Some(tensor) = tensor {
+                self.check_like(what, tensor, input.x)?;
+            }
+        }
+        match (input.mask, self.cut) {
+            (Some(mask), Cut::Channels(view)) => mask.check(self.context, view),
+            _ => Ok(()),
+        }
+    }
+
+    /// Requires a tensor like x.
+    pub fn check_like(&self, what: &'static str, tensor: &Tensor, x: &Tensor) -> Result<()> {
+        if let Cut::Channels(_) = self.cut {
+            return tensor.check_like(what, x);
+        }
+        tensor.check_shape(what, x.shape())?;
+        tensor.check_dtype(what, x.dtype())?;
+        tensor.check_contiguous(what)?;
+        if tensor.layout() != x.layout() && x.shape().rank() > 2 && self.has_layout {
+            return Err(Error::Layout { what, expected: x.layout(), got: tensor.layout() });
+        }
+        Ok(())
+    }
+
+    /// Requires that the gradients asked for exist and have the right shapes and types.
+    pub fn check_targets(&self, input: Input<'_>, dy: &Tensor, targets: &GradientTargets<'_>) -> Result<()> {
+        if input.sum.is_some() {
+            let why = "in a backward pass x is the sum; what dx is added to is given by with_d_sum";
+            return Err(Error::Unsupported { layer: self.layer, what: Extra::Sum.name(), why });
+        }
+        self.check_like("dy", dy, input.x)?;
+        for (what, tensor) in [("dx", targets.dx), ("d_residual", targets.d_residual)] {
+            if let Some(tensor) = tensor {
+                self.check_like(what, tensor, input.x)?;
+            }
+        }
+        if targets.d_residual.is_some() && input.residual.is_none() {
+            return Err(Error::NoParameter { gradient: "d_residual", parameter: "residual" });
+        }
+        self.check_parameter_targets(input.x.dtype(), targets)
+    }
+
+    /// Checks those of the parameters' gradients that are asked for.
+    pub fn check_parameter_targets(&self, dtype: DType, targets: &GradientTargets<'_>) -> Result<()> {
+        let mut first = None;
+        for (slot, tensor) in targets.of_parameters() {
+            let Some(tensor) = tensor else { continue };
+            let gradient = slot.name();
+            let (parameter, present) = self.parameters.of_gradient(slot);
+            if present.is_none() {
+                return Err(Error::NoParameter { gradient, parameter: parameter.name() });
+            }
+            let of_slices = matches!(slot, Slot::Dgamma | Slot::Dbeta);
+            tensor.check_shape(gradient, if of_slices { self.shape } else { Shape::per_channel(1) })?;
+            tensor.check_contiguous(gradient)?;
+            if tensor.dtype() != DType::F32 {
+                tensor.check_dtype(gradient, dtype)?;
+            }
+            tensor.check_dtype(gradient, *first.get_or_insert(tensor.dtype()))?;
+        }
+        Ok(())
+    }
+
+    /// The parameter gradients of nothing: zero, written or added like any other.
+    pub async fn prepare_empty_sums(
+        &self,
+        op: Op,
+        dtype: DType,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        if !targets.has_sums() || self.shape.len() == 0 {
+            return Ok(Prepared::nothing(self.context, op));
+        }
+        let mut build = fold::gradients_of(self.context, op, self.shape.len(), dtype, 0)?;
+        bind_targets(&mut build, targets)?;
+        match self.parameters.alpha {
+            None => fold::gradients(&mut build)?,
+            Some(_) => curve::fold(&mut build, targets.dalpha.is_some() || targets.dshift.is_some())?,
+        }
+        build.finish(Traffic::default()).await
+    }
+
+    /// Tensors for all gradients that the layer has.
+    pub async fn allocate(&self, input: Input<'_>, dy: &Tensor) -> Result<Gradients> {
+        let dx = self.context.zeros_like(input.x).await?;
+        Ok(self.allocate_local(input, dy).await?.with_dx(dx))
+    }
+
+    /// The same, but for x.
+    pub async fn allocate_local(&self, input: Input<'_>, dy: &Tensor) -> Result<LocalGradients> {
+        let Parameters { gamma, beta, alpha, shift } = self.parameters;
+        let like = async |parameter: Option<&Tensor>| match parameter {
+            Some(parameter) => {
+                self.context.zeros_as(parameter.shape().dims(), parameter.dtype()).await.map(Some)
+            }
+            None => Ok(None),
+        };
+        let d_residual = match input.residual {
+            None => None,
+            // Nothing stands between the residual and y.
+            Some(_) if self.activation == Activation::None && input.mask.is_none() => Some(dy.clone()),
+            Some(_) => Some(self.context.zeros_like(input.x).await?),
+        };
+        Ok(LocalGradients {
+            d_residual,
+            dgamma: like(gamma).await?,
+            dbeta: like(beta).await?,
+            dalpha: like(alpha).await?,
+            dshift: like(shift).await?,
+        })
+    }
+
+    /// Tells kernels how slices that are not channels lie, and which parameters are theirs.
+    pub(super) fn set_slices(&self, build: &mut Build<'_>, slices: Slices) {
+        let parameters = slices.parameters;
+        let params = &mut build.params;
+        params.merged = slices.merged as u32;
+        params.count = slices.count() as f32;
+        params.places = if parameters.of_place { slices.count() } else { 1 };
+        params.parameter_slices = parameters.slices as u32;
+        params.parameter_rows = parameters.rows as u32;
+        params.parameter_step = parameters.step as u32;
+        params.gamma_step = self.parameters.gamma.is_some().into();
+        params.beta_step = self.parameters.beta.is_some().into();
+        params.gamma_base = f32::from(u8::from(self.unit_offset || self.parameters.gamma.is_none()));
+        build.pointwise.of_place = parameters.of_place;
+    }
+}
+
+/// Binds the parameter gradients that are asked for.
+pub(crate) fn bind_targets(build: &mut Build<'_>, targets: &GradientTargets<'_>) -> Result<()> {
+    for (slot, tensor) in targets.of_parameters() {
+        if let Some(tensor) = tensor {
+            build.value(slot, tensor)?;
+        }
+    }
+    if targets.accumulation == Accumulation::Add {
+        build.params.flags |= flag::ACCUMULATE;
+    }
+    Ok(())
+}
