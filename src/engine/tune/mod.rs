@@ -2,8 +2,8 @@
 //!
 //! When an operation is prepared whose [`Problem`] is not known yet, the plans of `plan/candidates.rs` are run on scratch tensors
 //! like the caller's ([`twins`]), timed in turns ([`timing`]), and the winner is pinned ([`pins`]) for the life of the device, and
-//! beyond in a file that the caller keeps ([`text`]). Which operations there are and how they run is the layers' affair
-//! (`norm/tuning.rs`).
+//! beyond in a file that the caller keeps ([`text`]). Which operations there are and how they run is not known here:
+//! `pass/tuning.rs`.
 
 mod pins;
 mod problem;

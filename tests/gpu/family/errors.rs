@@ -195,9 +195,7 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
         let [x, addend, sum] = [(); 3].map(|()| zeros(&context, &[4, width]));
         let saved = context.block_on(layer.room_for(&x)).unwrap();
         let forward = |input: Input<'_>, y| {
-            context
-                .block_on(layer.prepare_forward(input.plus(&addend, &addend), y, Some(&saved)))
-                .map(|_| ())
+            context.block_on(layer.prepare_forward(input.plus(&addend, &addend), y, Some(&saved))).map(|_| ())
         };
         assert_eq!(forward(Input::from(&x), &sum), Ok(()), "{width}");
         refused!(forward(Input::from(&x), &addend), Error::Overlap { .. });
