@@ -2,7 +2,8 @@
 //! costs the host. `wgnorm bench` reports the same operations with their limits beside them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use wgnorm::{BatchNorm, BatchNormOptions, Context, GradientTargets, Layout, Prepared, Saved, prepare_copy};
+use wgnorm::tuning::prepare_copy;
+use wgnorm::{BatchNorm, BatchNormOptions, Context, GradientTargets, Layout, Prepared, Saved};
 
 /// Shapes `[N, C, H, W]`.
 const SHAPES: [[usize; 4]; 3] = [[8, 64, 56, 56], [8, 256, 14, 14], [8, 512, 7, 7]];

@@ -3,9 +3,11 @@
 
 use std::time::Instant;
 
+use wgnorm::norm::{GhostSaved, MicroBatch, MicroBatchGradient};
+use wgnorm::statistics::Renorm;
 use wgnorm::{
-    Accumulation, BatchNorm, BatchNormOptions, Context, GhostSaved, GradientTargets, Mask, MicroBatch,
-    MicroBatchGradient, Prepared, Renorm, Result, Saved, Tensor, TrainForward,
+    Accumulation, BatchNorm, BatchNormOptions, Context, GradientTargets, Mask, Prepared, Result, Saved,
+    Tensor, TrainForward,
 };
 
 const ROUNDS: usize = 15;

@@ -9,9 +9,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wgnorm::collective::{Collective, LocalRank};
+use wgnorm::norm::{SyncBackward, SyncBatchNorm, SyncTrainForward};
+use wgnorm::statistics::{GradientSums, Moments, PooledMoments};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Collective, Context, Error, GradientSums, GradientTargets, LocalRank,
-    Moments, PooledMoments, Prepared, Result, Saved, SyncBackward, SyncBatchNorm, SyncTrainForward, Tensor,
+    BatchNorm, BatchNormOptions, Context, Error, GradientTargets, Prepared, Result, Saved, Tensor,
     TrainForward,
 };
 

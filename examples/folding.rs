@@ -4,9 +4,9 @@
 //! `cargo run --example folding`
 
 use wgnorm::absorb::{Border, Destination, TensorWeights, WeightLayout};
-use wgnorm::{
-    Activation, BatchNorm, BatchNormOptions, Context, DType, DiagnosticOptions, FrozenBatchNorm, Moments,
-};
+use wgnorm::diagnostics::DiagnosticOptions;
+use wgnorm::statistics::Moments;
+use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, DType, FrozenBatchNorm};
 
 const CHANNELS: usize = 4;
 

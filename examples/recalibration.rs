@@ -5,7 +5,9 @@
 //! $ cargo run --release --example recalibration -- 50 2000  # fewer
 //! ```
 
-use wgnorm::{BatchNorm, BatchNormOptions, Context, Error, PooledMoments, Recalibration};
+use wgnorm::recalibration::Recalibration;
+use wgnorm::statistics::PooledMoments;
+use wgnorm::{BatchNorm, BatchNormOptions, Context, Error};
 
 const CHANNELS: usize = 2;
 

@@ -3,7 +3,8 @@
 //!
 //! `cargo run --example small_batches`
 
-use wgnorm::{BatchNorm, BatchNormOptions, Context, CrossIteration, Error, Input, Mask};
+use wgnorm::norm::CrossIteration;
+use wgnorm::{BatchNorm, BatchNormOptions, Context, Error, Input, Mask};
 
 fn main() -> Result<(), Error> {
     let context = Context::headless_blocking()?;

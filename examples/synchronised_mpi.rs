@@ -8,12 +8,11 @@
 
 use std::time::Duration;
 
+use wgnorm::collective::{Collective, MpiCollective};
 use wgnorm::mpi::Threading;
 use wgnorm::mpi::topology::{Communicator, SimpleCommunicator};
 use wgnorm::reference::{self, bounds};
-use wgnorm::{
-    BatchNorm, BatchNormOptions, Channels, Collective, Context, Error, Layout, MpiCollective, Tensor,
-};
+use wgnorm::{BatchNorm, BatchNormOptions, Channels, Context, Error, Layout, Tensor};
 
 const CHANNELS: usize = 6;
 const POSITIONS: usize = 35;

@@ -43,7 +43,8 @@ impl fmt::Display for ChannelDrift {
 /// Running statistics before and after, compared per channel: what a recalibration, or some more training, has changed.
 ///
 /// ```
-/// use wgnorm::{DriftReport, RunningValues};
+/// use wgnorm::diagnostics::DriftReport;
+/// use wgnorm::RunningValues;
 /// let before = RunningValues { mean: vec![0.0, 5.0], var: vec![4.0, 1.0], batches: 100 };
 /// let after = RunningValues { mean: vec![1.0, 5.0], var: vec![4.0, 9.0], batches: 200 };
 /// let report = DriftReport::between(&before, &after, 1e-12)?;

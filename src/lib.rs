@@ -35,72 +35,54 @@
 
 pub mod absorb;
 mod base;
-mod collective;
-mod curve;
-mod diagnostics;
+pub mod collective;
+pub mod curve;
+pub mod diagnostics;
 mod drift;
 mod engine;
 #[cfg(feature = "eval")]
 pub mod eval;
-mod family;
-mod norm;
+pub mod family;
+pub mod norm;
 mod ops;
 mod pass;
 mod plan;
 mod program;
-mod recalibration;
+pub mod recalibration;
 pub mod reference;
 pub mod spec;
 #[cfg(feature = "safetensors")]
 pub mod state;
-mod statistics;
+pub mod statistics;
+pub mod tuning;
 mod warm;
 mod wesl;
 pub mod wgsl;
 
 pub use base::activation::Activation;
-pub use base::curve::Curve;
 pub use base::dtype::DType;
 pub use base::error::{Error, Result};
 pub use base::shape::{Channels, Layout, Shape};
 pub use base::variance::RunningVariance;
-#[cfg(not(target_family = "wasm"))]
-pub use collective::LocalRank;
-#[cfg(all(feature = "mpi", not(target_family = "wasm")))]
-pub use collective::MpiCollective;
-pub use collective::{Collective, CollectiveFailure, SingleRank};
-pub use curve::{CurveKind, CurveOptions, Derf, DynamicCurve, DynamicTanh, Erf, Tanh};
-pub use diagnostics::{ChannelValue, DiagnosticOptions, DriftedChannel, Finding, LayerState, diagnose};
-pub use drift::{ChannelDrift, DriftReport, DriftSummary};
-pub use engine::adapter::{ContextOptions, ShaderChecks, adapters};
+#[doc(inline)]
+pub use curve::{CurveOptions, Derf, DynamicTanh};
+pub use engine::adapter::ContextOptions;
 pub use engine::context::Context;
-pub use engine::disk_cache::PipelineCacheState;
 pub use engine::mask::Mask;
 pub use engine::prepared::Prepared;
 pub use engine::tensor::Tensor;
-pub use engine::tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
-pub use family::{
-    Epsilon, GroupNorm, InstanceNorm, Kind, L2Norm, LayerNorm, MeanVarianceNorm, Norm, NormOptions, RmsNorm,
-    ScaleNorm, TrackedInstanceNorm, WeightNorm, WeightStandardization,
-};
-pub use norm::{
-    AccumulatedGradients, BatchNorm, BatchNormOptions, CrossIteration, FrozenBatchNorm, GhostSaved,
-    MicroBatch, MicroBatchGradient, Momentum, SyncBackward, SyncBatchNorm, SyncTrainForward, TrainForward,
-};
-pub use ops::map::prepare_copy;
-pub use pass::input::{Input, Modulation, Sum};
-pub use pass::{Accumulation, Affine, GradientTargets, Gradients, LocalGradients};
-pub use plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
-pub use recalibration::{Progress, Recalibration};
+#[doc(inline)]
+pub use family::{GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
+#[doc(inline)]
+pub use norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, Momentum};
+pub use pass::input::Input;
+pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Train, TrainForward};
+#[doc(inline)]
 pub use spec::Spec;
-pub use statistics::gradient_sums::{ChannelGradientSums, GradientSums};
-pub use statistics::moments::{ChannelMoments, Moments};
-pub use statistics::pooled_moments::PooledMoments;
-pub use statistics::renorm::{Ramp, Renorm};
 pub use statistics::running::{RunningStatistics, RunningValues};
-pub use statistics::saved::{Saved, SavedStatistics};
+pub use statistics::saved::Saved;
 
-/// The `mpi` whose types [`MpiCollective`] takes.
+/// The `mpi` whose types [`MpiCollective`](collective::MpiCollective) takes.
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
 pub use ::mpi;
 /// The wgpu whose types this crate's interface uses.

@@ -10,8 +10,8 @@ use crate::engine::mask::Mask;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::shader::Variant;
 use crate::engine::tensor::Tensor;
-use crate::pass::GradientTargets;
 use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Train};
 use crate::spec::{Layer, Norm, Parameters, Passes, Spec, Statistics};
 use crate::statistics::running::RunningValues;
 
@@ -99,14 +99,14 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
         }
         false => None,
     };
-    let room = layer.room_for(&x, over_x).await?;
+    let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
     let input = Input::from(&x).with_residual(residual.as_ref()).masked(mask.as_ref());
-    let saved = room.as_ref().filter(|_| saves);
+    let saved = saves.then_some(&room);
     let forward = match &sum {
         Some((addend, sum)) => input.plus(addend, sum),
         None => input,
     };
-    layer.prepare_forward(forward, &y, saved).await?;
+    layer.prepare_train_forward(forward, &y, saved).await?;
     if !backward {
         return Ok(());
     }
@@ -134,7 +134,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<()> {
         .dshift(dshift.as_ref());
     let x = sum.as_ref().map_or(&x, |(_, sum)| sum);
     let input = Input { x, ..input }.with_d_sum(d_sum.as_ref());
-    layer.prepare_backward(input, &dy, saved, &targets).await?;
+    layer.prepare_backward(input, &dy, &room, &targets).await?;
     Ok(())
 }
 

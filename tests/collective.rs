@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use pollster::block_on;
-use wgnorm::{Collective, CollectiveFailure, Error, LocalRank, Result, SingleRank};
+use wgnorm::collective::{Collective, CollectiveFailure, LocalRank, SingleRank};
+use wgnorm::{Error, Result};
 
 /// Longer than any test may take.
 const LONG: Duration = Duration::from_secs(600);

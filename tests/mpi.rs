@@ -17,10 +17,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollster::block_on;
+use wgnorm::collective::{Collective, CollectiveFailure, MpiCollective};
 use wgnorm::mpi::Threading;
 use wgnorm::mpi::collective::CommunicatorCollectives;
 use wgnorm::mpi::topology::{Communicator, SimpleCommunicator};
-use wgnorm::{Collective, CollectiveFailure, Error, MpiCollective, Result};
+use wgnorm::{Error, Result};
 
 /// The example, as `mpirun -n 4` runs it.
 #[path = "../examples/synchronised_mpi.rs"]

@@ -2,9 +2,10 @@
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use wgnorm::curve::Curve;
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{Statistics, batch, curve, map};
-use wgnorm::{Activation, Curve, Layout, Momentum, RunningVariance, Shape};
+use wgnorm::{Activation, Layout, Momentum, RunningVariance, Shape};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/conformance");
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use wgnorm::{Capabilities, Context, GradientTargets, Saved, ShaderChecks};
+use wgnorm::tuning::{Capabilities, ShaderChecks};
+use wgnorm::{Context, GradientTargets, Saved};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal, tuning};
@@ -66,7 +67,7 @@ impl Limits {
 const SHAPES: [[usize; 4]; 2] = [[8, 64, 56, 56], [8, 512, 7, 7]];
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
-    let adapters = pollster::block_on(wgnorm::adapters());
+    let adapters = pollster::block_on(wgnorm::tuning::adapters());
     if adapters.is_empty() {
         // The error of opening one tells what to do.
         return Err(crate::open(None).err().map_or("no adapter".to_owned(), |e| e.to_string()).into());

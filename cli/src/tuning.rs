@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use wgnorm::{Autotuning, Context};
+use wgnorm::Context;
+use wgnorm::tuning::Autotuning;
 
 use crate::Refusal;
 

@@ -1,6 +1,6 @@
 //! Functions that stand in the place of a normalization: their statistics are constants.
 
-/// The function f of a [`DynamicCurve`](crate::DynamicCurve), odd and between −1 and 1; `reference::curve` holds the formulas.
+/// The function f of a [`DynamicCurve`](crate::curve::DynamicCurve), odd and between −1 and 1; `reference::curve` holds the formulas.
 ///
 /// NaN passes through; ±∞ gives ±1, with a derivative of 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -342,7 +342,7 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: &'static str,
     },
-    /// A choice of a plan that is forced to what it cannot be ([`Tuning`](crate::Tuning)).
+    /// A choice of a plan that is forced to what it cannot be ([`Tuning`](crate::tuning::Tuning)).
     #[error("a tuning cannot have {choice} {got}: it must be {expected}")]
     Tuning {
         /// The choice.

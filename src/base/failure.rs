@@ -21,7 +21,7 @@ pub enum CollectiveFailure {
         /// The rank that left.
         rank: usize,
     },
-    /// A rank said that it failed ([`Collective::fail`](crate::Collective::fail)), or it panicked.
+    /// A rank said that it failed ([`Collective::fail`](crate::collective::Collective::fail)), or it panicked.
     #[error("rank {rank} failed: {reason}")]
     Failed {
         /// The rank that failed.

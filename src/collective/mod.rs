@@ -39,7 +39,7 @@ use crate::base::error::Result;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wgnorm::{Collective, LocalRank};
+/// use wgnorm::collective::{Collective, LocalRank};
 ///
 /// /// The sum over all ranks. In rank order, so that all ranks get the same bits.
 /// async fn sum<C: Collective>(collective: &C, value: f32) -> Result<f32, wgnorm::Error> {

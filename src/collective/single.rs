@@ -8,7 +8,7 @@ use crate::base::error::{Error, Result};
 /// The only rank of a world of one: for tests, and for code that may or may not be distributed.
 ///
 /// ```
-/// use wgnorm::{Collective, SingleRank};
+/// use wgnorm::collective::{Collective, SingleRank};
 /// let collective = SingleRank::new();
 /// assert_eq!(pollster::block_on(collective.all_gather(vec![1, 2]))?, [[1, 2]]);
 /// # Ok::<(), wgnorm::Error>(())

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 pub use self::options::CurveOptions;
 use crate::base::activation::Activation;
-use crate::base::curve::Curve;
+pub use crate::base::curve::Curve;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
@@ -18,8 +18,10 @@ use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
 use crate::pass::parameters::Owned;
 use crate::pass::spec::{Cut, Extra};
-use crate::pass::{GradientTargets, Gradients, Pass, Reads, Spec, Statistics};
+use crate::pass::train::sealed::Sealed as InTraining;
+use crate::pass::{GradientTargets, Gradients, Pass, Reads, Spec, Statistics, Train, TrainForward};
 use crate::plan::Op;
+use crate::statistics::saved::Saved;
 
 mod sealed {
     pub trait Sealed {}
@@ -336,5 +338,42 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// What the layer was made with.
     pub fn options(&self) -> &CurveOptions {
         &self.options
+    }
+}
+
+impl<K: CurveKind> InTraining for DynamicCurve<K> {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+/// Nothing is saved: what a backward pass needs is x.
+impl<K: CurveKind> Train for DynamicCurve<K> {
+    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+        self.check(x.into())?;
+        Saved::nothing(&self.context, x.dtype()).await
+    }
+
+    async fn prepare_train_forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        _: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        self.prepare_forward(input, y).await.map(Into::into)
+    }
+
+    async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        _: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        DynamicCurve::prepare_backward(self, input, dy, targets).await
+    }
+
+    async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor, _: &Saved) -> Result<Gradients> {
+        DynamicCurve::backward(self, input, dy).await
     }
 }

@@ -4,7 +4,7 @@ use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
 use crate::pass::Affine;
 
-/// What a [`DynamicCurve`](crate::DynamicCurve) is made with. The default is that of the papers: gamma and beta, no activation, alpha
+/// What a [`DynamicCurve`](crate::curve::DynamicCurve) is made with. The default is that of the papers: gamma and beta, no activation, alpha
 /// 0.5, shift 0.
 ///
 /// ```

@@ -6,7 +6,7 @@ use crate::norm::{BatchNorm, FrozenBatchNorm, Parts};
 use crate::statistics::moments::Moments;
 
 impl BatchNorm {
-    /// Looks for what the literature warns of in this layer and, if there is one, a batch; see [`diagnose`](crate::diagnose()). The
+    /// Looks for what the literature warns of in this layer and, if there is one, a batch; see [`diagnose`](crate::diagnostics::diagnose()). The
     /// moments of the batch are those of its [x](Moments::of). Downloads a few values per channel, after everything that was
     /// submitted before.
     ///
@@ -16,7 +16,9 @@ impl BatchNorm {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
     ///
     /// ```
-    /// use wgnorm::{BatchNorm, BatchNormOptions, Context, DiagnosticOptions, Finding, Moments};
+    /// use wgnorm::diagnostics::{DiagnosticOptions, Finding};
+    /// use wgnorm::statistics::Moments;
+    /// use wgnorm::{BatchNorm, BatchNormOptions, Context};
     /// let context = Context::headless_blocking()?;
     /// context.block_on(async {
     ///     let layer = BatchNorm::new(&context, 2, BatchNormOptions::pytorch()).await?;

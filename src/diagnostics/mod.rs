@@ -7,10 +7,12 @@ mod tests;
 
 pub use finding::{ChannelValue, DriftedChannel, Finding};
 
+pub use crate::drift::{DriftReport, DriftSummary};
+
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::base::variance::RunningVariance;
-use crate::drift::ChannelDrift;
+pub use crate::drift::ChannelDrift;
 use crate::norm::{BatchNormOptions, Momentum};
 use crate::statistics::moments::ChannelMoments;
 use crate::statistics::running::RunningValues;
@@ -33,7 +35,7 @@ pub struct LayerState<'a> {
 /// From where on something is reported.
 ///
 /// ```
-/// let options = wgnorm::DiagnosticOptions { prunable_gamma: 1e-2, ..Default::default() };
+/// let options = wgnorm::diagnostics::DiagnosticOptions { prunable_gamma: 1e-2, ..Default::default() };
 /// assert_eq!((options.very_few_values, options.few_values), (8, 16));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,7 +106,8 @@ impl DiagnosticOptions {
 /// for one that is negative, not a number, or a ratio below 1.
 ///
 /// ```
-/// use wgnorm::{BatchNormOptions, DiagnosticOptions, Finding, LayerState, RunningValues, diagnose};
+/// use wgnorm::diagnostics::{DiagnosticOptions, Finding, LayerState, diagnose};
+/// use wgnorm::{BatchNormOptions, RunningValues};
 /// let state = LayerState {
 ///     options: &BatchNormOptions::pytorch(),
 ///     running: &RunningValues { mean: vec![0.3, 0.1], var: vec![1.2, 1e-9], batches: 500 },

@@ -91,7 +91,7 @@ impl Context {
         Self::from_adapter_with(&adapter::request_adapter(options).await?, options).await
     }
 
-    /// Opens a device of its own on one of [`adapters`](crate::adapters), with everything that the adapter allows.
+    /// Opens a device of its own on one of [`adapters`](crate::tuning::adapters), with everything that the adapter allows.
     ///
     /// # Errors
     /// [`Error::RequestDevice`], [`Error::MissingCapability`].
@@ -178,13 +178,14 @@ impl Context {
     /// Preparing an operation of a layer that is not pinned then takes as long as compiling and running up to twelve plans does: seconds where compiling is slow. It runs them on
     /// scratch tensors that take as much memory as those of the operation, and nothing of the caller's changes. Where there is not that much
     /// memory, no clock (a browser without timestamps), or the tensors need several dispatches per pass
-    /// ([`Plan::windows`](crate::Plan::windows)), the policy decides as ever. A plan must be 3 % faster than the policy's to replace it.
+    /// ([`Plan::windows`](crate::tuning::Plan::windows)), the policy decides as ever. A plan must be 3 % faster than the policy's to replace it.
     /// Other work on the device at the same time disturbs what is measured.
     ///
-    /// [`Plan::reasons`](crate::Plan::reasons) says where a plan comes from.
+    /// [`Plan::reasons`](crate::tuning::Plan::reasons) says where a plan comes from.
     ///
     /// ```
-    /// use wgnorm::{Autotuning, BatchNorm, BatchNormOptions, Context};
+    /// use wgnorm::tuning::Autotuning;
+    /// use wgnorm::{BatchNorm, BatchNormOptions, Context};
     /// let context = Context::headless_blocking()?.with_autotuning(Autotuning::Measure);
     /// # let directory = std::env::temp_dir().join(format!("wgnorm-doc-tunings-{}", std::process::id()));
     /// # std::fs::create_dir_all(&directory).unwrap();
@@ -298,8 +299,8 @@ impl Context {
     /// ```
     /// let context = wgnorm::Context::headless_blocking()?;
     /// let x = context.block_on(context.zeros(&[8, 64, 56, 56]))?;
-    /// let plan = context.plan(wgnorm::Op::TrainForward, &x, false)?.unwrap();
-    /// assert!(plan.workspace_bytes(wgnorm::Op::TrainForward) <= 8 * 64 * 56 * 56 * 4 / 100);
+    /// let plan = context.plan(wgnorm::tuning::Op::TrainForward, &x, false)?.unwrap();
+    /// assert!(plan.workspace_bytes(wgnorm::tuning::Op::TrainForward) <= 8 * 64 * 56 * 56 * 4 / 100);
     /// # Ok::<(), wgnorm::Error>(())
     /// ```
     ///
@@ -540,7 +541,7 @@ impl Context {
     }
 
     /// Runs a future of this crate to its end, blocking the thread; waits for the device, or for what else wakes the future (another
-    /// rank of a [`Collective`](crate::Collective)), instead of spinning.
+    /// rank of a [`Collective`](crate::collective::Collective)), instead of spinning.
     #[cfg(not(target_family = "wasm"))]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         /// Wakes the thread.

@@ -173,7 +173,7 @@ impl Tensor {
 
     /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
     /// binding or buffer can hold is a tensor too. Operations walk it in windows; with the same tiles
-    /// ([`Tuning::tile`](crate::Tuning::tile)) they give the bits of a tensor in one buffer (see docs/NUMERICS.md).
+    /// ([`Tuning::tile`](crate::tuning::Tuning::tile)) they give the bits of a tensor in one buffer (see docs/NUMERICS.md).
     ///
     /// # Errors
     /// [`Error::Empty`] for no tensors; [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Strides`],

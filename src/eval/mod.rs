@@ -34,7 +34,7 @@ mod slices;
 pub mod table;
 mod variant;
 
-pub use crate::spec::{Layer, Operation, Parameters};
+pub use crate::spec::{Layer, Parameters};
 pub use data::{Data, Draw, Gamma, narrow, rounded, widen};
 #[cfg(not(target_family = "wasm"))]
 pub use devices::{Compiled, Devices, files, read_shaders, trim};

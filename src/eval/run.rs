@@ -12,9 +12,9 @@ use crate::engine::context::Context;
 use crate::engine::mask::Mask;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{Accumulation, GradientTargets};
+use crate::pass::{Accumulation, GradientTargets, Train, TrainForward};
 use crate::plan::Tuning;
-use crate::spec::{Layer, Norm, Operation, Parameters, Place, Spec, Statistics};
+use crate::spec::{Layer, Norm, Parameters, Place, Spec, Statistics};
 use crate::statistics::running::RunningValues;
 use crate::statistics::saved::Saved;
 
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs a pass.
-    async fn submit(&mut self, layer: &mut Layer, operation: &Operation) -> Result<()> {
+    async fn submit(&mut self, layer: &mut Layer, operation: &TrainForward) -> Result<()> {
         self.took(operation.kernels());
         layer.submit(operation).await
     }
@@ -219,14 +219,14 @@ impl<'a> Run<'a> {
             Some(keep) => Some(Mask::of_positions(self.context, &x, keep).await?),
             None => None,
         };
-        let room = layer.room_for(&x, over_x).await?;
+        let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
         let around = (residual.as_ref(), mask.as_ref());
-        let x = self.forward(&mut layer, x, around, room.as_ref(), false).await?;
+        let x = self.forward(&mut layer, x, around, Some(&room)).await?;
         if let Some(running) = layer.running().await? {
             self.push_running("", running);
         }
-        if let Some(room) = &room {
-            let all = room.download(self.context).await?;
+        let all = room.download(self.context).await?;
+        if !all.is_empty() {
             self.push("save_mean", all.iter().map(|s| s.mean() as f32).collect());
             self.push("save_var", all.iter().map(|s| s.var).collect());
             self.push("save_invstd", all.iter().map(|s| s.inv_std).collect());
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         if self.problem.expects("y_alone") {
             let role = if spec.in_place { Role::Written } else { Role::Read };
             let x = self.put(&inputs.x, role).await?;
-            self.forward(&mut layer, x, around, None, true).await?;
+            self.forward(&mut layer, x, around, None).await?;
         }
         if inputs.dy.is_none() {
             return Ok(());
@@ -246,24 +246,24 @@ impl<'a> Run<'a> {
         let restored = over_x && spec.norm != Norm::Batch;
         let x = if restored { self.put(&inputs.x, Role::Read).await? } else { x };
         let input = Input::from(&x).with_residual(around.0).masked(around.1);
-        self.backward(&mut layer, input, room.as_ref()).await
+        self.backward(&mut layer, input, &room).await
     }
 
-    /// Runs a forward pass, `alone` or before a backward pass, and returns what that takes in the place of x: the sum, if there is one.
+    /// Runs a forward pass, alone if nothing is saved, and returns what a backward pass takes in the place of x: the sum, if there is one.
     async fn forward(
         &mut self,
         layer: &mut Layer,
         x: Tensor,
         (residual, mask): (Option<&Tensor>, Option<&Mask>),
         saved: Option<&Saved>,
-        alone: bool,
     ) -> Result<Tensor> {
         let Problem { spec, inputs, .. } = self.problem;
+        let alone = saved.is_none();
         let suffix = if alone { "_alone" } else { "" };
         let Some(addend) = &inputs.addend else {
             let y = if self.problem.spec.writes_over_x(!alone) { x.clone() } else { self.output().await? };
             let input = Input::from(&x).with_residual(residual).masked(mask);
-            let forward = layer.prepare_forward(input, &y, saved).await?;
+            let forward = layer.prepare_train_forward(input, &y, saved).await?;
             self.submit(layer, &forward).await?;
             self.push_batch(&format!("y{suffix}"), &y).await?;
             return Ok(x);
@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
         };
         let y = self.output().await?;
         let input = x.plus(&addend, &sum).with_residual(residual).masked(mask);
-        let forward = layer.prepare_forward(input, &y, saved).await?;
+        let forward = layer.prepare_train_forward(input, &y, saved).await?;
         self.submit(layer, &forward).await?;
         self.push_batch(&format!("sum{suffix}"), &sum).await?;
         self.push_batch(&format!("y{suffix}"), &y).await?;
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the backward pass, with all gradients that there are, and as often as outputs are expected of it.
-    async fn backward(&mut self, layer: &mut Layer, input: Input<'_>, saved: Option<&Saved>) -> Result<()> {
+    async fn backward(&mut self, layer: &mut Layer, input: Input<'_>, saved: &Saved) -> Result<()> {
         let Problem { spec, inputs, .. } = self.problem;
         let Some(upstream) = inputs.dy.as_deref() else { return Ok(()) };
         let with_residual = spec.residual;
@@ -351,12 +351,12 @@ impl<'a> Run<'a> {
         &mut self,
         layer: &mut Layer,
         (input, dy): (Input<'_>, &Tensor),
-        saved: Option<&Saved>,
+        saved: &Saved,
         targets: &GradientTargets<'_>,
         suffix: &str,
     ) -> Result<()> {
         let backward = layer.prepare_backward(input, dy, saved, targets).await?;
-        self.submit(layer, &Operation::Plain(backward)).await?;
+        self.submit(layer, &backward.into()).await?;
         for (name, tensor) in [("dx", targets.dx), ("dresidual", targets.d_residual)] {
             if let Some(tensor) = tensor {
                 self.push_batch(&format!("{name}{suffix}"), tensor).await?;
@@ -383,7 +383,7 @@ impl<'a> Run<'a> {
             let x = self.upload(part, &part.x).await?;
             let nothing = vec![f32::NAN; part.x.len()];
             let y = self.put_shaped(&part.shape, &nothing, Role::Written).await?;
-            let forward = layer.prepare_forward((&x).into(), &y, None).await?;
+            let forward = layer.prepare_train_forward(&x, &y, None).await?;
             self.submit(&mut layer, &forward).await?;
             if let Some(running) = layer.running().await? {
                 self.push_running(&format!("_{step}"), running);

@@ -120,7 +120,7 @@ pub type GroupNorm = Norm<Group>;
 
 /// Instance normalization (Ulyanov, Vedaldi & Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016): over each
 /// channel of each sample of x `[N, C, …]` or `[N, …, C]`, with gamma and beta `[C]`. With running statistics it is
-/// [`TrackedInstanceNorm`](crate::TrackedInstanceNorm).
+/// [`TrackedInstanceNorm`](crate::family::TrackedInstanceNorm).
 ///
 /// ```
 /// use wgnorm::{Context, InstanceNorm, NormOptions};
@@ -145,7 +145,8 @@ pub type MeanVarianceNorm = Norm<MeanVariance>;
 /// Division by the length over any axes, `x / max(‖x‖, eps)`: PyTorch's `normalize`. Where eps has replaced the length, dx is dy / eps.
 ///
 /// ```
-/// use wgnorm::{Context, L2Norm, NormOptions};
+/// use wgnorm::family::L2Norm;
+/// use wgnorm::{Context, NormOptions};
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let x = context.upload(&[1, 2, 1], &[3.0, 4.0]).await?;
@@ -164,7 +165,8 @@ pub type ScaleNorm = Norm<Scale>;
 /// Weight normalization (Salimans & Kingma 2016): `gamma·v / ‖v‖` for each index of the first axis of a weight `[rows, …]`, with gamma `[rows]`.
 ///
 /// ```
-/// use wgnorm::{Context, WeightNorm};
+/// use wgnorm::family::WeightNorm;
+/// use wgnorm::Context;
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let weight = context.upload(&[2, 2], &[3.0, 4.0, 0.0, -2.0]).await?;

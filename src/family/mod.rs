@@ -16,3 +16,5 @@ pub use kinds::{
 pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
 pub use tracked::TrackedInstanceNorm;
+
+pub use crate::pass::input::{Modulation, Sum};

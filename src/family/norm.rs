@@ -10,7 +10,10 @@ use crate::engine::tensor::Tensor;
 use crate::pass::input::{Input, Modulation};
 use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
-use crate::pass::{Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Scheme, Spec, Statistics};
+use crate::pass::train::sealed::Sealed;
+use crate::pass::{
+    Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train, TrainForward,
+};
 use crate::plan::{Op, Slices};
 use crate::statistics::saved::{Note, Saved};
 
@@ -156,7 +159,7 @@ impl<K: Kind> Norm<K> {
     /// Prepares y; `saved`, from [`room_for`](Self::room_for), receives what the backward pass needs, without it there is none.
     ///
     /// Moves 3 tensors (x twice, y once), and the residual if there is one; where the plan holds slices in registers
-    /// ([`Plan::held`](crate::Plan::held)), 2. Of a sum ([`Input::plus`]) 5 (x, the addend and y once, the sum twice), or 4. y may be the tensor x itself if
+    /// ([`Plan::held`](crate::tuning::Plan::held)), 2. Of a sum ([`Input::plus`]) 5 (x, the addend and y once, the sum twice), or 4. y may be the tensor x itself if
     /// nothing is saved. An empty x gives an empty y.
     ///
     /// # Errors
@@ -338,5 +341,49 @@ impl<K: Kind> Norm<K> {
         let parameters = Parameters { gamma, beta, ..Parameters::default() };
         parameters.check(&self.context, shape)?;
         Ok((parameters, shape))
+    }
+}
+
+impl<K: Kind> Sealed for Norm<K> {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl<K: Kind> Train for Norm<K> {
+    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+        Norm::room_for(self, x).await
+    }
+
+    async fn prepare_train_forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        self.prepare_forward(input, y, saved).await.map(Into::into)
+    }
+
+    async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        Norm::prepare_backward(self, input, dy, saved, targets).await
+    }
+
+    async fn backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+    ) -> Result<Gradients> {
+        Norm::backward(self, input, dy, saved).await
+    }
+
+    async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
+        self.forward(input).await
     }
 }

@@ -6,10 +6,11 @@ use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
-use crate::norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, TrainForward};
+use crate::norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm};
 use crate::ops::fold;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Gradients};
+use crate::pass::train::sealed::Sealed;
+use crate::pass::{GradientTargets, Gradients, Train, TrainForward};
 use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::running::RunningStatistics;
 use crate::statistics::saved::Saved;
@@ -21,7 +22,8 @@ use crate::statistics::saved::Saved;
 /// As there, nothing updates statistics but what takes `&mut self` and says train.
 ///
 /// ```
-/// use wgnorm::{BatchNormOptions, Context, TrackedInstanceNorm};
+/// use wgnorm::family::TrackedInstanceNorm;
+/// use wgnorm::{BatchNormOptions, Context};
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let x = context.upload(&[2, 1, 2], &[1.0, 3.0, 5.0, 9.0]).await?;
@@ -78,20 +80,25 @@ impl TrackedInstanceNorm {
         Ok(Self { norm: InstanceNorm::from_parts(context, channels, options, gamma, beta)?, batch })
     }
 
-    /// Prepares y and the update of the running statistics, in the same recording. As [`InstanceNorm::prepare_forward`](crate::Norm::prepare_forward),
-    /// and two dispatches over the channels. It is submitted with [`submit`](Self::submit), or recorded with [`record`](Self::record): what
-    /// updates running statistics needs this layer.
+    /// Prepares y and the update of the running statistics, in the same recording. As [`InstanceNorm::prepare_forward`](crate::family::Norm::prepare_forward),
+    /// and two dispatches over the channels. It is submitted with [`submit`](Self::submit), or recorded with
+    /// [`TrainForward::record`]: what updates running statistics needs this layer. Without `saved` there is no backward pass.
     ///
     /// # Errors
-    /// As [`Norm::prepare_forward`](crate::Norm::prepare_forward); [`Error::Unsupported`] for modulation.
+    /// As [`Norm::prepare_forward`](crate::family::Norm::prepare_forward); [`Error::Unsupported`] for modulation.
     pub async fn prepare_train_forward<'a>(
         &mut self,
         input: impl Into<Input<'a>>,
         y: &Tensor,
-        saved: &Saved,
+        saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let prepared = self.prepare_tracked(input.into(), y, saved).await?;
-        Ok(self.batch.train_forward_of(prepared))
+        let input = input.into();
+        let prepared = match saved {
+            Some(saved) => self.prepare_tracked(input, y, saved).await?,
+            // The running statistics are averages of what would be saved.
+            None => self.prepare_tracked(input, y, &self.norm.room_for(input.x).await?).await?,
+        };
+        Ok(TrainForward::of(self.batch.parts.id, prepared))
     }
 
     async fn prepare_tracked(&self, input: Input<'_>, y: &Tensor, saved: &Saved) -> Result<Prepared> {
@@ -118,29 +125,13 @@ impl TrackedInstanceNorm {
     /// # Errors
     /// [`Error::WrongLayer`] if it was prepared for another layer; those of [`Context::submit`].
     pub async fn submit(&mut self, forward: &TrainForward) -> Result<()> {
-        self.batch.submit(forward).await
-    }
-
-    /// Records a training forward pass of this layer into a compute pass of its own.
-    ///
-    /// # Errors
-    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
-    pub fn record(&mut self, forward: &TrainForward, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        forward.record(&mut self.batch, encoder)
-    }
-
-    /// Records a training forward pass of this layer into a compute pass that the caller has begun.
-    ///
-    /// # Errors
-    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
-    pub fn record_in(&mut self, forward: &TrainForward, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
-        forward.record_in(&mut self.batch, pass)
+        Train::submit(self, forward).await
     }
 
     /// Room for the statistics of a tensor like x.
     ///
     /// # Errors
-    /// As [`Norm::room_for`](crate::Norm::room_for).
+    /// As [`Norm::room_for`](crate::family::Norm::room_for).
     pub async fn room_for(&self, x: &Tensor) -> Result<Saved> {
         self.norm.room_for(x).await
     }
@@ -153,12 +144,12 @@ impl TrackedInstanceNorm {
         let input = input.into();
         let saved = self.norm.room_for(input.x).await?;
         let y = self.norm.context.zeros_like(input.x).await?;
-        let forward = self.prepare_train_forward(input, &y, &saved).await?;
+        let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
         self.submit(&forward).await?;
         Ok((y, saved))
     }
 
-    /// Prepares the gradients: [`Norm::prepare_backward`](crate::Norm::prepare_backward).
+    /// Prepares the gradients: [`Norm::prepare_backward`](crate::family::Norm::prepare_backward).
     ///
     /// # Errors
     /// As there.
@@ -208,5 +199,49 @@ impl TrackedInstanceNorm {
     /// What the layer was made with.
     pub fn options(&self) -> &BatchNormOptions {
         self.batch.options()
+    }
+}
+
+impl Sealed for TrackedInstanceNorm {
+    fn context(&self) -> &Context {
+        &self.norm.context
+    }
+
+    fn id(&self) -> Option<u64> {
+        Some(self.batch.parts.id)
+    }
+}
+
+impl Train for TrackedInstanceNorm {
+    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+        TrackedInstanceNorm::room_for(self, x).await
+    }
+
+    async fn prepare_train_forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        TrackedInstanceNorm::prepare_train_forward(self, input, y, saved).await
+    }
+
+    async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        TrackedInstanceNorm::prepare_backward(self, input, dy, saved, targets).await
+    }
+
+    async fn backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+    ) -> Result<Gradients> {
+        TrackedInstanceNorm::backward(self, input, dy, saved).await
     }
 }

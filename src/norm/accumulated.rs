@@ -2,13 +2,12 @@
 
 use super::batch::BatchNorm;
 use super::composition::{Part, check_parts};
-use super::train_forward::TrainForward;
 use crate::base::error::{Error, Result};
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::pass::GradientTargets;
 use crate::pass::input::Input;
+use crate::pass::{GradientTargets, TrainForward};
 use crate::plan::Op;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
@@ -109,7 +108,7 @@ impl BatchNorm {
         steps.push(self.prepare_update(pooled).await?);
         batches.iter().for_each(|batch| batch.saved.note(self.noted(batch.input)));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
-        Ok(TrainForward { prepared, layer: self.parts.id })
+        Ok(TrainForward::of(self.parts.id, prepared))
     }
 
     /// Prepares the gradients of several batches that were trained as one. `parameters` says where dgamma and dbeta over all of

@@ -6,14 +6,15 @@
 use super::frozen::FrozenBatchNorm;
 use super::options::{BatchNormOptions, Momentum};
 use super::parts::{IN_TRAINING, Parts, affine};
-use super::train_forward::TrainForward;
 use crate::base::error::{Error, Result};
 use crate::base::variance::RunningVariance;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Gradients, OfBatch, Pass, Reads, Spec, Statistics, Sums, Tracking};
+use crate::pass::{
+    GradientTargets, Gradients, OfBatch, Pass, Reads, Spec, Statistics, Sums, Tracking, Train, TrainForward,
+};
 use crate::plan::Op;
 use crate::statistics::moments::Moments;
 use crate::statistics::running::RunningStatistics;
@@ -116,7 +117,7 @@ impl BatchNorm {
     /// `saved` receives what the backward pass needs; without it there is none.
     ///
     /// Two dispatches for each window; moves 3 tensors (x twice, y once), and the residual if there is one. Where the plan holds
-    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::Renorm)) there is
+    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::statistics::Renorm)) there is
     /// one more over the channels, and no plan holds them.
     ///
     /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
@@ -136,7 +137,7 @@ impl BatchNorm {
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
         let prepared = self.prepare_noted(input.into(), y, saved, true).await?;
-        Ok(TrainForward { prepared, layer: self.parts.id })
+        Ok(TrainForward::of(self.parts.id, prepared))
     }
 
     /// As [`prepare_train_forward`](Self::prepare_train_forward), but running statistics stay as they are: for
@@ -183,8 +184,7 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::WrongLayer`] if it was prepared for another layer; those of [`Context::submit`].
     pub async fn submit(&mut self, forward: &TrainForward) -> Result<()> {
-        forward.check(self)?;
-        self.parts.context.submit(&[&forward.prepared]).await
+        Train::submit(self, forward).await
     }
 
     /// Prepares the gradients through the batch statistics, as many as are asked for.
@@ -195,7 +195,7 @@ impl BatchNorm {
     /// dx = gamma / sqrt(var + eps)·(dz − dbeta/n − x̂·dgamma/n)
     /// ```
     ///
-    /// (with batch renorm as [`Renorm`](crate::Renorm) has it).
+    /// (with batch renorm as [`Renorm`](crate::statistics::Renorm) has it).
     ///
     /// x and the residual must be what forward saw, or x what forward left in its place if it was written over
     /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves
@@ -288,11 +288,6 @@ impl BatchNorm {
     /// What the layer was made with.
     pub fn options(&self) -> &BatchNormOptions {
         &self.parts.options
-    }
-
-    /// An operation that updates the running statistics of this layer.
-    pub(crate) fn train_forward_of(&self, prepared: Prepared) -> TrainForward {
-        TrainForward { prepared, layer: self.parts.id }
     }
 
     pub(crate) fn from_inner(parts: Parts) -> Self {

@@ -18,7 +18,8 @@ use crate::statistics::saved::Saved;
 /// the correction for where they are not. The gradient takes earlier steps as constants.
 ///
 /// ```
-/// use wgnorm::{BatchNorm, BatchNormOptions, Context, CrossIteration};
+/// use wgnorm::norm::CrossIteration;
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context};
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::pytorch()).await?;

@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use super::batch::BatchNorm;
-use super::train_forward::TrainForward;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::engine::bindings::check_overlap;
@@ -16,7 +15,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{Accumulation, GradientTargets, Gradients};
+use crate::pass::{Accumulation, GradientTargets, Gradients, TrainForward};
 use crate::plan::Op;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
@@ -132,7 +131,7 @@ impl BatchNorm {
         steps.push(self.prepare_update(&all[0]).await?);
         saved.parts.iter().for_each(|saved| saved.note(self.noted(input)));
         let prepared = Prepared::sequence(context, Op::TrainForward, steps);
-        Ok(TrainForward { prepared, layer: self.parts.id })
+        Ok(TrainForward::of(self.parts.id, prepared))
     }
 
     /// Prepares the gradients of a batch whose parts were normalized by themselves: dx through the statistics of each part, dgamma and

@@ -10,7 +10,7 @@ mod options;
 mod parts;
 mod pooled;
 mod synchronised;
-mod train_forward;
+mod train;
 mod values;
 
 pub use accumulated::{AccumulatedGradients, MicroBatch, MicroBatchGradient};
@@ -21,4 +21,5 @@ pub use ghost::GhostSaved;
 pub use options::{BatchNormOptions, Momentum};
 pub(crate) use parts::Parts;
 pub use synchronised::{SyncBackward, SyncBatchNorm, SyncTrainForward};
-pub use train_forward::TrainForward;
+
+pub use crate::pass::LocalGradients;

@@ -2,7 +2,6 @@
 //! perhaps. Synchronised, accumulated and ghost batch norm are compositions of these operations.
 
 use super::batch::BatchNorm;
-use super::train_forward::TrainForward;
 use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::engine::prepared::Prepared;
@@ -11,7 +10,7 @@ use crate::engine::tensor::Tensor;
 use crate::ops::fold;
 use crate::pass::input::Input;
 use crate::pass::spec::bind_targets;
-use crate::pass::{GradientTargets, LocalGradients, Sums};
+use crate::pass::{GradientTargets, LocalGradients, Sums, TrainForward};
 use crate::plan::{Op, Traffic};
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
@@ -26,7 +25,7 @@ impl BatchNorm {
     /// [`Error::Channels`], [`Error::ForeignDevice`], [`Error::SingleValue`], and those of an allocation.
     pub async fn prepare_running_update(&mut self, moments: &Moments) -> Result<TrainForward> {
         let prepared = self.prepare_update(moments).await?;
-        Ok(TrainForward { prepared, layer: self.parts.id })
+        Ok(TrainForward::of(self.parts.id, prepared))
     }
 
     /// The update is part of what comes before every map with statistics of a batch; so here it comes before the least

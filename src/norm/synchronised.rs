@@ -38,7 +38,8 @@ use crate::statistics::saved::Saved;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wgnorm::{BatchNorm, BatchNormOptions, Collective, Context, LocalRank};
+/// use wgnorm::collective::{Collective, LocalRank};
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context};
 /// let ranks = LocalRank::group(2, Duration::from_secs(60))?;
 /// let threads: Vec<_> = ranks
 ///     .into_iter()

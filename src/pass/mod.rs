@@ -14,10 +14,13 @@ pub(crate) mod spec;
 pub(crate) mod statistics;
 pub(crate) mod targets;
 mod tensors;
+pub(crate) mod train;
 mod tuning;
 
 pub use parameters::Affine;
 pub use targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
+
+pub use train::{Train, TrainForward};
 
 pub(crate) use spec::Spec;
 pub(crate) use statistics::{OfBatch, OfSlices, Scheme, Statistics, Sums, Tracking};

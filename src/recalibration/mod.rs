@@ -22,7 +22,8 @@ use crate::statistics::running::RunningValues;
 /// [`merge`](Self::merge) joins those of several processes.
 ///
 /// ```
-/// use wgnorm::{BatchNorm, BatchNormOptions, Context, Recalibration};
+/// use wgnorm::recalibration::Recalibration;
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context};
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let mut layer = BatchNorm::new(&context, 1, BatchNormOptions::keras()).await?;

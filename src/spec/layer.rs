@@ -9,10 +9,10 @@ use crate::family::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, TrackedInstanceNorm,
     WeightNorm, WeightStandardization,
 };
-use crate::norm::{BatchNorm, FrozenBatchNorm, TrainForward};
-use crate::pass::GradientTargets;
+use crate::norm::{BatchNorm, FrozenBatchNorm};
 use crate::pass::input::Input;
-use crate::plan::{Plan, Traffic};
+use crate::pass::train::sealed::Sealed;
+use crate::pass::{GradientTargets, Gradients, Train, TrainForward};
 use crate::spec::{Norm, Spec, Statistics};
 use crate::statistics::moments::Moments;
 use crate::statistics::running::{RunningStatistics, RunningValues};
@@ -34,10 +34,11 @@ pub struct Parameters {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few layers, each in one place")]
 enum Kind {
     Batch(BatchNorm),
     Frozen(FrozenBatchNorm),
-    Tracked(Box<TrackedInstanceNorm>),
+    Tracked(TrackedInstanceNorm),
     Layer(LayerNorm),
     Rms(RmsNorm),
     Group(GroupNorm),
@@ -51,10 +52,13 @@ enum Kind {
     Derf(Derf),
 }
 
-/// Does the same with the layer of each norm of slices, which have types of their own.
-macro_rules! of_slices {
+/// Does the same with the layer of each norm, which have types of their own, unless it is one of those that are named.
+macro_rules! in_training {
     ($kind:expr, $layer:ident => $do:expr, $($other:pat $(if $guard:expr)? => $what:expr),+ $(,)?) => {
         match $kind {
+            $($other $(if $guard)? => $what,)+
+            Kind::Batch($layer) => $do,
+            Kind::Tracked($layer) => $do,
             Kind::Layer($layer) => $do,
             Kind::Rms($layer) => $do,
             Kind::Group($layer) => $do,
@@ -64,7 +68,8 @@ macro_rules! of_slices {
             Kind::Scale($layer) => $do,
             Kind::Weight($layer) => $do,
             Kind::Standardization($layer) => $do,
-            $($other $(if $guard)? => $what),+
+            Kind::Tanh($layer) => $do,
+            Kind::Derf($layer) => $do,
         }
     };
 }
@@ -78,15 +83,6 @@ pub struct Layer {
     modulation: Option<[Option<Tensor>; 2]>,
     /// Whether moments come from elsewhere.
     given: bool,
-}
-
-/// A pass that is prepared.
-#[derive(Debug)]
-pub enum Operation {
-    /// One that updates running statistics.
-    Train(TrainForward),
-    /// Any other.
-    Plain(Prepared),
 }
 
 impl Layer {
@@ -116,7 +112,7 @@ impl Layer {
             Norm::TrackedInstance => {
                 let (options, running) = (spec.batch_options(), running().await?);
                 let layer = TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?;
-                Kind::Tracked(Box::new(layer))
+                Kind::Tracked(layer)
             }
             Norm::Layer(axes) => {
                 Kind::Layer(LayerNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)
@@ -155,111 +151,14 @@ impl Layer {
         Ok(Self { context: context.clone(), kind, modulation, given })
     }
 
-    /// Room for what forward leaves, if it leaves anything; of batch norm, for a y that is written over x.
+    /// Room for what forward of a tensor like x leaves, where y may be written over x.
     ///
     /// # Errors
     /// Those of an allocation, and of an x that is none of the layer's.
-    pub async fn room_for(&self, x: &Tensor, in_place: bool) -> Result<Option<Saved>> {
-        of_slices!(&self.kind,
-            layer => layer.room_for(x).await.map(Some),
-            Kind::Tracked(layer) => layer.room_for(x).await.map(Some),
-            Kind::Batch(_) if in_place => Saved::in_place(&self.context, x).await.map(Some),
-            Kind::Batch(_) => Saved::new(&self.context, x).await.map(Some),
-            _ => Ok(None),
-        )
-    }
-
-    /// The same input with the parameters that come with it, where these are not the layer's.
-    fn given<'t>(input: Input<'t>, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
-        match modulation {
-            Some([gamma, beta]) => input.modulated(gamma.as_ref(), beta.as_ref()),
-            None => input,
-        }
-    }
-
-    /// Prepares y. Moments that are given are computed at once.
-    ///
-    /// # Errors
-    /// Those of the layer that it is.
-    pub async fn prepare_forward(
-        &mut self,
-        input: Input<'_>,
-        y: &Tensor,
-        saved: Option<&Saved>,
-    ) -> Result<Operation> {
-        let modulation = self.modulation.clone();
-        let input = Self::given(input, modulation.as_ref());
-        let prepared = of_slices!(&mut self.kind,
-            layer => layer.prepare_forward(input, y, saved).await?,
-            Kind::Batch(layer) if self.given => {
-                let (moments, reduce) = Moments::prepare(&self.context, input).await?;
-                self.context.submit(&[&reduce]).await?;
-                let input = input.with_moments(&moments);
-                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
-            },
-            Kind::Batch(layer) => {
-                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
-            },
-            Kind::Tracked(layer) => {
-                let saved = saved.ok_or_else(nothing_saved)?;
-                return layer.prepare_train_forward(input, y, saved).await.map(Operation::Train);
-            },
-            Kind::Frozen(layer) => layer.prepare_forward(input, y).await?,
-            Kind::Tanh(layer) => layer.prepare_forward(input, y).await?,
-            Kind::Derf(layer) => layer.prepare_forward(input, y).await?,
-        );
-        Ok(Operation::Plain(prepared))
-    }
-
-    /// Prepares the gradients from what forward has saved, if it saves anything.
-    ///
-    /// # Errors
-    /// Those of the layer that it is; [`Error::Spec`] for what forward has not left.
-    pub async fn prepare_backward(
-        &self,
-        input: Input<'_>,
-        dy: &Tensor,
-        saved: Option<&Saved>,
-        targets: &GradientTargets<'_>,
-    ) -> Result<Prepared> {
-        let input = Self::given(input, self.modulation.as_ref());
-        let saved = || saved.ok_or_else(nothing_saved);
-        of_slices!(&self.kind,
-            layer => layer.prepare_backward(input, dy, saved()?, targets).await,
-            Kind::Batch(layer) => layer.prepare_backward(input, dy, saved()?, targets).await,
-            Kind::Tracked(layer) => layer.prepare_backward(input, dy, saved()?, targets).await,
-            Kind::Frozen(layer) => layer.prepare_backward(input, dy, targets).await,
-            Kind::Tanh(layer) => layer.prepare_backward(input, dy, targets).await,
-            Kind::Derf(layer) => layer.prepare_backward(input, dy, targets).await,
-        )
-    }
-
-    /// Runs a pass.
-    ///
-    /// # Errors
-    /// Those of [`Context::submit`].
-    pub async fn submit(&mut self, operation: &Operation) -> Result<()> {
-        match (operation, &mut self.kind) {
-            (Operation::Train(forward), Kind::Batch(layer)) => layer.submit(forward).await,
-            (Operation::Train(forward), Kind::Tracked(layer)) => layer.submit(forward).await,
-            (Operation::Train(_), _) => Err(Error::WrongLayer),
-            (Operation::Plain(prepared), _) => self.context.submit(&[prepared]).await,
-        }
-    }
-
-    /// Records a pass into a compute pass.
-    ///
-    /// # Errors
-    /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
-    pub fn record_in(&mut self, operation: &Operation, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
-        match (operation, &mut self.kind) {
-            (Operation::Train(forward), Kind::Batch(layer)) => forward.record_in(layer, pass),
-            (Operation::Train(forward), Kind::Tracked(layer)) => layer.record_in(forward, pass),
-            (Operation::Train(_), _) => Err(Error::WrongLayer),
-            (Operation::Plain(prepared), _) => {
-                prepared.record_in(pass);
-                Ok(())
-            }
+    pub async fn room_in_place(&self, x: &Tensor) -> Result<Saved> {
+        match &self.kind {
+            Kind::Batch(_) => Saved::in_place(&self.context, x).await,
+            _ => self.room_for(x).await,
         }
     }
 
@@ -294,37 +193,81 @@ impl Layer {
     }
 }
 
-fn nothing_saved() -> Error {
-    Error::Spec {
-        reason: "the layer saves statistics in a forward pass, which its backward pass takes".to_owned(),
+/// The same input with the parameters that come with it, where these are not the layer's.
+fn modulated<'t>(input: Input<'t>, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
+    match modulation {
+        Some([gamma, beta]) => input.modulated(gamma.as_ref(), beta.as_ref()),
+        None => input,
     }
 }
 
-impl Operation {
-    fn prepared(&self) -> &Prepared {
-        match self {
-            Self::Train(forward) => forward.prepared(),
-            Self::Plain(prepared) => prepared,
+impl Sealed for Layer {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+
+    fn id(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Batch(layer) => layer.id(),
+            Kind::Tracked(layer) => layer.id(),
+            _ => None,
         }
     }
+}
 
-    /// Bytes that it moves.
-    pub fn traffic(&self) -> Traffic {
-        self.prepared().traffic()
+/// What is frozen runs the passes of fine-tuning, and saves nothing.
+impl Train for Layer {
+    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+        in_training!(&self.kind,
+            layer => layer.room_for(x).await,
+            Kind::Frozen(_) => Saved::nothing(&self.context, x.dtype()).await,
+        )
     }
 
-    /// Bytes of device memory that it holds.
-    pub fn workspace_bytes(&self) -> u64 {
-        self.prepared().workspace_bytes()
+    /// Moments that are given are computed at once.
+    async fn prepare_train_forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<TrainForward> {
+        let modulation = self.modulation.clone();
+        let input = modulated(input.into(), modulation.as_ref());
+        in_training!(&mut self.kind,
+            layer => layer.prepare_train_forward(input, y, saved).await,
+            Kind::Batch(layer) if self.given => {
+                let (moments, reduce) = Moments::prepare(&self.context, input).await?;
+                self.context.submit(&[&reduce]).await?;
+                layer.prepare_train_forward(input.with_moments(&moments), y, saved).await
+            },
+            Kind::Frozen(layer) => layer.prepare_forward(input, y).await.map(Into::into),
+        )
     }
 
-    /// How the walk is cut into workgroups.
-    pub fn plan(&self) -> Option<&Plan> {
-        self.prepared().plan()
+    async fn prepare_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        let input = modulated(input.into(), self.modulation.as_ref());
+        in_training!(&self.kind,
+            layer => Train::prepare_backward(layer, input, dy, saved, targets).await,
+            Kind::Frozen(layer) => layer.prepare_backward(input, dy, targets).await,
+        )
     }
 
-    /// Keys of the kernels, one per dispatch, in order.
-    pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.prepared().kernels()
+    async fn backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+    ) -> Result<Gradients> {
+        let input = modulated(input.into(), self.modulation.as_ref());
+        in_training!(&self.kind,
+            layer => Train::backward(layer, input, dy, saved).await,
+            Kind::Frozen(layer) => layer.backward(input, dy).await,
+        )
     }
 }

@@ -16,7 +16,7 @@ use crate::pass::Affine;
 use crate::plan::Tuning;
 use crate::statistics::renorm::Renorm;
 
-pub use layer::{Layer, Operation, Parameters};
+pub use layer::{Layer, Parameters};
 
 /// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,17 +34,17 @@ pub enum Norm {
     Group(usize),
     /// [`InstanceNorm`](crate::InstanceNorm).
     Instance,
-    /// [`TrackedInstanceNorm`](crate::TrackedInstanceNorm), in training.
+    /// [`TrackedInstanceNorm`](crate::family::TrackedInstanceNorm), in training.
     TrackedInstance,
-    /// [`MeanVarianceNorm`](crate::MeanVarianceNorm) over these axes, in ascending order.
+    /// [`MeanVarianceNorm`](crate::family::MeanVarianceNorm) over these axes, in ascending order.
     MeanVariance(Vec<usize>),
-    /// [`L2Norm`](crate::L2Norm) over these axes, in ascending order.
+    /// [`L2Norm`](crate::family::L2Norm) over these axes, in ascending order.
     L2(Vec<usize>),
-    /// [`ScaleNorm`](crate::ScaleNorm).
+    /// [`ScaleNorm`](crate::family::ScaleNorm).
     Scale,
-    /// [`WeightNorm`](crate::WeightNorm).
+    /// [`WeightNorm`](crate::family::WeightNorm).
     Weight,
-    /// [`WeightStandardization`](crate::WeightStandardization).
+    /// [`WeightStandardization`](crate::family::WeightStandardization).
     WeightStandardization,
     /// [`DynamicTanh`](crate::DynamicTanh).
     DynamicTanh,
@@ -86,7 +86,7 @@ impl Norm {
         }
     }
 
-    /// Whether it is one of the family: a [`Norm<K>`](crate::Norm) over slices.
+    /// Whether it is one of the family: a [`Norm<K>`](crate::family::Norm) over slices.
     pub const fn is_of_slices(&self) -> bool {
         !self.is_batch() && self.curve().is_none()
     }

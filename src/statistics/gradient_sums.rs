@@ -15,7 +15,7 @@ use crate::statistics::totals::Totals;
 pub struct ChannelGradientSums {
     /// Σ dz: the gradient of beta.
     pub dz: f32,
-    /// Σ dz·x̂: the gradient of gamma, but with batch renorm, where that takes both sums ([`Renorm`](crate::Renorm)).
+    /// Σ dz·x̂: the gradient of gamma, but with batch renorm, where that takes both sums ([`Renorm`](crate::statistics::Renorm)).
     pub dz_xhat: f32,
 }
 
@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<ChannelGradientSums>() as u64 == GRADIENT_SUMS_B
 /// ([`BatchNorm::prepare_gradient_sums`](crate::BatchNorm::prepare_gradient_sums)), merged over all that the statistics cover,
 /// exchanged, and what dx is computed from ([`BatchNorm::prepare_backward_from`](crate::BatchNorm::prepare_backward_from)).
 ///
-/// The counterpart of [`Moments`](crate::Moments): merging is addition.
+/// The counterpart of [`Moments`](crate::statistics::Moments): merging is addition.
 #[derive(Debug)]
 pub struct GradientSums {
     pub(crate) totals: Totals<ChannelGradientSums>,

@@ -8,3 +8,9 @@ pub(crate) mod renorm;
 pub(crate) mod running;
 pub(crate) mod saved;
 pub(crate) mod totals;
+
+pub use gradient_sums::{ChannelGradientSums, GradientSums};
+pub use moments::{ChannelMoments, Moments};
+pub use pooled_moments::PooledMoments;
+pub use renorm::{Ramp, Renorm};
+pub use saved::SavedStatistics;

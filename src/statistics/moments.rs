@@ -82,7 +82,8 @@ impl From<MomentsRecord> for ChannelMoments {
 /// (Chan, Golub & LeVeque 1983).
 ///
 /// ```
-/// use wgnorm::{Context, Moments};
+/// use wgnorm::statistics::Moments;
+/// use wgnorm::Context;
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     // Two batches of two channels.

@@ -6,7 +6,7 @@ use crate::statistics::moments::ChannelMoments;
 /// host.
 ///
 /// ```
-/// use wgnorm::{ChannelMoments, PooledMoments};
+/// use wgnorm::statistics::{ChannelMoments, PooledMoments};
 /// let batch = |count, mean: f32, var| PooledMoments::from(ChannelMoments { count, shift: mean, delta: 0.0, var });
 /// let pool = batch(2, 1.0, 1.0).merge(batch(2, 5.0, 1.0));
 /// assert_eq!(pool, PooledMoments { count: 4, mean: 3.0, var: 5.0 });

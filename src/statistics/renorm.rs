@@ -17,7 +17,7 @@ use crate::engine::params::Common;
 /// r and d are constants to the gradient: dx is that of batch norm with gamma·r in the place of gamma, and dgamma is
 /// `r·Σ dz·x̂ + d·Σ dz`. Where no limit acts, y is what inference with the running statistics gives, so training and inference do not
 /// differ. With r_max 1 and d_max 0 it is batch norm, whose bits it then has where channels are not held in registers
-/// ([`Plan::held`](crate::Plan::held)).
+/// ([`Plan::held`](crate::tuning::Plan::held)).
 ///
 /// Source: Ioffe, "Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models", 2017. The paper
 /// averages σ; here running statistics are those of the layer, an average of variances in its own convention
@@ -30,7 +30,8 @@ use crate::engine::params::Common;
 /// [`paper`](Self::paper) takes 5000 batches.
 ///
 /// ```
-/// use wgnorm::{BatchNorm, BatchNormOptions, Context, Renorm, RunningValues};
+/// use wgnorm::statistics::Renorm;
+/// use wgnorm::{BatchNorm, BatchNormOptions, Context, RunningValues};
 /// let context = Context::headless_blocking()?;
 /// context.block_on(async {
 ///     let options = BatchNormOptions::pytorch().renorm(Renorm::fixed(3.0, 5.0));
@@ -130,7 +131,7 @@ impl Renorm {
     /// r_max and d_max for the batch that comes after this many.
     ///
     /// ```
-    /// use wgnorm::Renorm;
+    /// use wgnorm::statistics::Renorm;
     /// assert_eq!(Renorm::paper().limits(4999), (1.0, 0.0));
     /// assert_eq!(Renorm::paper().limits(15_000), (1.0 + 2.0 * 2.0 / 7.0, 2.5));
     /// assert_eq!(Renorm::paper().limits(50_000), (3.0, 5.0));

@@ -90,7 +90,7 @@ pub struct SavedStatistics {
     pub inv_std: f32,
     /// Values that the statistics cover, in f32: those of x, or of more.
     pub count: f32,
-    /// r of batch renorm ([`Renorm`](crate::Renorm)); else 1.
+    /// r of batch renorm ([`Renorm`](crate::statistics::Renorm)); else 1.
     pub r: f32,
     /// d of batch renorm; else 0.
     pub d: f32,
@@ -164,7 +164,7 @@ const _: () = assert!(size_of::<MeansRecord>() as u64 == MEANS_BYTES);
 
 impl Saved {
     /// Room for the statistics of a batch `[N, C, …]` of the shape of `x`, for [`BatchNorm`](crate::BatchNorm). Until a forward pass has run, it holds
-    /// NaN. For other norms: [`Norm::room_for`](crate::Norm::room_for).
+    /// NaN. For other norms: [`Norm::room_for`](crate::family::Norm::room_for).
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`], and those of an allocation.
@@ -225,6 +225,11 @@ impl Saved {
     pub(crate) async fn unwritten(context: &Context, kept: Kept, dtype: DType) -> Result<Self> {
         let bytes = context.check_size(WHAT, kept.records(), kept.record_bytes())?;
         Ok(Self::at(context, Slab::new(context, WHAT, bytes).await?, kept, dtype))
+    }
+
+    /// Room for nothing, for layers that have no statistics of their own.
+    pub(crate) async fn nothing(context: &Context, dtype: DType) -> Result<Self> {
+        Self::unwritten(context, Kept::Slices { statistics: 0, count: 0 }, dtype).await
     }
 
     /// Room of the same kind that is written before anybody can look at it.

@@ -1,4 +1,4 @@
-//! A record per channel on the GPU, as a value: what [`Moments`](crate::Moments) and [`GradientSums`](crate::GradientSums) have
+//! A record per channel on the GPU, as a value: what [`Moments`](crate::statistics::Moments) and [`GradientSums`](crate::statistics::GradientSums) have
 //! in common.
 
 use std::marker::PhantomData;

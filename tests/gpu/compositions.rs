@@ -1,10 +1,9 @@
 //! Micro-batches, ghost batches and masks are what the operations on the whole batch are: also recorded twice, with 16-bit
 //! parameters, without an activation, and in tensors that overlap.
 
-use wgnorm::{
-    BatchNorm, BatchNormOptions, DType, Error, GhostSaved, GradientTargets, Input, Mask, MicroBatch,
-    MicroBatchGradient, Moments, Saved, Tensor,
-};
+use wgnorm::norm::{GhostSaved, MicroBatch, MicroBatchGradient};
+use wgnorm::statistics::Moments;
+use wgnorm::{BatchNorm, BatchNormOptions, DType, Error, GradientTargets, Input, Mask, Saved, Tensor};
 
 use crate::support::*;
 

@@ -1,12 +1,13 @@
 //! Dynamic Tanh and Derf: what their results alone do not show, and what the table has no words for.
 
+use wgnorm::curve::Curve;
 use wgnorm::eval::{Draw, Problem};
 use wgnorm::reference::curve::{self, Parameters};
 use wgnorm::reference::{WhereNan, bounds};
+use wgnorm::tuning::{Autotuning, Op, Tuning};
 use wgnorm::{
-    Accumulation, Activation, Affine, Autotuning, Context, Curve, CurveOptions, DType, Derf, DynamicTanh,
-    Error, GradientTargets, Gradients, Input, Layout, Mask, Op, Prepared, Result, Shape, Spec, Tensor,
-    Tuning,
+    Accumulation, Activation, Affine, Context, CurveOptions, DType, Derf, DynamicTanh, Error,
+    GradientTargets, Gradients, Input, Layout, Mask, Prepared, Result, Shape, Spec, Tensor,
 };
 
 use crate::support::*;
@@ -159,7 +160,7 @@ fn windows_give_the_bits_of_one() {
             let small = tuned("window_bytes=1200");
             let memory = wgnorm::eval::layout::memory_dims(spec.layout, &spec.shape);
             let x = small.block_on(small.zeros_as(&memory, spec.dtype)).unwrap().with_layout(spec.layout);
-            let moments = small.block_on(wgnorm::Moments::prepare(&small, &x)).unwrap().1;
+            let moments = small.block_on(wgnorm::statistics::Moments::prepare(&small, &x)).unwrap().1;
             let plan = moments.plan().unwrap();
             assert!(plan.windows.len() > 1);
             let whole = Tuning::default().tile(plan.tile_words);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wgnorm::eval::{Data, table};
-use wgnorm::{BatchNormOptions, Context, Error, Moments, Prepared, RunningStatistics, Saved, Tensor};
+use wgnorm::statistics::Moments;
+use wgnorm::{BatchNormOptions, Context, Error, Prepared, RunningStatistics, Saved, Tensor};
 
 use crate::support::*;
 

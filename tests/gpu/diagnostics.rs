@@ -1,8 +1,8 @@
 //! Diagnostics of layers on the GPU: what is downloaded is what is looked at.
 
-use wgnorm::{
-    BatchNorm, BatchNormOptions, DiagnosticOptions, Error, Finding, Moments, RunningStatistics, RunningValues,
-};
+use wgnorm::diagnostics::{DiagnosticOptions, Finding};
+use wgnorm::statistics::Moments;
+use wgnorm::{BatchNorm, BatchNormOptions, Error, RunningStatistics, RunningValues};
 
 use crate::support::*;
 

@@ -1,8 +1,10 @@
 //! Errors: everything a caller can do wrong is told as what it is, before anything is recorded.
 
+use wgnorm::statistics::{ChannelMoments, Moments};
+use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
-    Affine, BatchNorm, BatchNormOptions, ChannelMoments, Context, ContextOptions, Error, GradientTargets,
-    Layout, Moments, Momentum, RunningStatistics, RunningValues, Saved, Shape, Tensor, Tuning, prepare_copy,
+    Affine, BatchNorm, BatchNormOptions, Context, ContextOptions, Error, GradientTargets, Layout, Momentum,
+    RunningStatistics, RunningValues, Saved, Shape, Tensor,
 };
 
 use crate::support::*;

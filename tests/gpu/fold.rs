@@ -2,9 +2,10 @@
 
 use wgnorm::reference::fold::Running;
 use wgnorm::reference::{Moments as Exact, Statistics, WhereNan, bounds, reduce};
+use wgnorm::statistics::{ChannelMoments, Moments};
 use wgnorm::{
-    Accumulation, BatchNormOptions, ChannelMoments, Context, Error, GradientTargets, Layout, Moments,
-    Momentum, RunningValues, RunningVariance, Saved, Shape,
+    Accumulation, BatchNormOptions, Context, Error, GradientTargets, Layout, Momentum, RunningValues,
+    RunningVariance, Saved, Shape,
 };
 
 use crate::support::*;

@@ -1,8 +1,8 @@
 //! 16-bit storage: every place of a word, both conversions, what is around the tensor, and the values that rounding is about.
 
+use wgnorm::tuning::prepare_copy;
 use wgnorm::{
     BatchNorm, BatchNormOptions, Context, DType, FrozenBatchNorm, RunningStatistics, RunningValues, Tensor,
-    prepare_copy,
 };
 
 use crate::support::{assert_bits, assert_holds, assert_same_outcome, context, download, refused, submit};

@@ -1,10 +1,11 @@
 //! The life of a layer: freezing, recomputing, moments from elsewhere, gradients one by one, batches of one and none.
 
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, reduce};
+use wgnorm::statistics::{ChannelMoments, Moments};
 use wgnorm::{
-    Accumulation, Affine, BatchNorm, BatchNormOptions, ChannelMoments, Context, Error, FrozenBatchNorm,
-    GradientTargets, Gradients, Layout, Moments, Momentum, RunningStatistics, RunningValues, RunningVariance,
-    Saved, Tensor, TrainForward,
+    Accumulation, Affine, BatchNorm, BatchNormOptions, Context, Error, FrozenBatchNorm, GradientTargets,
+    Gradients, Layout, Momentum, RunningStatistics, RunningValues, RunningVariance, Saved, Tensor,
+    TrainForward,
 };
 
 use crate::support::*;

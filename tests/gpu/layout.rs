@@ -1,9 +1,8 @@
 //! Layouts and phases: channels last, tensors that begin and buffers that end at any element, tiny and many slices.
 
-use wgnorm::{
-    BatchNormOptions, Context, GradientTargets, Layout, Moments, Plan, Prepared, Saved, TrainForward, Tuning,
-    WalkKind, prepare_copy,
-};
+use wgnorm::statistics::Moments;
+use wgnorm::tuning::{Plan, Tuning, WalkKind, prepare_copy};
+use wgnorm::{BatchNormOptions, Context, GradientTargets, Layout, Prepared, Saved, TrainForward};
 
 use crate::support::*;
 

@@ -2,9 +2,9 @@
 
 use wgnorm::reference::bounds::{self, Magnitudes};
 use wgnorm::reference::{Statistics, WhereNan, map, masked};
-use wgnorm::{
-    Activation, BatchNormOptions, Channels, Context, DType, Error, Layout, Mask, Moments, Tensor, Tuning,
-};
+use wgnorm::statistics::Moments;
+use wgnorm::tuning::Tuning;
+use wgnorm::{Activation, BatchNormOptions, Channels, Context, DType, Error, Layout, Mask, Tensor};
 
 use crate::support::*;
 

@@ -1,8 +1,10 @@
 //! Memory: inputs that stay, buffers that are shared, overlaps that are refused, scratch that is dirty, bits that repeat.
 
+use wgnorm::statistics::Moments;
+use wgnorm::tuning::prepare_copy;
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Context, Error, FrozenBatchNorm, GradientTargets, Layout, Moments, Prepared,
-    Result, RunningStatistics, Saved, Tensor, prepare_copy,
+    BatchNorm, BatchNormOptions, Context, Error, FrozenBatchNorm, GradientTargets, Layout, Prepared, Result,
+    RunningStatistics, Saved, Tensor,
 };
 
 use crate::support::*;

@@ -1,7 +1,8 @@
 //! Numbers that break naive kernels: means far above the deviation, outliers, overflow, NaN and infinities.
 
 use wgnorm::reference::{self, WhereNan, reduce};
-use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, Layout, RunningValues, Tuning};
+use wgnorm::tuning::Tuning;
+use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, Layout, RunningValues};
 
 use crate::support::*;
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use wgnorm::{BatchNormOptions, Context, ContextOptions, Error, PipelineCacheState};
+use wgnorm::tuning::PipelineCacheState;
+use wgnorm::{BatchNormOptions, Context, ContextOptions, Error};
 
 use crate::support::*;
 

@@ -1,11 +1,12 @@
 //! Statistics that cover several tensors: accumulated, ghost and cross-iteration batch norm are batch norm of the
 //! concatenation, of each part, of the last steps.
 
+use wgnorm::norm::{CrossIteration, GhostSaved, MicroBatch, MicroBatchGradient};
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, reduce};
+use wgnorm::statistics::{ChannelGradientSums, ChannelMoments, GradientSums, Moments, PooledMoments};
 use wgnorm::{
-    Accumulation, Activation, BatchNorm, BatchNormOptions, ChannelGradientSums, ChannelMoments, Context,
-    CrossIteration, Error, GhostSaved, GradientSums, GradientTargets, Input, Layout, MicroBatch,
-    MicroBatchGradient, Moments, PooledMoments, RunningValues, Saved, Tensor,
+    Accumulation, Activation, BatchNorm, BatchNormOptions, Context, Error, GradientTargets, Input, Layout,
+    RunningValues, Saved, Tensor,
 };
 
 use crate::support::*;

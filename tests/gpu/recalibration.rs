@@ -1,10 +1,9 @@
 //! Running statistics of a whole data set.
 
+use wgnorm::recalibration::Recalibration;
 use wgnorm::reference::reduce;
-use wgnorm::{
-    BatchNormOptions, ChannelMoments, Channels, Error, Layout, Mask, Recalibration, RunningValues,
-    RunningVariance,
-};
+use wgnorm::statistics::ChannelMoments;
+use wgnorm::{BatchNormOptions, Channels, Error, Layout, Mask, RunningValues, RunningVariance};
 
 use crate::support::*;
 

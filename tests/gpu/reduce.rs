@@ -1,6 +1,8 @@
 //! Moments of tensors: accuracy, counts, and walks on both sides of the loop limit.
 
-use wgnorm::{BatchNormOptions, ChannelMoments, Context, Layout, Moments, Plan, Shape, Tuning};
+use wgnorm::statistics::{ChannelMoments, Moments};
+use wgnorm::tuning::{Plan, Tuning};
+use wgnorm::{BatchNormOptions, Context, Layout, Shape};
 
 use crate::support::*;
 

@@ -1,11 +1,13 @@
 //! Batch renorm: held against the reference, and as the batch norm with another gamma and beta that it is, in all compositions.
 
+use wgnorm::norm::CrossIteration;
 use wgnorm::reference::renorm::{self, Correction};
 use wgnorm::reference::{Statistics, WhereNan, bounds, fold, reduce};
+use wgnorm::statistics::{Moments, Ramp, Renorm, SavedStatistics};
+use wgnorm::tuning::{Autotuning, Tuning};
 use wgnorm::{
-    Accumulation, Activation, Autotuning, BatchNorm, BatchNormOptions, Context, CrossIteration, DType, Error,
-    GradientTargets, Input, Layout, Mask, Moments, Momentum, Ramp, Renorm, RunningStatistics, RunningValues,
-    Saved, SavedStatistics, Shape, Tensor, Tuning,
+    Accumulation, Activation, BatchNorm, BatchNormOptions, Context, DType, Error, GradientTargets, Input,
+    Layout, Mask, Momentum, RunningStatistics, RunningValues, Saved, Shape, Tensor,
 };
 
 use crate::support::*;

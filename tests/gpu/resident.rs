@@ -2,7 +2,8 @@
 //! shuffles or through workgroup memory, groups of channels for the cache, workgroups of a GPU's size.
 
 use wgnorm::eval::{Outcome, layout};
-use wgnorm::{Activation, BatchNormOptions, DType, Layout, Plan, Spec};
+use wgnorm::tuning::Plan;
+use wgnorm::{Activation, BatchNormOptions, DType, Layout, Spec};
 
 use crate::support::{self, Inputs, assert_holds, assert_same_outcome, context, normal, tuned};
 

@@ -4,9 +4,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use wgnorm::eval::{self, Devices, Draw, Outcome, Problem};
 use wgnorm::reference::{self, Statistics, WhereNan, bounds, compare};
+use wgnorm::statistics::ChannelMoments;
+use wgnorm::tuning::{ShaderChecks, Tuning};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, ChannelMoments, Channels, Context, ContextOptions, GradientTargets, Layout,
-    Prepared, RunningStatistics, RunningValues, Saved, ShaderChecks, Shape, Spec, Tensor, Tuning,
+    BatchNorm, BatchNormOptions, Channels, Context, ContextOptions, GradientTargets, Layout, Prepared,
+    RunningStatistics, RunningValues, Saved, Shape, Spec, Tensor,
 };
 
 /// The device of a test. Drivers compile one kernel at a time per device, so tests that run at once have one each, as many as there are cores
@@ -129,7 +131,7 @@ pub fn other_context() -> Context {
 pub fn own_device(limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
     let name = context().device().adapter_info().name;
     pollster::block_on(async {
-        let adapters = wgnorm::adapters().await;
+        let adapters = wgnorm::tuning::adapters().await;
         let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == name).unwrap();
         let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
         let (device, queue) = adapter.request_device(&descriptor).await.unwrap();

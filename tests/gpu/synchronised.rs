@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use wgnorm::collective::{Collective, CollectiveFailure, LocalRank, SingleRank};
+use wgnorm::statistics::Renorm;
 use wgnorm::{
-    Activation, BatchNorm, BatchNormOptions, Collective, CollectiveFailure, Context, DType, Error,
-    GradientTargets, Layout, LocalRank, Mask, Momentum, Renorm, RunningValues, Saved, SingleRank, Tensor,
+    Activation, BatchNorm, BatchNormOptions, Context, DType, Error, GradientTargets, Layout, Mask, Momentum,
+    RunningValues, Saved, Tensor,
 };
 
 use crate::support::*;

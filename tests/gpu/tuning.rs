@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use wgnorm::tuning::{Autotuning, Tuning, TuningSource};
 use wgnorm::{
-    Accumulation, Activation, Autotuning, BatchNorm, BatchNormOptions, Context, DType, Error,
-    GradientTargets, Layout, Saved, Tensor, Tuning, TuningSource,
+    Accumulation, Activation, BatchNorm, BatchNormOptions, Context, DType, Error, GradientTargets, Layout,
+    Saved, Tensor,
 };
 
 use crate::support::*;

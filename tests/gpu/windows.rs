@@ -1,9 +1,9 @@
 //! Tensors larger than a binding, in several buffers, and views: the same bits as one dense tensor in one window.
 
 use wgnorm::eval::{Outcome, layout};
-use wgnorm::{
-    Activation, BatchNorm, BatchNormOptions, Context, DType, Error, Layout, Moments, Spec, Tensor, Tuning,
-};
+use wgnorm::statistics::Moments;
+use wgnorm::tuning::Tuning;
+use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, DType, Error, Layout, Spec, Tensor};
 
 use crate::support::{assert_holds, assert_same_outcome, context, few_contexts, refused, tuned, values};
 
@@ -28,7 +28,7 @@ fn both(context: &Context, words: &str) -> [Outcome; 2] {
 }
 
 /// The plan of the moments of a tensor like x.
-fn plan_of(context: &Context, words: &str, parts: bool) -> wgnorm::Plan {
+fn plan_of(context: &Context, words: &str, parts: bool) -> wgnorm::tuning::Plan {
     let spec: Spec = format!("batch {words}").parse().unwrap();
     let zeros = |samples: usize| {
         let mut dims = spec.shape.clone();

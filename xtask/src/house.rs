@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders, and files beside them, each of which imports from those before it alone.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "base",
     "wesl",
     "plan",
@@ -26,6 +26,7 @@ const ORDER: [&str; 22] = [
     "program",
     "wgsl",
     "spec",
+    "tuning",
     "warm",
     "eval",
 ];

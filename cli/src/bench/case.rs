@@ -1,6 +1,7 @@
 //! The operations of a norm on one shape in one layout and cache state: prepared, checked and timed.
 
-use wgnorm::eval::{Layer, Operation};
+use wgnorm::TrainForward;
+use wgnorm::eval::Layer;
 use wgnorm::{Context, Layout};
 
 use super::data::{Data, hold};
@@ -29,10 +30,10 @@ pub struct Kernels {
 pub struct Case<'a, 'c> {
     tensors: &'a mut Tensors<'c>,
     op: BenchOp,
-    operations: Vec<Operation>,
+    operations: Vec<TrainForward>,
     /// For training backward: forward on each set whose y or sum it needs in the place of x, else on the first, for the
     /// statistics.
-    forwards: Vec<Operation>,
+    forwards: Vec<TrainForward>,
 }
 
 /// Times of an operation, a copy of the same size, and the baselines.
@@ -78,7 +79,7 @@ impl<'c> Cases<'c> {
 
 impl Case<'_, '_> {
     /// As it runs on the first set.
-    pub fn operation(&self) -> &Operation {
+    pub fn operation(&self) -> &TrainForward {
         &self.operations[0]
     }
 
@@ -96,7 +97,7 @@ impl Case<'_, '_> {
         let Tensors { context, layer, .. } = &mut *self.tensors;
         submit(context, |pass| record(layer, &self.operations[0], pass));
         let results =
-            self.tensors.results(self.op, self.tensors.saved.as_ref()).map_err(|error| error.to_string())?;
+            self.tensors.results(self.op, Some(&self.tensors.saved)).map_err(|error| error.to_string())?;
         hold(self.tensors.problem, &results, 1.0)
     }
 
@@ -123,7 +124,7 @@ impl Case<'_, '_> {
             let bound = separate.bind(context, &mut kernels.separate, step, &sets[..1], gradients)?;
             scoped(context, || submit(context, |pass| bound.record_in(&mut separate.layer, pass, 0)))?;
         }
-        let saved = self.tensors.separate.as_ref().and_then(|separate| separate.saved.as_ref());
+        let saved = self.tensors.separate.as_ref().map(|separate| &separate.saved);
         let results = self.tensors.results(op, saved).map_err(|error| error.to_string())?;
         hold(self.tensors.problem, &results, 1.0).map(|_| ())
     }
@@ -195,8 +196,8 @@ impl Case<'_, '_> {
 }
 
 /// Records an operation of a layer.
-pub fn record(layer: &mut Layer, operation: &Operation, pass: &mut wgpu::ComputePass<'_>) {
-    layer.record_in(operation, pass).expect("it was prepared for this layer");
+pub fn record(layer: &mut Layer, operation: &TrainForward, pass: &mut wgpu::ComputePass<'_>) {
+    operation.record_in(layer, pass).expect("it was prepared for this layer");
 }
 
 /// Records a pass and submits it.

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgnorm::{Activation, Context, DType, Layout, Tuning, prepare_copy};
+use wgnorm::tuning::{Tuning, prepare_copy};
+use wgnorm::{Activation, Context, DType, Layout};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal, layout, tuning};

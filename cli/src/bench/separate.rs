@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use wgnorm::eval::{Layer, Operation, Parameters};
-use wgnorm::{Activation, Context, DType, GradientTargets, Result, Saved, Spec, Tensor};
+use wgnorm::eval::{Layer, Parameters};
+use wgnorm::{Activation, Context, DType, GradientTargets, Result, Saved, Spec, Tensor, Train, TrainForward};
 
 use super::BenchOp;
 use super::case::record;
@@ -26,7 +26,7 @@ pub struct Kernels {
 /// The baseline of one problem: a layer that fuses nothing.
 pub struct Separate {
     pub layer: Layer,
-    pub saved: Option<Saved>,
+    pub saved: Saved,
     entries: [&'static str; 2],
     workgroups: [u32; 2],
     params: wgpu::Buffer,
@@ -34,7 +34,7 @@ pub struct Separate {
 
 /// One operation and its elementwise pass, bound to every set of tensors.
 pub struct Bound {
-    plain: Vec<Operation>,
+    plain: Vec<TrainForward>,
     pipeline: wgpu::ComputePipeline,
     groups: Vec<wgpu::BindGroup>,
     workgroups: [u32; 2],
@@ -91,7 +91,7 @@ impl Separate {
         (plain.activation, plain.residual) = (Activation::None, false);
         let layer = Layer::new(context, &plain, parameters).await?;
         Ok(Some(Self {
-            saved: layer.room_for(x, false).await?,
+            saved: layer.room_for(x).await?,
             layer,
             entries,
             workgroups: grid(words.div_ceil(SIZE), widest.into()),
@@ -110,7 +110,7 @@ impl Separate {
     ) -> Result<Bound, String> {
         let entry = self.entries[usize::from(!op.is_forward())];
         let pipeline = kernels.get(context, entry)?;
-        let (layer, saved) = (&mut self.layer, self.saved.as_ref());
+        let (layer, saved) = (&mut self.layer, &self.saved);
         let plain = context.block_on(async {
             let mut operations = Vec::new();
             for set in sets {
@@ -118,10 +118,8 @@ impl Separate {
                 let (dx, dgamma, dbeta) = (Some(&set.dx), dgamma.as_ref(), dbeta.as_ref());
                 let targets = GradientTargets::default().dx(dx).dgamma(dgamma).dbeta(dbeta);
                 operations.push(match op.is_forward() {
-                    true => layer.prepare_forward((&set.x).into(), &set.y, saved).await?,
-                    false => {
-                        Operation::Plain(layer.prepare_backward((&set.x).into(), dz, saved, &targets).await?)
-                    }
+                    true => layer.prepare_train_forward(&set.x, &set.y, Some(saved)).await?,
+                    false => layer.prepare_backward(&set.x, dz, saved, &targets).await?.into(),
                 });
             }
             Ok(operations)

@@ -1,11 +1,12 @@
 //! The tensors of a problem on the device: a layer with its parameters, and sets of what it reads and writes, over which a cold
 //! cache is rotated.
 
-use wgnorm::eval::{Inputs, Layer, Operation, Parameters, Problem};
+use wgnorm::eval::{Inputs, Layer, Parameters, Problem};
 use wgnorm::spec::Norm;
+use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
-    Activation, Context, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Tuning,
-    prepare_copy,
+    Activation, Context, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Train,
+    TrainForward,
 };
 
 use super::data::Results;
@@ -26,7 +27,7 @@ pub struct Tensors<'c> {
     pub context: &'c Context,
     pub problem: &'c Problem,
     pub layer: Layer,
-    pub saved: Option<Saved>,
+    pub saved: Saved,
     /// Those of gamma, beta, alpha and the shift, as far as there are any.
     pub gradients: [Option<Tensor>; 4],
     /// One where the cache is warm.
@@ -172,7 +173,10 @@ impl<'c> Tensors<'c> {
         }
         let separate = Separate::new(context, spec, parameters.clone(), &set.x).await?;
         let layer = Layer::new(context, spec, parameters).await?;
-        let saved = layer.room_for(&set.x, trains_in_place(spec)).await?;
+        let saved = match trains_in_place(spec) {
+            true => layer.room_in_place(&set.x).await?,
+            false => layer.room_for(&set.x).await?,
+        };
         let (sets, copies) = (vec![set], Vec::new());
         Ok(Self { context, problem, layer, saved, gradients, sets, copies, originals, naive: None, separate })
     }
@@ -204,7 +208,7 @@ impl<'c> Tensors<'c> {
     }
 
     /// Prepares an operation on the first `count` sets.
-    pub fn prepare(&mut self, op: BenchOp, count: usize) -> Result<Vec<Operation>, String> {
+    pub fn prepare(&mut self, op: BenchOp, count: usize) -> Result<Vec<TrainForward>, String> {
         let Self { context, problem, layer, saved, gradients, sets, .. } = self;
         let spec = &problem.spec;
         let [dgamma, dbeta, dalpha, dshift] = gradients.each_ref().map(Option::as_ref);
@@ -215,8 +219,8 @@ impl<'c> Tensors<'c> {
                     Some(addend) => input.plus(addend, set.sum()),
                     None => input,
                 };
-                let saved = saved.as_ref().filter(|_| op == BenchOp::TrainForward);
-                return layer.prepare_forward(input, set.y(spec, op), saved).await;
+                let saved = (op == BenchOp::TrainForward).then_some(&*saved);
+                return layer.prepare_train_forward(input, set.y(spec, op), saved).await;
             }
             let targets = GradientTargets::default()
                 .dx(set.dx(spec))
@@ -227,8 +231,7 @@ impl<'c> Tensors<'c> {
                 .dshift(dshift);
             let input =
                 Input::from(set.sum()).with_residual(set.residual.as_ref()).with_d_sum(set.d_sum.as_ref());
-            let saved = saved.as_ref();
-            layer.prepare_backward(input, &set.dy, saved, &targets).await.map(Operation::Plain)
+            layer.prepare_backward(input, &set.dy, saved, &targets).await.map(Into::into)
         };
         let prepared = context.block_on(async {
             let mut operations = Vec::new();

@@ -1,7 +1,8 @@
 //! A case of the check, wherever it comes from.
 
 use wgnorm::eval::{Draw, Plan, Problem, Variant, Variants, table};
-use wgnorm::{Layout, Spec, Tuning, eval};
+use wgnorm::tuning::Tuning;
+use wgnorm::{Layout, Spec, eval};
 
 pub struct Case {
     pub name: String,

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use wgnorm::eval::{self, Outcome, Outputs, Plan, Problem};
-use wgnorm::{Context, DType, Tuning};
+use wgnorm::tuning::Tuning;
+use wgnorm::{Context, DType};
 
 use super::case::{Case, Content, Run};
 use super::fingerprint::{self, Fingerprint};

@@ -26,7 +26,8 @@ use crate::base::error::{Error, Result};
 ///
 /// ```
 /// use std::time::Duration;
-/// use wgnorm::{Collective, CollectiveFailure, Error, LocalRank};
+/// use wgnorm::collective::{Collective, CollectiveFailure, LocalRank};
+/// use wgnorm::Error;
 ///
 /// let mut ranks = LocalRank::group(2, Duration::from_secs(60))?;
 /// drop(ranks.pop());

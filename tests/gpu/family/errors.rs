@@ -1,9 +1,9 @@
 //! Whatever a caller gives the norms of the family, the answer is a result or an error that says what is wrong.
 
+use wgnorm::family::{L2Norm, MeanVarianceNorm, ScaleNorm, TrackedInstanceNorm, WeightNorm};
 use wgnorm::{
     Activation, Affine, BatchNorm, BatchNormOptions, DType, Error, GradientTargets, GroupNorm, Input,
-    InstanceNorm, L2Norm, LayerNorm, Layout, Mask, MeanVarianceNorm, NormOptions, RmsNorm, ScaleNorm,
-    TrackedInstanceNorm, WeightNorm,
+    InstanceNorm, LayerNorm, Layout, Mask, NormOptions, RmsNorm,
 };
 
 use crate::support::{context, download, own_context, refused, upload, values, zeros};

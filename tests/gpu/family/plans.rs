@@ -1,6 +1,6 @@
 //! Which kernels a norm of rows takes, and what it does where one dispatch cannot bind all.
 
-use wgnorm::Tuning;
+use wgnorm::tuning::Tuning;
 
 use crate::support::{assert_holds, context};
 

@@ -1,10 +1,8 @@
 //! Layers of weights, and what begins from them; instance norm with running statistics.
 
+use wgnorm::family::{ScaleNorm, TrackedInstanceNorm, WeightNorm};
 use wgnorm::reference::{self, family, fold::Running};
-use wgnorm::{
-    BatchNormOptions, Error, Layout, Momentum, NormOptions, RunningVariance, ScaleNorm, TrackedInstanceNorm,
-    WeightNorm,
-};
+use wgnorm::{BatchNormOptions, Error, Layout, Momentum, NormOptions, RunningVariance};
 
 use crate::support::{bits, context, download, download_running, refused, upload, values, wide};
 
@@ -118,14 +116,14 @@ fn running_statistics_of_instances() {
                 .map(|seed| upload(&context, &dims, &values(seed, 120, 3.0, 2.0)).with_layout(layout))
                 .into();
             let saved = context.block_on(layer.room_for(&x)).unwrap();
-            let forward = context.block_on(layer.prepare_train_forward(&x, &y, &saved)).unwrap();
+            let forward = context.block_on(layer.prepare_train_forward(&x, &y, Some(&saved))).unwrap();
             let mut other = context.block_on(TrackedInstanceNorm::new(&context, 3, options)).unwrap();
             let mut encoder = context.device().create_command_encoder(&Default::default());
-            refused!(other.record(&forward, &mut encoder), Error::WrongLayer);
-            layer.record(&forward, &mut encoder).unwrap();
+            refused!(forward.record(&mut other, &mut encoder), Error::WrongLayer);
+            forward.record(&mut layer, &mut encoder).unwrap();
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            refused!(other.record_in(&forward, &mut pass), Error::WrongLayer);
-            layer.record_in(&forward, &mut pass).unwrap();
+            refused!(forward.record_in(&mut other, &mut pass), Error::WrongLayer);
+            forward.record_in(&mut layer, &mut pass).unwrap();
             drop(pass);
             context.queue().submit([encoder.finish()]);
             assert_eq!(download_running(&context, layer.running()).batches, 5);

@@ -1,7 +1,8 @@
 //! burn's module of a norm on one shape: what is run, checked and timed.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use wgnorm::{Context, prepare_copy};
+use wgnorm::tuning::prepare_copy;
+use wgnorm::Context;
 
 use crate::Refusal;
 use crate::cases::Group;

@@ -1,7 +1,8 @@
 //! What an entry of a manifest asks for, as a spec.
 
+use wgnorm::family::Epsilon;
 use wgnorm::spec::{Norm, Passes, Statistics};
-use wgnorm::{Affine, Epsilon, Momentum, RunningVariance, Spec};
+use wgnorm::{Affine, Momentum, RunningVariance, Spec};
 
 use super::{Entry, activation_named, dtype_named};
 use crate::Refusal;
