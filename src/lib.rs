@@ -1,17 +1,24 @@
-//! Batch normalization for [wgpu](https://docs.rs/wgpu): fused forward and backward kernels in WGSL.
+//! Normalization layers for [wgpu](https://docs.rs/wgpu): fused forward and backward kernels in WGSL.
 //!
 //! - [`Context`] holds a device, its own or the application's; [`Tensor`] is a range of a GPU buffer with a shape.
-//! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other.
+//! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other. [`LayerNorm`], [`RmsNorm`],
+//!   [`GroupNorm`], [`InstanceNorm`] and their kin are in [`family`], [`DynamicTanh`] and [`Derf`] in [`curve`]. [`Train`] is any of them.
+//! - What a pass is given is an [`Input`]: `&x`, or `x.with_residual(&r)`, `x.masked(&mask)`, `x.plus(&addend, &sum)`, … What is asked of a backward pass are
+//!   [`GradientTargets`].
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
-//!   [`TrainForward`]. Convenience calls prepare, record and submit.
-//! - [`Moments`] are mean and variance as a value on the GPU that can be merged, [`GradientSums`] what their backward pass needs.
-//! - Statistics over devices and processes: [`BatchNorm::synchronised`] with a [`Collective`]; over micro-batches, ghost batches, the last steps;
-//!   of a whole data set: [`Recalibration`]; without padding: [`Mask`]; corrected: [`Renorm`].
-//! - [`diagnose`] finds in a layer what the literature warns of; [`absorb`] folds one into the weights beside it.
-//! - `state` (feature `safetensors`) loads and saves the layers of a model by PyTorch's, Keras', Flax' or burn's names.
-//! - [`Spec`] is a problem as a value, one line of text; `eval` (feature `eval`) runs one and holds it against what must come out.
-//! - [`wgsl`] makes kernels of your own on the crate's walks, reductions and element types.
-//! - [`reference`](mod@reference) is the f64 twin of the kernels, with the bounds that they keep.
+//!   [`TrainForward`]. Methods without `prepare_` prepare, record and submit.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`statistics`] | mean and variance, and gradient sums, as values on the GPU that can be merged; batch renorm |
+//! | [`norm`] | batch norm over micro-batches, ghost batches, the last steps, or the ranks of a [`collective`] |
+//! | [`recalibration`], [`diagnostics`] | running statistics of a whole data set; what the literature warns of, found in a layer |
+//! | [`absorb`] | a layer folded into the weights beside it |
+//! | `state` (feature `safetensors`) | the layers of a model loaded and saved by PyTorch's, Keras', Flax' or burn's names |
+//! | [`tuning`] | how operations are planned, forced and measured plans, what a device can do |
+//! | [`wgsl`] | kernels of your own on the crate's walks, reductions and element types |
+//! | [`spec`], `eval` (feature `eval`) | a problem as a value, one line of text; running one, and holding it against what must come out |
+//! | [`reference`](mod@reference) | the f64 twin of the kernels, with the bounds that they keep |
 //!
 //! ```
 //! use wgnorm::{BatchNorm, BatchNormOptions, Context};

@@ -1,4 +1,7 @@
 //! The one thing that layers on several devices need from each other: every rank's message, in rank order.
+//!
+//! [`BatchNorm::synchronised`](crate::BatchNorm::synchronised) takes a [`Collective`]: [`LocalRank`] for devices of one process, `MpiCollective` for processes under MPI (feature
+//! `mpi`), [`SingleRank`] for one, or yours.
 
 #[cfg(not(target_family = "wasm"))]
 mod local;

@@ -143,10 +143,10 @@ impl DynamicTanh {
     /// parameters it has follows from those that are given, whatever the options say; without any it takes every number of channels.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::DType`](crate::Error::DType),
-    /// [`Error::NotContiguous`](crate::Error::NotContiguous), [`Error::ForeignDevice`](crate::Error::ForeignDevice),
-    /// [`Error::Channels`](crate::Error::Channels) for no channels, [`Error::Value`](crate::Error::Value),
-    /// [`Error::Slope`](crate::Error::Slope).
+    /// [`Error::Shape`], [`Error::DType`],
+    /// [`Error::NotContiguous`], [`Error::ForeignDevice`],
+    /// [`Error::Channels`] for no channels, [`Error::Value`],
+    /// [`Error::Slope`].
     pub fn from_parts(
         context: &Context,
         options: CurveOptions,
@@ -181,8 +181,8 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// A layer for `channels` channels with gamma 1, beta 0, and alpha and shift of the options, all f32.
     ///
     /// # Errors
-    /// [`Error::Channels`](crate::Error::Channels) for no channels, [`Error::Value`](crate::Error::Value) for an alpha or shift that is
-    /// not finite, [`Error::Slope`](crate::Error::Slope), and those of an allocation.
+    /// [`Error::Channels`] for no channels, [`Error::Value`] for an alpha or shift that is
+    /// not finite, [`Error::Slope`], and those of an allocation.
     pub async fn new(context: &Context, channels: usize, options: CurveOptions) -> Result<Self> {
         if channels == 0 {
             return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
@@ -239,8 +239,8 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// the tensor x itself, which is then written over: where no backward pass is to follow, which needs x. A mask makes no difference.
     ///
     /// # Errors
-    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), [`Error::Shape`](crate::Error::Shape),
-    /// [`Error::DType`](crate::Error::DType), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can raise.
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
+    /// [`Error::DType`], [`Error::Layout`], and what binding the tensors can raise.
     pub async fn prepare_forward<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
         let input = input.into();
         let spec = self.check(input)?;
@@ -278,9 +278,9 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// x, the residual and all parameters must be those of the forward pass. What a mask leaves out has a dz of 0.
     ///
     /// # Errors
-    /// [`Error::NoGradient`](crate::Error::NoGradient), [`Error::NoParameter`](crate::Error::NoParameter),
-    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), [`Error::Shape`](crate::Error::Shape),
-    /// [`Error::DType`](crate::Error::DType), [`Error::Layout`](crate::Error::Layout), [`Error::Mask`](crate::Error::Mask), and what
+    /// [`Error::NoGradient`], [`Error::NoParameter`],
+    /// [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],
+    /// [`Error::DType`], [`Error::Layout`], [`Error::Mask`], and what
     /// binding the tensors can raise. An empty batch is fine: its sums are zero.
     pub async fn prepare_backward<'a>(
         &self,

@@ -1,8 +1,17 @@
 //! The norms beside batch norm: layer, RMS, group, instance norm and their kin.
 //!
-//! They are batch norm's three steps over other slices. A norm is a choice of two maps, element → statistic and element → parameter
-//! ([`Slices`](crate::plan::Slices)), and of what x is divided by ([`Scheme`](crate::pass::Scheme)); [`kinds`] makes these choices, [`norm`] is the layer that
-//! all kinds share.
+//! They are batch norm's three steps over other slices. A norm is a choice of two maps, element → statistic and element → parameter, and of what x is
+//! divided by; all are one type, [`Norm`], over its [`Kind`].
+//!
+//! | | x̂ | over |
+//! |---|---|---|
+//! | [`LayerNorm`] | `(x − mean) / sqrt(var + eps)` | trailing axes |
+//! | [`RmsNorm`] | `x / sqrt(mean(x²) + eps)` | trailing axes |
+//! | [`GroupNorm`] | `(x − mean) / sqrt(var + eps)` | groups of channels of each sample |
+//! | [`InstanceNorm`], [`TrackedInstanceNorm`] | the same | each channel of each sample |
+//! | [`MeanVarianceNorm`] | `(x − mean) / (sqrt(var) + eps)` | any axes |
+//! | [`L2Norm`], [`ScaleNorm`] | `x / max(‖x‖, eps)` | any axes, the last axis |
+//! | [`WeightNorm`], [`WeightStandardization`] | `v / ‖v‖`, `(w − mean) / sqrt(var + eps)` | each index of a weight's first axis |
 
 mod kinds;
 mod norm;

@@ -117,7 +117,7 @@ impl BatchNorm {
     /// `saved` receives what the backward pass needs; without it there is none.
     ///
     /// Two dispatches for each window; moves 3 tensors (x twice, y once), and the residual if there is one. Where the plan holds
-    /// channels in registers ([`Plan::held`]), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::statistics::Renorm)) there is
+    /// channels in registers ([`Plan::held`](crate::tuning::Plan::held)), one dispatch, which reads x once. With batch renorm ([`Renorm`](crate::statistics::Renorm)) there is
     /// one more over the channels, and no plan holds them.
     ///
     /// y may be the tensor x itself, which is then written over, with `saved` from [`Saved::in_place`] or none.
@@ -201,7 +201,7 @@ impl BatchNorm {
     /// ([`Saved::in_place`]); gamma and beta are those that forward used, from `saved`. Two dispatches for each window; moves
     /// 5 tensors (x and dy twice, dx once), or 2 without dx; with an activation and a residual 2 more (the residual and
     /// d_residual once), or 3 more where d_residual has 16 bits and the derivative is not 0 or 1, or x̂ is recovered from y. Where
-    /// the plan holds channels in registers ([`Plan::held`]), one dispatch, which reads each tensor once.
+    /// the plan holds channels in registers ([`Plan::held`](crate::tuning::Plan::held)), one dispatch, which reads each tensor once.
     ///
     /// # Errors
     /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Rank`], [`Error::Channels`], [`Error::Shape`],

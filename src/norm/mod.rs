@@ -1,4 +1,13 @@
-//! Batch norm, and what is composed of its operations.
+//! Batch norm, and what is composed of its operations: statistics over more than one tensor.
+//!
+//! | statistics over | |
+//! |---|---|
+//! | a batch | [`BatchNorm`], and with constants instead [`FrozenBatchNorm`] |
+//! | several micro-batches that do not fit into memory as one | [`BatchNorm::train_forward_accumulated`], [`MicroBatch`] |
+//! | parts of a batch, each by itself | [`BatchNorm::train_forward_ghost`], [`GhostSaved`] |
+//! | the last steps | [`CrossIteration`] |
+//! | the ranks of a [`collective`](crate::collective) | [`BatchNorm::synchronised`], [`SyncBatchNorm`] |
+//! | anything else | moments as a value: [`Input::with_moments`](crate::Input::with_moments), [`BatchNorm::gradient_sums`], [`BatchNorm::backward_from`] |
 
 mod accumulated;
 mod batch;

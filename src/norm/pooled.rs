@@ -22,7 +22,7 @@ impl BatchNorm {
     /// stay as they are. Whether a count is 1 is only known of moments whose count is known on the host.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::ForeignDevice`], [`Error::SingleValue`], and those of an allocation.
+    /// [`Error::Channels`](crate::Error::Channels), [`Error::ForeignDevice`](crate::Error::ForeignDevice), [`Error::SingleValue`](crate::Error::SingleValue), and those of an allocation.
     pub async fn prepare_running_update(&mut self, moments: &Moments) -> Result<TrainForward> {
         let prepared = self.prepare_update(moments).await?;
         Ok(TrainForward::of(self.parts.id, prepared))
@@ -60,8 +60,8 @@ impl BatchNorm {
     /// dgamma and dbeta are those of x and dy alone: their sum over everything that the statistics cover is that of the whole.
     ///
     /// # Errors
-    /// [`Error::NotHere`] for dx, and those of [`prepare_backward`](Self::prepare_backward) but [`Error::Pooled`],
-    /// [`Error::NoGradient`] and [`Error::EmptyBatch`]: an empty x is fine, its sums are zero.
+    /// [`Error::NotHere`](crate::Error::NotHere) for dx, and those of [`prepare_backward`](Self::prepare_backward) but [`Error::Pooled`](crate::Error::Pooled),
+    /// [`Error::NoGradient`](crate::Error::NoGradient) and [`Error::EmptyBatch`](crate::Error::EmptyBatch): an empty x is fine, its sums are zero.
     pub async fn prepare_gradient_sums<'a>(
         &self,
         input: impl Into<Input<'a>>,
@@ -89,8 +89,8 @@ impl BatchNorm {
     /// Sums of x alone, where the statistics cover more, give the gradient in which all other values are constants.
     ///
     /// # Errors
-    /// [`Error::NotHere`] for anything but dx, [`Error::NoGradient`] without it, and those of
-    /// [`prepare_backward`](Self::prepare_backward) but [`Error::Pooled`] and [`Error::EmptyBatch`]: an empty x is fine.
+    /// [`Error::NotHere`](crate::Error::NotHere) for anything but dx, [`Error::NoGradient`](crate::Error::NoGradient) without it, and those of
+    /// [`prepare_backward`](Self::prepare_backward) but [`Error::Pooled`](crate::Error::Pooled) and [`Error::EmptyBatch`](crate::Error::EmptyBatch): an empty x is fine.
     pub async fn prepare_backward_from<'a>(
         &self,
         sums: &GradientSums,
@@ -174,7 +174,7 @@ impl BatchNorm {
     /// Replaces the running statistics, after everything that was submitted before and before everything that is submitted later.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::Length`]; they stay as they were then.
+    /// [`Error::Channels`](crate::Error::Channels), [`Error::Length`](crate::Error::Length); they stay as they were then.
     pub async fn set_running(&mut self, values: &RunningValues) -> Result<()> {
         self.parts.running.write(&self.parts.context, values).await
     }

@@ -1,5 +1,8 @@
-//! Statistics as values on the GPU: moments and gradient sums, a record per channel, which can be merged; running statistics, how they are corrected
-//! towards, and what a forward pass saves.
+//! Statistics as values on the GPU.
+//!
+//! [`Moments`] are count, mean and variance per channel, [`GradientSums`] what a backward pass through them needs; both are computed from a tensor, merged, downloaded,
+//! exchanged, and given to a pass. [`Renorm`] corrects towards running statistics. What a forward pass saves is a [`Saved`](crate::Saved), whose values on the host are
+//! [`SavedStatistics`].
 
 pub(crate) mod gradient_sums;
 pub(crate) mod moments;

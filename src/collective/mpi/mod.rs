@@ -21,7 +21,7 @@ use self::protocol::Protocol;
 use super::{Collective, CollectiveFailure};
 use crate::base::error::{Error, Result};
 
-/// One process of an MPI communicator as a rank. With the feature `mpi`, not on wasm; [`wgnorm::collective::mpi`](crate::collective::mpi) is the crate whose
+/// One process of an MPI communicator as a rank. With the feature `mpi`, not on wasm; [`wgnorm::mpi`](crate::mpi) is the crate whose
 /// communicators it takes.
 ///
 /// A call is two nonblocking all-gathers (`MPI_Iallgather`), of headers and of messages. Its future asks MPI each time it is
@@ -36,7 +36,7 @@ use crate::base::error::{Error, Result};
 /// A rank that is silent beyond the deadline, and an error of MPI itself, cannot be made good: MPI cannot cancel a gather, so its
 /// buffers and the communicator are given up (leaked), and **`MPI_Finalize`, which runs when the `Universe` is dropped, may wait for
 /// ever**. After [`CollectiveFailure::Deadline`] or [`CollectiveFailure::Refused`] report the error and call
-/// [`abort`](crate::collective::mpi::topology::Communicator::abort) on the communicator, which ends all processes of the job.
+/// [`abort`](crate::mpi::topology::Communicator::abort) on the communicator, which ends all processes of the job.
 ///
 /// The deadline is local: ranks that wait for a silent one return at about the same time; should it come later, it waits for its
 /// own deadline in turn. Which rank was missing, MPI does not tell.
@@ -46,7 +46,7 @@ use crate::base::error::{Error, Result};
 /// `MPI_Finalize` nothing can be said.
 ///
 /// # Threads
-/// MPI must be initialized with [`Threading::Funneled`](crate::collective::mpi::Threading) at least, because drivers of GPUs have threads
+/// MPI must be initialized with [`Threading::Funneled`](crate::mpi::Threading) at least, because drivers of GPUs have threads
 /// of their own. MPI is only called from the thread that made this value, which therefore is not `Send`; with `Funneled` it
 /// must be the main thread.
 ///
