@@ -16,6 +16,7 @@
 //! | [`absorb`] | a layer folded into the weights beside it |
 //! | `state` (feature `safetensors`) | the layers of a model loaded and saved by PyTorch's, Keras', Flax' or burn's names |
 //! | [`tuning`] | how operations are planned, forced and measured plans, what a device can do |
+//! | [`recipe`] | operations as data, for programs that run them without this crate; no device is needed to make them |
 //! | [`wgsl`] | kernels of your own on the crate's walks, reductions and element types |
 //! | [`spec`], `eval` (feature `eval`) | a problem as a value, one line of text; running one, and holding it against what must come out |
 //! | [`reference`](mod@reference) | the f64 twin of the kernels, with the bounds that they keep |
@@ -39,6 +40,8 @@
 //! Work is asynchronous: results come back as futures, [`Context::block_on`] waits for them where threads may block. Nothing
 //! needs a feature that a browser lacks.
 #![deny(missing_docs)]
+// What runs operations is there for devices.
+#![cfg_attr(not(feature = "wgpu"), allow(dead_code, unused_imports))]
 
 pub mod absorb;
 mod base;
@@ -56,12 +59,14 @@ mod pass;
 mod plan;
 mod program;
 pub mod recalibration;
+pub mod recipe;
 pub mod reference;
 pub mod spec;
 #[cfg(feature = "safetensors")]
 pub mod state;
 pub mod statistics;
 pub mod tuning;
+#[cfg(feature = "wgpu")]
 mod warm;
 mod wesl;
 pub mod wgsl;
@@ -73,6 +78,7 @@ pub use base::shape::{Channels, Layout, Shape};
 pub use base::variance::RunningVariance;
 #[doc(inline)]
 pub use curve::{CurveOptions, Derf, DynamicTanh};
+#[cfg(feature = "wgpu")]
 pub use engine::adapter::ContextOptions;
 pub use engine::context::Context;
 pub use engine::mask::Mask;
@@ -93,6 +99,7 @@ pub use statistics::saved::Saved;
 #[cfg(all(feature = "mpi", not(target_family = "wasm")))]
 pub use ::mpi;
 /// The wgpu whose types this crate's interface uses.
+#[cfg(feature = "wgpu")]
 pub use wgpu;
 
 /// The example in the README.

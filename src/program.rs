@@ -7,7 +7,7 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
 use crate::engine::context::Context;
-use crate::engine::pipelines::ProgramModules;
+use crate::engine::kernels::ProgramModules;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::modules::package;
 use crate::engine::shader::{Kernel, OwnStep, Pointwise, Variant, WALKED_INPUTS};

@@ -19,8 +19,11 @@
 //! # Ok::<(), wgnorm::Error>(())
 //! ```
 
+#[cfg(feature = "wgpu")]
 pub use crate::engine::adapter::{ShaderChecks, adapters};
+#[cfg(feature = "wgpu")]
 pub use crate::engine::disk_cache::PipelineCacheState;
+#[cfg(feature = "wgpu")]
 pub use crate::engine::tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 pub use crate::ops::map::prepare_copy;
 pub use crate::plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};

@@ -48,6 +48,7 @@ mod deviation;
 mod geometry;
 mod host;
 mod norm;
+#[cfg(feature = "wgpu")]
 mod tensors;
 
 pub use deviation::Deviation;
@@ -55,4 +56,5 @@ pub use geometry::{Border, WeightLayout};
 pub use host::{Absorbed, Weights};
 pub(crate) use norm::check_eps;
 pub use norm::{InferenceNorm, ScaleShift};
+#[cfg(feature = "wgpu")]
 pub use tensors::{AbsorbedTensors, Destination, TensorWeights};

@@ -150,8 +150,8 @@ impl FrozenBatchNorm {
             let dims = [rows.outer, rows.channels.len(), rows.inner];
             // Values of channels that follow each other are rows of columns.
             let dims = if rows.inner == 1 { &dims[..2] } else { &dims[..] };
-            let (buffer, offset) = (tensor.buffer().clone(), tensor.byte_offset());
-            Tensor::from_buffer_as(context, buffer, offset, dims, tensor.dtype())
+            let (buffer, offset) = (tensor.memory().clone(), tensor.byte_offset());
+            Tensor::in_buffer(context, buffer, offset, dims, tensor.dtype())
         };
         let scale = scaling.prepare_forward(&view(weight)?, &view(&weight_to)?).await?;
         let mut operations = vec![&scale];

@@ -507,6 +507,17 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
+    /// A recipe that refers to what it does not have.
+    #[error("the recipe cannot be run: {reason}")]
+    Recipe {
+        /// What it lacks.
+        reason: String,
+    },
+
+    /// Something was to run, or to be read, where there is no device: operations are only planned.
+    #[error("there is no device: operations are planned here, and run elsewhere")]
+    NoDevice,
+
     /// A buffer, shader, pipeline or bind group that wgpu refused.
     #[error("wgpu refused {what}: {message}")]
     Validation {

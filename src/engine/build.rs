@@ -4,16 +4,17 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::bindings::check_overlap;
+use super::buffer::Buffer;
+use super::draft::{Draft, Room};
+use super::kernels::ProgramModules;
 use super::operands::Operands;
 use super::params::{Common, flag};
-use super::pipelines::ProgramModules;
 use super::prepared::Prepared;
-use super::recipe::Ready;
-use super::scratch::Room;
+#[cfg(feature = "wgpu")]
+use super::ready::Ready;
 use super::shader::{Kernel, Pointwise};
 use super::slab::Slab;
 use super::slot::Slot;
-use super::windows::variants;
 use crate::base::error::Result;
 use crate::base::shape::Channels;
 use crate::engine::context::Context;
@@ -70,8 +71,8 @@ pub(crate) enum Whole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Scratch(pub(super) usize);
 
-impl From<&wgpu::Buffer> for Whole {
-    fn from(buffer: &wgpu::Buffer) -> Self {
+impl From<&Buffer> for Whole {
+    fn from(buffer: &Buffer) -> Self {
         Self::Given(buffer.into())
     }
 }
@@ -285,17 +286,24 @@ impl<'c> Build<'c> {
     pub async fn finish(mut self, traffic: Traffic) -> Result<Prepared> {
         self.close();
         let operands = Operands::of(&self);
-        if let Some(rehearsal) = self.context.rehearsal() {
-            rehearsal.note(variants(&self, &operands).await?);
-            return Ok(Prepared::nothing(self.context, self.op));
+        #[cfg(feature = "wgpu")]
+        if self.context.runs() {
+            let key = self.key(&operands, traffic);
+            let recipes = self.context.recipes();
+            let ready = match recipes.get(&key) {
+                Some(ready) => ready,
+                None => {
+                    let draft = Draft::new(&self, &operands, traffic).await?;
+                    recipes.insert(key, Ready::new(self.context, draft).await?)
+                }
+            };
+            return ready.bind(self.context, &operands).await;
         }
-        let key = self.key(&operands, traffic);
-        let recipes = self.context.recipes();
-        let ready = match recipes.get(&key) {
-            Some(ready) => ready,
-            None => recipes.insert(key, Ready::new(&self, &operands, traffic).await?),
-        };
-        ready.bind(self.context, &operands).await
+        let draft = Draft::new(&self, &operands, traffic).await?;
+        if let Some(rehearsal) = self.context.rehearsal() {
+            rehearsal.note(draft, operands);
+        }
+        Ok(Prepared::nothing(self.context, self.op))
     }
 }
 

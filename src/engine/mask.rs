@@ -4,6 +4,7 @@ use std::hash::Hash;
 
 use crate::base::error::{Error, Result};
 use crate::base::shape::Channels;
+use crate::engine::buffer::{Buffer, Usage};
 use crate::engine::context::{Context, ContextId};
 use crate::engine::tensor::Tensor;
 
@@ -34,7 +35,7 @@ use crate::engine::tensor::Tensor;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Mask {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     home: ContextId,
     samples: u64,
     /// Per sample.
@@ -97,8 +98,7 @@ impl Mask {
             return Err(Error::TooLarge { what: "a mask", needed: bits, unit, limit_name, limit });
         }
         let bytes = (LEAD + bits).div_ceil(32) * 4;
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let buffer = context.create_buffer("a mask", bytes, usage).await?;
+        let buffer = context.create_buffer("a mask", bytes, Usage::Written).await?;
         Ok(Self {
             buffer,
             home: context.id(),
@@ -155,7 +155,7 @@ impl Mask {
         self.positions
     }
 
-    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+    pub(crate) fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bindings::{At, Bound};
+use super::buffer::Buffer;
 use super::build::{Build, Dispatch, Scratch, Stage, Whole};
 use super::memo::Key;
 use super::slot::Slot;
@@ -14,12 +15,14 @@ use crate::plan::{Plan, Traffic};
 pub(super) const COARSEST_ALIGNMENT: u64 = 256;
 
 /// The buffers of an operation, each once.
+#[derive(Debug)]
 pub(crate) struct Operands {
-    pub(super) buffers: Vec<Operand>,
+    pub buffers: Vec<Operand>,
 }
 
-pub(super) struct Operand {
-    pub buffer: wgpu::Buffer,
+#[derive(Debug)]
+pub(crate) struct Operand {
+    pub buffer: Buffer,
     /// What places in it are counted from: a multiple of every alignment, at or before the first byte that is bound.
     pub base: u64,
 }
@@ -40,7 +43,7 @@ impl Operands {
         operands
     }
 
-    fn add(&mut self, buffer: &wgpu::Buffer, begin: u64) {
+    fn add(&mut self, buffer: &Buffer, begin: u64) {
         let base = begin - begin % COARSEST_ALIGNMENT;
         match self.buffers.iter_mut().find(|known| known.buffer == *buffer) {
             Some(known) => known.base = known.base.min(base),
@@ -49,7 +52,7 @@ impl Operands {
     }
 
     /// Its number, and what places in it are counted from.
-    pub(super) fn find(&self, buffer: &wgpu::Buffer) -> (usize, u64) {
+    pub(super) fn find(&self, buffer: &Buffer) -> (usize, u64) {
         let found = self.buffers.iter().position(|known| known.buffer == *buffer);
         let at = found.unwrap_or_else(|| unreachable!("all buffers of an operation are among its operands"));
         (at, self.buffers[at].base)

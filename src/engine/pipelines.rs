@@ -4,19 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::adapter::ShaderChecks;
+use super::kernels::{self, ProgramModules, link, slots};
 use super::scope::scoped;
 use super::shader::Variant;
 use super::slot::Slot;
 use crate::base::error::Result;
 use crate::engine::context::Context;
-use crate::wesl::{Linked, Package};
 
 /// A compiled kernel with the layout of its bindings.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub key: String,
-    /// Whether inputs are bound read-write: see [`Variant::shared`].
-    pub shared: bool,
     pub compute: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
     /// Whose it is, if not this crate's.
@@ -33,25 +31,10 @@ impl Pipeline {
     }
 }
 
-/// What kernels of a program of one's own are made of ([`Program`](crate::wgsl::Program)).
-#[derive(Debug)]
-pub(crate) struct ProgramModules {
-    /// Tells programs apart.
-    pub id: u64,
-    /// Our modules and the program's.
-    pub package: Package,
-    /// The path of the program's main module.
-    pub own: String,
-    /// Values of its pipeline constants.
-    pub constants: Vec<(String, f64)>,
-}
-
 /// All pipelines of a context by the key of their variant.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
-    /// What variants bind, compiled or not.
-    bound: Mutex<HashMap<Variant, Arc<[Slot]>>>,
     #[cfg(all(feature = "eval", not(target_family = "wasm")))]
     pub spent: spent::Spent,
 }
@@ -82,20 +65,6 @@ impl PipelineCache {
         #[cfg(all(feature = "eval", not(target_family = "wasm")))]
         self.spent.note(&pipeline.used);
         Ok(pipeline.clone())
-    }
-
-    /// What a variant binds, in the order of the bindings' numbers.
-    pub fn slots(&self, variant: &Variant, program: Option<&Arc<ProgramModules>>) -> Result<Arc<[Slot]>> {
-        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = bound.get(variant) {
-            return Ok(found.clone());
-        }
-        let found: Arc<[Slot]> = slots(&link(variant, program)?).map(|(slot, _)| slot).collect();
-        // Of programs there may be any number.
-        if program.is_none() {
-            bound.insert(*variant, found.clone());
-        }
-        Ok(found)
     }
 
     /// Keys of the compiled kernels, sorted.
@@ -149,34 +118,44 @@ impl PipelineCache {
     }
 }
 
-fn link(variant: &Variant, program: Option<&Arc<ProgramModules>>) -> Result<Linked> {
-    match program {
-        None => Ok(variant.link()),
-        Some(program) => Ok(variant.link_own(&program.package, &program.own)?),
-    }
-}
-
 async fn compile(
     context: &Context,
     variant: &Variant,
     program: Option<&Arc<ProgramModules>>,
 ) -> Result<Pipeline> {
-    let device = context.device();
-    let key = match program {
-        None => variant.key(),
-        Some(program) => format!("{} {}", program.own, variant.key()),
-    };
     let linked = link(variant, program)?;
     // Ours stay within their bindings, by the plan; what others write does with the driver's help.
     let checks = if program.is_some() { ShaderChecks::Checked } else { context.shader_checks() };
+    let text = Text {
+        key: kernels::key(variant, program),
+        entry: variant.kernel.entry(),
+        constants: kernels::constants(variant, program, &linked),
+        bindings: slots(&linked).map(|(slot, writes)| (slot as u32, binding_type(slot, writes))).collect(),
+        wgsl: linked.text,
+    };
+    let compiled = compile_text(context, text, checks).await?;
+    Ok(Pipeline { program: program.map(Arc::downgrade), ..compiled })
+}
+
+/// A kernel that is to be compiled.
+pub(crate) struct Text<'t> {
+    pub key: String,
+    pub wgsl: String,
+    pub entry: &'t str,
+    pub constants: Vec<(&'t str, f64)>,
+    pub bindings: Vec<(u32, wgpu::BufferBindingType)>,
+}
+
+pub(crate) async fn compile_text(
+    context: &Context,
+    text: Text<'_>,
+    checks: ShaderChecks,
+) -> Result<Pipeline> {
+    let Text { key, wgsl, entry, constants, bindings } = text;
+    let device = context.device();
     scoped(context, &format!("the pipeline {key:?}"), || {
-        let entries: Vec<_> = slots(&linked).map(|(slot, writes)| layout_entry(slot, writes)).collect();
-        let mut constants = variant.constants(&linked);
-        if let Some(program) = program {
-            let of_program = program.constants.iter().map(|(name, value)| (&name[..], *value));
-            constants.extend(of_program.filter(|(name, _)| linked.overrides.iter().any(|o| o == name)));
-        }
-        let module = create_module(device, linked.text, &key, checks);
+        let entries: Vec<_> = bindings.into_iter().map(layout_entry).collect();
+        let module = create_module(device, wgsl, &key, checks);
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&key),
             entries: &entries,
@@ -190,7 +169,7 @@ async fn compile(
             label: Some(&key),
             layout: Some(&pipeline_layout),
             module: &module,
-            entry_point: Some(variant.kernel.entry()),
+            entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 // Every kernel writes its workgroup memory before it reads it.
@@ -200,10 +179,9 @@ async fn compile(
         });
         Pipeline {
             key,
-            shared: variant.shared,
             compute,
             layout,
-            program: program.map(Arc::downgrade),
+            program: None,
             #[cfg(all(feature = "eval", not(target_family = "wasm")))]
             used: Default::default(),
         }
@@ -230,19 +208,16 @@ fn create_module(
     }
 }
 
-/// What a kernel binds, and whether it may write through it.
-fn slots(linked: &Linked) -> impl Iterator<Item = (Slot, bool)> {
-    // A test holds the numbers of all variants against those of slots.
-    linked.bindings.iter().filter_map(|b| Some((Slot::of_number(b.number)?, b.writes)))
-}
-
-fn layout_entry(slot: Slot, writes: bool) -> wgpu::BindGroupLayoutEntry {
-    let ty = match slot {
+fn binding_type(slot: Slot, writes: bool) -> wgpu::BufferBindingType {
+    match slot {
         Slot::Params => wgpu::BufferBindingType::Uniform,
         _ => wgpu::BufferBindingType::Storage { read_only: !writes },
-    };
+    }
+}
+
+fn layout_entry((binding, ty): (u32, wgpu::BufferBindingType)) -> wgpu::BindGroupLayoutEntry {
     wgpu::BindGroupLayoutEntry {
-        binding: slot as u32,
+        binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,

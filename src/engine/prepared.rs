@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "wgpu")]
 use super::pipelines::Pipeline;
+#[cfg(feature = "wgpu")]
 use super::scratch::Held;
 use crate::engine::context::{Context, ContextId};
 use crate::plan::{Op, Plan, Traffic};
@@ -16,21 +18,37 @@ use crate::plan::{Op, Plan, Traffic};
 pub struct Prepared {
     home: ContextId,
     op: Op,
-    /// `None` if there is nothing to do, because the tensor is empty.
+    /// `None` if there is nothing to do, because the tensor is empty, and of a recipe.
     plan: Option<Arc<Plan>>,
     traffic: Traffic,
     workspace_bytes: u64,
     steps: Vec<Step>,
     /// What one dispatch leaves for another.
+    #[cfg(feature = "wgpu")]
     scratch: Vec<Held>,
 }
 
 /// A dispatch with its bindings.
 #[derive(Debug)]
-pub(super) struct Step {
+#[cfg(feature = "wgpu")]
+pub(crate) struct Step {
     pub pipeline: Arc<Pipeline>,
     pub bind_group: wgpu::BindGroup,
     pub grid: [u32; 2],
+}
+
+/// Nothing is bound where there is no device.
+#[cfg(not(feature = "wgpu"))]
+#[derive(Debug)]
+pub(crate) enum Step {}
+
+impl Step {
+    fn key(&self) -> &str {
+        #[cfg(feature = "wgpu")]
+        return &self.pipeline.key;
+        #[cfg(not(feature = "wgpu"))]
+        match *self {}
+    }
 }
 
 impl Prepared {
@@ -43,18 +61,20 @@ impl Prepared {
             traffic: Traffic::default(),
             workspace_bytes: 0,
             steps: Vec::new(),
+            #[cfg(feature = "wgpu")]
             scratch: Vec::new(),
         }
     }
 
-    pub(super) fn new(
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn new(
         context: &Context,
-        (op, plan, traffic): (Op, Arc<Plan>, Traffic),
+        (op, plan, traffic): (Op, Option<Arc<Plan>>, Traffic),
         workspace_bytes: u64,
         steps: Vec<Step>,
         scratch: Vec<Held>,
     ) -> Self {
-        Self { home: context.id(), op, plan: Some(plan), traffic, workspace_bytes, steps, scratch }
+        Self { home: context.id(), op, plan, traffic, workspace_bytes, steps, scratch }
     }
 
     /// Operations one after the other as one, with the plan of the first.
@@ -65,6 +85,7 @@ impl Prepared {
             all.traffic = all.traffic.plus(operation.traffic);
             all.workspace_bytes += operation.workspace_bytes;
             all.steps.extend(operation.steps);
+            #[cfg(feature = "wgpu")]
             all.scratch.extend(operation.scratch);
         }
         all
@@ -72,16 +93,13 @@ impl Prepared {
 
     /// This operation after another, as one, with the plan of this.
     pub(crate) fn after(self, before: Prepared) -> Self {
-        let (mut steps, mut scratch) = (before.steps, before.scratch);
-        steps.extend(self.steps);
-        scratch.extend(self.scratch);
-        Self {
-            traffic: before.traffic.plus(self.traffic),
-            workspace_bytes: before.workspace_bytes + self.workspace_bytes,
-            steps,
-            scratch,
-            ..self
-        }
+        let mut all = before;
+        all.traffic = all.traffic.plus(self.traffic);
+        all.workspace_bytes += self.workspace_bytes;
+        all.steps.extend(self.steps);
+        #[cfg(feature = "wgpu")]
+        all.scratch.extend(self.scratch);
+        Self { op: self.op, plan: self.plan, ..all }
     }
 
     /// The same, whose floor is another than that of its parts: what goes between them is neither input nor output.
@@ -95,6 +113,7 @@ impl Prepared {
     }
 
     /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
+    #[cfg(feature = "wgpu")]
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(self.op.name()),
@@ -104,6 +123,7 @@ impl Prepared {
     }
 
     /// Records the operation into a compute pass that the caller has begun, on the context's device.
+    #[cfg(feature = "wgpu")]
     pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         for step in &self.steps {
             pass.set_pipeline(&step.pipeline.compute);
@@ -121,7 +141,7 @@ impl Prepared {
         self.op
     }
 
-    /// How the walk is cut into workgroups; `None` if the tensor is empty.
+    /// How the walk is cut into workgroups; `None` if the tensor is empty, or if it is a [recipe](crate::recipe) that is run.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_deref()
     }
@@ -139,6 +159,6 @@ impl Prepared {
 
     /// Keys of the kernels, one per dispatch, in order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().map(|step| step.pipeline.key.as_str())
+        self.steps.iter().map(Step::key)
     }
 }

@@ -2,11 +2,16 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "wgpu")]
 use super::readback;
+#[cfg(feature = "wgpu")]
 use super::scope::scoped;
 use super::shader::modules::package;
-use crate::base::error::{Error, Result};
+#[cfg(feature = "wgpu")]
+use crate::base::error::Error;
+use crate::base::error::Result;
 use crate::engine::context::Context;
+use crate::plan::Capabilities;
 use crate::wesl::Choice;
 
 /// What has been found out.
@@ -14,6 +19,13 @@ use crate::wesl::Choice;
 pub(crate) struct Probes {
     exact_f16: OnceLock<bool>,
     ordered_subgroups: OnceLock<bool>,
+}
+
+impl Probes {
+    /// What is taken to be found out on a device that is not there: its subgroups are in order if it has any, and conversions are not its own.
+    pub fn assumed(capabilities: &Capabilities) -> Self {
+        Self { exact_f16: false.into(), ordered_subgroups: capabilities.subgroup_size.is_some().into() }
+    }
 }
 
 /// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
@@ -65,7 +77,20 @@ fn linked(module: &str) -> String {
     linked.unwrap_or_else(|error| panic!("{error}")).text
 }
 
+/// There is no device that could be asked; what it does is [assumed](Probes::assumed).
+#[cfg(not(feature = "wgpu"))]
+async fn finds_no_difference(
+    _: &Context,
+    _: &'static str,
+    _: String,
+    _: &[(&str, f64)],
+    _: u32,
+) -> Result<bool> {
+    Ok(false)
+}
+
 /// Runs a kernel that counts differences from what is expected; a device that cannot run it differs.
+#[cfg(feature = "wgpu")]
 async fn finds_no_difference(
     context: &Context,
     entry: &'static str,
@@ -75,7 +100,7 @@ async fn finds_no_difference(
 ) -> Result<bool> {
     use wgpu::BufferUsages as Usage;
     let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-    let differences = context.create_buffer("the counter of a probe", 4, usage).await?;
+    let differences = context.create_gpu_buffer("the counter of a probe", 4, usage).await?;
     let ran = scoped(context, entry, || {
         let device = context.device();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -109,6 +134,6 @@ async fn finds_no_difference(
         Err(Error::Validation { .. }) => return Ok(false),
         ran => ran?,
     }
-    let count = readback::read(context, &differences, 0, 4).await?;
+    let count = readback::read(context, &differences.into(), 0, 4).await?;
     Ok(count.iter().all(|&byte| byte == 0))
 }

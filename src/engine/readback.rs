@@ -9,10 +9,11 @@ use futures_intrusive::channel::shared::oneshot_channel;
 use super::prepared::Prepared;
 use super::scope::scoped;
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
 
 /// Copies `len` bytes of a buffer from `offset` to the host, after everything submitted before.
-pub(crate) async fn read(context: &Context, buffer: &wgpu::Buffer, offset: u64, len: u64) -> Result<Vec<u8>> {
+pub(crate) async fn read(context: &Context, buffer: &Buffer, offset: u64, len: u64) -> Result<Vec<u8>> {
     read_after(context, &[], buffer, offset, len).await
 }
 
@@ -20,15 +21,18 @@ pub(crate) async fn read(context: &Context, buffer: &wgpu::Buffer, offset: u64, 
 pub(crate) async fn read_after(
     context: &Context,
     operations: &[&Prepared],
-    buffer: &wgpu::Buffer,
+    buffer: &Buffer,
     offset: u64,
     len: u64,
 ) -> Result<Vec<u8>> {
     if len == 0 {
         return Ok(Vec::new());
     }
+    if let Buffer::Paper(..) = buffer {
+        return Err(Error::NoDevice);
+    }
     let staging = context
-        .create_buffer("read-back", len, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
+        .create_gpu_buffer("read-back", len, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
         .await?;
     let (sender, receiver) = oneshot_channel();
     scoped(context, "a read-back", || {
@@ -38,7 +42,7 @@ pub(crate) async fn read_after(
         for operation in operations {
             operation.record(&mut encoder);
         }
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, len);
+        encoder.copy_buffer_to_buffer(buffer.gpu(), offset, &staging, 0, len);
         context.queue().submit([encoder.finish()]);
         staging.map_async(wgpu::MapMode::Read, .., move |mapped| {
             // The receiver is gone if the caller dropped the future; then nobody wants the result.

@@ -5,17 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::draft::Room;
 use crate::base::error::Result;
 use crate::engine::context::Context;
-
-/// How much an operation needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Room {
-    pub bytes: u64,
-    /// What is read may not have been written, and must be zero then: as in a buffer that is new, and in one that only this operation has written, always
-    /// at the same places.
-    pub zeroed: bool,
-}
 
 /// Buffers that no operation holds.
 #[derive(Debug, Default)]
@@ -46,11 +38,11 @@ impl Pool {
         };
         let size = class.min(context.capabilities().max_buffer_bytes).max(room.bytes);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let buffer = context.create_buffer("scratch", size, usage).await?;
+        let buffer = context.create_gpu_buffer("scratch", size, usage).await?;
         // Where kernels are checked, one that reads what none has written is caught.
         #[cfg(feature = "eval")]
         if !room.zeroed {
-            context.write(&buffer, &vec![0xFF; size as usize]).await?;
+            context.write_gpu(&buffer, 0, &vec![0xFF; size as usize]).await?;
         }
         Ok(Held { buffer, pool })
     }

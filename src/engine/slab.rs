@@ -3,20 +3,21 @@
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
-use crate::engine::context::{Context, TENSOR_USAGE};
+use crate::engine::buffer::{Buffer, Usage};
+use crate::engine::context::Context;
 use crate::engine::readback;
 use crate::engine::tensor::Tensor;
 
 /// A stretch of a buffer that is bound as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Slab {
-    pub(super) buffer: wgpu::Buffer,
+    pub(super) buffer: Buffer,
     pub(super) begin: u64,
     pub(super) bytes: u64,
 }
 
-impl From<&wgpu::Buffer> for Slab {
-    fn from(buffer: &wgpu::Buffer) -> Self {
+impl From<&Buffer> for Slab {
+    fn from(buffer: &Buffer) -> Self {
         Self { buffer: buffer.clone(), begin: 0, bytes: buffer.size() }
     }
 }
@@ -24,7 +25,7 @@ impl From<&wgpu::Buffer> for Slab {
 impl Slab {
     /// Room for so many bytes, zero until something is written.
     pub async fn new(context: &Context, what: &'static str, bytes: u64) -> Result<Self> {
-        Ok((&context.create_buffer(what, bytes.max(4), TENSOR_USAGE).await?).into())
+        Ok((&context.create_buffer(what, bytes.max(4), Usage::Tensor).await?).into())
     }
 
     /// The memory of a contiguous tensor of f32 of a shape, which must begin where a binding can.
@@ -38,7 +39,7 @@ impl Slab {
         if !offset.is_multiple_of(alignment) {
             return Err(Error::Misaligned { what, offset, alignment });
         }
-        Ok(Self { buffer: tensor.buffer().clone(), begin: offset, bytes: tensor.byte_len() })
+        Ok(Self { buffer: tensor.memory().clone(), begin: offset, bytes: tensor.byte_len() })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -47,17 +48,13 @@ impl Slab {
 
     /// Replaces what it holds, after everything that was submitted before and before everything that is submitted later.
     pub async fn write(&self, context: &Context, what: &'static str, bytes: &[u8]) -> Result<()> {
-        if !self.buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
-            return Err(Error::BufferUsage { what, missing: "COPY_DST" });
-        }
+        self.buffer.check_written(what)?;
         context.write_at(&self.buffer, self.begin, bytes).await
     }
 
     /// What it holds, after everything that was submitted before.
     pub async fn read(&self, context: &Context, what: &'static str, bytes: u64) -> Result<Vec<u8>> {
-        if !self.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
-            return Err(Error::BufferUsage { what, missing: "COPY_SRC" });
-        }
+        self.buffer.check_read(what)?;
         readback::read(context, &self.buffer, self.begin, bytes).await
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::{Channels, Layout, Shape};
+use crate::engine::buffer::{Buffer, Usage};
 use crate::engine::context::{Context, ContextId};
 
 /// A row-major tensor in GPU memory, owned by the crate or borrowed from the application.
@@ -28,7 +29,7 @@ pub struct Tensor {
 /// Consecutive samples in one buffer.
 #[derive(Clone, Debug, PartialEq)]
 struct Part {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     /// Of the buffer, in bytes.
     size: u64,
     byte_offset: u64,
@@ -47,7 +48,7 @@ struct Strides {
 /// Where consecutive elements of a tensor are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Location {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// Of the buffer, in bytes.
     pub size: u64,
     pub bytes: Range<u64>,
@@ -76,6 +77,7 @@ impl Tensor {
     /// assert_eq!(x.byte_len(), 2 * 3 * 4 * 4 * 4);
     /// # Ok::<(), wgnorm::Error>(())
     /// ```
+    #[cfg(feature = "wgpu")]
     pub fn from_buffer(
         context: &Context,
         buffer: wgpu::Buffer,
@@ -90,9 +92,22 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`from_buffer`](Self::from_buffer).
+    #[cfg(feature = "wgpu")]
     pub fn from_buffer_as(
         context: &Context,
         buffer: wgpu::Buffer,
+        byte_offset: u64,
+        shape: &[usize],
+        dtype: DType,
+    ) -> Result<Self> {
+        let shape = Shape::new(shape)?;
+        Self::new(context, buffer.into(), byte_offset, shape, dtype, Strides::dense(shape))
+    }
+
+    /// The same, in a buffer of the crate's own.
+    pub(crate) fn in_buffer(
+        context: &Context,
+        buffer: Buffer,
         byte_offset: u64,
         shape: &[usize],
         dtype: DType,
@@ -106,6 +121,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`from_buffer`](Self::from_buffer); [`Error::Strides`] if samples would overlap.
+    #[cfg(feature = "wgpu")]
     pub fn from_strided_buffer(
         context: &Context,
         buffer: wgpu::Buffer,
@@ -120,21 +136,26 @@ impl Tensor {
             let (what, why) = ("a tensor", "samples would overlap");
             return Err(Error::Strides { what, expected: dense.sample, got: sample_stride, why });
         }
-        Self::new(context, buffer, byte_offset, shape, dtype, Strides { sample: sample_stride, ..dense })
+        Self::new(
+            context,
+            buffer.into(),
+            byte_offset,
+            shape,
+            dtype,
+            Strides { sample: sample_stride, ..dense },
+        )
     }
 
     fn new(
         context: &Context,
-        buffer: wgpu::Buffer,
+        buffer: Buffer,
         byte_offset: u64,
         shape: Shape,
         dtype: DType,
         strides: Strides,
     ) -> Result<Self> {
         let what = "a tensor";
-        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-            return Err(Error::BufferUsage { what, missing: "STORAGE" });
-        }
+        buffer.check_bound(what)?;
         let alignment = dtype.size();
         if !byte_offset.is_multiple_of(alignment) {
             return Err(Error::Misaligned { what, offset: byte_offset, alignment });
@@ -159,13 +180,8 @@ impl Tensor {
         let shape = Shape::new(shape)?;
         let size = shape.len().saturating_mul(dtype.size());
         context.check_size("a tensor", size, 1)?;
-        let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("phantom"),
-            size: 4,
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        });
         let size = size.max(1).next_multiple_of(16);
+        let buffer = Buffer::paper(size);
         let part = Part { buffer, size, byte_offset: 0, samples: 0..shape.dims()[0] as u64 };
         let strides = Strides::dense(shape);
         Ok(Self { parts: Arc::new([part]), shape, dtype, layout, strides, home: context.id() })
@@ -285,7 +301,7 @@ impl Tensor {
         let end = byte_offset + self.hull_bytes().unwrap_or(0);
         let left = part.buffer.size() - (part.byte_offset - byte_offset);
         let size = end.max(4).next_multiple_of(16).min(left);
-        let buffer = context.create_buffer(what, size, wgpu::BufferUsages::STORAGE).await?;
+        let buffer = context.create_buffer(what, size, Usage::Scratch).await?;
         let part = Part { size: buffer.size(), buffer, byte_offset, samples: part.samples.clone() };
         Ok(Self { parts: Arc::new([part]), ..self.clone() })
     }
@@ -363,7 +379,12 @@ impl Tensor {
     }
 
     /// The buffer that holds the tensor; that of the first samples, if there are several.
+    #[cfg(feature = "wgpu")]
     pub fn buffer(&self) -> &wgpu::Buffer {
+        self.memory().gpu()
+    }
+
+    pub(crate) fn memory(&self) -> &Buffer {
         &self.parts[0].buffer
     }
 
@@ -463,7 +484,7 @@ impl Tensor {
     }
 
     /// The buffers of the parts, and the first byte of each.
-    pub(crate) fn buffers(&self) -> impl Iterator<Item = (&wgpu::Buffer, u64)> {
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = (&Buffer, u64)> {
         self.parts.iter().map(|part| (&part.buffer, part.byte_offset))
     }
 

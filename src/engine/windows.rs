@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::bindings::{At, Bound, check_sharing, read_through};
 use super::build::{Build, Dispatch, Scratch, Stage, Whole};
+use super::draft::Room;
+use super::kernels::ProgramModules;
 use super::operands::Operands;
 use super::params::Params;
-use super::pipelines::ProgramModules;
 use super::probe;
-use super::scratch::Room;
 use super::shader::{Kernel, Variant, WALKED_INPUTS};
 use super::slot::Slot;
 use crate::base::dtype::DType;
@@ -53,12 +53,6 @@ pub(super) async fn windows(build: &Build<'_>, operands: &Operands) -> Result<Ve
     Ok(windows)
 }
 
-/// The kernels that an operation runs.
-pub(super) async fn variants(build: &Build<'_>, operands: &Operands) -> Result<Vec<Variant>> {
-    let windows = windows(build, operands).await?;
-    Ok(windows.iter().filter(|window| window.program.is_none()).map(|window| window.variant).collect())
-}
-
 /// A dispatch, with what its kernels may bind.
 struct Assembly<'a> {
     context: &'a Context,
@@ -79,7 +73,7 @@ impl Assembly<'_> {
             plain.subgroup_size = 0;
         }
         let packed_f16 = plain.uses_f16() && probe::packs_f16(context).await?;
-        let needed = context.pipelines().slots(&plain, program)?;
+        let needed = context.bindings().of(&plain, program)?;
         let walked = stage.walked.iter().filter_map(|(slot, tensor)| match *instead {
             Some((from, to)) if *slot == to => Some((from, tensor)),
             Some((from, _)) if *slot == from => None,
@@ -97,7 +91,7 @@ impl Assembly<'_> {
             if let Some((mask, view)) = &stage.mask {
                 (params.mask_first, params.mask_lead) = mask.place(*view, window.elements.start);
             }
-            let slots = context.pipelines().slots(&variant, program)?;
+            let slots = context.bindings().of(&variant, program)?;
             for (slot, tensor) in stage.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
                 let location = tensor.locate(0..tensor.shape().len());

@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::engine::context::Context;
 use crate::engine::rehearsal::Rehearsal;
 use crate::spec::Spec;
-use crate::warm::rehearse;
+use crate::spec::rehearse;
 
 /// A kernel before and after it is linked.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub async fn kernels(context: &Context, specs: &[Spec]) -> Result<Vec<Kernel>> {
     for spec in specs {
         rehearse(&context.rehearsing(rehearsal.clone(), spec.tuning), spec).await?;
     }
-    let kernels = rehearsal.noted().into_iter().map(|variant| {
+    let kernels = rehearsal.take_variants().into_iter().map(|variant| {
         let (entry, features, modules) = variant.instantiate();
         Kernel { key: variant.key(), entry: entry.to_owned(), features, modules, wgsl: variant.link().text }
     });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::build::{Build, Scratch, Whole};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
@@ -14,7 +15,7 @@ use crate::plan::Records;
 use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic};
 
 /// Dispatches the fold of partial results into `total`.
-pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &wgpu::Buffer) -> Result<()> {
+pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &Buffer) -> Result<()> {
     build.buffer(Slot::Total, total);
     team_per_slice(build, Kernel::FoldTotal(of))
 }
@@ -102,7 +103,7 @@ pub(crate) async fn averages(
     context: &Context,
     (samples, channels, count): (u64, u64, u64),
     saved: impl Into<Whole>,
-    total: &wgpu::Buffer,
+    total: &Buffer,
 ) -> Result<Prepared> {
     let capabilities = context.capabilities();
     let team = team_within_limit(samples as u32, if capabilities.cpu { 8 } else { 64 }, capabilities)?;
@@ -179,8 +180,8 @@ pub(crate) async fn merge(
     context: &Context,
     of: Monoid,
     channels: u64,
-    total: &wgpu::Buffer,
-    other: &wgpu::Buffer,
+    total: &Buffer,
+    other: &Buffer,
 ) -> Result<Prepared> {
     let plan = context.plan_per_slice(channels, 1, (1, 0), DType::F32)?;
     let mut build = Build::new(context, Op::Moments, plan);

@@ -2,6 +2,7 @@
 //! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
 use crate::base::error::Result;
+use crate::engine::buffer::Buffer;
 use crate::engine::build::Build;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::engine::slot::Slot;
@@ -17,7 +18,7 @@ pub(crate) fn moments(build: &mut Build<'_>) {
 
 /// Dispatches the moments of x into `moments`, one record per slice: at once where there is one partial result per slice, else
 /// by a fold.
-pub(crate) fn moments_into(build: &mut Build<'_>, total: &wgpu::Buffer) -> Result<()> {
+pub(crate) fn moments_into(build: &mut Build<'_>, total: &Buffer) -> Result<()> {
     if build.plan().partials() == 1 {
         build.buffer(Slot::PartialsOut, total);
         build.dispatch(Kernel::ReduceMoments);
@@ -37,7 +38,7 @@ pub(crate) fn gradients(build: &mut Build<'_>, statistics: StatisticsFrom, dx: b
 pub(crate) fn gradients_into(
     build: &mut Build<'_>,
     statistics: StatisticsFrom,
-    total: &wgpu::Buffer,
+    total: &Buffer,
 ) -> Result<()> {
     if build.plan().partials() == 1 {
         build.buffer(Slot::PartialsOut, total);

@@ -15,6 +15,7 @@ pub(crate) mod statistics;
 pub(crate) mod targets;
 mod tensors;
 pub(crate) mod train;
+#[cfg(feature = "wgpu")]
 mod tuning;
 
 pub use parameters::Affine;
@@ -109,8 +110,13 @@ impl<'a> Pass<'a> {
 
     /// The operation, planned as it is fastest as far as that is known.
     pub async fn prepare(&self) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
         let chosen = self.choose().await;
-        self.planned(&chosen).assemble().await
+        #[cfg(feature = "wgpu")]
+        let planned = self.planned(&chosen);
+        #[cfg(not(feature = "wgpu"))]
+        let planned = self;
+        planned.assemble().await
     }
 
     async fn assemble(&self) -> Result<Prepared> {

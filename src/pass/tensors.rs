@@ -4,6 +4,7 @@ use crate::base::error::Result;
 use crate::engine::context::Context;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+#[cfg(feature = "wgpu")]
 use crate::engine::tune::Twins;
 
 const COUNT: usize = Slot::PLACES.len();
@@ -76,6 +77,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// Scratch tensors in the place of all that are walked or written; parameters are read where they are.
+    #[cfg(feature = "wgpu")]
     pub(super) async fn twins(&self, context: &Context) -> Result<OwnedTensors> {
         let mut twins = Twins::new(context);
         let mut owned = OwnedTensors([const { None }; COUNT]);

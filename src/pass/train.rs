@@ -156,6 +156,7 @@ impl TrainForward {
     ///
     /// # Errors
     /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    #[cfg(feature = "wgpu")]
     pub fn record(&self, layer: &mut impl Train, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.check(layer.id())?;
         self.prepared.record(encoder);
@@ -166,6 +167,7 @@ impl TrainForward {
     ///
     /// # Errors
     /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.
+    #[cfg(feature = "wgpu")]
     pub fn record_in(&self, layer: &mut impl Train, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
         self.check(layer.id())?;
         self.prepared.record_in(pass);

@@ -1,5 +1,6 @@
 //! What a device can do, as far as the policy cares.
 
+#[cfg(feature = "wgpu")]
 use crate::base::error::{Error, Result};
 
 /// The limits of a device that decide how a problem is planned.
@@ -32,11 +33,33 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// What WebGPU guarantees of every device.
+    ///
+    /// ```
+    /// use wgnorm::tuning::Capabilities;
+    /// let mut capabilities = Capabilities::webgpu();
+    /// capabilities.storage_alignment = 32;
+    /// ```
+    pub const fn webgpu() -> Self {
+        Self {
+            cpu: false,
+            max_workgroup_size: 256,
+            subgroup_size: None,
+            max_workgroup_bytes: 16384,
+            max_workgroups_per_dimension: 65535,
+            max_binding_bytes: 128 << 20,
+            max_buffer_bytes: 256 << 20,
+            storage_alignment: 256,
+            max_loop_iterations: 1 << 22,
+        }
+    }
+
     /// Storage buffers that a kernel may use: what WebGPU guarantees.
     pub(crate) const STORAGE_BUFFERS: u32 = 8;
 
     /// # Errors
     /// [`Error::MissingCapability`] if the kernels cannot run within these limits.
+    #[cfg(feature = "wgpu")]
     pub(crate) fn new(
         limits: &wgpu::Limits,
         features: wgpu::Features,
@@ -88,17 +111,7 @@ pub(crate) mod table {
     use super::Capabilities;
 
     /// WebGPU's guaranteed defaults.
-    pub const WEBGPU: Capabilities = Capabilities {
-        cpu: false,
-        max_workgroup_size: 256,
-        subgroup_size: None,
-        max_workgroup_bytes: 16384,
-        max_workgroups_per_dimension: 65535,
-        max_binding_bytes: 128 << 20,
-        max_buffer_bytes: 256 << 20,
-        storage_alignment: 256,
-        max_loop_iterations: 1 << 22,
-    };
+    pub const WEBGPU: Capabilities = Capabilities::webgpu();
 
     /// The largest binding that Vulkan and DX12 allow, in whole words.
     const TWO_GIB: u64 = ((1 << 31) - 1) & !15;
@@ -160,7 +173,7 @@ pub(crate) mod table {
     ];
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "wgpu"))]
 mod tests {
     use super::*;
 

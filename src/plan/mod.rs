@@ -3,6 +3,7 @@
 
 mod candidates;
 mod capabilities;
+mod forced;
 mod geometry;
 #[expect(clippy::module_inception, reason = "the plan of a plan module")]
 mod plan;
@@ -15,6 +16,7 @@ mod windows;
 
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
+pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
 pub(crate) use plan::{
     CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, SAVED_BYTES, SLICE_BYTES,
 };

@@ -5,6 +5,7 @@ use crate::base::shape::{Channels, Layout};
 
 /// An operation of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Op {
     /// Batch statistics, normalize, scale and shift.

@@ -1,6 +1,7 @@
 //! A problem as a value: which norm, over which tensor, with what. It is checked in one place, prints as one line and is parsed back.
 
 mod layer;
+mod rehearse;
 mod text;
 
 use crate::base::activation::Activation;
@@ -17,6 +18,7 @@ use crate::plan::Tuning;
 use crate::statistics::renorm::Renorm;
 
 pub use layer::{Layer, Parameters};
+pub(crate) use rehearse::rehearse;
 
 /// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

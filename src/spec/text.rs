@@ -9,10 +9,10 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
-use crate::engine::tune;
 use crate::family::Epsilon;
 use crate::norm::Momentum;
 use crate::pass::Affine;
+use crate::plan;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const AFFINE: [(&str, Affine); 4] =
@@ -154,7 +154,7 @@ impl Spec {
             Place::Mixed => flag(true, "mixed"),
         }
         flag(self.tuning.integer_f16, "integer_f16");
-        words.extend(tune::tuning_words(&self.tuning));
+        words.extend(plan::tuning_words(&self.tuning));
         words
     }
 
@@ -228,7 +228,7 @@ impl Spec {
                 self.place = Place::View(before, behind);
             }
             _ => {
-                let forced = tune::force(&mut self.tuning, name, value);
+                let forced = plan::force(&mut self.tuning, name, value);
                 return forced.unwrap_or_else(|| Err(format!("{name:?} is nothing that can be set")));
             }
         }

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::Monoid;
@@ -227,7 +228,7 @@ impl Moments {
         self.masked
     }
 
-    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+    pub(crate) fn buffer(&self) -> &Buffer {
         self.totals.buffer()
     }
 

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::context::{Context, ContextId};
 use crate::engine::prepared::Prepared;
 use crate::engine::readback;
@@ -18,7 +19,7 @@ use crate::plan::Op;
 pub(crate) struct Totals<R> {
     what: &'static str,
     of: Monoid,
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     home: ContextId,
     channels: u64,
     record: PhantomData<R>,
@@ -96,7 +97,7 @@ impl<R: Pod> Totals<R> {
         self.channels
     }
 
-    pub fn buffer(&self) -> &wgpu::Buffer {
+    pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 

@@ -20,6 +20,7 @@ mod pipeline_cache;
 mod pooled;
 mod program;
 mod recalibration;
+mod recipe_data;
 mod recipes;
 mod reduce;
 mod renorm;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Failure, cargo, cargo_command};
 
 /// What the feature `mpi` changes.
-const FEATURES: [&str; 2] = ["wgnorm/eval,wgnorm/safetensors", "wgnorm/eval,wgnorm/safetensors,wgnorm/mpi"];
+const FEATURES: [&str; 2] =
+    ["wgnorm/eval,wgnorm/safetensors,wgnorm/serde", "wgnorm/eval,wgnorm/safetensors,wgnorm/serde,wgnorm/mpi"];
 
 /// Builds the tests, then runs them. `--full` also runs what takes longer than the quick gate may: tests that are left out of it, and every
 /// combination that `wgnorm check --full` has. Other arguments go to `cargo test`.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders, and files beside them, each of which imports from those before it alone.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "base",
     "wesl",
     "plan",
@@ -26,6 +26,7 @@ const ORDER: [&str; 23] = [
     "program",
     "wgsl",
     "spec",
+    "recipe",
     "tuning",
     "warm",
     "eval",

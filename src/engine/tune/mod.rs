@@ -16,7 +16,7 @@ pub use pins::{PinnedTuning, TuningSource};
 pub(crate) use problem::Problem;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use text::others;
-pub(crate) use text::{Header, export, force, import, tuning_words};
+pub(crate) use text::{Header, export, import};
 pub use text::{IgnoredTuning, LoadedTunings};
 pub(crate) use timing::{fastest, keep};
 pub(crate) use twins::Twins;

@@ -5,11 +5,10 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::text::tuning_text;
 use super::{Autotuning, Problem};
 use crate::base::error::Result;
 use crate::engine::context::Context;
-use crate::plan::Tuning;
+use crate::plan::{Tuning, tuning_text};
 
 /// A plan that a problem keeps, from [`Context::pinned_tunings`]; as text, one line.
 #[derive(Clone, Debug, PartialEq)]

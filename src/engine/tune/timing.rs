@@ -117,7 +117,7 @@ impl<'c> Clock<'c> {
             return Err(Error::MissingCapability { what, needed: 1, got: 0 });
         }
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let end = context.create_buffer("timestamps", TICKS_BYTES, usage).await?;
+        let end = context.create_gpu_buffer("timestamps", TICKS_BYTES, usage).await?;
         let create = || {
             device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
@@ -156,7 +156,7 @@ impl<'c> Clock<'c> {
             context.queue().submit([encoder.finish()]);
         })
         .await?;
-        let bytes = readback::read(context, &self.end, 0, TICKS_BYTES).await?;
+        let bytes = readback::read(context, &self.end.clone().into(), 0, TICKS_BYTES).await?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
         let ns = match (&self.timestamps, ticks.as_slice()) {
             (Some(_), &[begin, end]) => {

@@ -1,0 +1,192 @@
+//! Recipes of problems: their passes are rehearsed on tensors of no device, and what was noted is written out.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as Polling, Poll, Waker};
+
+use super::{Binding, BindingType, Dispatch, Kernel, Operand, Recipe, Recipes, Scratch, Source};
+use crate::base::error::{Error, Result};
+use crate::engine::bindings::{At, Bound};
+use crate::engine::buffer::Buffer;
+use crate::engine::context::Context;
+use crate::engine::draft::{self, Draft, DraftStep};
+use crate::engine::kernels;
+use crate::engine::operands::Operands;
+use crate::engine::params::Params;
+use crate::engine::rehearsal::Rehearsal;
+use crate::engine::slot::Slot;
+use crate::plan::Capabilities;
+use crate::spec::{Spec, rehearse};
+
+/// Bytes that are bound where there is nothing.
+const NOTHING: u64 = 256;
+
+impl Spec {
+    /// What passes of the problem run on a device that can do this, over tensors in buffers of their own: the forward pass, and with
+    /// [`Passes::Backward`](crate::spec::Passes::Backward) the backward pass with all gradients. Pure: there is no device.
+    ///
+    /// Subgroups are taken to be in order if the device has any, and binary16 is converted by integer arithmetic.
+    ///
+    /// # Errors
+    /// Those of the problem and its layer; [`Error::Spec`] for statistics that are composed of several passes, and for problems with nothing to do.
+    pub fn recipes(&self, capabilities: &Capabilities) -> Result<Recipes> {
+        let rehearsal = Arc::new(Rehearsal::default());
+        let context = Context::on_paper(capabilities, rehearsal.clone()).with_tuning(self.tuning);
+        let rehearsed = at_once(rehearse(&context, self))??;
+        let mut forward = rehearsal.take();
+        let backward = forward.split_off(rehearsed.forward.min(forward.len()));
+        let recipe = |of: &[(Draft, Operands)]| Writer::new(&rehearsed.names).recipe(of);
+        let nothing = || Error::Spec { reason: "there is nothing to do".to_owned() };
+        Ok(Recipes { forward: recipe(&forward)?.ok_or_else(nothing)?, backward: recipe(&backward)? })
+    }
+}
+
+/// The result of a future that waits for nothing.
+fn at_once<T>(future: impl Future<Output = T>) -> Result<T> {
+    match pin!(future).poll(&mut Polling::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Ok(result),
+        Poll::Pending => Err(Error::NoDevice),
+    }
+}
+
+/// Writes one recipe of several drafts.
+struct Writer<'n> {
+    names: &'n [(&'static str, Buffer)],
+    /// The buffers of the operands.
+    known: Vec<Buffer>,
+    operands: Vec<Operand>,
+    kernels: Vec<Kernel>,
+    scratch: Vec<Scratch>,
+    uniforms: Vec<u8>,
+    dispatches: Vec<Dispatch>,
+}
+
+impl<'n> Writer<'n> {
+    fn new(names: &'n [(&'static str, Buffer)]) -> Self {
+        Self {
+            names,
+            known: Vec::new(),
+            operands: Vec::new(),
+            kernels: Vec::new(),
+            scratch: Vec::new(),
+            uniforms: Vec::new(),
+            dispatches: Vec::new(),
+        }
+    }
+
+    fn recipe(mut self, drafts: &[(Draft, Operands)]) -> Result<Option<Recipe>> {
+        let Some((first, _)) = drafts.first() else { return Ok(None) };
+        let (mut floor_bytes, mut plan_bytes, mut reasons) = (0, 0, Vec::new());
+        for (draft, operands) in drafts {
+            self.add(draft, operands)?;
+            floor_bytes += draft.traffic.floor_bytes;
+            plan_bytes += draft.traffic.plan_bytes;
+            reasons.extend(draft.plan.reasons.iter().cloned());
+        }
+        let Self { operands, kernels, scratch, uniforms, dispatches, .. } = self;
+        let op = first.op;
+        Ok(Some(Recipe {
+            op,
+            kernels,
+            operands,
+            scratch,
+            uniforms,
+            dispatches,
+            floor_bytes,
+            plan_bytes,
+            reasons,
+        }))
+    }
+
+    fn add(&mut self, draft: &Draft, operands: &Operands) -> Result<()> {
+        let (scratch, uniforms) = (self.scratch.len(), self.uniforms.len() as u64);
+        let rooms = draft.rooms.iter().map(|room| Scratch { bytes: room.bytes.max(4), zeroed: room.zeroed });
+        self.scratch.extend(rooms);
+        self.uniforms.extend(&draft.uniforms);
+        let places: Vec<usize> = operands
+            .buffers
+            .iter()
+            .zip(&draft.operands)
+            .map(|(operand, (name, written))| self.operand(&operand.buffer, name, *written))
+            .collect();
+        for step in &draft.steps {
+            let kernel = self.kernel(step)?;
+            let mut bindings = Vec::new();
+            for (slot, source) in &step.bindings {
+                bindings.push(match source {
+                    draft::Source::Params => Binding {
+                        number: *slot as u32,
+                        source: Source::Uniforms,
+                        offset: uniforms + step.params,
+                        bytes: size_of::<Params>() as u64,
+                    },
+                    draft::Source::Absent { written } => Binding {
+                        number: *slot as u32,
+                        source: Source::Nothing { written: *written },
+                        offset: 0,
+                        bytes: NOTHING,
+                    },
+                    draft::Source::Bound(bound) => self.bound(*slot, bound, &places, operands, scratch),
+                });
+            }
+            self.dispatches.push(Dispatch { kernel, workgroups: step.grid, bindings });
+        }
+        Ok(())
+    }
+
+    fn bound(
+        &mut self,
+        slot: Slot,
+        bound: &Bound,
+        places: &[usize],
+        operands: &Operands,
+        scratch: usize,
+    ) -> Binding {
+        let (source, offset) = match bound.at {
+            At::Scratch(at) => (Source::Scratch(scratch + at), bound.begin),
+            At::Operand(at) => (Source::Operand(places[at]), operands.buffers[at].base + bound.begin),
+        };
+        let bytes = bound.bytes();
+        if let Source::Operand(at) = source {
+            let operand = &mut self.operands[at];
+            operand.bytes = operand.bytes.max(offset + bytes);
+        }
+        Binding { number: slot as u32, source, offset, bytes }
+    }
+
+    /// The place of a buffer among the operands, under the name that the problem has for it, else the one that it is first bound as.
+    fn operand(&mut self, buffer: &Buffer, bound_as: &str, written: bool) -> usize {
+        if let Some(at) = self.known.iter().position(|known| known == buffer) {
+            self.operands[at].written |= written;
+            return at;
+        }
+        let named = self.names.iter().find(|(_, named)| named == buffer);
+        let name = named.map_or(bound_as, |(name, _)| *name).to_owned();
+        self.known.push(buffer.clone());
+        self.operands.push(Operand { name, bytes: 4, written });
+        self.operands.len() - 1
+    }
+
+    fn kernel(&mut self, step: &DraftStep) -> Result<usize> {
+        let (variant, program) = (&step.variant, step.program.as_ref());
+        let name = kernels::key(variant, program);
+        if let Some(at) = self.kernels.iter().position(|kernel| kernel.name == name) {
+            return Ok(at);
+        }
+        let linked = kernels::link(variant, program)?;
+        let constants = kernels::constants(variant, program, &linked);
+        let bindings = kernels::slots(&linked).map(|(slot, writes)| match slot {
+            Slot::Params => (slot as u32, BindingType::Uniform),
+            _ if writes => (slot as u32, BindingType::ReadWrite),
+            _ => (slot as u32, BindingType::Read),
+        });
+        self.kernels.push(Kernel {
+            bindings: bindings.collect(),
+            constants: constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            entry_point: variant.kernel.entry().to_owned(),
+            name,
+            wgsl: linked.text,
+        });
+        Ok(self.kernels.len() - 1)
+    }
+}

@@ -1,0 +1,135 @@
+//! The passes of a problem prepared on a context that notes what they would run, over tensors that take no memory.
+
+use super::{Layer, Norm, Parameters, Passes, Spec, Statistics};
+use crate::base::activation::Activation;
+use crate::base::error::{Error, Result};
+use crate::base::shape::Layout;
+use crate::engine::buffer::Buffer;
+use crate::engine::context::Context;
+use crate::engine::mask::Mask;
+use crate::engine::rehearsal::Rehearsal;
+use crate::engine::tensor::Tensor;
+use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Train};
+use crate::statistics::running::RunningValues;
+
+/// What was rehearsed.
+pub(crate) struct Rehearsed {
+    /// Operations of the forward pass; what follows them is of the backward pass.
+    pub forward: usize,
+    /// What the tensors of the problem are called.
+    pub names: Vec<(&'static str, Buffer)>,
+}
+
+/// Prepares the passes of a problem on a context that notes them.
+pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed> {
+    spec.check()?;
+    if !matches!(spec.statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..)) {
+        let reason = format!("{:?} is composed of several passes; warm up its parts", spec.statistics);
+        return Err(Error::Spec { reason });
+    }
+    let mut dims = spec.shape.clone();
+    if spec.layout == Layout::ChannelsLast {
+        dims[1..].rotate_left(1);
+    }
+    let phantom = || Tensor::phantom(context, &dims, spec.dtype, spec.layout);
+    let shape = spec.parameter_shape();
+    let zeros = async |is: bool, shape: &[usize]| match is {
+        true => context.zeros_as(shape, spec.parameters).await.map(Some),
+        false => Ok(None),
+    };
+    let channels = spec.shape.get(1).copied().unwrap_or(1);
+    let curve = spec.norm.curve().is_some();
+    let gamma = zeros(spec.affine.has_gamma(), &shape).await?;
+    let beta = zeros(spec.affine.has_beta(), &shape).await?;
+    let alpha = zeros(curve, &[1]).await?;
+    let shift = zeros(spec.norm == Norm::Derf, &[1]).await?;
+    let parameters = Parameters {
+        gamma: gamma.clone(),
+        beta: beta.clone(),
+        alpha: alpha.clone(),
+        shift: shift.clone(),
+        running: RunningValues::initial(channels),
+    };
+    let mut layer = Layer::new(context, spec, parameters).await?;
+    let (x, dy) = (phantom()?, phantom()?);
+    let residual = if spec.residual { Some(phantom()?) } else { None };
+    let mask = match spec.mask {
+        Some(_) => {
+            let view = x.channels()?;
+            Some(Mask::of_positions(context, &x, &vec![true; view.count() as usize]).await?)
+        }
+        None => None,
+    };
+    let backward = spec.passes == Passes::Backward;
+    let saves = backward || spec.norm.tracks();
+    let over_x = spec.writes_over_x(saves);
+    let y = if over_x { x.clone() } else { phantom()? };
+    let sum = match spec.sum {
+        true => {
+            let addend = phantom()?;
+            Some((addend.clone(), if spec.in_place { addend } else { phantom()? }))
+        }
+        false => None,
+    };
+    let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
+    let input = Input::from(&x).with_residual(residual.as_ref()).masked(mask.as_ref());
+    let saved = saves.then_some(&room);
+    let forward = match &sum {
+        Some((addend, sum)) => input.plus(addend, sum),
+        None => input,
+    };
+    let mut names = Names(Vec::new());
+    names.add("x", Some(&x));
+    names.add("residual", residual.as_ref());
+    names.add("addend", sum.as_ref().map(|(addend, _)| addend));
+    names.add("sum", sum.as_ref().map(|(_, sum)| sum));
+    names.add("y", Some(&y));
+    layer.prepare_train_forward(forward, &y, saved).await?;
+    let forward = context.rehearsal().map_or(0, Rehearsal::count);
+    if !backward {
+        return Ok(Rehearsed { forward, names: names.0 });
+    }
+    let activated = spec.activation != Activation::None || mask.is_some();
+    let d_sum = if spec.sum { Some(phantom()?) } else { None };
+    let dx = match &d_sum {
+        // Where an activation needs the residual, d_sum is read after dx has been written.
+        Some(d_sum) if spec.in_place && !(activated && spec.residual) => d_sum.clone(),
+        _ if spec.in_place => dy.clone(),
+        _ => phantom()?,
+    };
+    let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
+    let like = async |parameter: Option<Tensor>| match parameter {
+        Some(parameter) => context.zeros_like(&parameter).await.map(Some),
+        None => Ok(None),
+    };
+    let (dgamma, dbeta) = (like(gamma).await?, like(beta).await?);
+    let (dalpha, dshift) = (like(alpha).await?, like(shift).await?);
+    let targets = GradientTargets::default()
+        .dx(&dx)
+        .d_residual(d_residual.as_ref())
+        .dgamma(dgamma.as_ref())
+        .dbeta(dbeta.as_ref())
+        .dalpha(dalpha.as_ref())
+        .dshift(dshift.as_ref());
+    let x = sum.as_ref().map_or(&x, |(_, sum)| sum);
+    let input = Input { x, ..input }.with_d_sum(d_sum.as_ref());
+    names.add("dy", Some(&dy));
+    names.add("d_sum", d_sum.as_ref());
+    names.add("dx", Some(&dx));
+    names.add("d_residual", d_residual.as_ref());
+    layer.prepare_backward(input, &dy, &room, &targets).await?;
+    Ok(Rehearsed { forward, names: names.0 })
+}
+
+/// What tensors are called; one that is written over another has the name of the first.
+struct Names(Vec<(&'static str, Buffer)>);
+
+impl Names {
+    fn add(&mut self, name: &'static str, tensor: Option<&Tensor>) {
+        if let Some(tensor) = tensor.filter(|tensor| self.0.iter().all(|(_, known)| known != tensor.memory()))
+        {
+            self.0.push((name, tensor.memory().clone()));
+        }
+    }
+}
