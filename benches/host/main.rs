@@ -2,6 +2,8 @@
 //! nothing to do: preparing for the same tensors, binding others of the same kind, recording, and the calls that do all of it; then the memory that
 //! preparing leaves behind while nothing is submitted.
 
+mod by_hand;
+
 use std::time::Instant;
 
 use wgnorm::{
@@ -84,7 +86,8 @@ async fn times(context: &Context, rounds: usize, calls: usize) -> Result<()> {
     let micros = |begun: Instant| begun.elapsed().as_secs_f64() * 1e6 / calls as f64;
     let settle = || context.device().poll(wgnorm::wgpu::PollType::wait_indefinitely()).is_ok();
 
-    let mut found: [Vec<f64>; 9] = Default::default();
+    let by_hand = by_hand::ByHand::new(context, "batch 2x3x6x6 backward").await?;
+    let mut found: [Vec<f64>; 10] = Default::default();
     for round in 0..=rounds {
         let mut times = Vec::new();
         let begun = Instant::now();
@@ -126,6 +129,10 @@ async fn times(context: &Context, rounds: usize, calls: usize) -> Result<()> {
         times.push(micros(begun));
         settle();
         let begun = Instant::now();
+        steps.iter().for_each(|step| by_hand.run(&step.x));
+        times.push(micros(begun));
+        settle();
+        let begun = Instant::now();
         for step in &steps {
             drop(layer.backward(&step.x, &step.y, &step.saved).await?);
         }
@@ -159,6 +166,7 @@ async fn times(context: &Context, rounds: usize, calls: usize) -> Result<()> {
         "layer norm, prepare_forward, other buffers",
         "batch norm, record_in",
         "batch norm, train_forward, with its submission",
+        "the same by hand, with wgpu alone",
         "batch norm, backward, with its submission",
         "layer norm, infer, with its submission",
         "a tensor of zeros",
