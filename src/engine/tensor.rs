@@ -1,8 +1,13 @@
 //! Tensors: ranges of one or several GPU buffers with a shape.
 
-use std::hash::Hash;
+mod place;
+mod views;
+
 use std::ops::Range;
 use std::sync::Arc;
+
+pub(crate) use self::place::Location;
+use self::place::Strides;
 
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
@@ -34,24 +39,6 @@ struct Part {
     size: u64,
     byte_offset: u64,
     samples: Range<u64>,
-}
-
-/// Distances in elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Strides {
-    /// Between the first elements of neighbouring samples (indices of the first axis).
-    sample: u64,
-    /// Between the first elements of neighbouring rows (of the last axis) of a sample.
-    row: u64,
-}
-
-/// Where consecutive elements of a tensor are.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Location {
-    pub buffer: Buffer,
-    /// Of the buffer, in bytes.
-    pub size: u64,
-    pub bytes: Range<u64>,
 }
 
 impl Tensor {
@@ -198,57 +185,6 @@ impl Tensor {
     /// ```
     /// let context = wgnorm::Context::headless_blocking()?;
     /// context.block_on(async {
-    ///     let a = context.upload(&[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]).await?;
-    ///     let b = context.upload(&[2, 2, 2], &[5.0; 8]).await?;
-    ///     let both = wgnorm::Tensor::concat(&[&a, &b])?;
-    ///     assert_eq!(both.shape().dims(), [3, 2, 2]);
-    ///     assert_eq!(context.download(&both).await?[4], 5.0);
-    ///     Ok::<(), wgnorm::Error>(())
-    /// })?;
-    /// # Ok::<(), wgnorm::Error>(())
-    /// ```
-    pub fn concat(tensors: &[&Tensor]) -> Result<Self> {
-        let Some(first) = tensors.first() else { return Err(Error::Empty { what: "a concatenation" }) };
-        // The distance between samples means nothing where there is one.
-        let with_many = tensors.iter().find(|tensor| tensor.shape.dims()[0] > 1);
-        let strides = with_many.unwrap_or(first).strides;
-        let mut parts: Vec<Part> = Vec::new();
-        let mut samples: u64 = 0;
-        for tensor in tensors {
-            let what = "a tensor of a concatenation";
-            let mut expected = first.shape.dims().to_vec();
-            expected[0] = tensor.shape.dims()[0];
-            tensor.check_shape(what, Shape::new(&expected)?)?;
-            tensor.check_dtype(what, first.dtype)?;
-            if tensor.layout != first.layout && first.shape.rank() > 2 {
-                return Err(Error::Layout { what, expected: first.layout, got: tensor.layout });
-            }
-            if tensor.home != first.home {
-                return Err(Error::ForeignDevice { what });
-            }
-            let same = match tensor.shape.dims()[0] > 1 {
-                true => tensor.strides == strides,
-                false => tensor.strides.row == strides.row || tensor.shape.rank() == 2,
-            };
-            if !same {
-                let (expected, got) = (strides.sample, tensor.strides.sample);
-                return Err(Error::Strides { what, expected, got, why: "all must have the same" });
-            }
-            for part in tensor.parts.iter().filter(|part| !part.samples.is_empty()) {
-                let begin = samples;
-                samples = samples.saturating_add(part.samples.end - part.samples.start);
-                parts.push(Part { samples: begin..samples, ..part.clone() });
-            }
-        }
-        if parts.is_empty() {
-            return Ok((*first).clone());
-        }
-        let mut dims = first.shape.dims().to_vec();
-        dims[0] = usize::try_from(samples).unwrap_or(usize::MAX);
-        let shape = Shape::new(&dims)?;
-        Ok(Self { parts: parts.into(), shape, strides: strides.canonical(shape), ..(*first).clone() })
-    }
-
     /// Some of the channels, as a view of the same memory: what a concatenation of channels (DenseNet) writes and reads.
     ///
     /// # Errors
@@ -257,36 +193,6 @@ impl Tensor {
     /// ```
     /// let context = wgnorm::Context::headless_blocking()?;
     /// context.block_on(async {
-    ///     let all = context.upload(&[2, 3, 2], &[0., 0., 1., 1., 2., 2., 3., 3., 4., 4., 5., 5.]).await?;
-    ///     let last = all.slice_channels(1..3)?;
-    ///     assert_eq!(context.download(&last).await?, [1., 1., 2., 2., 4., 4., 5., 5.]);
-    ///     Ok::<(), wgnorm::Error>(())
-    /// })?;
-    /// # Ok::<(), wgnorm::Error>(())
-    /// ```
-    pub fn slice_channels(&self, range: Range<usize>) -> Result<Self> {
-        let view = self.channels()?;
-        let axis = match self.layout {
-            Layout::ChannelsFirst => 1,
-            Layout::ChannelsLast => self.shape.rank() - 1,
-        };
-        check_range("channels", &range, view.channels)?;
-        let mut dims = self.shape.dims().to_vec();
-        dims[axis] = range.len();
-        let apart: u64 = match self.layout {
-            Layout::ChannelsFirst => self.shape.dims()[2..].iter().map(|&dim| dim as u64).product(),
-            Layout::ChannelsLast => 1,
-        };
-        let skipped = range.start as u64 * apart * self.dtype.size();
-        let parts: Vec<_> = self
-            .parts
-            .iter()
-            .map(|part| Part { byte_offset: part.byte_offset + skipped, ..part.clone() })
-            .collect();
-        let shape = Shape::new(&dims)?;
-        Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
-    }
-
     /// A tensor of zeros in memory of its own that is walked as this one is: its shape, type, layout and distances, its place in a
     /// block that bindings begin at, and the end of its buffer.
     ///
@@ -304,34 +210,6 @@ impl Tensor {
         let buffer = context.create_buffer(what, size, Usage::Scratch).await?;
         let part = Part { size: buffer.size(), buffer, byte_offset, samples: part.samples.clone() };
         Ok(Self { parts: Arc::new([part]), ..self.clone() })
-    }
-
-    /// Some of the samples (indices of the first axis), as a view of the same memory.
-    ///
-    /// # Errors
-    /// [`Error::Range`] unless the range lies within the samples; it may be empty.
-    pub fn slice_samples(&self, range: Range<usize>) -> Result<Self> {
-        let samples = self.shape.dims()[0] as u64;
-        if range.start > range.end || range.end as u64 > samples {
-            return Err(range_error("samples", &range, samples));
-        }
-        let wanted = range.start as u64..range.end as u64;
-        let mut dims = self.shape.dims().to_vec();
-        dims[0] = range.len();
-        let mut parts: Vec<Part> = Vec::new();
-        for part in self.parts.iter() {
-            let (begin, end) = (part.samples.start.max(wanted.start), part.samples.end.min(wanted.end));
-            if begin < end {
-                let skipped = (begin - part.samples.start) * self.strides.sample * self.dtype.size();
-                let samples = begin - wanted.start..end - wanted.start;
-                parts.push(Part { byte_offset: part.byte_offset + skipped, samples, ..part.clone() });
-            }
-        }
-        if parts.is_empty() {
-            parts.push(Part { samples: 0..0, ..self.parts[0].clone() });
-        }
-        let shape = Shape::new(&dims)?;
-        Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
     }
 
     /// The same tensor with its axes read in another order: as channels last, shape `[8, 56, 56, 64]` has 64 channels.
@@ -408,163 +286,6 @@ impl Tensor {
         self.strides == Strides::dense(self.shape)
     }
 
-    /// Elements of a sample.
-    pub(crate) fn sample_len(&self) -> u64 {
-        Strides::dense(self.shape).sample
-    }
-
-    pub(crate) fn sample_stride(&self) -> u64 {
-        self.strides.sample
-    }
-
-    pub(crate) fn row_stride(&self) -> u64 {
-        self.strides.row
-    }
-
-    /// Elements by which rows, and samples, are further apart than in a dense tensor.
-    pub(crate) fn skips(&self) -> (u64, u64) {
-        let (row, sample) = (self.row_len(), self.sample_len());
-        let rows = sample.checked_div(row).unwrap_or(0);
-        (self.strides.row.saturating_sub(row), self.strides.sample.saturating_sub(rows * self.strides.row))
-    }
-
-    pub(crate) fn strides_are_multiples_of(&self, word: u64) -> bool {
-        let (row, sample) = self.skips();
-        row.is_multiple_of(word) && sample.is_multiple_of(word)
-    }
-
-    /// The first sample of each part.
-    pub(crate) fn part_starts(&self) -> impl Iterator<Item = u64> {
-        self.parts.iter().map(|part| part.samples.start)
-    }
-
-    /// How many samples each part has.
-    pub(crate) fn part_samples(&self) -> impl Iterator<Item = u64> {
-        self.parts.iter().map(|part| part.samples.end - part.samples.start)
-    }
-
-    /// The element of a word at which the given samples begin, if the buffer holds all of their last word.
-    pub(crate) fn word_place(&self, begin: u64, end: u64) -> Option<u32> {
-        let word = 4 * self.dtype.size();
-        let len = self.sample_len();
-        if begin >= end || len == 0 {
-            return Some(0);
-        }
-        let Location { size, bytes, .. } = self.locate(begin * len..end * len);
-        (bytes.end.next_multiple_of(word) <= size).then_some((bytes.start % word / self.dtype.size()) as u32)
-    }
-
-    /// Where the given elements are, which must not be none and lie in one part.
-    pub(crate) fn locate(&self, elements: Range<u64>) -> Location {
-        let sample = elements.start / self.sample_len().max(1);
-        // Parts are in order.
-        let at = self.parts.partition_point(|part| part.samples.end <= sample);
-        self.locate_in(&self.parts[at.min(self.parts.len() - 1)], elements)
-    }
-
-    fn locate_in(&self, part: &Part, elements: Range<u64>) -> Location {
-        let (len, row) = (self.sample_len().max(1), self.row_len().max(1));
-        let place = |element: u64| {
-            let (sample, within) = (element / len - part.samples.start, element % len);
-            sample * self.strides.sample + within / row * self.strides.row + within % row
-        };
-        let size = self.dtype.size();
-        let (begin, end) = (place(elements.start), place(elements.end.max(1) - 1) + 1);
-        Location {
-            buffer: part.buffer.clone(),
-            size: part.size,
-            bytes: part.byte_offset + begin * size..part.byte_offset + end * size,
-        }
-    }
-
-    /// Everything of it but where it is.
-    pub(crate) fn form(&self) -> impl Hash {
-        let samples: Vec<_> = self.parts.iter().map(|part| part.samples.clone()).collect();
-        (self.shape, self.dtype, self.layout, self.strides, samples)
-    }
-
-    /// The buffers of the parts, and the first byte of each.
-    pub(crate) fn buffers(&self) -> impl Iterator<Item = (&Buffer, u64)> {
-        self.parts.iter().map(|part| (&part.buffer, part.byte_offset))
-    }
-
-    /// Where the parts are.
-    pub(crate) fn locations(&self) -> impl Iterator<Item = Location> {
-        let len = self.sample_len();
-        let parts = self.parts.iter().filter(move |part| !part.samples.is_empty() && len > 0);
-        parts.map(move |part| self.locate_in(part, part.samples.start * len..part.samples.end * len))
-    }
-
-    /// The values in the order of the shape, from the bytes of all locations in order.
-    pub(crate) fn gather(&self, locations: &[Vec<u8>]) -> Vec<u8> {
-        let (size, row) = (self.dtype.size() as usize, self.row_len() as usize);
-        if self.is_dense() {
-            return locations.concat();
-        }
-        let rows = self.sample_len().checked_div(self.row_len()).unwrap_or(0) as usize;
-        let mut gathered = Vec::with_capacity(self.byte_len() as usize);
-        for (part, bytes) in self.parts.iter().filter(|part| !part.samples.is_empty()).zip(locations) {
-            for sample in 0..(part.samples.end - part.samples.start) as usize {
-                for at in 0..rows {
-                    let begin = sample * self.strides.sample as usize + at * self.strides.row as usize;
-                    gathered.extend_from_slice(&bytes[begin * size..(begin + row) * size]);
-                }
-            }
-        }
-        gathered
-    }
-
-    /// Ranges of bytes of one buffer that both have elements of, unless these lie between each other.
-    pub(crate) fn overlap(&self, other: &Tensor) -> Option<(Range<u64>, Range<u64>)> {
-        let (mine, theirs): (Vec<_>, Vec<_>) = (self.locations().collect(), other.locations().collect());
-        mine.iter().find_map(|a| {
-            let met =
-                theirs.iter().find(|b| a.meets(b) && !self.is_between(a.bytes.start, other, b.bytes.start));
-            met.map(|b| (a.bytes.clone(), b.bytes.clone()))
-        })
-    }
-
-    /// Ranges of bytes that two parts have in common.
-    pub(crate) fn overlap_of_parts(&self) -> Option<(Range<u64>, Range<u64>)> {
-        let all: Vec<_> = self.locations().collect();
-        all.iter().enumerate().find_map(|(i, a)| {
-            let met = all[i + 1..]
-                .iter()
-                .find(|b| a.meets(b) && !self.is_between(a.bytes.start, self, b.bytes.start));
-            met.map(|b| (a.bytes.clone(), b.bytes.clone()))
-        })
-    }
-
-    /// Whether two views with the same distances have no element in common: their rows, or samples, do not meet.
-    fn is_between(&self, start: u64, other: &Tensor, other_start: u64) -> bool {
-        if self.dtype != other.dtype || self.strides != other.strides {
-            return false;
-        }
-        let apart = start.abs_diff(other_start) / self.dtype.size();
-        let (first, second) = if start <= other_start { (self, other) } else { (other, self) };
-        let meet = |period: u64, first: u64, second: u64| {
-            let within = apart % period.max(1);
-            within < first || within + second > period
-        };
-        let rank_2 = self.shape.rank() == 2;
-        let apart_in_rows = [self, other].iter().all(|tensor| tensor.strides.row > tensor.row_len());
-        // Rows of different samples are in step.
-        let in_step = self.strides.sample.is_multiple_of(self.strides.row.max(1));
-        let (period, len): (u64, fn(&Tensor) -> u64) = match apart_in_rows && in_step && !rank_2 {
-            true => (self.strides.row, Tensor::row_len),
-            false => (self.strides.sample, Tensor::sample_hull),
-        };
-        !meet(period, len(first), len(second))
-    }
-
-    /// Whether both are the same elements of the same memory.
-    pub(crate) fn is_same_place(&self, other: &Tensor) -> bool {
-        self.parts == other.parts
-            && self.shape == other.shape
-            && self.dtype == other.dtype
-            && self.strides == other.strides
-    }
-
     /// The bytes of a contiguous tensor as values of 4 bytes.
     pub(crate) fn as_f32_words(&self) -> Result<Self> {
         let words = (self.byte_len() / 4) as usize;
@@ -572,28 +293,6 @@ impl Tensor {
         let part = Part { samples: 0..words as u64, ..self.parts[0].clone() };
         let strides = Strides::dense(shape);
         Ok(Self { parts: Arc::new([part]), shape, dtype: DType::F32, strides, ..self.clone() })
-    }
-
-    /// Elements from the first to past the last of a sample.
-    fn sample_hull(&self) -> u64 {
-        match self.sample_len() {
-            0 => 0,
-            len => (len - 1) / self.row_len() * self.strides.row + self.row_len(),
-        }
-    }
-
-    fn row_len(&self) -> u64 {
-        Strides::dense(self.shape).row
-    }
-
-    /// Bytes from the first to past the last element of a tensor in one part.
-    fn hull_bytes(&self) -> Option<u64> {
-        let samples = self.shape.dims()[0] as u64;
-        if self.shape.len() == 0 {
-            return Some(0);
-        }
-        let last = (samples - 1).checked_mul(self.strides.sample)?;
-        last.checked_add(self.sample_len())?.checked_mul(self.dtype.size())
     }
 
     pub(crate) fn check_device(&self, what: &'static str, context: &Context) -> Result<()> {
@@ -628,50 +327,4 @@ impl Tensor {
     pub(crate) fn check_contiguous(&self, what: &'static str) -> Result<()> {
         if self.is_contiguous() { Ok(()) } else { Err(Error::NotContiguous { what }) }
     }
-}
-
-impl Location {
-    /// Whether both lie in the same stretch of a buffer.
-    pub fn meets(&self, other: &Location) -> bool {
-        self.buffer == other.buffer
-            && self.bytes.start < other.bytes.end
-            && other.bytes.start < self.bytes.end
-    }
-}
-
-impl Strides {
-    /// The same distances, written in the one way: those that no element depends on are those of a dense tensor.
-    fn canonical(self, shape: Shape) -> Self {
-        let dense = Self::dense(shape);
-        let rows = dense.sample.checked_div(dense.row).unwrap_or(0);
-        match shape.rank() {
-            1 if shape.dims()[0] > 1 => Self { sample: self.sample, ..dense },
-            2 if shape.dims()[0] > 1 => Self { sample: self.sample, row: self.sample },
-            1 | 2 => dense,
-            _ => {
-                let row = if rows > 1 { self.row } else { dense.row };
-                let sample = if shape.dims()[0] > 1 { self.sample } else { rows * row };
-                Self { sample, row }
-            }
-        }
-    }
-
-    fn dense(shape: Shape) -> Self {
-        let dims = shape.dims();
-        Self {
-            sample: dims[1..].iter().map(|&dim| dim as u64).product(),
-            row: if dims.len() > 1 { dims[dims.len() - 1] as u64 } else { 1 },
-        }
-    }
-}
-
-fn check_range(what: &'static str, range: &Range<usize>, len: u64) -> Result<()> {
-    if range.start < range.end && range.end as u64 <= len {
-        return Ok(());
-    }
-    Err(range_error(what, range, len))
-}
-
-fn range_error(what: &'static str, range: &Range<usize>, len: u64) -> Error {
-    Error::Range { what, start: range.start as u64, end: range.end as u64, len }
 }

@@ -14,6 +14,7 @@
 //! | [`WeightNorm`], [`WeightStandardization`] | `v / ‖v‖`, `(w − mean) / sqrt(var + eps)` | each index of a weight's first axis |
 
 mod kinds;
+mod layers;
 mod norm;
 mod options;
 mod tracked;

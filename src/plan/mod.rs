@@ -5,6 +5,7 @@ mod candidates;
 mod capabilities;
 mod forced;
 mod geometry;
+mod per_slice;
 #[expect(clippy::module_inception, reason = "the plan of a plan module")]
 mod plan;
 mod policy;
@@ -17,11 +18,12 @@ mod windows;
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
 pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
+pub(crate) use per_slice::plan_per_slice;
 pub(crate) use plan::{
     CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, SAVED_BYTES, SLICE_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
-pub(crate) use policy::{plan_per_slice, plan_walk};
+pub(crate) use policy::plan_walk;
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};
 pub use problem::{Op, Traffic};
 pub use slices::Slices;

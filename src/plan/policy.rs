@@ -1,15 +1,14 @@
 //! How a problem is cut into workgroups: a pure function of the problem, the capabilities and what the caller forces.
 
 use super::geometry::{Geometry, Words};
-use super::plan::{MOMENTS_BYTES, Window};
+use super::plan::MOMENTS_BYTES;
 use super::problem::Pattern;
 use super::resident::plan_resident;
 use super::tuned::{
     GROUP_BYTES, SHUFFLES, min_tile_rounds, most_segment_strips, target_workgroups, workgroup_size,
 };
-use super::windows::{Cutter, Tiles, grid, narrow};
+use super::windows::{Cutter, Tiles, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
-use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 
 /// Values that one accumulator sums before it is merged: `SCALE` in shaders/lib/accumulate.wesl allows for 64.
@@ -323,66 +322,6 @@ fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Plans one team per slice that folds `partials` records: in teams, and with subgroups, of given sizes, so that it merges in the same order, to
-/// the same bits, as the prologue of a walk with teams of this size.
-pub(crate) fn plan_per_slice(
-    slices: u64,
-    partials: u32,
-    (team_size, subgroup_size): (u32, u32),
-    dtype: DType,
-    capabilities: &Capabilities,
-    tuning: &Tuning,
-) -> Result<Plan> {
-    tuning.check()?;
-    let mut reasons = Vec::new();
-    let (team_size, subgroup_size) = if partials > 1 { (team_size, subgroup_size) } else { (1, 0) };
-    let workgroup_size = workgroup_size(1, capabilities, tuning, &mut reasons)?.next_multiple_of(team_size);
-    reasons.push(format!("team: {team_size}, as in the walk before, for {partials} partial results"));
-    let blocks = slices.div_ceil(u64::from(workgroup_size / team_size));
-    let window = Window {
-        elements: 0..slices,
-        first_slice: 0,
-        slices: narrow(slices)?,
-        first_column: 0,
-        first_split: 0,
-        splits: 1,
-        first_row: 0,
-        blocks: narrow(blocks)?,
-        slice_words: 1,
-        span_words: 1,
-        span_tiles: 1,
-        run_words: 1,
-        slice_stride: 1,
-        run_stride: 1,
-        inner: 1,
-        phase: 0,
-        before: 0,
-        grid: grid(blocks, capabilities)?,
-    };
-    Ok(Plan {
-        walk: WalkKind::Segments,
-        dtype,
-        width: 1,
-        edges: false,
-        strided: false,
-        strip: 1,
-        workgroup_size,
-        team_size,
-        subgroup_size,
-        held: 0,
-        chunk_words: 1,
-        slices: narrow(slices)?,
-        records: narrow(slices)?,
-        splits: 1,
-        matrix_splits: u32::MAX,
-        tile_words: 1,
-        longest_loop: partials.div_ceil(team_size).into(),
-        grouped: false,
-        windows: vec![window],
-        reasons,
-    })
 }
 
 /// Invocations of a subgroup, if teams merge by shuffles; else 0.

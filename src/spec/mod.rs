@@ -1,14 +1,14 @@
 //! A problem as a value: which norm, over which tensor, with what. It is checked in one place, prints as one line and is parsed back.
 
+mod check;
 mod layer;
+mod norm;
 mod rehearse;
 mod text;
 
 use crate::base::activation::Activation;
-use crate::base::curve::Curve;
 use crate::base::dtype::DType;
-use crate::base::error::{Error, Result};
-use crate::base::shape::{Layout, Shape};
+use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
 use crate::curve::CurveOptions;
 use crate::family::{Epsilon, NormOptions};
@@ -18,140 +18,8 @@ use crate::plan::Tuning;
 use crate::statistics::renorm::Renorm;
 
 pub use layer::{Layer, Parameters};
+pub use norm::Norm;
 pub(crate) use rehearse::rehearse;
-
-/// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Norm {
-    /// [`BatchNorm`](crate::BatchNorm), in training.
-    Batch,
-    /// [`FrozenBatchNorm`](crate::FrozenBatchNorm).
-    FrozenBatch,
-    /// [`LayerNorm`](crate::LayerNorm) over so many trailing axes.
-    Layer(usize),
-    /// [`RmsNorm`](crate::RmsNorm) over so many trailing axes.
-    Rms(usize),
-    /// [`GroupNorm`](crate::GroupNorm) with so many groups.
-    Group(usize),
-    /// [`InstanceNorm`](crate::InstanceNorm).
-    Instance,
-    /// [`TrackedInstanceNorm`](crate::family::TrackedInstanceNorm), in training.
-    TrackedInstance,
-    /// [`MeanVarianceNorm`](crate::family::MeanVarianceNorm) over these axes, in ascending order.
-    MeanVariance(Vec<usize>),
-    /// [`L2Norm`](crate::family::L2Norm) over these axes, in ascending order.
-    L2(Vec<usize>),
-    /// [`ScaleNorm`](crate::family::ScaleNorm).
-    Scale,
-    /// [`WeightNorm`](crate::family::WeightNorm).
-    Weight,
-    /// [`WeightStandardization`](crate::family::WeightStandardization).
-    WeightStandardization,
-    /// [`DynamicTanh`](crate::DynamicTanh).
-    DynamicTanh,
-    /// [`Derf`](crate::Derf).
-    Derf,
-}
-
-impl Norm {
-    /// The name that the program, benchmarks and conformance files use.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Norm::Batch => "batch_norm_train",
-            Norm::FrozenBatch => "batch_norm_eval",
-            Norm::Layer(_) => "layer_norm",
-            Norm::Rms(_) => "rms_norm",
-            Norm::Group(_) => "group_norm",
-            Norm::Instance | Norm::TrackedInstance => "instance_norm",
-            Norm::MeanVariance(_) => "mvn",
-            Norm::L2(_) => "l2_norm",
-            Norm::Scale => "scale_norm",
-            Norm::Weight => "weight_norm",
-            Norm::WeightStandardization => "weight_standardization",
-            Norm::DynamicTanh => "dynamic_tanh",
-            Norm::Derf => "derf",
-        }
-    }
-
-    /// Whether it is batch norm, in training or frozen.
-    pub const fn is_batch(&self) -> bool {
-        matches!(self, Norm::Batch | Norm::FrozenBatch)
-    }
-
-    /// The function of each value that stands in the place of a norm, if it is one of those.
-    pub const fn curve(&self) -> Option<Curve> {
-        match self {
-            Norm::DynamicTanh => Some(Curve::Tanh),
-            Norm::Derf => Some(Curve::Erf),
-            _ => None,
-        }
-    }
-
-    /// Whether it is one of the family: a [`Norm<K>`](crate::family::Norm) over slices.
-    pub const fn is_of_slices(&self) -> bool {
-        !self.is_batch() && self.curve().is_none()
-    }
-
-    /// Whether it has channels, and so the same results in each layout.
-    pub const fn has_channels(&self) -> bool {
-        self.is_batch()
-            || self.curve().is_some()
-            || matches!(self, Norm::Group(_) | Norm::Instance | Norm::TrackedInstance)
-    }
-
-    /// Whether gamma and beta can be those of each sample.
-    pub const fn can_be_modulated(&self) -> bool {
-        matches!(self, Norm::Layer(_) | Norm::Rms(_) | Norm::Group(_) | Norm::Instance)
-    }
-
-    /// Whether it keeps running statistics while it trains.
-    pub const fn tracks(&self) -> bool {
-        matches!(self, Norm::Batch | Norm::TrackedInstance)
-    }
-
-    /// The parameters that it has by default, for tests of all that it can have.
-    pub const fn affine(&self) -> Affine {
-        match self {
-            Norm::MeanVariance(_) | Norm::L2(_) => Affine::None,
-            Norm::Rms(_) | Norm::Scale | Norm::Weight | Norm::WeightStandardization => Affine::Weight,
-            _ => Affine::Both,
-        }
-    }
-
-    /// Whether it can have these parameters.
-    pub fn allows(&self, affine: Affine) -> bool {
-        match self {
-            Norm::MeanVariance(_) | Norm::L2(_) => affine == Affine::None,
-            Norm::Weight | Norm::WeightStandardization => !affine.has_beta(),
-            _ => true,
-        }
-    }
-
-    /// The eps of PyTorch, or of the source of the norm.
-    pub const fn eps(&self) -> Epsilon {
-        match self.options() {
-            Some(options) => options.eps,
-            None => Epsilon::Value(BatchNormOptions::pytorch().eps),
-        }
-    }
-
-    /// Options that a norm of slices begins with.
-    pub(crate) const fn options(&self) -> Option<NormOptions> {
-        Some(match self {
-            Norm::Layer(_) => NormOptions::layer(),
-            Norm::Rms(_) => NormOptions::rms(),
-            Norm::Group(_) => NormOptions::group(),
-            Norm::Instance | Norm::TrackedInstance => NormOptions::instance(),
-            Norm::MeanVariance(_) => NormOptions::mean_variance(),
-            Norm::L2(_) => NormOptions::l2(),
-            Norm::Scale => NormOptions::scale(),
-            Norm::Weight => NormOptions::weight(),
-            Norm::WeightStandardization => NormOptions::standardization(),
-            Norm::Batch | Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf => return None,
-        })
-    }
-}
 
 /// Where batch norm's statistics come from in training.
 #[derive(Clone, Debug, PartialEq)]
@@ -379,107 +247,5 @@ impl Spec {
     /// Options of a curve.
     pub fn curve_options(&self) -> CurveOptions {
         CurveOptions::default().activation(self.activation).affine(self.affine)
-    }
-
-    /// Says what is wrong with it: what no layer could be made for, or the parts that do not go together. Limits of a device are not its matter.
-    ///
-    /// # Errors
-    /// [`Error::Spec`]; [`Error::Rank`], [`Error::TooLarge`] for a shape that no tensor has; [`Error::Slope`];
-    /// [`Error::Tuning`] for what cannot be forced.
-    pub fn check(&self) -> Result<()> {
-        Shape::new(&self.shape)?;
-        self.tuning.check()?;
-        let wrong = self.wrong_shape().or_else(|| self.wrong_parameters()).or_else(|| self.wrong_choices());
-        match wrong {
-            Some(reason) => Err(Error::Spec { reason }),
-            None => match self.activation.slope().is_finite() {
-                true => Ok(()),
-                false => Err(Error::Slope { got: self.activation.slope() }),
-            },
-        }
-    }
-
-    fn wrong_shape(&self) -> Option<String> {
-        let (shape, rank) = (&self.shape, self.shape.len());
-        let axes = |axes: &[usize]| {
-            let ascending = axes.windows(2).all(|pair| pair[0] < pair[1]);
-            (axes.is_empty() || !ascending || axes.last().is_some_and(|&axis| axis >= rank))
-                .then(|| format!("axes {axes:?} of {rank}: expected some of them, in ascending order"))
-        };
-        match &self.norm {
-            Norm::Layer(over) | Norm::Rms(over) => (*over == 0 || *over > rank)
-                .then(|| format!("{over} trailing axes of {rank}: expected 1 to {rank}")),
-            Norm::MeanVariance(over) | Norm::L2(over) => axes(over),
-            Norm::Weight | Norm::WeightStandardization | Norm::Scale => {
-                (rank < 2).then(|| format!("a shape of {rank} axes: expected 2 to 5"))
-            }
-            _ if rank < 2 => Some(format!("a shape of {rank} axes: expected N, C and up to 3 more")),
-            Norm::Group(groups) => (*groups == 0 || !shape[1].is_multiple_of(*groups))
-                .then(|| format!("{groups} groups do not divide {} channels", shape[1])),
-            _ => None,
-        }
-        .or_else(|| match &self.statistics {
-            Statistics::Synchronised(samples) => {
-                let all: usize = samples.iter().sum();
-                (samples.is_empty() || all != shape[0])
-                    .then(|| format!("shards of {samples:?} samples: expected {} in all", shape[0]))
-            }
-            Statistics::Accumulated(parts) => (*parts == 0 || *parts > shape[0])
-                .then(|| format!("{parts} micro-batches of {} samples: expected 1 to as many", shape[0])),
-            Statistics::Ghost(size) => {
-                (*size == 0).then(|| "ghost batches of 0 samples: expected 1 or more".to_owned())
-            }
-            Statistics::Sequence(steps) => (*steps == 0).then(|| "0 steps: expected 1 or more".to_owned()),
-            _ => None,
-        })
-    }
-
-    fn wrong_parameters(&self) -> Option<String> {
-        let Self { norm, affine, dtype, parameters, .. } = self;
-        let name = norm.name();
-        if !norm.allows(*affine) {
-            return Some(format!("{name} does not have {affine:?} of gamma and beta"));
-        }
-        if self.unit_offset && !norm.is_of_slices() {
-            return Some(format!("gamma of {name} is not stored as its distance from 1"));
-        }
-        if self.modulated && !norm.can_be_modulated() {
-            return Some(format!("parameters of each sample: {name} does not take them"));
-        }
-        if *parameters != DType::F32 && parameters != dtype {
-            return Some(format!(
-                "parameters of {parameters} beside tensors of {dtype}: expected f32 or that type"
-            ));
-        }
-        if self.eps == Epsilon::OfType && !norm.is_of_slices() {
-            return Some(format!("eps of the type: {name} takes a number"));
-        }
-        None
-    }
-
-    fn wrong_choices(&self) -> Option<String> {
-        let Self { norm, statistics, .. } = self;
-        let name = norm.name();
-        let own = *statistics == Statistics::Own;
-        for (is, what, can) in [
-            (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
-            (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
-            (self.mask.is_some(), "a mask", !norm.is_of_slices() && own && self.mask != Some(0)),
-            (!own, "statistics from elsewhere", *norm == Norm::Batch),
-            (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),
-        ] {
-            if is && !can {
-                return Some(format!("{name} does not take {what}"));
-            }
-        }
-        let plain = matches!(statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..));
-        let fused = self.residual || self.in_place || self.wanted != Wanted::All;
-        if !plain && fused {
-            return Some(
-                "a residual, work in place and gradients once more go with statistics of one batch"
-                    .to_owned(),
-            );
-        }
-        None
     }
 }

@@ -13,6 +13,7 @@ mod instantiate;
 mod lexer;
 mod link;
 mod module;
+mod parser;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;

@@ -160,7 +160,7 @@ fn recipes_are_those_of_the_device_that_is_asked_for() {
     assert!(narrow.dispatches.len() > whole.dispatches.len());
     for recipe in [whole, narrow] {
         let bindings = recipe.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
-        let aligned = |source: Source, offset: u64| source == Source::Uniforms || offset % 256 == 0;
+        let aligned = |source: Source, offset: u64| source == Source::Uniforms || offset.is_multiple_of(256);
         assert!(bindings.clone().all(|binding| aligned(binding.source, binding.offset)));
         assert!(recipe.operands.iter().any(|operand| operand.name == "y" && operand.written));
         assert!(recipe.operands.iter().any(|operand| operand.name == "x" && !operand.written));

@@ -1,0 +1,111 @@
+//! What a problem must be, so that there is a result that it must have.
+
+use super::{Norm, Spec, Statistics, Wanted};
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
+use crate::base::shape::{Layout, Shape};
+use crate::family::Epsilon;
+
+impl Spec {
+    /// Says what is wrong with it: what no layer could be made for, or the parts that do not go together. Limits of a device are not its matter.
+    ///
+    /// # Errors
+    /// [`Error::Spec`]; [`Error::Rank`], [`Error::TooLarge`] for a shape that no tensor has; [`Error::Slope`];
+    /// [`Error::Tuning`] for what cannot be forced.
+    pub fn check(&self) -> Result<()> {
+        Shape::new(&self.shape)?;
+        self.tuning.check()?;
+        let wrong = self.wrong_shape().or_else(|| self.wrong_parameters()).or_else(|| self.wrong_choices());
+        match wrong {
+            Some(reason) => Err(Error::Spec { reason }),
+            None => match self.activation.slope().is_finite() {
+                true => Ok(()),
+                false => Err(Error::Slope { got: self.activation.slope() }),
+            },
+        }
+    }
+
+    fn wrong_shape(&self) -> Option<String> {
+        let (shape, rank) = (&self.shape, self.shape.len());
+        let axes = |axes: &[usize]| {
+            let ascending = axes.windows(2).all(|pair| pair[0] < pair[1]);
+            (axes.is_empty() || !ascending || axes.last().is_some_and(|&axis| axis >= rank))
+                .then(|| format!("axes {axes:?} of {rank}: expected some of them, in ascending order"))
+        };
+        match &self.norm {
+            Norm::Layer(over) | Norm::Rms(over) => (*over == 0 || *over > rank)
+                .then(|| format!("{over} trailing axes of {rank}: expected 1 to {rank}")),
+            Norm::MeanVariance(over) | Norm::L2(over) => axes(over),
+            Norm::Weight | Norm::WeightStandardization | Norm::Scale => {
+                (rank < 2).then(|| format!("a shape of {rank} axes: expected 2 to 5"))
+            }
+            _ if rank < 2 => Some(format!("a shape of {rank} axes: expected N, C and up to 3 more")),
+            Norm::Group(groups) => (*groups == 0 || !shape[1].is_multiple_of(*groups))
+                .then(|| format!("{groups} groups do not divide {} channels", shape[1])),
+            _ => None,
+        }
+        .or_else(|| match &self.statistics {
+            Statistics::Synchronised(samples) => {
+                let all: usize = samples.iter().sum();
+                (samples.is_empty() || all != shape[0])
+                    .then(|| format!("shards of {samples:?} samples: expected {} in all", shape[0]))
+            }
+            Statistics::Accumulated(parts) => (*parts == 0 || *parts > shape[0])
+                .then(|| format!("{parts} micro-batches of {} samples: expected 1 to as many", shape[0])),
+            Statistics::Ghost(size) => {
+                (*size == 0).then(|| "ghost batches of 0 samples: expected 1 or more".to_owned())
+            }
+            Statistics::Sequence(steps) => (*steps == 0).then(|| "0 steps: expected 1 or more".to_owned()),
+            _ => None,
+        })
+    }
+
+    fn wrong_parameters(&self) -> Option<String> {
+        let Self { norm, affine, dtype, parameters, .. } = self;
+        let name = norm.name();
+        if !norm.allows(*affine) {
+            return Some(format!("{name} does not have {affine:?} of gamma and beta"));
+        }
+        if self.unit_offset && !norm.is_of_slices() {
+            return Some(format!("gamma of {name} is not stored as its distance from 1"));
+        }
+        if self.modulated && !norm.can_be_modulated() {
+            return Some(format!("parameters of each sample: {name} does not take them"));
+        }
+        if *parameters != DType::F32 && parameters != dtype {
+            return Some(format!(
+                "parameters of {parameters} beside tensors of {dtype}: expected f32 or that type"
+            ));
+        }
+        if self.eps == Epsilon::OfType && !norm.is_of_slices() {
+            return Some(format!("eps of the type: {name} takes a number"));
+        }
+        None
+    }
+
+    fn wrong_choices(&self) -> Option<String> {
+        let Self { norm, statistics, .. } = self;
+        let name = norm.name();
+        let own = *statistics == Statistics::Own;
+        for (is, what, can) in [
+            (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
+            (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
+            (self.mask.is_some(), "a mask", !norm.is_of_slices() && own && self.mask != Some(0)),
+            (!own, "statistics from elsewhere", *norm == Norm::Batch),
+            (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),
+        ] {
+            if is && !can {
+                return Some(format!("{name} does not take {what}"));
+            }
+        }
+        let plain = matches!(statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..));
+        let fused = self.residual || self.in_place || self.wanted != Wanted::All;
+        if !plain && fused {
+            return Some(
+                "a residual, work in place and gradients once more go with statistics of one batch"
+                    .to_owned(),
+            );
+        }
+        None
+    }
+}
