@@ -2,7 +2,7 @@
 //!
 //! - [`Context`] holds a device, its own or the application's; [`Tensor`] is a range of a GPU buffer with a shape.
 //! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other. [`LayerNorm`], [`RmsNorm`],
-//!   [`GroupNorm`], [`InstanceNorm`] and their kin are in [`family`], [`DynamicTanh`] and [`Derf`] in [`curve`]. [`Train`] is any of them.
+//!   [`GroupNorm`], [`InstanceNorm`] and their kin are in [`family`], [`DynamicTanh`] and [`Derf`] in [`curve`]. [`Train`] and [`Infer`] are any of them.
 //! - What a pass is given is an [`Input`]: `&x`, or `x.with_residual(&r)`, `x.masked(&mask)`, `x.plus(&addend, &sum)`, … What is asked of a backward pass are
 //!   [`GradientTargets`].
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
@@ -89,7 +89,7 @@ pub use family::{GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
 #[doc(inline)]
 pub use norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, Momentum};
 pub use pass::input::Input;
-pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Train, TrainForward};
+pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Infer, Train, TrainForward};
 #[doc(inline)]
 pub use spec::Spec;
 pub use statistics::running::{RunningStatistics, RunningValues};

@@ -11,7 +11,7 @@ use crate::spec::{Spec, rehearse};
 
 impl Context {
     /// Compiles the kernels of problems ahead, so that their first passes do not wait for the driver's compiler: those of the forward pass, and with
-    /// [`Passes::Backward`] of the backward pass with all gradients, over tensors in buffers of their own. No tensor is allocated but those of parameters and
+    /// [`Passes::Backward`](crate::spec::Passes::Backward) of the backward pass with all gradients, over tensors in buffers of their own. No tensor is allocated but those of parameters and
     /// masks. Returns how many kernels there were to compile.
     ///
     /// Natively they are compiled on threads of their own, one for each core, or a single one where the adapter is a CPU, whose driver compiles one at a
@@ -27,8 +27,8 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// Those of the problems and of their layers; [`Error::Spec`] for statistics that are composed of several passes
-    /// ([`Statistics`]), whose parts can be warmed up alone; those of compiling.
+    /// Those of the problems and of their layers; [`Error::Spec`](crate::Error::Spec) for statistics that are composed of several passes
+    /// ([`Statistics`](crate::spec::Statistics)), whose parts can be warmed up alone; those of compiling.
     pub async fn warm_up(&self, specs: &[Spec]) -> Result<usize> {
         let rehearsal = Arc::new(Rehearsal::default());
         let mut missing = Vec::new();

@@ -130,7 +130,7 @@ fn plan(context: &Context, shape: [usize; 4]) -> Result<PlanEntry, wgnorm::Error
         let targets = GradientTargets::default().dx(&dx);
         let backward = layer.prepare_backward(&x, &dy, &saved, &targets).await?;
         let layer = layer.freeze();
-        let inference = layer.prepare_forward(&x, &y).await?;
+        let inference = layer.prepare_infer(&x, &y).await?;
         let targets = targets.dgamma(&dgamma);
         let frozen = layer.prepare_backward(&x, &dy, &targets).await?;
         let kernels = [&forward, &backward, &inference, &frozen].into_iter().flat_map(|p| p.kernels());

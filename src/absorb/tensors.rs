@@ -153,7 +153,7 @@ impl FrozenBatchNorm {
             let (buffer, offset) = (tensor.memory().clone(), tensor.byte_offset());
             Tensor::in_buffer(context, buffer, offset, dims, tensor.dtype())
         };
-        let scale = scaling.prepare_forward(&view(weight)?, &view(&weight_to)?).await?;
+        let scale = scaling.prepare_infer(&view(weight)?, &view(&weight_to)?).await?;
         let mut operations = vec![&scale];
         let copy;
         if let (Destination::InPlace, Some(bias)) = (destination, bias) {

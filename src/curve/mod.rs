@@ -15,11 +15,12 @@ use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::pass::infer;
 use crate::pass::input::Input;
 use crate::pass::parameters::Owned;
 use crate::pass::spec::{Cut, Extra};
 use crate::pass::train::sealed::Sealed as InTraining;
-use crate::pass::{GradientTargets, Gradients, Pass, Reads, Spec, Statistics, Train, TrainForward};
+use crate::pass::{GradientTargets, Gradients, Infer, Pass, Reads, Spec, Statistics, Train, TrainForward};
 use crate::plan::Op;
 use crate::statistics::saved::Saved;
 
@@ -375,5 +376,17 @@ impl<K: CurveKind> Train for DynamicCurve<K> {
 
     async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor, _: &Saved) -> Result<Gradients> {
         DynamicCurve::backward(self, input, dy).await
+    }
+}
+
+impl<K: CurveKind> infer::sealed::Sealed for DynamicCurve<K> {}
+
+impl<K: CurveKind> Infer for DynamicCurve<K> {
+    async fn prepare_infer<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+        self.prepare_forward(input, y).await
+    }
+
+    async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+        self.forward(input).await
     }
 }

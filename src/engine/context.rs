@@ -119,7 +119,7 @@ impl Context {
     /// activation that needs it. Nothing is compiled or allocated. `None` if x is empty.
     ///
     /// Tensors at other places of 16-byte words than x, or in more buffers, are planned otherwise; what was prepared
-    /// [says](Prepared::plan) how. So are those that autotuning has pinned.
+    /// [says](crate::Prepared::plan) how. So are those that autotuning has pinned.
     ///
     /// ```
     /// let context = wgnorm::Context::headless_blocking()?;

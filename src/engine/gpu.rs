@@ -140,7 +140,7 @@ impl Context {
     /// }
     /// let layer = context.block_on(BatchNorm::new(&context, 4, BatchNormOptions::pytorch()))?.freeze();
     /// let x = context.block_on(context.upload(&[2, 4, 8], &[0.5; 64]))?;
-    /// let y = context.block_on(layer.forward(&x))?;
+    /// let y = context.block_on(layer.infer(&x))?;
     /// assert_eq!(context.pinned_tunings().len(), 1);
     /// context.save_tunings(path)?;
     ///

@@ -174,25 +174,6 @@ impl Tensor {
         Ok(Self { parts: Arc::new([part]), shape, dtype, layout, strides, home: context.id() })
     }
 
-    /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
-    /// binding or buffer can hold is a tensor too. Operations walk it in windows; with the same tiles
-    /// ([`Tuning::tile`](crate::tuning::Tuning::tile)) they give the bits of a tensor in one buffer (see docs/NUMERICS.md).
-    ///
-    /// # Errors
-    /// [`Error::Empty`] for no tensors; [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Strides`],
-    /// [`Error::ForeignDevice`] unless all agree in everything but the first axis.
-    ///
-    /// ```
-    /// let context = wgnorm::Context::headless_blocking()?;
-    /// context.block_on(async {
-    /// Some of the channels, as a view of the same memory: what a concatenation of channels (DenseNet) writes and reads.
-    ///
-    /// # Errors
-    /// [`Error::Rank`], [`Error::Channels`]; [`Error::Range`] unless the range lies within the channels and is not empty.
-    ///
-    /// ```
-    /// let context = wgnorm::Context::headless_blocking()?;
-    /// context.block_on(async {
     /// A tensor of zeros in memory of its own that is walked as this one is: its shape, type, layout and distances, its place in a
     /// block that bindings begin at, and the end of its buffer.
     ///

@@ -391,7 +391,7 @@ impl<'a> Run<'a> {
         }
         let x = self.put_shaped(&last.shape, &last.x, Role::Read).await?;
         if let Some(frozen) = layer.freeze() {
-            let y = self.context.download(&frozen.forward(&x).await?).await?;
+            let y = self.context.download(&frozen.infer(&x).await?).await?;
             self.push("y_eval", layout::rearranged(&y, &last.shape, self.layout, Layout::ChannelsFirst));
         }
         Ok(())

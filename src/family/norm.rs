@@ -7,12 +7,14 @@ use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::pass::infer;
 use crate::pass::input::{Input, Modulation};
 use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
 use crate::pass::train::sealed::Sealed;
 use crate::pass::{
-    Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train, TrainForward,
+    Affine, GradientTargets, Gradients, Infer, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train,
+    TrainForward,
 };
 use crate::plan::{Op, Slices};
 use crate::statistics::saved::{Note, Saved};
@@ -385,5 +387,17 @@ impl<K: Kind> Train for Norm<K> {
 
     async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
         self.forward(input).await
+    }
+}
+
+impl<K: Kind> infer::sealed::Sealed for Norm<K> {}
+
+impl<K: Kind> Infer for Norm<K> {
+    async fn prepare_infer<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+        self.prepare_forward(input, y, None).await
+    }
+
+    async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+        Norm::infer(self, input).await
     }
 }

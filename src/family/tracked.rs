@@ -33,7 +33,7 @@ use crate::statistics::saved::Saved;
 ///     let running = layer.running().download(&context).await?;
 ///     // Means 2 and 7, unbiased variances 2 and 8, with a weight of 0.1.
 ///     assert!((running.mean[0] - 0.45).abs() < 1e-6 && (running.var[0] - 1.4).abs() < 1e-6);
-///     let y = layer.freeze().forward(&x).await?;
+///     let y = layer.freeze().infer(&x).await?;
 ///     Ok::<(), wgnorm::Error>(())
 /// })?;
 /// # Ok::<(), wgnorm::Error>(())

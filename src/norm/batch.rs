@@ -49,7 +49,7 @@ use crate::statistics::saved::{Note, Saved};
 ///     assert!((dgamma[0] - 4.0).abs() < 1e-4);
 ///
 ///     let layer = layer.freeze();
-///     let y = context.download(&layer.forward(&x).await?).await?;
+///     let y = context.download(&layer.infer(&x).await?).await?;
 ///     assert!(y[0] < y[3]);
 ///     Ok::<(), wgnorm::Error>(())
 /// })?;
@@ -70,7 +70,7 @@ use crate::statistics::saved::{Note, Saved};
 /// ```compile_fail,E0599
 /// # use wgnorm::{BatchNorm, Tensor};
 /// async fn inference(layer: &BatchNorm, x: &Tensor) {
-///     layer.forward(x).await.unwrap();
+///     layer.infer(x).await.unwrap();
 /// }
 /// ```
 ///

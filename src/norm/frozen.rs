@@ -7,8 +7,9 @@ use crate::base::error::Result;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::pass::infer;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Gradients, Pass, Reads, Spec, Statistics};
+use crate::pass::{GradientTargets, Gradients, Infer, Pass, Reads, Spec, Statistics};
 use crate::plan::Op;
 use crate::statistics::running::RunningStatistics;
 
@@ -46,7 +47,7 @@ impl FrozenBatchNorm {
     /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels),
     /// [`Error::Shape`](crate::Error::Shape), [`Error::Layout`](crate::Error::Layout), and what binding the tensors can
     /// raise.
-    pub async fn prepare_forward<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+    pub async fn prepare_infer<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
         let input = input.into();
         let spec = self.check(input)?;
         spec.check_like("y", y, input.x)?;
@@ -59,13 +60,13 @@ impl FrozenBatchNorm {
     /// y. Submitted at once.
     ///
     /// # Errors
-    /// As [`prepare_forward`](Self::prepare_forward).
-    pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+    /// As [`prepare_infer`](Self::prepare_infer).
+    pub async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
         let input = input.into();
         self.check(input)?;
         let y = self.parts.context.zeros_like(input.x).await?;
-        let forward = self.prepare_forward(input, &y).await?;
-        self.parts.context.submit(&[&forward]).await?;
+        let inference = self.prepare_infer(input, &y).await?;
+        self.parts.context.submit(&[&inference]).await?;
         Ok(y)
     }
 
@@ -154,5 +155,17 @@ impl FrozenBatchNorm {
 
     pub(crate) fn from_inner(parts: Parts) -> Self {
         Self { parts }
+    }
+}
+
+impl infer::sealed::Sealed for FrozenBatchNorm {}
+
+impl Infer for FrozenBatchNorm {
+    async fn prepare_infer<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
+        FrozenBatchNorm::prepare_infer(self, input, y).await
+    }
+
+    async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
+        FrozenBatchNorm::infer(self, input).await
     }
 }

@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+pub(crate) mod infer;
 pub(crate) mod input;
 mod moments;
 pub(crate) mod parameters;
@@ -18,6 +19,7 @@ pub(crate) mod train;
 #[cfg(feature = "wgpu")]
 mod tuning;
 
+pub use infer::Infer;
 pub use parameters::Affine;
 pub use targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
 

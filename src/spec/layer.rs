@@ -240,7 +240,7 @@ impl Train for Layer {
                 self.context.submit(&[&reduce]).await?;
                 layer.prepare_train_forward(input.with_moments(&moments), y, saved).await
             },
-            Kind::Frozen(layer) => layer.prepare_forward(input, y).await.map(Into::into),
+            Kind::Frozen(layer) => layer.prepare_infer(input, y).await.map(Into::into),
         )
     }
 

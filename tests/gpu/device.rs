@@ -47,7 +47,7 @@ fn after_losing(context: &Context) {
     note("running.upload", context.block_on(RunningStatistics::upload(context, &inputs.running)).is_err());
     note("the executor of others", pollster::block_on(context.download(&y)).is_err());
     let layer = layer.freeze();
-    note("forward", context.block_on(layer.forward(&x)).is_err());
+    note("forward", context.block_on(layer.infer(&x)).is_err());
     assert!(fine.is_empty(), "no error from {fine:?} after the device was lost");
 }
 
@@ -92,10 +92,10 @@ fn callbacks_of_the_application_stay_in_place() {
     let x = zeros(&context, &inputs.dims);
     let raw = zeros(&own_context(), &inputs.dims).buffer().clone();
     let theirs = Tensor::from_buffer(&context, raw, 0, &inputs.dims).unwrap();
-    refused!(context.block_on(layer.forward(&theirs)), Error::Validation { .. });
+    refused!(context.block_on(layer.infer(&theirs)), Error::Validation { .. });
     refused!(context.block_on(context.zeros(&[1 << 40])), Error::TooLarge { .. });
     x.buffer().destroy();
-    refused!(context.block_on(layer.forward(&x)), Error::Validation { .. });
+    refused!(context.block_on(layer.infer(&x)), Error::Validation { .. });
     refused!(context.block_on(context.download(&x)), Error::Validation { .. });
     assert_eq!(errors.load(Ordering::SeqCst), 0);
 

@@ -44,7 +44,7 @@ fn wrong_ranks() {
     refused!(context.block_on(layer.train_forward(flat.with_moments(&moments))), Error::Rank { got: 1, .. });
     refused!(context.block_on(layer.backward(&flat, &flat, &saved)), Error::Rank { got: 1, .. });
     let layer = layer.freeze();
-    refused!(context.block_on(layer.forward(&flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(layer.infer(&flat)), Error::Rank { got: 1, .. });
     refused!(context.block_on(layer.backward(&flat, &flat)), Error::Rank { got: 1, .. });
 }
 
@@ -68,7 +68,7 @@ fn wrong_channels() {
         Error::Channels { expected: 3, got: 4, .. }
     );
     let layer = layer.freeze();
-    refused!(context.block_on(layer.forward(&x)), Error::Channels { expected: 3, got: 4, .. });
+    refused!(context.block_on(layer.infer(&x)), Error::Channels { expected: 3, got: 4, .. });
     refused!(context.block_on(layer.backward(&x, &x)), Error::Channels { expected: 3, got: 4, .. });
 
     refused!(context.block_on(BatchNorm::new(&context, 0, OPTIONS)), Error::Channels { got: 0, .. });
@@ -129,7 +129,7 @@ fn wrong_shapes() {
         );
     }
     let y = zeros(&context, &[2, 3, 5]);
-    refused!(context.block_on(frozen.prepare_forward(&x, &y)), Error::Shape { what: "y", .. });
+    refused!(context.block_on(frozen.prepare_infer(&x, &y)), Error::Shape { what: "y", .. });
     refused!(context.block_on(frozen.backward(&x, &y)), Error::Shape { what: "dy", .. });
 }
 
@@ -172,7 +172,7 @@ fn wrong_layouts() {
             let frozen = layer.freeze();
             context.block_on(async {
                 let errors = [
-                    ("y", frozen.prepare_forward(&x, &other).await.err()),
+                    ("y", frozen.prepare_infer(&x, &other).await.err()),
                     ("dy", frozen.prepare_backward(&x, &other, &right).await.err()),
                     ("dx", frozen.prepare_backward(&x, &x, &targets).await.err()),
                     ("dy", frozen.backward(&x, &other).await.err()),
@@ -223,8 +223,8 @@ fn wrong_axes_of_channels_last() {
     let start = RunningValues { batches: 7, ..download_running(&context, layer.running()) };
     assert_eq!(download_running(&context, layer.running()), start);
     let layer = layer.freeze();
-    refused!(context.block_on(layer.forward(&flat)), Error::Rank { got: 1, .. });
-    refused!(context.block_on(layer.forward(&last(&[2, 3, 4]))), Error::Channels { expected: 3, got: 4, .. });
+    refused!(context.block_on(layer.infer(&flat)), Error::Rank { got: 1, .. });
+    refused!(context.block_on(layer.infer(&last(&[2, 3, 4]))), Error::Channels { expected: 3, got: 4, .. });
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn more_than_the_device_has() {
         let (_, moments) = context.block_on(Moments::prepare(&context, &x)).unwrap();
         assert!(moments.plan().unwrap().windows.len() > 1);
         let layer = context.block_on(BatchNorm::new(&context, dims[1], OPTIONS)).unwrap();
-        let forward = context.block_on(layer.freeze().prepare_forward(&x, &x)).unwrap();
+        let forward = context.block_on(layer.freeze().prepare_infer(&x, &x)).unwrap();
         assert!(forward.plan().unwrap().windows.len() > 1);
     }
     // The largest that fits.
@@ -475,7 +475,7 @@ fn a_raw_buffer_of_another_device_is_found_when_it_is_bound() {
     let x = Tensor::from_buffer(&context, theirs, 0, &[2, 3, 4]).unwrap();
     refused!(context.block_on(Moments::of(&context, &x)), Error::Validation { .. });
     refused!(context.block_on(layer(&context).train_forward(&x)), Error::Validation { .. });
-    refused!(context.block_on(layer(&context).freeze().forward(&x)), Error::Validation { .. });
+    refused!(context.block_on(layer(&context).freeze().infer(&x)), Error::Validation { .. });
     refused!(context.block_on(context.download(&x)), Error::Validation { .. });
 }
 
@@ -485,14 +485,14 @@ fn a_destroyed_buffer_is_an_error_and_not_a_panic() {
     let dims = &[2, 3, 4];
     let (x, y) = (zeros(&context, dims), zeros(&context, dims));
     let layer = layer(&context).freeze();
-    let forward = context.block_on(layer.prepare_forward(&x, &y)).unwrap();
+    let forward = context.block_on(layer.prepare_infer(&x, &y)).unwrap();
     x.buffer().destroy();
     refused!(context.block_on(context.submit(&[&forward])), Error::Validation { .. });
-    refused!(context.block_on(layer.forward(&x)), Error::Validation { .. });
+    refused!(context.block_on(layer.infer(&x)), Error::Validation { .. });
     refused!(context.block_on(Moments::of(&context, &x)), Error::Validation { .. });
     refused!(context.block_on(context.download(&x)), Error::Validation { .. });
     // Nothing lingers.
-    context.block_on(layer.forward(&y)).unwrap();
+    context.block_on(layer.infer(&y)).unwrap();
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn every_value_survives_and_every_tie_goes_to_even() {
             let forward = |values: &[f32]| {
                 context.block_on(async {
                     let x = context.upload_as(&[values.len(), 1], values, dtype).await.unwrap();
-                    context.download(&layer.forward(&x).await.unwrap()).await.unwrap()
+                    context.download(&layer.infer(&x).await.unwrap()).await.unwrap()
                 })
             };
             let y = forward(&all);
@@ -120,7 +120,7 @@ fn results_are_rounded_to_the_nearest() {
                 let beta = Some(context.upload(&[c], &betas).await.unwrap());
                 let layer = FrozenBatchNorm::from_parts(&context, OPTIONS, None, beta, running).unwrap();
                 let x = context.zeros_as(&[1, c], dtype).await.unwrap();
-                context.download(&layer.forward(&x).await.unwrap()).await.unwrap()
+                context.download(&layer.infer(&x).await.unwrap()).await.unwrap()
             });
             let expected = dtype.decode(&dtype.encode(&betas));
             for ((beta, y), expected) in betas.iter().zip(&y).zip(&expected) {
@@ -181,8 +181,8 @@ fn types_must_agree() {
         let values = RunningValues { mean: vec![0.0; 3], var: vec![1.0; 3], batches: 0 };
         let running = RunningStatistics::upload(&context, &values).await.unwrap();
         let layer = FrozenBatchNorm::from_parts(&context, OPTIONS, Some(gamma), None, running).unwrap();
-        assert!(layer.forward(&x).await.is_ok());
-        refused!(layer.forward(&other).await, Error::DType { what: "gamma", .. });
+        assert!(layer.infer(&x).await.is_ok());
+        refused!(layer.infer(&other).await, Error::DType { what: "gamma", .. });
     });
 }
 

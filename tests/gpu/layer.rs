@@ -231,7 +231,7 @@ fn the_convenience_calls_agree_with_the_prepared_ones() {
                 assert_train(&what, &inputs, EPS, &got);
 
                 let layer = inputs.layer(&context, OPTIONS).freeze();
-                let y = context.block_on(layer.forward(&x)).unwrap();
+                let y = context.block_on(layer.infer(&x)).unwrap();
                 let got = gradients(&y, &context.block_on(layer.backward(&x, &dy)).unwrap());
                 assert_frozen(&what, &inputs, EPS, &got);
             }
@@ -406,7 +406,7 @@ fn an_empty_batch_passes_a_frozen_layer() {
             let inputs = Inputs::new(14, dims);
             let layer = inputs.layer(&context, OPTIONS).freeze();
             let x = zeros(&context, dims);
-            let y = context.block_on(layer.forward(&x)).unwrap();
+            let y = context.block_on(layer.infer(&x)).unwrap();
             assert_eq!((y.shape(), download(&context, &y)), (x.shape(), Vec::new()));
             let gradients = context.block_on(layer.backward(&x, &x)).unwrap();
             assert_eq!(download(&context, &gradients.dx).len(), 0);

@@ -57,7 +57,7 @@ fn assert_moments_serve(what: &str, context: &Context, inputs: &Inputs, trained:
 fn plan_of(context: &Context, inputs: &Inputs) -> Plan {
     let layer = inputs.layer(context, OPTIONS).freeze();
     let y = inputs.places()[2].poisoned(context, &inputs.dims);
-    let forward = context.block_on(layer.prepare_forward(&inputs.place_x(context), &y)).unwrap();
+    let forward = context.block_on(layer.prepare_infer(&inputs.place_x(context), &y)).unwrap();
     forward.plan().unwrap().clone()
 }
 
@@ -188,7 +188,7 @@ fn a_matrix_of_either_layout_goes_with_the_other() {
     assert_bits("dx", &download_guarded(&context, &dx), &expected.dx);
     let layer = layer.freeze();
     context.block_on(async {
-        let forward = layer.prepare_forward(&x, &y).await.unwrap();
+        let forward = layer.prepare_infer(&x, &y).await.unwrap();
         let backward = layer.prepare_backward(&x, &dy, &targets).await.unwrap();
         context.submit(&[&forward, &backward]).await.unwrap();
     });
@@ -215,7 +215,7 @@ fn results_have_the_layout_of_their_inputs() {
             assert_eq!(moments.count(), Some(24));
             assert_eq!(layer.train_forward(x.with_moments(&moments)).await.unwrap().0.layout(), layout);
             let layer = layer.freeze();
-            assert_eq!(layer.forward(&x).await.unwrap().layout(), layout);
+            assert_eq!(layer.infer(&x).await.unwrap().layout(), layout);
             assert_eq!(layer.backward(&x, &dy).await.unwrap().dx.layout(), layout);
         });
     }
@@ -353,7 +353,7 @@ fn one_tensor_that_is_cut_makes_its_operation_scalar() {
         let (x, y) = (inputs.place_x(&context), inputs.places()[2].poisoned(&context, dims));
         let (cut_x, cut_y) = (cut.placed(&context, dims, &inputs.x), cut.poisoned(&context, dims));
         let width = |x, y| {
-            let forward = context.block_on(layer.prepare_forward(x, y)).unwrap();
+            let forward = context.block_on(layer.prepare_infer(x, y)).unwrap();
             submit(&context, &[&forward]);
             forward.plan().unwrap().width
         };

@@ -225,8 +225,8 @@ fn frozen_gradients_are_of_the_values_that_count() {
             let layer = case.inputs.layer(&context, OPTIONS).freeze();
             let (gradients, y, unmasked) = context.block_on(async {
                 let gradients = layer.backward(x.masked(&mask), &dy).await.unwrap();
-                let y = layer.forward(x.masked(&mask)).await.unwrap();
-                (gradients, y, layer.forward(&x).await.unwrap())
+                let y = layer.infer(x.masked(&mask)).await.unwrap();
+                (gradients, y, layer.infer(&x).await.unwrap())
             });
             assert_eq!(bits(&download(&context, &y)), bits(&download(&context, &unmasked)));
             let running = &case.inputs.running;
@@ -283,7 +283,7 @@ fn residuals_activations_and_halves_go_with_masks() {
                     let input = x.with_residual(&residual).masked(&mask);
                     let (y, gradients) = if frozen {
                         let layer = layer.freeze();
-                        (layer.forward(input).await.unwrap(), layer.backward(input, &dy).await.unwrap())
+                        (layer.infer(input).await.unwrap(), layer.backward(input, &dy).await.unwrap())
                     } else {
                         let (y, saved) = layer.train_forward(input).await.unwrap();
                         (y, layer.backward(input, &dy, &saved).await.unwrap())

@@ -140,7 +140,7 @@ async fn prepare_frozen(
     targets: &[&str],
 ) -> Result<(Prepared, Prepared)> {
     let x = tensors.get("x");
-    let forward = layer.prepare_forward(x, tensors.get("y")).await?;
+    let forward = layer.prepare_infer(x, tensors.get("y")).await?;
     let backward = layer.prepare_backward(x, tensors.get("dy"), &tensors.targets(targets)).await?;
     Ok((forward, backward))
 }
@@ -277,7 +277,7 @@ fn prepare_pair(
                 let saved = Saved::new(context, x).await?;
                 drop(layer.prepare_backward(x, dy, &saved, &tensors.targets(writes)).await?);
             }
-            "inference" => drop(layer.freeze().prepare_forward(x, y).await?),
+            "inference" => drop(layer.freeze().prepare_infer(x, y).await?),
             "frozen backward" => {
                 drop(layer.freeze().prepare_backward(x, dy, &tensors.targets(writes)).await?);
             }

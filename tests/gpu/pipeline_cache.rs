@@ -23,7 +23,7 @@ fn open(directory: &Path) -> Context {
 fn result(context: &Context) -> Vec<u32> {
     let inputs = Inputs::new(3, &[2, 3, 5, 4]);
     let layer = inputs.layer(context, BatchNormOptions::pytorch()).freeze();
-    let y = context.block_on(layer.forward(&inputs.upload_x(context))).unwrap();
+    let y = context.block_on(layer.infer(&inputs.upload_x(context))).unwrap();
     bits(&download(context, &y))
 }
 

@@ -51,7 +51,7 @@ fn who_shares_a_buffer_with_whom_is_told_apart() {
     let layer = inputs.layer(&context, OPTIONS).freeze();
     let len = inputs.x.len() as u64;
     let forward = |x: &Tensor, y: &Tensor| {
-        submit(&context, &[&context.block_on(layer.prepare_forward(x, y)).unwrap()]);
+        submit(&context, &[&context.block_on(layer.prepare_infer(x, y)).unwrap()]);
         download(&context, y)
     };
     let apart = forward(&upload(&context, &inputs.dims, &inputs.x), &zeros(&context, &inputs.dims));

@@ -680,8 +680,8 @@ fn what_does_not_fit_is_refused_and_freezing_forgets_nothing() {
 
         // Inference knows no r and d.
         let (plain, layer) = (plain.freeze(), layer.freeze());
-        let y = layer.forward(&x).await.unwrap();
-        let expected = plain.forward(&x).await.unwrap();
+        let y = layer.infer(&x).await.unwrap();
+        let expected = plain.infer(&x).await.unwrap();
         assert_bits("y", &context.download(&y).await.unwrap(), &context.download(&expected).await.unwrap());
         let gradients = layer.backward(&x, &dy).await.unwrap();
         let expected = plain.backward(&x, &dy).await.unwrap();

@@ -42,7 +42,7 @@ fn running_statistics_are_where_the_caller_wants_them() {
         assert!(before.iter().chain(after).all(|&value| value == 0.0));
         // Frozen, it is read where it is.
         let (theirs, ours) = (theirs.freeze(), ours.freeze());
-        let (a, b) = (theirs.forward(&x).await.unwrap(), ours.forward(&x).await.unwrap());
+        let (a, b) = (theirs.infer(&x).await.unwrap(), ours.infer(&x).await.unwrap());
         assert_eq!(context.download(&a).await.unwrap(), context.download(&b).await.unwrap());
     });
 }

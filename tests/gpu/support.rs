@@ -459,7 +459,7 @@ pub fn frozen(context: &Context, inputs: &Inputs, options: BatchNormOptions) -> 
     let y = inputs.places()[2].poisoned(context, &inputs.dims);
     let (dx, dgamma, dbeta) = gradient_tensors(context, inputs);
     context.block_on(async {
-        let forward = layer.prepare_forward(&x, &y).await.unwrap();
+        let forward = layer.prepare_infer(&x, &y).await.unwrap();
         let targets = GradientTargets::default().dx(&dx).dgamma(dgamma.as_ref()).dbeta(dbeta.as_ref());
         let backward = layer.prepare_backward(&x, &dy, &targets).await.unwrap();
         context.submit(&[&forward, &backward]).await.unwrap();

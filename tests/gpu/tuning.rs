@@ -30,7 +30,7 @@ fn inference(context: &Context, x: &Tensor) -> (Vec<String>, u32) {
     context.block_on(async {
         let layer = BatchNorm::new(context, channels, OPTIONS).await.unwrap().freeze();
         let y = context.zeros_like(x).await.unwrap();
-        let forward = layer.prepare_forward(x, &y).await.unwrap();
+        let forward = layer.prepare_infer(x, &y).await.unwrap();
         let plan = forward.plan().unwrap();
         let said = plan.reasons.iter().filter(|reason| reason.starts_with("tuning")).cloned().collect();
         (said, plan.splits)
@@ -135,7 +135,7 @@ fn nothing_of_the_callers_changes() {
         layer.prepare_backward(x.with_residual(&residual), &dy, &saved, &targets).await.unwrap();
         assert_eq!(running_bits(&layer.running().download(&context).await.unwrap()), running);
         let layer = layer.freeze();
-        layer.prepare_forward(x.with_residual(&residual), &y).await.unwrap();
+        layer.prepare_infer(x.with_residual(&residual), &y).await.unwrap();
         layer.prepare_backward(x.with_residual(&residual), &dy, &targets).await.unwrap();
         assert_eq!(running_bits(&layer.running().download(&context).await.unwrap()), running);
     });
@@ -183,7 +183,7 @@ fn every_kind_of_tensor_is_measured_as_it_lies() {
     let dims = [2, 6, 12, 8];
     let layer = context.block_on(BatchNorm::new(&context, 4, OPTIONS)).unwrap().freeze();
     let forward = |x: &Tensor, y: &Tensor| {
-        context.block_on(layer.prepare_forward(x, y)).unwrap();
+        context.block_on(layer.prepare_infer(x, y)).unwrap();
         let all = pinned(&context);
         assert!(all.iter().all(|(_, measured)| *measured), "{:?}", context.pinned_tunings());
         all.into_iter().map(|(problem, _)| problem).collect::<Vec<_>>()
@@ -339,6 +339,6 @@ fn futures_can_be_sent() {
     let (y, saved) = context.block_on(sent(layer.train_forward(&x))).unwrap();
     context.block_on(sent(layer.backward(&x, &y, &saved))).unwrap();
     let layer = layer.freeze();
-    context.block_on(sent(layer.forward(&x))).unwrap();
+    context.block_on(sent(layer.infer(&x))).unwrap();
     context.block_on(sent(layer.backward(&x, &y))).unwrap();
 }

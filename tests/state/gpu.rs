@@ -23,7 +23,7 @@ fn a_layer_of_pytorch_infers_as_it_did_there() {
         let spec = LayerSpec::new("stem", 3, BatchNormOptions::pytorch());
         let layer = state.load_layer(&context, &Naming::pytorch(), &spec).await.unwrap().freeze();
         let x = context.upload(&[2, 3, 2, 3], &values("x")).await.unwrap();
-        let y = context.download(&layer.forward(&x).await.unwrap()).await.unwrap();
+        let y = context.download(&layer.infer(&x).await.unwrap()).await.unwrap();
         for (got, expected) in y.iter().zip(values("y")) {
             assert!((got - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{got} {expected}");
         }

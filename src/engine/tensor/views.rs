@@ -7,6 +7,17 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::{Layout, Shape};
 
 impl Tensor {
+    /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
+    /// binding or buffer can hold is a tensor too. Operations walk it in windows; with the same tiles
+    /// ([`Tuning::tile`](crate::tuning::Tuning::tile)) they give the bits of a tensor in one buffer (see docs/NUMERICS.md).
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for no tensors; [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Strides`],
+    /// [`Error::ForeignDevice`] unless all agree in everything but the first axis.
+    ///
+    /// ```
+    /// let context = wgnorm::Context::headless_blocking()?;
+    /// context.block_on(async {
     ///     let a = context.upload(&[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]).await?;
     ///     let b = context.upload(&[2, 2, 2], &[5.0; 8]).await?;
     ///     let both = wgnorm::Tensor::concat(&[&a, &b])?;
@@ -58,6 +69,14 @@ impl Tensor {
         Ok(Self { parts: parts.into(), shape, strides: strides.canonical(shape), ..(*first).clone() })
     }
 
+    /// Some of the channels, as a view of the same memory: what a concatenation of channels (DenseNet) writes and reads.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::Channels`]; [`Error::Range`] unless the range lies within the channels and is not empty.
+    ///
+    /// ```
+    /// let context = wgnorm::Context::headless_blocking()?;
+    /// context.block_on(async {
     ///     let all = context.upload(&[2, 3, 2], &[0., 0., 1., 1., 2., 2., 3., 3., 4., 4., 5., 5.]).await?;
     ///     let last = all.slice_channels(1..3)?;
     ///     assert_eq!(context.download(&last).await?, [1., 1., 2., 2., 4., 4., 5., 5.]);

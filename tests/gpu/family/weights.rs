@@ -130,7 +130,7 @@ fn running_statistics_of_instances() {
             assert_eq!(download_running(&context, other.running()).batches, 0);
             // Inference takes them.
             let x = upload(&context, &dims, &values(1, 120, 3.0, 2.0)).with_layout(layout);
-            context.block_on(layer.freeze().forward(&x)).unwrap();
+            context.block_on(layer.freeze().infer(&x)).unwrap();
         }
     }
 }
