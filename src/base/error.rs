@@ -143,7 +143,7 @@ pub enum Error {
         /// Elements that were passed.
         got: u64,
     },
-    /// Nothing has no statistics: a batch without values, or slices without values in the other norms.
+    /// A batch without values, or slices without values in the other norms: there is nothing to take statistics of.
     #[error("statistics need at least one value per channel, or slice, but x has shape {shape}")]
     EmptyBatch {
         /// Shape of x.

@@ -47,6 +47,8 @@ pub(crate) struct Stage {
     pub(super) walked: Vec<(Slot, Tensor)>,
     /// Values per channel.
     pub(super) values: Vec<(Slot, Tensor)>,
+    /// Elements of a row, where rows of tensors are equally far apart whatever their samples are.
+    pub(super) rows: Option<u64>,
     /// Positions that do not count, and the geometry of x.
     pub(super) mask: Option<(Mask, Channels)>,
     /// Buffers of the crate's own.
@@ -148,6 +150,7 @@ impl<'c> Build<'c> {
             program: None,
             walked: Vec::new(),
             values: Vec::new(),
+            rows: None,
             mask: None,
             owned: Vec::new(),
             partials: None,
@@ -187,6 +190,12 @@ impl<'c> Build<'c> {
         self.buffer(Slot::Mask, mask.buffer());
         self.mask = Some((mask.clone(), view));
         Ok(())
+    }
+
+    /// Takes tensors as rows of so many elements, one after the other and equally far apart.
+    pub fn take_rows(&mut self, len: u64) {
+        self.rows = Some(len);
+        self.params.slice_runs = 1;
     }
 
     /// Binds a buffer as a whole.

@@ -104,7 +104,7 @@ impl Build<'_> {
         key.add(operands.buffers.len());
         for stage in self.stages() {
             let program = stage.program.as_ref().map(|program| program.id);
-            key.add((stage.params.bits(), stage.pointwise, program));
+            key.add((stage.params.bits(), stage.pointwise, stage.rows, program));
             key.add((stage.walked.len(), stage.values.len(), stage.owned.len(), stage.dispatches.len()));
             for (slot, tensor) in stage.walked.iter().chain(&stage.values) {
                 operands.lie(*slot, tensor, &mut key);

@@ -75,6 +75,7 @@ pub(crate) struct Params {
     pub gamma_step: u32,
     pub beta_step: u32,
     pub gamma_base: f32,
+    pub slice_runs: u32,
     pub first_place: u32,
     pub samples: u32,
     pub sample_rows: u32,
@@ -129,9 +130,12 @@ pub(crate) struct Common {
     pub gamma_step: u32,
     pub beta_step: u32,
     pub gamma_base: f32,
+    pub slice_runs: u32,
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
+    /// All bytes tell parameters apart.
+    pub unused: u32,
 }
 
 impl Common {
@@ -205,6 +209,7 @@ impl Params {
             gamma_step: common.gamma_step,
             beta_step: common.beta_step,
             gamma_base: common.gamma_base,
+            slice_runs: common.slice_runs,
             first_place: (window.elements.start % common.places.max(1)) as u32,
             samples: common.samples,
             sample_rows: common.sample_rows,
@@ -246,7 +251,7 @@ mod tests {
 
             eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
-            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base first_place samples sample_rows
+            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place samples sample_rows
             row_teams
 
         }

@@ -304,6 +304,11 @@ impl Tensor {
         Err(Error::Layout { what, expected: other.layout, got: self.layout })
     }
 
+    /// Requires rows of so many elements that are equally far apart, in one buffer.
+    pub(crate) fn check_rows(&self, what: &'static str, len: u64) -> Result<()> {
+        if self.rows_apart(len).is_some() { Ok(()) } else { Err(Error::NotContiguous { what }) }
+    }
+
     /// Requires values without gaps in one buffer.
     pub(crate) fn check_contiguous(&self, what: &'static str) -> Result<()> {
         if self.is_contiguous() { Ok(()) } else { Err(Error::NotContiguous { what }) }

@@ -20,6 +20,26 @@ impl Walk {
         Self::over(pattern, tensors, storage_alignment)
     }
 
+    /// The same, of tensors that are rows of so many elements, equally far apart.
+    pub fn of_rows(self, len: u64, tensors: &[&Tensor]) -> Self {
+        if !self.strided {
+            return self;
+        }
+        let apart = tensors.iter().map(|tensor| tensor.rows_apart(len).unwrap_or(len));
+        let longest = apart.clone().max().unwrap_or(len);
+        let whole = len.is_multiple_of(WORD) && apart.clone().all(|apart| apart.is_multiple_of(WORD));
+        let rows = match self.pattern {
+            Pattern::Matrices { inner, .. } => inner,
+            pattern => pattern.elements() / len.max(1),
+        };
+        let alignment = match self.alignment {
+            Alignment::Same if !whole => Alignment::Differs,
+            alignment => alignment,
+        };
+        let row_bytes = longest * self.dtype.size();
+        Self { alignment, sample_bytes: rows * row_bytes, row_bytes, ..self }
+    }
+
     /// All values of dense tensors of the same shape and type as one run.
     pub fn flat(tensors: &[&Tensor], storage_alignment: u64) -> Self {
         let elements = tensors.iter().map(|tensor| tensor.shape().len()).max().unwrap_or(0);

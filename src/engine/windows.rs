@@ -190,7 +190,14 @@ impl Assembly<'_> {
         for ((slot, location), (_, tensor)) in located.iter().zip(walked) {
             let found = bound.iter().find(|(bound, _)| *bound == binding_of(*slot));
             let begin = found.map_or(0, |(_, range)| range.begin);
-            let (row, sample) = tensor.skips();
+            let (row, sample) = match self.stage.rows {
+                None => tensor.skips(),
+                Some(len) => {
+                    let apart = tensor.rows_apart(len).unwrap_or(len) - len;
+                    // Along rows a slice is a run, which is skipped like a sample.
+                    if variant.walk == WalkKind::Columns { (apart, 0) } else { (0, apart) }
+                }
+            };
             let words = |skip: u64| (skip / u64::from(variant.width)) as u32;
             let place = params.place_mut(*slot);
             let start = location.bytes.start - self.operands.find(&location.buffer).1;

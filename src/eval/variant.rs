@@ -159,10 +159,12 @@ fn takes(spec: &Spec, place: Place) -> bool {
         }
         // Batches may have one sample.
         Statistics::Sequence(_) => place != Place::Parts,
-        // Each in one buffer, without gaps.
-        _ if spec.norm.is_of_slices() => {
-            !matches!(place, Place::Parts | Place::View(..) | Place::Gaps(_) | Place::Mixed)
-        }
+        // Each in one buffer; only rows are apart, and all equally far.
+        _ if spec.norm.is_of_slices() => match place {
+            Place::Parts | Place::Mixed => false,
+            Place::View(..) | Place::Gaps(_) => spec.has_rows_apart(),
+            _ => true,
+        },
         _ => true,
     }
 }

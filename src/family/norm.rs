@@ -67,7 +67,8 @@ pub(crate) mod sealed {
 /// There are no running statistics, so training and inference are one: a forward pass that is to be followed by a backward pass saves the statistics
 /// of its slices in a [`Saved`]; [`infer`](Self::infer) saves nothing.
 ///
-/// Tensors must be contiguous, in one buffer. Values may be f32, f16 or bf16; gamma and beta f32 or of the type of x.
+/// Tensors must lie in one buffer, without gaps, but that rows (slices that are one run: those of layer and RMS norm) may be equally far apart: a part of the last axis of
+/// a wider tensor, for example, as queries are of packed queries, keys and values. Values may be f32, f16 or bf16; gamma and beta f32 or of the type of x.
 #[derive(Debug)]
 pub struct Norm<K> {
     pub(super) context: Context,
@@ -301,13 +302,14 @@ impl<K: Kind> Norm<K> {
     fn check<'s>(&'s self, input: Input<'s>) -> Result<Spec<'s>> {
         let x = input.x;
         x.check_device("x", &self.context)?;
-        x.check_contiguous("x")?;
         let slices = self.kind.slices(x, input.modulation.is_some())?;
+        let cut = Cut::Slices(slices);
+        cut.check_place("x", x)?;
         let (parameters, shape) = self.parameters_of(input)?;
         let spec = Spec {
             context: &self.context,
             layer: self.kind.name(),
-            cut: Cut::Slices(slices),
+            cut,
             has_layout: self.kind.has_layout(),
             eps: self.options.eps.value(x.dtype()),
             activation: self.options.activation,

@@ -180,7 +180,7 @@ impl<'a> Pass<'a> {
         let alignment = self.spec.context.capabilities().storage_alignment;
         let walk = match self.spec.cut {
             Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
-            Cut::Slices(slices) => Walk::over(slices.pattern, &tensors, alignment),
+            Cut::Slices(slices) => return Walk { held, ..self.walk_over(slices.pattern) },
         };
         Walk { held, masked: self.mask.is_some(), ..walk }
     }
@@ -188,7 +188,11 @@ impl<'a> Pass<'a> {
     /// How they are walked if they are cut in another way.
     fn walk_over(&self, pattern: Pattern) -> Walk {
         let tensors: Vec<_> = self.tensors.walked().map(|(_, tensor)| tensor).collect();
-        Walk::over(pattern, &tensors, self.spec.context.capabilities().storage_alignment)
+        let walk = Walk::over(pattern, &tensors, self.spec.context.capabilities().storage_alignment);
+        match self.spec.cut.row() {
+            Some(row) => walk.of_rows(row, &tensors),
+            None => walk,
+        }
     }
 
     /// Starts an operation over a walk, with all tensors bound.
@@ -213,6 +217,9 @@ impl<'a> Pass<'a> {
                 }
             }
             Cut::Slices(slices) => spec.set_slices(&mut build, slices),
+        }
+        if let Some(row) = spec.cut.row() {
+            build.take_rows(row);
         }
         for (slot, tensor) in tensors.walked() {
             build.tensor(slot, tensor)?;

@@ -14,7 +14,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::ops::{curve, fold};
-use crate::plan::{Op, Slices, Traffic};
+use crate::plan::{Op, Pattern, Slices, Traffic};
 use crate::statistics::saved::Kept;
 
 /// A norm over an x of some shape, as data.
@@ -94,6 +94,15 @@ impl Cut {
         }
     }
 
+    /// Elements of a slice that is one run, of tensors that are such runs one after the other.
+    pub const fn row(&self) -> Option<u64> {
+        match self {
+            Self::Slices(Slices { pattern: Pattern::Segments { samples: 1, inner, .. }, .. }) => Some(*inner),
+            Self::Slices(Slices { pattern: Pattern::Run { elements }, .. }) => Some(*elements),
+            _ => None,
+        }
+    }
+
     pub const fn is_empty(&self) -> bool {
         self.view().elements() == 0
     }
@@ -103,6 +112,16 @@ impl Cut {
         match self {
             Self::Channels(view) => Kept::Channels { channels: view.channels, count: view.count() },
             Self::Slices(slices) => Kept::Slices { statistics: slices.statistics(), count: slices.count() },
+        }
+    }
+}
+
+impl Cut {
+    /// Requires a tensor of slices that are not channels to lie as kernels can walk it: in one buffer, its rows equally far apart, or else without gaps.
+    pub fn check_place(&self, what: &'static str, tensor: &Tensor) -> Result<()> {
+        match self.row() {
+            Some(row) => tensor.check_rows(what, row),
+            None => tensor.check_contiguous(what),
         }
     }
 }
@@ -139,7 +158,7 @@ impl Spec<'_> {
         }
         tensor.check_shape(what, x.shape())?;
         tensor.check_dtype(what, x.dtype())?;
-        tensor.check_contiguous(what)?;
+        self.cut.check_place(what, tensor)?;
         if tensor.layout() != x.layout() && x.shape().rank() > 2 && self.has_layout {
             return Err(Error::Layout { what, expected: x.layout(), got: tensor.layout() });
         }

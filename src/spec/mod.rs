@@ -198,6 +198,12 @@ impl Spec {
         self.passes == Passes::Backward
     }
 
+    /// Whether its slices are rows that may be apart from each other: those of a matrix.
+    #[cfg(feature = "eval")]
+    pub(crate) fn has_rows_apart(&self) -> bool {
+        matches!(self.norm, Norm::Layer(1) | Norm::Rms(1) | Norm::Scale) && self.shape.len() == 2
+    }
+
     /// Whether a forward pass writes y over x: where backward is given what it leaves there, or x is of no more use.
     pub(crate) fn writes_over_x(&self, saves: bool) -> bool {
         self.in_place

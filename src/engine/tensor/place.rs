@@ -46,6 +46,24 @@ impl Tensor {
         (self.strides.row.saturating_sub(row), self.strides.sample.saturating_sub(rows * self.strides.row))
     }
 
+    /// How far apart rows of so many elements are, of all that the tensor consists of one after the other, if that is the same everywhere and they lie in one
+    /// buffer.
+    pub(crate) fn rows_apart(&self, len: u64) -> Option<u64> {
+        let (row, sample) = (self.row_len().max(1), self.sample_len().max(1));
+        let Strides { sample: between_samples, row: between_rows } = self.strides;
+        let dense_rows = between_rows == row;
+        match len {
+            _ if self.parts.len() != 1 => None,
+            _ if self.is_dense() => Some(len),
+            // Rows of the last axis; those of the next sample as far away as those of the same.
+            _ if len == row && (sample == row || between_samples == sample / row * between_rows) => {
+                Some(if sample == row { between_samples } else { between_rows })
+            }
+            _ if len == sample && dense_rows => Some(between_samples),
+            _ => None,
+        }
+    }
+
     pub(crate) fn strides_are_multiples_of(&self, word: u64) -> bool {
         let (row, sample) = self.skips();
         row.is_multiple_of(word) && sample.is_multiple_of(word)

@@ -121,6 +121,15 @@ pub(super) fn cases() -> Vec<Case> {
     for of in ["layer:3 4x6x3x43", "rms:3 4x6x3x43"] {
         cases.push(case("parts_of_slices", of, added, Data::Normal, Variants::One("windows")));
     }
+    // Rows of wider tensors.
+    for of in ["layer 24x64", "rms 33x20", "scale 16x30"] {
+        for (words, variant) in
+            [("relu residual", "view"), ("bf16", "view of words"), ("sum", "view of words")]
+        {
+            let words = format!("{words} {added}");
+            cases.push(case("rows_apart", of, &words, Data::Normal, Variants::One(variant)));
+        }
+    }
     // Nothing in, nothing out; gradients of parameters are zero.
     for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
         cases.push(case("empty", of, added, Data::Normal, Variants::All));

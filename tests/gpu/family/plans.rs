@@ -1,12 +1,12 @@
 //! Which kernels a norm of rows takes, and what it does where one dispatch cannot bind all.
 
 use wgnorm::tuning::Tuning;
+use wgnorm::{Error, GradientTargets, LayerNorm, Layout, NormOptions, Tensor};
 
 use crate::support::{assert_holds, context};
 
 /// The kernels of the backward pass of layer norm.
 fn kernels(context: &wgnorm::Context, dims: &[usize], targets: [bool; 2]) -> Vec<String> {
-    use wgnorm::{GradientTargets, LayerNorm, NormOptions};
     let width = dims[dims.len() - 1];
     context.block_on(async {
         let layer = LayerNorm::new(context, &[width], NormOptions::layer()).await.unwrap();
@@ -103,4 +103,55 @@ fn rows_are_walked_in_splits_and_windows() {
         }
         assert_holds(&context(), &format!("{norm} sum backward window_bytes=1024"));
     }
+}
+
+/// Queries of packed queries, keys and values: rows of a wider tensor, which are normalized where they are.
+#[test]
+fn rows_of_a_wider_tensor_are_walked_where_they_are() {
+    let context = crate::support::context();
+    let (samples, tokens, width) = (2, 5, 8);
+    let packed = crate::support::values(3, samples * tokens * 3 * width, 1.5, 2.0);
+    let all = crate::support::upload(&context, &[samples, tokens, 3 * width], &packed);
+    let all = all.with_layout(Layout::ChannelsLast);
+    context.block_on(async {
+        let layer = LayerNorm::new(&context, &[width], NormOptions::layer()).await.unwrap();
+        for of in 0..3 {
+            let rows = packed.chunks(3 * width).flat_map(|row| &row[of * width..][..width]).copied();
+            let copy = context.upload(&[samples, tokens, width], &rows.collect::<Vec<_>>()).await.unwrap();
+            let view = all.slice_channels(of * width..(of + 1) * width).unwrap();
+            let (expected, saved) = layer.forward(&copy).await.unwrap();
+            // The view is read where it lies, y is dense.
+            let (y, of_view) = layer.forward(&view).await.unwrap();
+            let [y, expected_y] = [&y, &expected].map(|y| crate::support::download(&context, y));
+            assert_eq!(y, expected_y, "{of}");
+            let expected = layer.backward(&copy, &expected, &saved).await.unwrap();
+            // And written where it lies, over what was there.
+            let dy = context.upload(&[samples, tokens, width], &expected_y).await.unwrap();
+            let over = all.slice_channels(of * width..(of + 1) * width).unwrap();
+            let dgamma = context.zeros(&[width]).await.unwrap();
+            let targets = GradientTargets::default().dx(&over).dgamma(&dgamma);
+            let refused = layer.prepare_backward(&view, &dy, &of_view, &targets).await;
+            assert!(matches!(refused, Err(Error::Overlap { .. })), "{refused:?}");
+            let gradients = layer.backward(&view, &dy, &of_view).await.unwrap();
+            let both = [&gradients.dx, &expected.dx].map(|dx| crate::support::download(&context, dx));
+            assert_eq!(both[0], both[1], "{of}");
+            let both = [&gradients.dgamma, &expected.dgamma];
+            let both = both.map(|dgamma| crate::support::download(&context, dgamma.as_ref().unwrap()));
+            assert_eq!(both[0], both[1], "{of}");
+        }
+        // Tokens left out at the end of each sample: rows are not equally far apart.
+        let whole = context.zeros(&[samples, tokens * width]).await.unwrap();
+        let fewer = [samples, tokens - 1, width];
+        let stride = (tokens * width) as u64;
+        let apart = Tensor::from_strided_buffer(
+            &context,
+            whole.buffer().clone(),
+            0,
+            &fewer,
+            wgnorm::DType::F32,
+            stride,
+        );
+        let refused = layer.forward(&apart.unwrap()).await;
+        assert!(matches!(refused, Err(Error::NotContiguous { what: "x" })), "{refused:?}");
+    });
 }
