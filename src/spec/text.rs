@@ -1,5 +1,6 @@
 //! A problem as one line, and back.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -64,12 +65,17 @@ impl Norm {
 
     fn parse(word: &str) -> Result<Self, String> {
         let (name, argument) = word.split_once(':').map_or((word, None), |(name, rest)| (name, Some(rest)));
-        let count = || match argument {
+        let taken = Cell::new(false);
+        let take = || {
+            taken.set(true);
+            argument
+        };
+        let count = || match take() {
             Some(argument) => number(argument),
             None if name == "group" => Err("group:GROUPS is needed".to_owned()),
             None => Ok(1),
         };
-        let axes = || numbers(argument.ok_or_else(|| format!("{name}:AXIS,AXIS,.. is needed"))?, ',');
+        let axes = || numbers(take().ok_or_else(|| format!("{name}:AXIS,AXIS,.. is needed"))?, ',');
         let norm = match name {
             "batch" => Norm::Batch,
             "frozen" => Norm::FrozenBatch,
@@ -87,8 +93,7 @@ impl Norm {
             "derf" => Norm::Derf,
             _ => return Err(format!("{name:?} is no norm")),
         };
-        let takes = matches!(name, "layer" | "rms" | "group" | "mvn" | "l2");
-        if argument.is_some() && !takes {
+        if argument.is_some() && !taken.get() {
             Err(format!("{name} takes nothing behind a colon"))
         } else {
             Ok(norm)
