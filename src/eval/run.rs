@@ -225,8 +225,8 @@ impl<'a> Run<'a> {
         if let Some(running) = layer.running().await? {
             self.push_running("", running);
         }
-        let all = room.download(self.context).await?;
-        if !all.is_empty() {
+        if spec.norm.saves() {
+            let all = room.download(self.context).await?;
             self.push("save_mean", all.iter().map(|s| s.mean() as f32).collect());
             self.push("save_var", all.iter().map(|s| s.var).collect());
             self.push("save_invstd", all.iter().map(|s| s.inv_std).collect());

@@ -59,6 +59,11 @@ impl Norm {
         }
     }
 
+    /// Whether a forward pass leaves statistics for its backward pass: not where these are constants, or there are none.
+    pub const fn saves(&self) -> bool {
+        !matches!(self, Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf)
+    }
+
     /// Whether it is batch norm, in training or frozen.
     pub const fn is_batch(&self) -> bool {
         matches!(self, Norm::Batch | Norm::FrozenBatch)
