@@ -123,11 +123,12 @@ pub(super) fn cases() -> Vec<Case> {
     }
     // Rows of wider tensors.
     for of in ["layer 24x64", "rms 33x20", "scale 16x30"] {
-        for (words, variant) in
-            [("relu residual", "view"), ("bf16", "view of words"), ("sum", "view of words")]
-        {
-            let words = format!("{words} {added}");
-            cases.push(case("rows_apart", of, &words, Data::Normal, Variants::One(variant)));
+        for (what, words, variant) in [
+            ("rows_apart.residual", "relu residual", "view"),
+            ("rows_apart.bfloat16", "bf16", "view of words"),
+            ("rows_apart.sum", "sum", "view of words"),
+        ] {
+            cases.push(case(what, of, &format!("{words} {added}"), Data::Normal, Variants::One(variant)));
         }
     }
     // Nothing in, nothing out; gradients of parameters are zero.
