@@ -312,7 +312,7 @@ impl<'c> Build<'c> {
         if let Some(rehearsal) = self.context.rehearsal() {
             rehearsal.note(draft, operands);
         }
-        Ok(Prepared::nothing(self.context, self.op))
+        Ok(Prepared::noted(self.context, self.op, self.plan, traffic))
     }
 }
 

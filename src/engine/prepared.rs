@@ -66,6 +66,11 @@ impl Prepared {
         }
     }
 
+    /// An operation that is noted, and does nothing.
+    pub(crate) fn noted(context: &Context, op: Op, plan: Arc<Plan>, traffic: Traffic) -> Self {
+        Self { plan: Some(plan), traffic, ..Self::nothing(context, op) }
+    }
+
     #[cfg(feature = "wgpu")]
     pub(crate) fn new(
         context: &Context,

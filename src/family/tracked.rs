@@ -95,6 +95,10 @@ impl TrackedInstanceNorm {
         let input = input.into();
         let prepared = match saved {
             Some(saved) => self.prepare_tracked(input, y, saved).await?,
+            None if y.is_same_place(input.x) => {
+                let why = "the running statistics are averages of what is saved, which needs an x that stays; give y a tensor of its own";
+                return Err(Error::InPlace { why });
+            }
             // The running statistics are averages of what would be saved.
             None => self.prepare_tracked(input, y, &self.norm.room_for(input.x).await?).await?,
         };

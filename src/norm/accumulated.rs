@@ -88,7 +88,7 @@ impl BatchNorm {
         let first = batches.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
         let mut count = 0;
         for batch in batches {
-            count += self.check(batch.input)?.cut.view().count();
+            count += self.check_composed(batch.input)?.cut.view().count();
         }
         self.parts.check_count(count, first.input.x.shape())?;
         check_parts(&batches.iter().map(MicroBatch::part).collect::<Vec<_>>())?;

@@ -5,7 +5,7 @@
 
 use super::frozen::FrozenBatchNorm;
 use super::options::{BatchNormOptions, Momentum};
-use super::parts::{IN_TRAINING, Parts, affine};
+use super::parts::{COMPOSED, IN_TRAINING, Parts, affine};
 use crate::base::error::{Error, Result};
 use crate::base::variance::RunningVariance;
 use crate::engine::context::Context;
@@ -297,6 +297,11 @@ impl BatchNorm {
     /// The layer over an input that it takes.
     pub(super) fn check(&self, input: Input<'_>) -> Result<Spec<'_>> {
         self.parts.check(input, IN_TRAINING)
+    }
+
+    /// The same, of an input whose moments are the call's affair.
+    pub(super) fn check_composed(&self, input: Input<'_>) -> Result<Spec<'_>> {
+        self.parts.check(input, COMPOSED)
     }
 
     /// What a forward pass is about to write.

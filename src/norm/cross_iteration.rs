@@ -77,7 +77,7 @@ impl CrossIteration {
     ) -> Result<(Tensor, Saved)> {
         let input = input.into();
         let context = layer.parts.context.clone();
-        let view = layer.check(input)?.cut.view();
+        let view = layer.check_composed(input)?.cut.view();
         layer.parts.check_count(view.count(), input.x.shape())?;
         let (current, reduce) = Moments::prepare(&context, input).await?;
         let identity = vec![ChannelMoments::default(); view.channels as usize];

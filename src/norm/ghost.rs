@@ -114,7 +114,7 @@ impl BatchNorm {
         saved: &GhostSaved,
     ) -> Result<TrainForward> {
         let input = input.into();
-        self.check(input)?.check_like("y", y, input.x)?;
+        self.check_composed(input)?.check_like("y", y, input.x)?;
         let context = &self.parts.context;
         check_whole(input, &[(Slot::Y, Some(y))])?;
         let (mut steps, mut all) = (Vec::new(), Vec::new());

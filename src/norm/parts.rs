@@ -32,6 +32,9 @@ const MODULATION: (Extra, &str) =
 const SUM: (Extra, &str) = (Extra::Sum, "only the norms of the family write the sum that they normalize");
 const D_SUM: (Extra, &str) = (Extra::DSum, "only the norms of the family write the sum that they normalize");
 pub(super) const IN_TRAINING: Refusals = &[MODULATION, SUM, D_SUM];
+/// Where moments are those of several inputs together, or of parts of one.
+pub(super) const COMPOSED: Refusals =
+    &[MODULATION, SUM, D_SUM, (Extra::Moments, "its statistics are those of all that the call is given")];
 pub(super) const FROZEN: Refusals =
     &[MODULATION, SUM, D_SUM, (Extra::Moments, "it normalizes with its running statistics")];
 

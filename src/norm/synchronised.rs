@@ -143,7 +143,7 @@ impl<C: Collective> SyncBatchNorm<C> {
         let input = input.into();
         let parts = &self.layer.parts;
         let context = &parts.context;
-        self.layer.check(input)?;
+        self.layer.check_composed(input)?;
         let channels = parts.running.channels() as usize;
         let (local, reduce) = Moments::prepare(context, input).await?;
         // Their count is not known before the exchange; any but 0 and 1 lets what follows be prepared.

@@ -120,7 +120,7 @@ impl<'a> Input<'a> {
     }
 
     /// The same, normalized with moments that were computed before, of x or of more than x, perhaps merged from several tensors, devices or processes. An
-    /// empty x is fine then.
+    /// empty x is fine then. A backward pass takes what was saved, whether they are given again or not.
     #[must_use]
     pub fn with_moments(self, moments: impl Into<Option<&'a Moments>>) -> Self {
         Self { moments: moments.into(), ..self }

@@ -1,7 +1,8 @@
 //! Moments of a tensor: the reduction of a forward pass by itself.
 
 use super::input::Input;
-use crate::base::error::Result;
+use super::spec::Extra;
+use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
@@ -9,6 +10,9 @@ use crate::engine::slot::Slot;
 use crate::ops::reduce;
 use crate::plan::{Op, Traffic, Walk};
 use crate::statistics::moments::Moments;
+
+/// What moments have no use for.
+const OTHERS: [Extra; 4] = [Extra::Modulation, Extra::Sum, Extra::DSum, Extra::Moments];
 
 impl Moments {
     /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, submitted at once.
@@ -26,9 +30,15 @@ impl Moments {
     /// keeps; a residual does not matter.
     ///
     /// # Errors
-    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels), and what binding the tensor can raise. An empty tensor is fine.
+    /// [`Error::Rank`](crate::Error::Rank), [`Error::Channels`](crate::Error::Channels),
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for more than a mask and a residual, and what binding the tensor can raise. An empty tensor is fine.
     pub async fn prepare<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<(Self, Prepared)> {
-        let Input { x, mask, .. } = x.into();
+        let input = x.into();
+        if let Some(extra) = OTHERS.iter().find(|extra| extra.is_in(&input)) {
+            let why = "moments are those of x; give the tensor alone, with a mask perhaps";
+            return Err(Error::Unsupported { layer: "moments", what: extra.name(), why });
+        }
+        let Input { x, mask, .. } = input;
         let view = x.channels()?;
         x.check_device("x", context)?;
         // Nothing is left out of nothing.

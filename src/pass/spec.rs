@@ -57,7 +57,7 @@ pub(crate) enum Extra {
 }
 
 impl Extra {
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Mask => "mask",
             Self::Modulation => "modulation",
@@ -67,7 +67,7 @@ impl Extra {
         }
     }
 
-    const fn is_in(self, input: &Input<'_>) -> bool {
+    pub const fn is_in(self, input: &Input<'_>) -> bool {
         match self {
             Self::Mask => input.mask.is_some(),
             Self::Modulation => input.modulation.is_some(),

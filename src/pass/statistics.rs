@@ -40,13 +40,16 @@ impl<'a> Statistics<'a> {
         }
     }
 
-    /// The same, saved elsewhere and not entering running statistics.
-    pub fn kept_apart<'b>(self, saved: Option<&'b Saved>) -> Statistics<'b>
+    /// The same, saved and summed elsewhere and not entering running statistics.
+    pub fn kept_apart<'b>(self, saved: Option<&'b Saved>, sums: Option<&'b GradientSums>) -> Statistics<'b>
     where
         'a: 'b,
     {
         match self {
-            Self::Batch(of) => Statistics::Batch(OfBatch { saved, track: None, ..of }),
+            Self::Batch(of) => {
+                let sums = sums.map_or(of.sums, Sums::Into);
+                Statistics::Batch(OfBatch { saved, track: None, sums, ..of })
+            }
             Self::Slices(of) => Statistics::Slices(OfSlices { saved, ..of }),
             Self::Running(slab) => Statistics::Running(slab),
             Self::Curve(curve) => Statistics::Curve(curve),

@@ -8,7 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Plan, Traffic};
+use crate::plan::{Op, Plan, Traffic};
 use crate::statistics::saved::Saved;
 
 /// A layer in training, for code that is to work with any norm: [`BatchNorm`](crate::BatchNorm), the norms of the family
@@ -41,7 +41,7 @@ pub trait Train: sealed::Sealed {
     /// Room for what a forward pass of a tensor like x leaves for its backward pass.
     ///
     /// # Errors
-    /// Those of an x that is none of the layer's, and of an allocation.
+    /// Those of an allocation, and of an x that no layer of this norm takes.
     fn room_for(&self, x: &Tensor) -> impl Future<Output = Result<Saved>>;
 
     /// Prepares y; `saved` receives what the backward pass needs, without it there is none.
@@ -172,6 +172,11 @@ impl TrainForward {
         self.check(layer.id())?;
         self.prepared.record_in(pass);
         Ok(())
+    }
+
+    /// The operation.
+    pub fn op(&self) -> Op {
+        self.prepared.op()
     }
 
     /// How the walk is cut into workgroups; `None` if the tensor is empty.

@@ -3,11 +3,12 @@
 //! Parameters, running statistics and what backward takes from forward are read where they are. Nothing of the caller's is written: running statistics
 //! are not updated, and all outputs are twins.
 
-use super::{Pass, Statistics, Sums};
+use super::{OfBatch, Pass, Statistics, Sums};
 use crate::base::curve::Curve;
 use crate::base::error::Result;
 use crate::engine::slot::Slot;
 use crate::engine::tune::{Chosen, Pin, Problem, fastest, keep, look_up, pin, settled_for};
+use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::saved::Saved;
 
 impl<'a> Pass<'a> {
@@ -45,8 +46,14 @@ impl<'a> Pass<'a> {
             Some(saved) => Some(saved.twin(context).await?),
             None => None,
         };
+        let sums = match self.statistics {
+            Statistics::Batch(OfBatch { sums: Sums::Into(sums), .. }) => {
+                Some(GradientSums::empty(context, sums.channels() as usize).await?)
+            }
+            _ => None,
+        };
         let saved = room.as_ref().or(self.statistics.saved());
-        let statistics = self.statistics.kept_apart(saved);
+        let statistics = self.statistics.kept_apart(saved, sums.as_ref());
         let pass = Pass { tensors: twins.tensors(), statistics, ..*self };
         let mut plans = Vec::new();
         for tuning in tunings {

@@ -1,6 +1,5 @@
 //! What a device can do, as far as the policy cares.
 
-#[cfg(feature = "wgpu")]
 use crate::base::error::{Error, Result};
 
 /// The limits of a device that decide how a problem is planned.
@@ -84,23 +83,35 @@ impl Capabilities {
             storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
             max_loop_iterations: if cpu { 65535 } else { 1 << 22 },
         };
-        let needs: [(&'static str, u64, u64); 5] = [
-            (
-                "max_storage_buffers_per_shader_stage",
-                Self::STORAGE_BUFFERS.into(),
-                limits.max_storage_buffers_per_shader_stage.into(),
-            ),
-            ("max_compute_invocations_per_workgroup", 32, capabilities.max_workgroup_size.into()),
-            ("max_compute_workgroup_storage_size", 32 * 24, capabilities.max_workgroup_bytes.into()),
-            ("max_compute_workgroups_per_dimension", 1024, capabilities.max_workgroups_per_dimension.into()),
-            ("max_storage_buffer_binding_size", 1 << 20, capabilities.max_binding_bytes),
+        let (what, needed) = ("max_storage_buffers_per_shader_stage", u64::from(Self::STORAGE_BUFFERS));
+        let got = u64::from(limits.max_storage_buffers_per_shader_stage);
+        if got < needed {
+            return Err(Error::MissingCapability { what, needed, got });
+        }
+        capabilities.check()?;
+        Ok(capabilities)
+    }
+
+    /// Requires what every kernel needs.
+    ///
+    /// # Errors
+    /// [`Error::MissingCapability`].
+    pub(crate) fn check(&self) -> Result<()> {
+        let alignment = if self.storage_alignment.is_power_of_two() { self.storage_alignment } else { 0 };
+        let needs: [(&'static str, u64, u64); 6] = [
+            ("max_compute_invocations_per_workgroup", 32, self.max_workgroup_size.into()),
+            ("max_compute_workgroup_storage_size", 32 * 24, self.max_workgroup_bytes.into()),
+            ("max_compute_workgroups_per_dimension", 1024, self.max_workgroups_per_dimension.into()),
+            ("max_storage_buffer_binding_size", 1 << 20, self.max_binding_bytes),
+            ("power of two as min_storage_buffer_offset_alignment", 16, alignment),
+            ("loop limit", 32768, self.max_loop_iterations),
         ];
         for (what, needed, got) in needs {
             if got < needed {
                 return Err(Error::MissingCapability { what, needed, got });
             }
         }
-        Ok(capabilities)
+        Ok(())
     }
 }
 

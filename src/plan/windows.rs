@@ -211,9 +211,14 @@ impl Cutter<'_> {
             return Err(too_large(tile_bytes, self.most));
         }
         let run_bytes = inner * size;
+        // Where slices are rows, they may be apart, and all of them are one sample.
+        let apart = match self.walk.strided && samples == 1 {
+            true => self.walk.sample_bytes / slices.max(1),
+            false => run_bytes,
+        };
         for at in 0..samples {
             if run_bytes <= self.room {
-                let at_once = self.room / run_bytes;
+                let at_once = (self.room / apart.max(1)).max(1);
                 for first in (0..slices).step_by(at_once as usize) {
                     let many = at_once.min(slices - first);
                     let begin = at * sample + first * inner;

@@ -15,8 +15,8 @@ use crate::engine::operands::Operands;
 use crate::engine::params::Params;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::slot::Slot;
-use crate::plan::Capabilities;
-use crate::spec::{Spec, rehearse};
+use crate::plan::{Capabilities, Op, Traffic};
+use crate::spec::{Norm, Spec, Statistics, rehearse};
 
 /// Bytes that are bound where there is nothing.
 const NOTHING: u64 = 256;
@@ -28,16 +28,24 @@ impl Spec {
     /// Subgroups are taken to be in order if the device has any, and binary16 is converted by integer arithmetic.
     ///
     /// # Errors
-    /// Those of the problem and its layer; [`Error::Spec`] for statistics that are composed of several passes, and for problems with nothing to do.
+    /// Those of the problem and its layer; [`Error::MissingCapability`]; [`Error::Spec`] for statistics that are composed of several passes or given, and for problems
+    /// with nothing to do.
     pub fn recipes(&self, capabilities: &Capabilities) -> Result<Recipes> {
+        self.check()?;
+        capabilities.check()?;
+        if self.statistics == Statistics::Given || self.norm == Norm::TrackedInstance {
+            let reason = "moments are computed by a pass of their own, which no recipe has".to_owned();
+            return Err(Error::Spec { reason });
+        }
         let rehearsal = Arc::new(Rehearsal::default());
         let context = Context::on_paper(capabilities, rehearsal.clone()).with_tuning(self.tuning);
         let rehearsed = at_once(rehearse(&context, self))??;
         let mut forward = rehearsal.take();
         let backward = forward.split_off(rehearsed.forward.min(forward.len()));
-        let recipe = |of: &[(Draft, Operands)]| Writer::new(&rehearsed.names).recipe(of);
+        let recipe = |of: &[(Draft, Operands)], pass| Writer::new(&rehearsed.names).recipe(of, pass);
         let nothing = || Error::Spec { reason: "there is nothing to do".to_owned() };
-        Ok(Recipes { forward: recipe(&forward)?.ok_or_else(nothing)?, backward: recipe(&backward)? })
+        let forward = recipe(&forward, rehearsed.passes[0])?.ok_or_else(nothing)?;
+        Ok(Recipes { forward, backward: recipe(&backward, rehearsed.passes[1])? })
     }
 }
 
@@ -74,17 +82,21 @@ impl<'n> Writer<'n> {
         }
     }
 
-    fn recipe(mut self, drafts: &[(Draft, Operands)]) -> Result<Option<Recipe>> {
-        let Some((first, _)) = drafts.first() else { return Ok(None) };
-        let (mut floor_bytes, mut plan_bytes, mut reasons) = (0, 0, Vec::new());
+    fn recipe(
+        mut self,
+        drafts: &[(Draft, Operands)],
+        (op, traffic): (Op, Traffic),
+    ) -> Result<Option<Recipe>> {
+        if drafts.is_empty() {
+            return Ok(None);
+        }
+        let mut reasons = Vec::new();
         for (draft, operands) in drafts {
             self.add(draft, operands)?;
-            floor_bytes += draft.traffic.floor_bytes;
-            plan_bytes += draft.traffic.plan_bytes;
             reasons.extend(draft.plan.reasons.iter().cloned());
         }
+        let Traffic { floor_bytes, plan_bytes } = traffic;
         let Self { operands, kernels, scratch, uniforms, dispatches, .. } = self;
-        let op = first.op;
         Ok(Some(Recipe {
             op,
             kernels,

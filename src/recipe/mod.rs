@@ -26,6 +26,19 @@
 //! 4. Dispatch in order, in one compute pass or several; WebGPU orders what they read and write.
 //!
 //! With wgpu [`Recipe::prepare`] does all of it.
+//!
+//! Kernels for a device with subgroups ([`Capabilities::subgroup_size`](crate::tuning::Capabilities::subgroup_size)) use their built-in functions; where WGSL asks for it,
+//! `enable subgroups;` goes before their text. [`Capabilities::webgpu`](crate::tuning::Capabilities::webgpu) has none.
+//!
+//! # Operands
+//!
+//! Tensors are dense, in the order of their axes; parameters and their gradients follow the problem's types. What else there is:
+//!
+//! | name | layout |
+//! |---|---|
+//! | running statistics | `[3, C]`: means and variances as f32, the number of batches as a u32 for each channel |
+//! | saved statistics | of batch norm `[C, 10]`, of other norms `[S, 4]`, words that the backward pass takes as forward has left them ([`Saved::from_tensor`](crate::Saved::from_tensor), [`Norm::room_in`](crate::family::Norm::room_in)) |
+//! | mask | a bit for each sample and position after the first 32, which are 0; the least significant bit of a u32 first |
 
 mod export;
 #[cfg(feature = "wgpu")]

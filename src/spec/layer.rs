@@ -91,6 +91,7 @@ impl Layer {
     /// # Errors
     /// Those of the layer that it is.
     pub async fn new(context: &Context, spec: &Spec, parameters: Parameters) -> Result<Self> {
+        spec.check()?;
         let Parameters { gamma, beta, alpha, shift, running } = parameters;
         let modulation = spec.modulated.then(|| [gamma.clone(), beta.clone()]);
         let (gamma, beta) = if spec.modulated { (None, None) } else { (gamma, beta) };
@@ -235,7 +236,7 @@ impl Train for Layer {
         let input = modulated(input.into(), modulation.as_ref());
         in_training!(&mut self.kind,
             layer => layer.prepare_train_forward(input, y, saved).await,
-            Kind::Batch(layer) if self.given => {
+            Kind::Batch(layer) if self.given && input.moments.is_none() => {
                 let (moments, reduce) = Moments::prepare(&self.context, input).await?;
                 self.context.submit(&[&reduce]).await?;
                 layer.prepare_train_forward(input.with_moments(&moments), y, saved).await
@@ -255,6 +256,22 @@ impl Train for Layer {
         in_training!(&self.kind,
             layer => Train::prepare_backward(layer, input, dy, saved, targets).await,
             Kind::Frozen(layer) => layer.prepare_backward(input, dy, targets).await,
+        )
+    }
+
+    async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
+        let modulation = self.modulation.clone();
+        let input = modulated(input.into(), modulation.as_ref());
+        in_training!(&mut self.kind,
+            layer => layer.train_forward(input).await,
+            Kind::Batch(layer) if self.given && input.moments.is_none() => {
+                let moments = Moments::of(&self.context, Input { modulation: None, ..input }).await?;
+                layer.train_forward(input.with_moments(&moments)).await
+            },
+            Kind::Frozen(layer) => {
+                let y = layer.infer(input).await?;
+                Ok((y, Saved::nothing(&self.context, input.x.dtype()).await?))
+            },
         )
     }
 

@@ -11,12 +11,15 @@ use crate::engine::rehearsal::Rehearsal;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
 use crate::pass::{GradientTargets, Train};
+use crate::plan::{Op, Traffic};
 use crate::statistics::running::RunningValues;
 
 /// What was rehearsed.
 pub(crate) struct Rehearsed {
     /// Operations of the forward pass; what follows them is of the backward pass.
     pub forward: usize,
+    /// What the forward and the backward pass do and move.
+    pub passes: [(Op, Traffic); 2],
     /// What the tensors of the problem are called.
     pub names: Vec<(&'static str, Buffer)>,
 }
@@ -85,10 +88,11 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("addend", sum.as_ref().map(|(addend, _)| addend));
     names.add("sum", sum.as_ref().map(|(_, sum)| sum));
     names.add("y", Some(&y));
-    layer.prepare_train_forward(forward, &y, saved).await?;
+    let pass = layer.prepare_train_forward(forward, &y, saved).await?;
+    let mut passes = [(pass.op(), pass.traffic()); 2];
     let forward = context.rehearsal().map_or(0, Rehearsal::count);
     if !backward {
-        return Ok(Rehearsed { forward, names: names.0 });
+        return Ok(Rehearsed { forward, passes, names: names.0 });
     }
     let activated = spec.activation != Activation::None || mask.is_some();
     let d_sum = if spec.sum { Some(phantom()?) } else { None };
@@ -118,8 +122,9 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("d_sum", d_sum.as_ref());
     names.add("dx", Some(&dx));
     names.add("d_residual", d_residual.as_ref());
-    layer.prepare_backward(input, &dy, &room, &targets).await?;
-    Ok(Rehearsed { forward, names: names.0 })
+    let pass = layer.prepare_backward(input, &dy, &room, &targets).await?;
+    passes[1] = (pass.op(), pass.traffic());
+    Ok(Rehearsed { forward, passes, names: names.0 })
 }
 
 /// What tensors are called; one that is written over another has the name of the first.

@@ -632,3 +632,60 @@ fn what_the_crate_keeps_per_channel_must_fit_a_binding() {
     refused!(forward, Error::TooLarge { what: "saved statistics", needed, .. } if needed == 40 * channels as u64);
     assert!(context.block_on(layer.prepare_train_forward_untracked(&x, &y, None)).is_ok());
 }
+
+/// Every field of an input is used, or refused by name.
+#[test]
+fn inputs_that_a_call_has_no_use_for_are_refused() {
+    use wgnorm::family::TrackedInstanceNorm;
+    use wgnorm::norm::{CrossIteration, GhostSaved};
+    let context = context();
+    let dims = [4, 3, 5];
+    let [x, y, other] = [(); 3].map(|()| zeros(&context, &dims));
+    let wait =
+        |future: std::pin::Pin<Box<dyn Future<Output = wgnorm::Result<()>> + '_>>| context.block_on(future);
+    let mut layer = layer(&context);
+    let moments = context.block_on(Moments::of(&context, &x)).unwrap();
+    let with = x.with_moments(&moments);
+    refused!(
+        wait(Box::pin(async { layer.train_forward_accumulated(&[with]).await.map(drop) })),
+        Error::Unsupported { what: "moments", .. }
+    );
+    let ghost = context.block_on(GhostSaved::new(&context, &x, 2)).unwrap();
+    refused!(
+        wait(Box::pin(async { layer.prepare_train_forward_ghost(with, &y, &ghost).await.map(drop) })),
+        Error::Unsupported { what: "moments", .. }
+    );
+    let mut last = CrossIteration::new(2).unwrap();
+    refused!(
+        wait(Box::pin(async { last.train_forward(&mut layer, with).await.map(drop) })),
+        Error::Unsupported { what: "moments", .. }
+    );
+    let sum = x.plus(&other, &y);
+    refused!(
+        wait(Box::pin(async { layer.train_forward(sum).await.map(drop) })),
+        Error::Unsupported { what: "sum", .. }
+    );
+    let d_sum = x.with_d_sum(&other);
+    refused!(
+        wait(Box::pin(async { layer.train_forward(d_sum).await.map(drop) })),
+        Error::Unsupported { what: "d_sum", .. }
+    );
+    for (input, extra) in
+        [(sum, "sum"), (d_sum, "d_sum"), (with, "moments"), (x.modulated(None, None), "modulation")]
+    {
+        let got = context.block_on(Moments::of(&context, input)).unwrap_err();
+        assert!(matches!(got, Error::Unsupported { what, .. } if what == extra), "{got:?}");
+    }
+    let frozen = self::layer(&context).freeze();
+    refused!(
+        wait(Box::pin(async { frozen.infer(with).await.map(drop) })),
+        Error::Unsupported { what: "moments", .. }
+    );
+    let options = BatchNormOptions::pytorch();
+    let mut tracked = context.block_on(TrackedInstanceNorm::new(&context, 3, options)).unwrap();
+    refused!(
+        wait(Box::pin(async { tracked.prepare_train_forward(&x, &x, None).await.map(drop) })),
+        Error::InPlace { .. }
+    );
+    wait(Box::pin(async { tracked.prepare_train_forward(&x, &y, None).await.map(drop) })).unwrap();
+}

@@ -10,7 +10,7 @@ use wgnorm::{Context, ContextOptions, Error, Spec, Tensor};
 
 use crate::support::*;
 
-const LINES: [&str; 12] = [
+const LINES: [&str; 13] = [
     "batch 2x3x16x16 relu residual backward",
     "batch 6x20 f16 backward",
     "batch 3x5x7x5 backward splits=3",
@@ -19,6 +19,7 @@ const LINES: [&str; 12] = [
     "frozen 2x3x5x5 gelu backward",
     "layer 24x64 backward",
     "layer 24x7 sum backward",
+    "layer 24x7 sum in_place backward",
     "group:2 2x6x5x5 relu residual backward",
     "rms 16x40 modulated backward",
     "instance 3x4x9 backward",
@@ -113,7 +114,8 @@ fn recipes_run_as_their_layers() {
                 names.clear();
                 let backward = recipes.backward.as_ref().unwrap();
                 run(&context, backward, &mut tensors).await;
-                let dx = if tensors_hold(backward, "dx") { "dx" } else { "dy" };
+                let over = ["dx", "d_sum", "dy"].into_iter().find(|name| tensors_hold(backward, name));
+                let dx = over.expect("dx");
                 names.push(("dx", dx));
                 for (output, of) in
                     [("dweight", "dgamma"), ("dbias", "dbeta"), ("dalpha", "dalpha"), ("dshift", "dshift")]
@@ -202,6 +204,21 @@ fn recipes_that_cannot_be_run_are_refused() {
     let mut nonsense = recipe.clone();
     nonsense.kernels[0].wgsl = "fn".to_owned();
     assert!(matches!(refuse(&nonsense, all), Error::Validation { .. }));
-    let several: Spec = "batch 8x3x4x4 ghost=2".parse().unwrap();
-    assert!(matches!(several.recipes(context.capabilities()), Err(Error::Spec { .. })));
+    for line in ["batch 8x3x4x4 ghost=2", "batch 8x3x4x4 given", "tracked 2x3x4"] {
+        let several: Spec = line.parse().unwrap();
+        assert!(matches!(several.recipes(context.capabilities()), Err(Error::Spec { .. })), "{line}");
+    }
+    for broken in [
+        |capabilities: &mut Capabilities| capabilities.max_workgroup_bytes = 0,
+        |capabilities: &mut Capabilities| capabilities.max_workgroup_size = 0,
+        |capabilities: &mut Capabilities| capabilities.max_loop_iterations = 0,
+        |capabilities: &mut Capabilities| capabilities.storage_alignment = 0,
+        |capabilities: &mut Capabilities| capabilities.storage_alignment = 24,
+        |capabilities: &mut Capabilities| capabilities.max_binding_bytes = 0,
+    ] {
+        let mut capabilities = Capabilities::webgpu();
+        broken(&mut capabilities);
+        let refused = spec.recipes(&capabilities);
+        assert!(matches!(refused, Err(Error::MissingCapability { .. })), "{capabilities:?}: {refused:?}");
+    }
 }

@@ -220,7 +220,7 @@ impl Tensor {
             return Some(0);
         }
         let last = (samples - 1).checked_mul(self.strides.sample)?;
-        last.checked_add(self.sample_len())?.checked_mul(self.dtype.size())
+        last.checked_add(self.sample_hull())?.checked_mul(self.dtype.size())
     }
 }
 

@@ -38,6 +38,9 @@ impl<'a> Pass<'a> {
                 let why = "dx cannot be written over d_sum where there is a residual and an activation; give it a tensor of its own";
                 return Err(Error::InPlace { why });
             }
+            // That dispatch takes all values one after the other.
+            d_sum.check_contiguous("d_sum")?;
+            dx.check_contiguous("dx")?;
             build.check_overlap()?;
             let without = Self { tensors: tensors.with(Slot::DSum, None), ..*self };
             let normed = Box::pin(without.assemble()).await?;

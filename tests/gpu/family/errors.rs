@@ -216,4 +216,19 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
     };
     assert_eq!(backward(&d_residual), Ok(()));
     refused!(backward(&d_sum), Error::Overlap { .. });
+    // The second of these takes values one after the other, which rows of a wider tensor are not.
+    let wide = zeros(&context, &[4, 16]);
+    let apart = wide.slice_channels(8..16).unwrap();
+    let targets = GradientTargets::default().dx(&apart).d_residual(&d_residual).dgamma(&dgamma);
+    let input = x.with_residual(&residual).with_d_sum(&d_sum);
+    refused!(
+        context.block_on(layer.prepare_backward(input, &dy, &saved, &targets)),
+        Error::NotContiguous { what: "dx" }
+    );
+    let targets = GradientTargets::default().dx(&dx).d_residual(&d_residual).dgamma(&dgamma);
+    let input = input.with_d_sum(&apart);
+    refused!(
+        context.block_on(layer.prepare_backward(input, &dy, &saved, &targets)),
+        Error::NotContiguous { what: "d_sum" }
+    );
 }
