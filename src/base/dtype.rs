@@ -15,6 +15,9 @@ pub enum DType {
 }
 
 impl DType {
+    /// All of them.
+    pub const ALL: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
     /// Bytes of one element.
     pub const fn size(self) -> u64 {
         match self {

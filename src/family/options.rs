@@ -18,11 +18,9 @@ pub enum Epsilon {
 impl Epsilon {
     /// The value for tensors of a type.
     pub const fn value(self, dtype: DType) -> f64 {
-        match (self, dtype) {
-            (Epsilon::Value(value), _) => value,
-            (Epsilon::OfType, DType::F32) => 1.0 / (1 << 23) as f64,
-            (Epsilon::OfType, DType::F16) => 1.0 / (1 << 10) as f64,
-            (Epsilon::OfType, DType::Bf16) => 1.0 / (1 << 7) as f64,
+        match self {
+            Epsilon::Value(value) => value,
+            Epsilon::OfType => 2.0 * dtype.unit_roundoff(),
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::norm::Momentum;
 use crate::pass::Affine;
 use crate::plan;
 
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const AFFINE: [(&str, Affine); 4] =
     [("both", Affine::Both), ("weight", Affine::Weight), ("bias", Affine::Bias), ("none", Affine::None)];
 
@@ -165,7 +164,7 @@ impl Spec {
 
     /// Takes one word behind norm and shape.
     fn take(&mut self, word: &str) -> Result<(), String> {
-        if let Some(dtype) = DTYPES.into_iter().find(|dtype| dtype.short() == word) {
+        if let Some(dtype) = DType::ALL.into_iter().find(|dtype| dtype.short() == word) {
             self.dtype = dtype;
             return Ok(());
         }
@@ -208,9 +207,10 @@ impl Spec {
                     found.ok_or_else(|| format!("affine={value}: expected both, weight, bias or none"))?.1;
             }
             "parameters" => {
-                let found = DTYPES.into_iter().find(|dtype| dtype.short() == value);
-                self.parameters =
-                    found.ok_or_else(|| format!("parameters={value}: expected f32, f16 or bf16"))?;
+                let found = DType::ALL.into_iter().find(|dtype| dtype.short() == value);
+                self.parameters = found.ok_or_else(|| {
+                    format!("parameters={value}: expected one of {}", DType::ALL.map(DType::short).join(", "))
+                })?;
             }
             "eps" if value == "type" => self.eps = Epsilon::OfType,
             "eps" => self.eps = Epsilon::Value(number(value)?),

@@ -11,8 +11,6 @@ use wgnorm::{
 use crate::convolution::{Convolution, Image, Kind, Norm, close};
 use crate::support::*;
 
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
-
 fn layer_of(context: &Context, norm: &Norm, options: BatchNormOptions) -> FrozenBatchNorm {
     let running = RunningValues { mean: norm.mean.clone(), var: norm.var.clone(), batches: 9 };
     let running = context.block_on(RunningStatistics::upload(context, &running)).unwrap();
@@ -179,7 +177,7 @@ fn every_convolution_agrees_with_the_reference() {
 #[test]
 fn in_place_and_of_every_type_and_at_every_place() {
     let context = context();
-    for (seed, dtype) in (0..).step_by(10).zip(DTYPES) {
+    for (seed, dtype) in (0..).step_by(10).zip(DType::ALL) {
         for (offset, bias) in [(0, None), (1, Some(dtype)), (3, Some(DType::F32))] {
             // 27 weights: an odd number, and rows that end inside of words.
             let odd =

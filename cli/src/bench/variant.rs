@@ -18,8 +18,6 @@ pub struct Variant {
     pub sum: bool,
 }
 
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
-
 impl Variant {
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
@@ -52,7 +50,7 @@ impl Variant {
 
 /// Parses the name of an element type.
 pub fn dtype_parser() -> impl TypedValueParser<Value = DType> {
-    parser(&DTYPES, DType::name)
+    parser(&DType::ALL, DType::name)
 }
 
 /// Parses the name of an activation.

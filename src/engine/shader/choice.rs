@@ -65,7 +65,13 @@ impl Variant {
             },
         );
         let half = if self.parameters == DType::F32 { self.dtype } else { self.parameters };
-        choice.replace("half", if half == DType::Bf16 { "lib/bf16" } else { "lib/f16" });
+        choice.replace(
+            "half",
+            match half {
+                DType::F32 | DType::F16 => "lib/f16",
+                DType::Bf16 => "lib/bf16",
+            },
+        );
         choice.feature("packed", self.packed_f16);
     }
 

@@ -155,7 +155,7 @@ fn skip_reason(entry: &Entry) -> Option<String> {
 }
 
 fn dtype_named(name: &str) -> Option<DType> {
-    [DType::F32, DType::F16, DType::Bf16].into_iter().find(|dtype| dtype.name() == name)
+    DType::ALL.into_iter().find(|dtype| dtype.name() == name)
 }
 
 fn activation_named(name: Option<&str>) -> Option<Activation> {

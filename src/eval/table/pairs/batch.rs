@@ -1,7 +1,7 @@
 //! Batch norm: operation, layout, element types, activation, residual, work in place, shape with data, and variant.
 
 use super::super::Case;
-use super::{DTYPES, case, policy, row};
+use super::{case, policy, row};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::shape::Layout;
@@ -42,13 +42,13 @@ mod factor {
 }
 
 fn levels() -> [usize; 10] {
-    [2, 2, DTYPES.len(), Activation::ALL.len(), 2, 2, 2, 2, SHAPES.len(), variant::all().len()]
+    [2, 2, DType::ALL.len(), Activation::ALL.len(), 2, 2, 2, 2, SHAPES.len(), variant::all().len()]
 }
 
 /// Which values of two factors exclude each other.
 fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
     let of = |shape: usize| SHAPES[shape].1;
-    let dtype = |index: usize| DTYPES[index];
+    let dtype = |index: usize| DType::ALL[index];
     let variant = |index: usize| variant::all()[index].name;
     match (i, j) {
         (_, factor::VARIANT) if variant::PLAIN.contains(&variant(b)) || variant(b) == "along rows" => true,
@@ -70,7 +70,7 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
 fn of_row(row: &[usize]) -> Case {
     let yes = |factor: usize| row[factor] == 1;
     let (what, shape, data) = SHAPES[row[factor::SHAPE]];
-    let (dtype, activation) = (DTYPES[row[factor::DTYPE]], Activation::ALL[row[factor::ACTIVATION]]);
+    let (dtype, activation) = (DType::ALL[row[factor::DTYPE]], Activation::ALL[row[factor::ACTIVATION]]);
     let parameters = if yes(factor::PARAMETERS) { dtype } else { DType::F32 };
     let spec = Spec {
         dtype,
@@ -112,9 +112,9 @@ fn overflowing_y() -> Case {
 
 /// A channel whose gamma is too small for x̂ to be recovered from y: its dx and dgamma are NaN, and no other's.
 fn lost_channels() -> impl Iterator<Item = Case> {
-    [("float32", ""), ("float16", "f16"), ("bfloat16", "bf16")].into_iter().map(|(name, word)| {
-        let what = format!("matrix.lost_channel.3x4x7x5.{name}");
-        let line = format!("batch 3x4x7x5 {word} in_place backward added");
+    DType::ALL.into_iter().map(|dtype| {
+        let what = format!("matrix.lost_channel.3x4x7x5.{dtype}");
+        let line = format!("batch 3x4x7x5 {} in_place backward added", dtype.short());
         let mut case = Case::new(&what, &line, Data::Normal, Variants::One("split"));
         case.draw.gamma = Gamma::Lost(1);
         case

@@ -5,16 +5,12 @@ mod batch;
 mod slices;
 
 use super::{Case, name_of};
-use crate::base::dtype::DType;
 use crate::base::shape::Layout;
 use crate::eval::variant::{self, Variants};
 use crate::spec::Spec;
 
 pub(super) use batch::{all as all_of_batch, pairs as batch};
 pub(super) use slices::{all as all_of_slices, pairs as slices};
-
-/// The element types of batches.
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// The case of a row: a spec in one layout and one variant, whose name has what it is made of.
 fn case(

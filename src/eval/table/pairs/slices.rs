@@ -3,7 +3,7 @@
 
 use super::super::Case;
 use super::super::slices::label;
-use super::{DTYPES, case, policy, row};
+use super::{case, policy, row};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::shape::Layout;
@@ -84,7 +84,7 @@ fn levels() -> [usize; 15] {
     [
         NORMS.len(),
         layout::ALL.len(),
-        DTYPES.len(),
+        DType::ALL.len(),
         ACTIVATIONS.len(),
         2,
         2,
@@ -125,12 +125,12 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
         // At rank 2 the layouts are the same.
         (factor::LAYOUT, factor::SHAPE) => last(a) && SHAPES[b].len() == 2,
         // A standard deviation of 1e-7 about 1e-3 is 0 in types of 16 bits.
-        (factor::DTYPE, factor::DATA) => DTYPES[a] != DType::F32 && DATA[b] == Data::Tiny,
+        (factor::DTYPE, factor::DATA) => DType::ALL[a] != DType::F32 && DATA[b] == Data::Tiny,
         (factor::PARAMETERS, factor::DATA) => a == 1 && DATA[b] == Data::Tiny,
         (factor::DATA, factor::VARIANT) => DATA[a] == Data::Tiny && variant(b) == "integer f16",
         // The type of x is f32 then.
-        (factor::DTYPE, factor::PARAMETERS) => DTYPES[a] == DType::F32 && b == 1,
-        (factor::DTYPE, factor::VARIANT) => DTYPES[a] != DType::F16 && variant(b) == "integer f16",
+        (factor::DTYPE, factor::PARAMETERS) => DType::ALL[a] == DType::F32 && b == 1,
+        (factor::DTYPE, factor::VARIANT) => DType::ALL[a] != DType::F16 && variant(b) == "integer f16",
         // A sum has a spread of its own.
         (factor::SUM, factor::DATA) => a == 1 && [Data::Constant, Data::Tiny].contains(&DATA[b]),
         (factor::AFFINE, factor::PARAMETERS | factor::MODULATED) => AFFINE[a].1 == Affine::None && b == 1,
@@ -147,7 +147,7 @@ fn forbidden(i: usize, a: usize, j: usize, b: usize) -> bool {
 fn of_row(row: &[usize]) -> Case {
     let yes = |factor: usize| row[factor] == 1;
     let (shape, data, dtype) =
-        (SHAPES[row[factor::SHAPE]], DATA[row[factor::DATA]], DTYPES[row[factor::DTYPE]]);
+        (SHAPES[row[factor::SHAPE]], DATA[row[factor::DATA]], DType::ALL[row[factor::DTYPE]]);
     let activation = ACTIVATIONS[row[factor::ACTIVATION]];
     let ((affine_name, affine), (wanted_name, wanted)) =
         (AFFINE[row[factor::AFFINE]], WANTED[row[factor::WANTED]]);
