@@ -15,6 +15,7 @@ use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::infer;
 use crate::pass::input::Input;
 use crate::pass::parameters::Owned;
@@ -257,12 +258,15 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// # Errors
     /// As [`prepare_forward`](Self::prepare_forward).
     pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
-        let input = input.into();
-        self.check(input)?;
-        let y = self.context.zeros_like(input.x).await?;
-        let forward = self.prepare_forward(input, &y).await?;
-        self.context.submit(&[&forward]).await?;
-        Ok(y)
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let y = self.context.zeros_like(input.x).await?;
+            let forward = self.prepare_forward(input, &y).await?;
+            self.context.submit(&[&forward]).await?;
+            Ok(y)
+        })
+        .await
     }
 
     /// Prepares the gradients, as many as are asked for.
@@ -308,11 +312,14 @@ impl<K: CurveKind> DynamicCurve<K> {
     /// # Errors
     /// As [`prepare_backward`](Self::prepare_backward).
     pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<Gradients> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate(input, dy).await?;
-        let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
-        self.context.submit(&[&backward]).await?;
-        Ok(gradients)
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
+            self.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
     }
 
     /// alpha, `[1]`.

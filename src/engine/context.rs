@@ -308,7 +308,7 @@ impl Context {
         self.check_size(what, size, 1)?;
         #[cfg(feature = "wgpu")]
         if self.shared.gpu.is_some() {
-            return self.create_gpu_buffer(what, size, usage.bits()).await.map(Buffer::Gpu);
+            return self.leave_gpu_buffer(what, size, usage.bits()).await.map(Buffer::Gpu);
         }
         let _ = usage;
         Ok(Buffer::paper(size))

@@ -13,7 +13,7 @@ use crate::engine::probe::{self, Probes};
 #[cfg(not(target_family = "wasm"))]
 use crate::engine::pulse;
 use crate::engine::ready::{Absent, Ready};
-use crate::engine::scope::{scoped, scoped_for};
+use crate::engine::scope::{ALL, left, scoped_for};
 use crate::engine::scratch::Pool;
 use crate::engine::tune::{self, Autotuning, LoadedTunings, PinnedTuning, Pins};
 use crate::plan::Capabilities;
@@ -32,6 +32,9 @@ pub(super) struct Gpu {
     /// Why the device was lost; only known for devices that the crate opened itself.
     lost: Arc<Mutex<Option<String>>>,
 }
+
+/// Where size and usage are fine, memory is all that there can be too little of.
+const MEMORY: &[wgpu::ErrorFilter] = &[wgpu::ErrorFilter::OutOfMemory];
 
 impl Context {
     /// Opens a device of its own, without a window.
@@ -296,7 +299,7 @@ impl Context {
             // What is prepared here is noted, and does nothing.
             return Ok(());
         }
-        scoped(self, "a submission", || {
+        left(self, ALL, "a submission", || {
             let mut encoder = self
                 .device()
                 .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgnorm") });
@@ -357,7 +360,7 @@ impl Context {
         Ok(())
     }
 
-    /// A buffer of zeros of the device.
+    /// A buffer of zeros of the device, which is there.
     pub(crate) async fn create_gpu_buffer(
         &self,
         what: &'static str,
@@ -366,20 +369,27 @@ impl Context {
     ) -> Result<wgpu::Buffer> {
         self.check_size(what, size, 1)?;
         self.check_lost()?;
-        // Size and usage are fine, so memory is all that there can be too little of.
-        scoped_for(self, wgpu::ErrorFilter::OutOfMemory, what, || {
-            self.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some(what),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        })
-        .await
+        scoped_for(self, MEMORY, what, || self.new_buffer(what, size, usage)).await
+    }
+
+    /// A buffer of zeros of the device, whose verdict is that of the call that it is made in.
+    pub(super) async fn leave_gpu_buffer(
+        &self,
+        what: &'static str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        self.check_lost()?;
+        left(self, MEMORY, what, || self.new_buffer(what, size, usage)).await
+    }
+
+    fn new_buffer(&self, what: &'static str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        let label = Some(what);
+        self.device().create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
     }
 
     pub(super) async fn write_gpu(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        scoped(self, "an upload", || self.queue().write_buffer(buffer, offset, bytes)).await
+        left(self, ALL, "an upload", || self.queue().write_buffer(buffer, offset, bytes)).await
     }
 
     fn gpu(&self) -> &Gpu {

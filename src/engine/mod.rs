@@ -46,5 +46,7 @@ pub(crate) mod slot;
 pub(crate) mod tensor;
 #[cfg(feature = "wgpu")]
 pub(crate) mod tune;
+#[cfg_attr(not(feature = "wgpu"), expect(dead_code, reason = "nothing has verdicts without wgpu"))]
+pub(crate) mod verdicts;
 mod walk;
 mod windows;

@@ -8,7 +8,7 @@ use super::operands::{COARSEST_ALIGNMENT, Operand, Operands};
 use super::params::Params;
 use super::pipelines::Pipeline;
 use super::prepared::{Prepared, Step};
-use super::scope::{scoped, scoped_for};
+use super::scope::{left, scoped};
 use super::scratch::{Held, Pool};
 use super::slot::Slot;
 use crate::base::error::Result;
@@ -49,7 +49,7 @@ impl Ready {
         for room in &self.draft.rooms {
             scratch.push(Pool::take(context.scratch(), context, *room).await?);
         }
-        let steps = scoped_for(context, wgpu::ErrorFilter::Validation, self.draft.op.name(), || {
+        let steps = left(context, &[wgpu::ErrorFilter::Validation], self.draft.op.name(), || {
             let absent = context.absent();
             let steps = self.draft.steps.iter().zip(&self.pipelines);
             let bound =

@@ -34,6 +34,8 @@ mod slices;
 pub mod table;
 mod variant;
 
+/// Whether what the device says comes late to calls of this thread, as in a browser, instead of at once: for tests of errors.
+pub use crate::engine::verdicts::late::set as late_verdicts;
 pub use crate::spec::{Layer, Parameters};
 pub use data::{Data, Draw, Gamma, narrow, rounded, widen};
 #[cfg(not(target_family = "wasm"))]

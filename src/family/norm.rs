@@ -7,6 +7,7 @@ use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::infer;
 use crate::pass::input::{Input, Modulation};
 use crate::pass::parameters::{Owned, Parameters};
@@ -205,13 +206,16 @@ impl<K: Kind> Norm<K> {
     /// # Errors
     /// As [`prepare_forward`](Self::prepare_forward).
     pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let kept = self.check(input)?.cut.kept();
-        let saved = Saved::unwritten(&self.context, kept, input.x.dtype()).await?;
-        let y = self.context.zeros_like(input.x).await?;
-        let forward = self.prepare_forward(input, &y, Some(&saved)).await?;
-        self.context.submit(&[&forward]).await?;
-        Ok((y, saved))
+        together(async {
+            let input = input.into();
+            let kept = self.check(input)?.cut.kept();
+            let saved = Saved::unwritten(&self.context, kept, input.x.dtype()).await?;
+            let y = self.context.zeros_like(input.x).await?;
+            let forward = self.prepare_forward(input, &y, Some(&saved)).await?;
+            self.context.submit(&[&forward]).await?;
+            Ok((y, saved))
+        })
+        .await
     }
 
     /// y alone. Submitted at once.
@@ -219,12 +223,15 @@ impl<K: Kind> Norm<K> {
     /// # Errors
     /// As [`prepare_forward`](Self::prepare_forward).
     pub async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
-        let input = input.into();
-        self.check(input)?;
-        let y = self.context.zeros_like(input.x).await?;
-        let forward = self.prepare_forward(input, &y, None).await?;
-        self.context.submit(&[&forward]).await?;
-        Ok(y)
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let y = self.context.zeros_like(input.x).await?;
+            let forward = self.prepare_forward(input, &y, None).await?;
+            self.context.submit(&[&forward]).await?;
+            Ok(y)
+        })
+        .await
     }
 
     /// Prepares the gradients, as many as are asked for.
@@ -276,11 +283,14 @@ impl<K: Kind> Norm<K> {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<Gradients> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate(input, dy).await?;
-        let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
-        self.context.submit(&[&backward]).await?;
-        Ok(gradients)
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
+            self.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
     }
 
     fn statistics<'s>(&self, saved: Option<&'s Saved>) -> Statistics<'s> {

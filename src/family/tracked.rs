@@ -6,6 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm};
 use crate::ops::fold;
 use crate::pass::input::Input;
@@ -145,12 +146,15 @@ impl TrackedInstanceNorm {
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
     pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let saved = self.norm.room_for(input.x).await?;
-        let y = self.norm.context.zeros_like(input.x).await?;
-        let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
-        self.submit(&forward).await?;
-        Ok((y, saved))
+        together(async {
+            let input = input.into();
+            let saved = self.norm.room_for(input.x).await?;
+            let y = self.norm.context.zeros_like(input.x).await?;
+            let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
+            self.submit(&forward).await?;
+            Ok((y, saved))
+        })
+        .await
     }
 
     /// Prepares the gradients: [`Norm::prepare_backward`](crate::family::Norm::prepare_backward).

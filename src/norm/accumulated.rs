@@ -6,6 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::input::Input;
 use crate::pass::{GradientTargets, TrainForward};
 use crate::plan::Op;
@@ -183,16 +184,22 @@ impl BatchNorm {
     /// # Errors
     /// As [`prepare_train_forward_accumulated`](Self::prepare_train_forward_accumulated).
     pub async fn train_forward_accumulated(&mut self, inputs: &[Input<'_>]) -> Result<Vec<(Tensor, Saved)>> {
-        let mut outputs = Vec::new();
-        for input in inputs {
-            let (y, saved) = self.forward_outputs(*input).await?;
-            outputs.push((y, saved.pooled()));
-        }
-        let batches: Vec<_> =
-            inputs.iter().zip(&outputs).map(|(&input, (y, saved))| MicroBatch { input, y, saved }).collect();
-        let forward = self.prepare_train_forward_accumulated(&batches).await?;
-        self.submit(&forward).await?;
-        Ok(outputs)
+        together(async {
+            let mut outputs = Vec::new();
+            for input in inputs {
+                let (y, saved) = self.forward_outputs(*input).await?;
+                outputs.push((y, saved.pooled()));
+            }
+            let batches: Vec<_> = inputs
+                .iter()
+                .zip(&outputs)
+                .map(|(&input, (y, saved))| MicroBatch { input, y, saved })
+                .collect();
+            let forward = self.prepare_train_forward_accumulated(&batches).await?;
+            self.submit(&forward).await?;
+            Ok(outputs)
+        })
+        .await
     }
 
     /// All gradients of several batches that were trained as one. Submitted at once.
@@ -206,32 +213,35 @@ impl BatchNorm {
         dys: &[&Tensor],
         saved: &[&Saved],
     ) -> Result<AccumulatedGradients> {
-        for (what, got) in [("dy", dys.len()), ("saved statistics", saved.len())] {
-            if got != inputs.len() {
-                return Err(Error::Number { what, expected: inputs.len(), got });
+        together(async {
+            for (what, got) in [("dy", dys.len()), ("saved statistics", saved.len())] {
+                if got != inputs.len() {
+                    return Err(Error::Number { what, expected: inputs.len(), got });
+                }
             }
-        }
-        let mut each = Vec::new();
-        for (input, dy) in inputs.iter().zip(dys) {
-            each.push(self.check(*input)?.allocate(*input, dy).await?);
-        }
-        let batches: Vec<_> = each
-            .iter()
-            .enumerate()
-            .map(|(i, gradients)| MicroBatchGradient {
-                input: inputs[i],
-                dy: dys[i],
-                saved: saved[i],
-                dx: &gradients.dx,
-                d_residual: gradients.computed(dys[i]).d_residual,
-            })
-            .collect();
-        let first = each.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
-        let parameters = GradientTargets { dx: None, d_residual: None, ..first.targets() };
-        let backward = self.prepare_backward_accumulated(&batches, &parameters).await?;
-        self.parts.context.submit(&[&backward]).await?;
-        let (dgamma, dbeta) = (first.dgamma.clone(), first.dbeta.clone());
-        let (dx, d_residual) = each.into_iter().map(|each| (each.dx, each.d_residual)).unzip();
-        Ok(AccumulatedGradients { dx, d_residual, dgamma, dbeta })
+            let mut each = Vec::new();
+            for (input, dy) in inputs.iter().zip(dys) {
+                each.push(self.check(*input)?.allocate(*input, dy).await?);
+            }
+            let batches: Vec<_> = each
+                .iter()
+                .enumerate()
+                .map(|(i, gradients)| MicroBatchGradient {
+                    input: inputs[i],
+                    dy: dys[i],
+                    saved: saved[i],
+                    dx: &gradients.dx,
+                    d_residual: gradients.computed(dys[i]).d_residual,
+                })
+                .collect();
+            let first = each.first().ok_or(Error::Empty { what: "training over micro-batches" })?;
+            let parameters = GradientTargets { dx: None, d_residual: None, ..first.targets() };
+            let backward = self.prepare_backward_accumulated(&batches, &parameters).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            let (dgamma, dbeta) = (first.dgamma.clone(), first.dbeta.clone());
+            let (dx, d_residual) = each.into_iter().map(|each| (each.dx, each.d_residual)).unzip();
+            Ok(AccumulatedGradients { dx, d_residual, dgamma, dbeta })
+        })
+        .await
     }
 }

@@ -11,6 +11,7 @@ use crate::base::variance::RunningVariance;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::input::Input;
 use crate::pass::{
     GradientTargets, Gradients, OfBatch, Pass, Reads, Spec, Statistics, Sums, Tracking, Train, TrainForward,
@@ -160,11 +161,14 @@ impl BatchNorm {
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
     pub async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let (y, saved) = self.forward_outputs(input).await?;
-        let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
-        self.submit(&forward).await?;
-        Ok((y, saved))
+        together(async {
+            let input = input.into();
+            let (y, saved) = self.forward_outputs(input).await?;
+            let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
+            self.submit(&forward).await?;
+            Ok((y, saved))
+        })
+        .await
     }
 
     /// As [`train_forward`](Self::train_forward), but running statistics stay as they are.
@@ -172,11 +176,14 @@ impl BatchNorm {
     /// # Errors
     /// As [`prepare_train_forward`](Self::prepare_train_forward).
     pub async fn train_forward_untracked<'a>(&self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        let input = input.into();
-        let (y, saved) = self.forward_outputs(input).await?;
-        let forward = self.prepare_train_forward_untracked(input, &y, Some(&saved)).await?;
-        self.parts.context.submit(&[&forward]).await?;
-        Ok((y, saved))
+        together(async {
+            let input = input.into();
+            let (y, saved) = self.forward_outputs(input).await?;
+            let forward = self.prepare_train_forward_untracked(input, &y, Some(&saved)).await?;
+            self.parts.context.submit(&[&forward]).await?;
+            Ok((y, saved))
+        })
+        .await
     }
 
     /// Records a training forward pass of this layer and submits it.
@@ -258,11 +265,14 @@ impl BatchNorm {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<Gradients> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate(input, dy).await?;
-        let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
-        self.parts.context.submit(&[&backward]).await?;
-        Ok(gradients)
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward(input, dy, saved, &gradients.computed(dy)).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
     }
 
     /// Turns the layer into one for inference and fine-tuning, with the same parameters and running statistics.

@@ -7,6 +7,7 @@ use crate::base::error::Result;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::infer;
 use crate::pass::input::Input;
 use crate::pass::{GradientTargets, Gradients, Infer, Pass, Reads, Spec, Statistics};
@@ -62,12 +63,15 @@ impl FrozenBatchNorm {
     /// # Errors
     /// As [`prepare_infer`](Self::prepare_infer).
     pub async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
-        let input = input.into();
-        self.check(input)?;
-        let y = self.parts.context.zeros_like(input.x).await?;
-        let inference = self.prepare_infer(input, &y).await?;
-        self.parts.context.submit(&[&inference]).await?;
-        Ok(y)
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let y = self.parts.context.zeros_like(input.x).await?;
+            let inference = self.prepare_infer(input, &y).await?;
+            self.parts.context.submit(&[&inference]).await?;
+            Ok(y)
+        })
+        .await
     }
 
     /// Prepares the gradients through the running statistics, as many as are asked for.
@@ -121,11 +125,14 @@ impl FrozenBatchNorm {
     /// # Errors
     /// As [`prepare_backward`](Self::prepare_backward).
     pub async fn backward<'a>(&self, input: impl Into<Input<'a>>, dy: &Tensor) -> Result<Gradients> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate(input, dy).await?;
-        let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
-        self.parts.context.submit(&[&backward]).await?;
-        Ok(gradients)
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
     }
 
     /// Turns the layer into one in training, with the same parameters and running statistics.

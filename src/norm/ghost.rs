@@ -14,6 +14,7 @@ use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::pass::input::Input;
 use crate::pass::{Accumulation, GradientTargets, Gradients, TrainForward};
 use crate::plan::Op;
@@ -219,13 +220,16 @@ impl BatchNorm {
         input: impl Into<Input<'a>>,
         size: usize,
     ) -> Result<(Tensor, GhostSaved)> {
-        let input = input.into();
-        self.check(input)?;
-        let saved = GhostSaved::new(&self.parts.context, input.x, size).await?;
-        let y = self.parts.context.zeros_like(input.x).await?;
-        let forward = self.prepare_train_forward_ghost(input, &y, &saved).await?;
-        self.submit(&forward).await?;
-        Ok((y, saved))
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let saved = GhostSaved::new(&self.parts.context, input.x, size).await?;
+            let y = self.parts.context.zeros_like(input.x).await?;
+            let forward = self.prepare_train_forward_ghost(input, &y, &saved).await?;
+            self.submit(&forward).await?;
+            Ok((y, saved))
+        })
+        .await
     }
 
     /// All gradients of a batch whose parts were normalized by themselves. Submitted at once.
@@ -238,10 +242,13 @@ impl BatchNorm {
         dy: &Tensor,
         saved: &GhostSaved,
     ) -> Result<Gradients> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate(input, dy).await?;
-        let backward = self.prepare_backward_ghost(input, dy, saved, &gradients.computed(dy)).await?;
-        self.parts.context.submit(&[&backward]).await?;
-        Ok(gradients)
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate(input, dy).await?;
+            let backward = self.prepare_backward_ghost(input, dy, saved, &gradients.computed(dy)).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
     }
 }

@@ -7,6 +7,7 @@ use crate::base::error::Result;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::ops::fold;
 use crate::pass::input::Input;
 use crate::pass::spec::bind_targets;
@@ -143,12 +144,15 @@ impl BatchNorm {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<(GradientSums, LocalGradients)> {
-        let input = input.into();
-        let gradients = self.check(input)?.allocate_local(input, dy).await?;
-        let targets = gradients.computed(dy);
-        let (sums, prepared) = self.prepare_gradient_sums(input, dy, saved, &targets).await?;
-        self.parts.context.submit(&[&prepared]).await?;
-        Ok((sums, gradients))
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate_local(input, dy).await?;
+            let targets = gradients.computed(dy);
+            let (sums, prepared) = self.prepare_gradient_sums(input, dy, saved, &targets).await?;
+            self.parts.context.submit(&[&prepared]).await?;
+            Ok((sums, gradients))
+        })
+        .await
     }
 
     /// dx from the gradient sums over everything that the statistics cover. Submitted at once.
@@ -162,13 +166,16 @@ impl BatchNorm {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<Tensor> {
-        let input = input.into();
-        self.check(input)?;
-        let dx = self.parts.context.zeros_like(input.x).await?;
-        let targets = GradientTargets { dx: Some(&dx), ..GradientTargets::default() };
-        let backward = self.prepare_backward_from(sums, input, dy, saved, &targets).await?;
-        self.parts.context.submit(&[&backward]).await?;
-        Ok(dx)
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let dx = self.parts.context.zeros_like(input.x).await?;
+            let targets = GradientTargets { dx: Some(&dx), ..GradientTargets::default() };
+            let backward = self.prepare_backward_from(sums, input, dy, saved, &targets).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(dx)
+        })
+        .await
     }
 
     /// Replaces the running statistics, after everything that was submitted before and before everything that is submitted later.

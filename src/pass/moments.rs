@@ -7,6 +7,7 @@ use crate::engine::build::Build;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
+use crate::engine::verdicts::together;
 use crate::ops::reduce;
 use crate::plan::{Op, Traffic, Walk};
 use crate::statistics::moments::Moments;
@@ -20,9 +21,12 @@ impl Moments {
     /// # Errors
     /// As [`Moments::prepare`].
     pub async fn of<'a>(context: &Context, x: impl Into<Input<'a>>) -> Result<Self> {
-        let (moments, prepared) = Self::prepare(context, x).await?;
-        context.submit(&[&prepared]).await?;
-        Ok(moments)
+        together(async {
+            let (moments, prepared) = Self::prepare(context, x).await?;
+            context.submit(&[&prepared]).await?;
+            Ok(moments)
+        })
+        .await
     }
 
     /// Moments of a tensor `[N, C, …]` or, channels last, `[N, …, C]`, together with the operation that computes them. Until

@@ -8,6 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
+use crate::engine::verdicts::together;
 use crate::plan::{Op, Plan, Traffic};
 use crate::statistics::saved::Saved;
 
@@ -86,14 +87,14 @@ pub trait Train: sealed::Sealed {
         &mut self,
         input: impl Into<Input<'a>>,
     ) -> impl Future<Output = Result<(Tensor, Saved)>> {
-        async {
+        together(async {
             let input = input.into();
             let saved = self.room_for(input.x).await?;
             let y = self.context().zeros_like(input.x).await?;
             let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
             self.submit(&forward).await?;
             Ok((y, saved))
-        }
+        })
     }
 
     /// Records a forward pass of this layer and submits it.

@@ -8,6 +8,7 @@ use crate::base::curve::Curve;
 use crate::base::error::Result;
 use crate::engine::slot::Slot;
 use crate::engine::tune::{Chosen, Pin, Problem, fastest, keep, look_up, pin, settled_for};
+use crate::engine::verdicts::apart;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::saved::Saved;
 
@@ -32,8 +33,8 @@ impl<'a> Pass<'a> {
         let problem = self.problem();
         match look_up(context, &problem) {
             Some(chosen) => chosen,
-            // On the heap, so that futures stay small where nothing is measured.
-            None => pin(context, &problem, Box::pin(self.measure(&problem)).await),
+            // On the heap, so that futures stay small where nothing is measured. A plan that there is no memory for is none, and no error.
+            None => pin(context, &problem, Box::pin(apart(self.measure(&problem))).await),
         }
     }
 

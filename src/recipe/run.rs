@@ -39,7 +39,7 @@ impl Recipe {
         })
         .await?;
         let absent = context.absent();
-        let steps = scoped_for(context, wgpu::ErrorFilter::Validation, "the bindings of a recipe", || {
+        let steps = scoped_for(context, &[wgpu::ErrorFilter::Validation], "the bindings of a recipe", || {
             let mut steps = Vec::new();
             for dispatch in &self.dispatches {
                 let pipeline = &pipelines[dispatch.kernel];

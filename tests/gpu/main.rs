@@ -29,5 +29,6 @@ mod slabs;
 mod support;
 mod synchronised;
 mod tuning;
+mod verdicts;
 mod warm;
 mod windows;
