@@ -192,6 +192,11 @@ impl<'c> Build<'c> {
         Ok(())
     }
 
+    /// Has a kernel find the bits of a mask that it binds, from the first on.
+    pub fn bits_of(&mut self, mask: &Mask, view: Channels) {
+        self.mask = Some((mask.clone(), view));
+    }
+
     /// Takes tensors as rows of so many elements, one after the other and equally far apart.
     pub fn take_rows(&mut self, len: u64) {
         self.rows = Some(len);

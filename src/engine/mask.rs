@@ -89,9 +89,44 @@ impl Mask {
         Self::of_positions(context, x, &keep).await
     }
 
+    /// A truth value for each row of tensors of any shape, for norms that normalize each row by itself (layer norm, RMS norm, ScaleNorm): those of real
+    /// tokens, and not the padding of sequences of different lengths.
+    ///
+    /// What is masked has no part in gradients, whatever its value is, NaN included: dy there counts as 0, dx there is 0, and dgamma and dbeta have
+    /// nothing of it. y there is normalized as usual. A mask of another kind will do, if it has as many positions in all as x has rows.
+    ///
+    /// ```
+    /// use wgnorm::{Context, LayerNorm, Mask, NormOptions};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     // A sequence of two tokens of two values, and one of padding.
+    ///     let x = context.upload(&[3, 2], &[1.0, 2.0, 5.0, 3.0, f32::NAN, f32::NAN]).await?;
+    ///     let mask = Mask::of_rows(&context, &[true, true, false]).await?;
+    ///     let layer = LayerNorm::new(&context, &[2], NormOptions::layer()).await?;
+    ///     let (y, saved) = layer.forward(x.masked(&mask)).await?;
+    ///     let gradients = layer.backward(x.masked(&mask), &y, &saved).await?;
+    ///     assert!(context.download(&gradients.dgamma.unwrap()).await?.iter().all(|dgamma| (dgamma - 2.0).abs() < 1e-3));
+    ///     assert_eq!(context.download(&gradients.dx).await?[4..], [0.0, 0.0]);
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond 2^31 rows, and those of an allocation.
+    pub async fn of_rows(context: &Context, keep: &[bool]) -> Result<Self> {
+        let mask = Self::allocate_for(context, keep.len() as u64, 1).await?;
+        mask.write(context, keep).await?;
+        Ok(mask)
+    }
+
     async fn allocate(context: &Context, x: &Tensor) -> Result<Self> {
         let view = x.channels()?;
-        let bits = view.count();
+        Self::allocate_for(context, view.samples, view.inner).await
+    }
+
+    async fn allocate_for(context: &Context, samples: u64, positions: u64) -> Result<Self> {
+        let bits = samples * positions;
         let limit = 1 << 31;
         if bits > limit {
             let (unit, limit_name) = ("positions", "most positions of a mask");
@@ -99,14 +134,7 @@ impl Mask {
         }
         let bytes = (LEAD + bits).div_ceil(32) * 4;
         let buffer = context.create_buffer("a mask", bytes, Usage::Written).await?;
-        Ok(Self {
-            buffer,
-            home: context.id(),
-            samples: view.samples,
-            positions: view.inner,
-            first_sample: 0,
-            is_part: false,
-        })
+        Ok(Self { buffer, home: context.id(), samples, positions, first_sample: 0, is_part: false })
     }
 
     /// Replaces the truth values, after everything that was submitted before and before everything that is submitted later: a prepared
@@ -183,6 +211,16 @@ impl Mask {
         }
         let expected = (view.samples, view.inner);
         Err(Error::Mask { expected, got: (self.samples, self.positions) })
+    }
+
+    /// Requires the context's device and a truth value for each of so many rows.
+    pub(crate) fn check_rows(&self, context: &Context, rows: u64) -> Result<()> {
+        self.check_device(context)?;
+        if self.samples * self.positions == rows {
+            return Ok(());
+        }
+        let (expected, got) = (rows as usize, (self.samples * self.positions) as usize);
+        Err(Error::Number { what: "positions of the mask, one for each row of x", expected, got })
     }
 
     fn check_device(&self, context: &Context) -> Result<()> {

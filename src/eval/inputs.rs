@@ -133,14 +133,15 @@ impl Inputs {
         }
     }
 
-    /// A mask in which `run` positions in a row count, or do not. What does not is NaN, or infinite.
+    /// A mask in which `run` positions in a row count, or do not. What does not is NaN, or infinite where that leaves statistics alone.
     fn mask(&mut self, spec: &Spec, run: usize, seed: u64) {
-        let view = channels(&spec.shape);
+        let view = spec.positions();
+        let other = if spec.norm.is_of_rows() { f32::NAN } else { f32::INFINITY };
         let positions = view.count() as usize;
         let draws = uniform_of(seed, "/mask", positions.div_ceil(run));
         let keep: Vec<bool> = (0..positions).map(|i| draws[i / run] > -0.3).collect();
         for i in (0..self.x.len()).filter(|&i| !masked::counts(view, &keep, i)) {
-            self.x[i] = [f32::NAN, f32::INFINITY][i % 2];
+            self.x[i] = [f32::NAN, other][i % 2];
             if let Some(dy) = &mut self.dy {
                 dy[i] = [f32::NEG_INFINITY, f32::NAN, 3.0][i % 3];
             }

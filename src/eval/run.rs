@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
         let x = self.put(&inputs.x, if over_x { Role::Written } else { Role::Read }).await?;
         let residual = self.put_if(inputs.residual.as_deref(), Role::Read).await?;
         let mask = match &inputs.keep {
-            Some(keep) => Some(Mask::of_positions(self.context, &x, keep).await?),
+            Some(keep) => Some(spec.mask_of(self.context, &x, keep).await?),
             None => None,
         };
         let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };

@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use crate::base::activation::Activation;
 use crate::base::shape::Layout;
 use crate::reference::family::{self, Affine, Maps, Scheme, SliceStatistics, bounds as slice_bounds};
-use crate::reference::{bounds, map};
+use crate::reference::{bounds, map, masked};
 use crate::spec::{Norm, Spec, Wanted};
 
 /// The reference's maps for x in logical order.
@@ -83,8 +83,20 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
     let Some(dy) = inputs.dy.as_deref().map(widen) else { return Vec::new() };
     let Spec { dtype, parameters, activation, wanted, .. } = *spec;
     let Twin { scheme, statistics, x, .. } = twin;
-    let dz = map::dz(&twin.normalized, twin.residual.as_deref(), &dy, activation);
-    let dz_error: Vec<_> = (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z_bound[i])).collect();
+    let mut dz = map::dz(&twin.normalized, twin.residual.as_deref(), &dy, activation);
+    let mut dz_error: Vec<_> =
+        (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z_bound[i])).collect();
+    // What a mask leaves out is replaced by something harmless: its dz is 0.
+    let (mut x, mut statistics) = (x.clone(), statistics.clone());
+    if let Some(keep) = &inputs.keep {
+        let view = spec.positions();
+        for i in (0..x.len()).filter(|&i| !masked::counts(view, keep, i)) {
+            (x[i], dz[i], dz_error[i]) = (0.0, 0.0, 0.0);
+            statistics[maps.statistic_of[i]] =
+                SliceStatistics { mean: 0.0, var: 1.0, inv_std: 1.0, ..statistics[maps.statistic_of[i]] };
+        }
+    }
+    let (x, statistics) = (&x, &statistics);
     let mut gradients = family::backward(x, &dz, maps, scheme, statistics, twin.affine());
     let mut bound = slice_bounds::backward(x, &dz, Some(&dz_error), maps, scheme, statistics, twin.affine());
     if let Some(d_sum) = inputs.d_sum.as_deref().map(widen) {

@@ -213,6 +213,10 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
     fn has_layout(&self) -> bool {
         false
     }
+
+    fn is_of_rows(&self) -> bool {
+        true
+    }
 });
 
 kind!(Rms, "RMS norm", Scheme::MeanSquare, {
@@ -226,6 +230,10 @@ kind!(Rms, "RMS norm", Scheme::MeanSquare, {
 
     fn has_layout(&self) -> bool {
         false
+    }
+
+    fn is_of_rows(&self) -> bool {
+        true
     }
 });
 
@@ -305,6 +313,10 @@ kind!(Scale, "ScaleNorm", Scheme::Length, {
 
     fn has_layout(&self) -> bool {
         false
+    }
+
+    fn is_of_rows(&self) -> bool {
+        true
     }
 });
 

@@ -50,6 +50,11 @@ pub(crate) mod sealed {
             false
         }
 
+        /// Whether its slices are rows of x, positions with all of their values, of which a mask leaves some out.
+        fn is_of_rows(&self) -> bool {
+            false
+        }
+
         /// Whether the order of axes in memory matters.
         fn has_layout(&self) -> bool {
             true
@@ -80,9 +85,11 @@ pub struct Norm<K> {
 
 /// What of an input a norm of the family has no use for.
 const REFUSES: &[(Extra, &str)] = &[
-    (Extra::Mask, "its statistics are those of each sample; pad x where it is to have no effect"),
-    (Extra::Moments, "its statistics are those of each of its slices"),
+    (Extra::Mask, "its slices hold values of many positions; pad x where it is to have no effect"),
+    MOMENTS,
 ];
+const REFUSES_OF_ROWS: &[(Extra, &str)] = &[MOMENTS];
+const MOMENTS: (Extra, &str) = (Extra::Moments, "its statistics are those of each of its slices");
 
 impl<K: Kind> Norm<K> {
     /// A layer whose gamma is neutral and whose beta is 0.
@@ -168,7 +175,7 @@ impl<K: Kind> Norm<K> {
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Shape`], [`Error::Channels`], [`Error::DType`], [`Error::Layout`], [`Error::NotContiguous`],
-    /// [`Error::SingleValue`], [`Error::EmptyBatch`] for slices without values, [`Error::Unsupported`] for a mask, or modulation where it cannot be,
+    /// [`Error::SingleValue`], [`Error::EmptyBatch`] for slices without values, [`Error::Unsupported`] for a mask where slices are no rows, or modulation where it cannot be,
     /// [`Error::InPlace`], and what binding the tensors can raise. Nothing changes on an error.
     pub async fn prepare_forward<'a>(
         &self,
@@ -303,7 +310,7 @@ impl<K: Kind> Norm<K> {
             layer: self.kind.name(),
             activation: self.options.activation,
             residual: input.residual.is_some(),
-            masked: false,
+            masked: input.mask.is_some(),
             renorm: false,
         }
     }
@@ -326,7 +333,7 @@ impl<K: Kind> Norm<K> {
             parameters,
             shape,
             unit_offset: self.options.unit_offset,
-            refuses: REFUSES,
+            refuses: if self.kind.is_of_rows() { REFUSES_OF_ROWS } else { REFUSES },
         };
         spec.check_input(input)?;
         if slices.count() == 0 && slices.statistics() > 0 {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::shape::{Channels, Layout};
 use crate::engine::buffer::Buffer;
 use crate::engine::build::{Build, Scratch, Whole};
 use crate::engine::context::Context;
+use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
+use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::plan::Records;
-use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, Traffic};
+use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, SLICE_BYTES, Traffic};
 
 /// Dispatches the fold of partial results into `total`.
 pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &Buffer) -> Result<()> {
@@ -172,6 +175,21 @@ pub(crate) fn records(build: &mut Build<'_>, from: StatisticsFrom, saved: Scratc
     build.buffer(Slot::SavedOut, saved);
     build.buffer(Slot::Saved, saved);
     build.dispatch_over(Kernel::FoldRecords(from), plan);
+    Ok(())
+}
+
+/// Dispatches a copy of what forward has saved of so many rows, with those marked that a mask leaves out, and lets later dispatches read it.
+pub(crate) fn marks(build: &mut Build<'_>, saved: &Slab, mask: &Mask, rows: u64) -> Result<()> {
+    let plan = build.context().plan_per_slice(rows, 1, (1, 0), build.plan().dtype)?;
+    let marked = build.workspace(rows * SLICE_BYTES);
+    build.bits_of(mask, Channels { samples: rows, channels: 1, inner: 1, layout: Layout::ChannelsLast });
+    let buffers = vec![
+        (Slot::Saved, saved.into()),
+        (Slot::Mask, mask.buffer().into()),
+        (Slot::SavedOut, marked.into()),
+    ];
+    build.dispatch_fold(Kernel::FoldMarks, plan, Records::default(), buffers);
+    build.buffer(Slot::Saved, marked);
     Ok(())
 }
 

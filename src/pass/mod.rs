@@ -85,8 +85,8 @@ impl<'a> Pass<'a> {
             .with(Slot::Addend, input.sum.map(|sum| sum.addend))
             .with(Slot::Sum, input.sum.map(|sum| sum.sum))
             .with(Slot::Y, y);
-        // All of y is computed, whatever a mask says; it is of interest where x is reduced.
-        let mask = input.mask.filter(|_| statistics.are_of_x());
+        // All of y is computed, whatever a mask says; it is of interest where x is reduced over positions.
+        let mask = input.mask.filter(|_| statistics.are_over_positions());
         Self { mask, ..Self::new(op, spec, statistics, tensors) }
     }
 
@@ -216,7 +216,10 @@ impl<'a> Pass<'a> {
                     build.mask(mask, view)?;
                 }
             }
-            Cut::Slices(slices) => spec.set_slices(&mut build, slices),
+            Cut::Slices(slices) => {
+                spec.set_slices(&mut build, slices);
+                build.pointwise.marked = self.mask.is_some();
+            }
         }
         if let Some(row) = spec.cut.row() {
             build.take_rows(row);

@@ -147,7 +147,8 @@ impl Spec<'_> {
         }
         match (input.mask, self.cut) {
             (Some(mask), Cut::Channels(view)) => mask.check(self.context, view),
-            _ => Ok(()),
+            (Some(mask), Cut::Slices(slices)) => mask.check_rows(self.context, slices.slices()),
+            (None, _) => Ok(()),
         }
     }
 

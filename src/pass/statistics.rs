@@ -22,13 +22,9 @@ pub(crate) enum Statistics<'a> {
 }
 
 impl<'a> Statistics<'a> {
-    /// Whether x is reduced to them.
-    pub fn are_of_x(&self) -> bool {
-        match self {
-            Self::Batch(of) => of.moments.is_none(),
-            Self::Slices(_) => true,
-            Self::Running(_) | Self::Curve(_) => false,
-        }
+    /// Whether an x is reduced to them of which a mask leaves something out.
+    pub fn are_over_positions(&self) -> bool {
+        matches!(self, Self::Batch(of) if of.moments.is_none())
     }
 
     /// What forward saves, or has saved.

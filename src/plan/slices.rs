@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::{Channels, Layout, Shape};
 
 /// Where a fold finds the partial results of a slice, if that is not as the plan of the operation says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Records {
     /// Partial results of a slice, or of all slices that share a statistic.
     pub partials: u32,

@@ -87,10 +87,11 @@ impl Spec {
         let Self { norm, statistics, .. } = self;
         let name = norm.name();
         let own = *statistics == Statistics::Own;
+        let can_be_masked = !norm.is_of_slices() || norm.is_of_rows();
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
-            (self.mask.is_some(), "a mask", !norm.is_of_slices() && own && self.mask != Some(0)),
+            (self.mask.is_some(), "a mask", can_be_masked && own && self.mask != Some(0)),
             (!own, "statistics from elsewhere", *norm == Norm::Batch),
             (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),
         ] {

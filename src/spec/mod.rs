@@ -3,6 +3,7 @@
 mod check;
 mod layer;
 mod norm;
+mod positions;
 mod rehearse;
 mod text;
 

@@ -83,6 +83,11 @@ impl Norm {
         !self.is_batch() && self.curve().is_none()
     }
 
+    /// Whether its slices are rows of x, positions with all of their values.
+    pub const fn is_of_rows(&self) -> bool {
+        matches!(self, Norm::Layer(_) | Norm::Rms(_) | Norm::Scale)
+    }
+
     /// Whether it has channels, and so the same results in each layout.
     pub const fn has_channels(&self) -> bool {
         self.is_batch()

@@ -6,7 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::Layout;
 use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
-use crate::engine::mask::Mask;
+
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
@@ -59,8 +59,8 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let residual = if spec.residual { Some(phantom()?) } else { None };
     let mask = match spec.mask {
         Some(_) => {
-            let view = x.channels()?;
-            Some(Mask::of_positions(context, &x, &vec![true; view.count() as usize]).await?)
+            let positions = spec.positions().count() as usize;
+            Some(spec.mask_of(context, &x, &vec![true; positions]).await?)
         }
         None => None,
     };

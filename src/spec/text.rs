@@ -326,7 +326,7 @@ mod tests {
             ("batch 4", "N, C"),
             ("batch 4x5x1x1x1x1", "axes"),
             ("batch 4x5 sum", "does not take a sum"),
-            ("layer 4x5 mask=3", "does not take a mask"),
+            ("instance 4x5x6 mask=3", "does not take a mask"),
             ("batch 4x5 mask=0", "does not take a mask"),
             ("layer 4x5 last", "does not take a layout"),
             ("layer 4x5 given", "statistics from elsewhere"),

@@ -26,6 +26,7 @@ impl Variant {
             Kernel::FoldMerge(_) => "fold/merge",
             Kernel::FoldGradients => "fold/gradients",
             Kernel::FoldRecords(_) => "fold/records_alone",
+            Kernel::FoldMarks => "fold/marks",
             Kernel::FoldStatistics(_) => "fold/statistics",
             Kernel::FoldMeans { .. } => "fold/means_alone",
             Kernel::MapForward(_) => "map/forward",
@@ -99,13 +100,15 @@ impl Variant {
     }
 
     fn choose_elements(&self, choice: &mut Choice) {
-        let Pointwise { activation, residual, d_residual, from_y, masked, of_place, sum, d_sum, .. } =
-            self.pointwise;
+        let Pointwise {
+            activation, residual, d_residual, from_y, masked, marked, of_place, sum, d_sum, ..
+        } = self.pointwise;
         choice.replace("activation", &*format!("activation/{}", activation.name()));
         choice.feature("activated", activation != ActivationKind::NONE);
         choice.feature("residual", residual);
         choice.feature("d_residual", d_residual);
         choice.feature("masked", masked);
+        choice.feature("marked", marked);
         choice.feature("of_place", of_place);
         choice.feature("sum", sum);
         choice.feature("d_sum", d_sum);

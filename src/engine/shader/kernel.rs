@@ -129,6 +129,8 @@ pub(crate) struct Pointwise {
     pub from_y: bool,
     /// Some positions do not count.
     pub masked: bool,
+    /// Some slices, which are rows, do not count.
+    pub marked: bool,
     /// dgamma is that of batch renorm.
     pub renorm: bool,
     /// gamma and beta vary within a slice.
@@ -147,6 +149,7 @@ impl Default for Pointwise {
             d_residual: false,
             from_y: false,
             masked: false,
+            marked: false,
             renorm: false,
             of_place: false,
             sum: false,
@@ -162,24 +165,24 @@ impl Pointwise {
         let activated = self.activation != ActivationKind::NONE;
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
         let residual = self.residual && (activated || self.from_y);
-        let Self { activation, d_residual, from_y, masked, renorm, of_place, sum, d_sum, .. } = self;
+        let Self { activation, d_residual, from_y, masked, marked, renorm, of_place, sum, d_sum, .. } = self;
         match kernel {
             Kernel::MapForward(_) => Self { activation, residual: self.residual, of_place, ..nothing },
             Kernel::ResidentForward(_) => {
                 Self { activation, residual: self.residual, of_place, sum, ..nothing }
             }
-            Kernel::ReduceRowGradients => Self { activation, residual, d_residual, ..nothing },
+            Kernel::ReduceRowGradients => Self { activation, residual, d_residual, marked, ..nothing },
             Kernel::ReduceGradients { dx, .. } => {
                 let d_sum = d_sum && dx;
-                Self { activation, residual, d_residual, from_y, masked, of_place, d_sum, ..nothing }
+                Self { activation, residual, d_residual, from_y, masked, marked, of_place, d_sum, ..nothing }
             }
             Kernel::ResidentBackward(_) => {
-                Self { activation, residual, d_residual, from_y, renorm, of_place, d_sum, ..nothing }
+                Self { activation, residual, d_residual, from_y, marked, renorm, of_place, d_sum, ..nothing }
             }
             Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
                 // With a mask it writes no dgamma.
                 let renorm = renorm && !masked;
-                Self { activation, residual, from_y, masked, renorm, of_place, d_sum, ..nothing }
+                Self { activation, residual, from_y, masked, marked, renorm, of_place, d_sum, ..nothing }
             }
             Kernel::MapBackward { .. } => {
                 Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
@@ -201,6 +204,7 @@ impl Pointwise {
             (self.d_residual, " d_residual"),
             (self.from_y, " from_y"),
             (self.masked, " masked"),
+            (self.marked, " marked"),
             (self.renorm, " renorm"),
             (self.of_place, " affine of place"),
             (self.sum, " sum"),
@@ -232,6 +236,8 @@ pub(crate) enum Kernel {
     FoldGradients,
     /// Statistics, or what a curve has in their place, as records like those that forward saves.
     FoldRecords(StatisticsFrom),
+    /// Records of rows, those that a mask leaves out marked.
+    FoldMarks,
     /// Statistics from partial moments as records: of slices that are not channels, or of groups of them; or of the batch, with batch renorm's r
     /// and d, and the update of running statistics.
     FoldStatistics(StatisticsFrom),
@@ -279,6 +285,7 @@ impl Kernel {
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRecords(_) => "fold_records",
+            Kernel::FoldMarks => "fold_marks",
             Kernel::FoldStatistics(_) => "fold_statistics",
             Kernel::FoldMeans { .. } => "fold_means",
             Kernel::MapForward(_) => "map_forward",

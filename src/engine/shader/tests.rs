@@ -32,6 +32,7 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldMerge(Monoid::Moments),
         Kernel::FoldMerge(Monoid::GradientSums),
         Kernel::FoldGradients,
+        Kernel::FoldMarks,
         Kernel::FoldRecords(Running),
         Kernel::FoldRecords(Curve(Tanh)),
         Kernel::FoldStatistics(Batch),
@@ -81,6 +82,7 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldMerge(_)
             | Kernel::FoldGradients
             | Kernel::FoldRecords(_)
+            | Kernel::FoldMarks
             | Kernel::FoldStatistics(_)
             | Kernel::FoldMeans { .. }
             | Kernel::FoldCurve
@@ -157,9 +159,9 @@ fn plain_variants() -> Vec<Variant> {
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..512_u32 {
-            let [residual, d_residual, from_y, through, masked, renorm, of_place, sum, d_sum] =
-                [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..1024_u32 {
+            let [residual, d_residual, from_y, through, masked, renorm, of_place, sum, d_sum, marked] =
+                [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
@@ -171,7 +173,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
             if of_channels(kernel)
-                && (of_place || sum || d_sum)
+                && (of_place || sum || d_sum || marked)
                 && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
                 || !of_channels(kernel) && (from_y || masked || renorm)
                 || kernel.statistics().of_rows() && of_place
@@ -180,8 +182,18 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 continue;
             }
             let activation = ActivationKind::of(activation);
-            let pointwise =
-                Pointwise { activation, residual, d_residual, from_y, masked, renorm, of_place, sum, d_sum };
+            let pointwise = Pointwise {
+                activation,
+                residual,
+                d_residual,
+                from_y,
+                masked,
+                marked,
+                renorm,
+                of_place,
+                sum,
+                d_sum,
+            };
             let plain = Variant { pointwise, ..example(kernel) };
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
@@ -237,7 +249,11 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
         strip: 1,
         single_rows: false,
         workgroup_size: 64,
-        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_)) { 1 } else { 64 },
+        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_) | Kernel::FoldMarks) {
+            1
+        } else {
+            64
+        },
         subgroup_size: 0,
         held: if kernel.is_resident() { 8 } else { 0 },
         chunk_words: if kernel.chunked() { 16 } else { 0 },

@@ -131,6 +131,21 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(case(what, of, &format!("{words} {added}"), Data::Normal, Variants::One(variant)));
         }
     }
+    // Padded rows.
+    for (of, words, variants) in [
+        ("layer 24x64", "mask=3 relu residual", Variants::All),
+        ("layer 33x65", "mask=1", Variants::Sums),
+        ("rms 33x20", "mask=2 silu residual", Variants::One("policy")),
+        ("layer 24x7", "mask=2 sum", Variants::One("view")),
+        ("rms 24x8", "mask=2 relu residual sum", Variants::One("resident")),
+        ("layer 16x40", "mask=3 modulated", Variants::One("many splits")),
+        ("layer:2 6x3x16", "mask=1 bf16 residual", Variants::One("windows")),
+        ("rms:2 6x3x5", "mask=1 f16 parameters=f16 gelu", Variants::One("phase 1")),
+        ("layer 64x30", "mask=5 affine=none", Variants::One("resident")),
+        ("scale 33x20", "mask=2 relu", Variants::Sums),
+    ] {
+        cases.push(case("padded_rows", of, &format!("{words} {added}"), Data::Normal, variants));
+    }
     // Nothing in, nothing out; gradients of parameters are zero.
     for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
         cases.push(case("empty", of, added, Data::Normal, Variants::All));

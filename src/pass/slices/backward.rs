@@ -4,7 +4,6 @@
 //! dbeta, and dx. Where it varies (layer, RMS norm), statistics belong to rows and parameters to columns: a walk along rows has the sums of a row,
 //! a walk along columns dx and on its way the sums of a column.
 
-use super::bind_statistics;
 use crate::base::error::{Error, Result};
 use crate::engine::build::{Build, Whole};
 use crate::engine::prepared::Prepared;
@@ -21,11 +20,13 @@ impl<'a> Pass<'a> {
         mut build: Build<'a>,
         of: OfSlices<'a>,
     ) -> Result<Prepared> {
-        bind_statistics(&mut build, of, true);
+        build.params.flags |= of.scheme.flags();
         if build.plan().held > 0 {
+            self.bind_recorded(&mut build, of)?;
             return self.backward_held(build).await;
         }
         if !self.slices().parameters.of_place {
+            self.bind_recorded(&mut build, of)?;
             return self.backward_of_walk(build).await;
         }
         let tensors = &self.tensors;
@@ -50,6 +51,18 @@ impl<'a> Pass<'a> {
             return Ok(all.with_floor(tensors.passes() * dx.byte_len()));
         }
         self.backward_of_rows(build, of).await
+    }
+
+    /// Binds what forward has saved, with the rows marked that do not count.
+    fn bind_recorded(&self, build: &mut Build<'a>, of: OfSlices<'a>) -> Result<()> {
+        let Some(saved) = of.saved else { unreachable!("a backward pass has what forward saved") };
+        match self.mask {
+            Some(mask) => fold::marks(build, saved.slab(), mask, self.slices().slices()),
+            None => {
+                build.buffer(Slot::Saved, saved.slab());
+                Ok(())
+            }
+        }
     }
 
     /// Values that a resident kernel holds for each of x, if one can have all gradients: x̂ and dz, and where gamma varies within a slice the
@@ -136,18 +149,22 @@ impl<'a> Pass<'a> {
         let (reduced, mapped) = self.passes();
         let (dx, sums) = (self.tensors.has(Slot::Dx), self.tensors.has_sums());
         if !dx && sums {
-            let columns = self.along_columns(self.build_columns(of)?, StatisticsFrom::RecordedOfRow)?;
+            let mut columns = self.build_columns(of)?;
+            self.bind_recorded(&mut columns, of)?;
+            let columns = self.along_columns(columns, StatisticsFrom::RecordedOfRow)?;
             return columns.finish(self.traffic(reduced)).await;
         }
         // The sums of rows.
         let along_columns = if sums { self.start_columns(of)? } else { None };
         let (mut rows, records) = match along_columns {
             Some(mut build) => {
+                self.bind_recorded(&mut build, of)?;
                 let records = reduce::row_gradients(&mut build, self.slices().slices())?;
                 (build, records)
             }
             None => {
                 let mut build = along_rows;
+                self.bind_recorded(&mut build, of)?;
                 reduce::gradients(&mut build, StatisticsFrom::Recorded, false);
                 let records = self.records(build.plan());
                 (build, records)

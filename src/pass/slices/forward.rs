@@ -1,6 +1,5 @@
 //! y: reduce, fold, map over slices, or all three in one dispatch.
 
-use super::bind_statistics;
 use crate::base::error::Result;
 use crate::engine::build::{Build, Whole};
 use crate::engine::params::flag;
@@ -25,7 +24,7 @@ impl<'a> Pass<'a> {
             build.check_overlap()?;
             return Box::pin(self.forward_after_sum()).await;
         }
-        bind_statistics(&mut build, of, false);
+        build.params.flags |= of.scheme.flags();
         let held = build.plan().held > 0;
         let folds_in_map = self.slices().folds_in_map();
         // The map reads the sum where the reduction has left it.

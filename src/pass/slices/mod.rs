@@ -6,7 +6,6 @@ mod forward;
 use super::{OfSlices, Pass};
 use crate::base::error::Result;
 use crate::engine::build::Build;
-use crate::engine::slot::Slot;
 use crate::plan::{Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns};
 
 impl<'a> Pass<'a> {
@@ -41,7 +40,7 @@ impl<'a> Pass<'a> {
             _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
         };
         let mut build = self.start(Walk { unit_rows: 1, ..self.walk_over(pattern) })?;
-        bind_statistics(&mut build, of, self.tensors.has(Slot::Dy));
+        build.params.flags |= of.scheme.flags();
         build.pointwise.of_place = false;
         let own = Parameters::of_slice(u32::MAX.into());
         build.params.parameter_slices = own.slices as u32;
@@ -49,13 +48,5 @@ impl<'a> Pass<'a> {
         build.params.parameter_step = own.step as u32;
         build.params.sample_rows = rows as u32;
         Ok(build)
-    }
-}
-
-/// Says what statistics are, and in a backward pass where they are.
-fn bind_statistics<'a>(build: &mut Build<'a>, of: OfSlices<'a>, backward: bool) {
-    build.params.flags |= of.scheme.flags();
-    if let Some(saved) = of.saved.filter(|_| backward) {
-        build.buffer(Slot::Saved, saved.slab());
     }
 }

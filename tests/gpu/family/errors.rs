@@ -3,7 +3,7 @@
 use wgnorm::family::{L2Norm, MeanVarianceNorm, ScaleNorm, TrackedInstanceNorm, WeightNorm};
 use wgnorm::{
     Activation, Affine, BatchNorm, BatchNormOptions, DType, Error, GradientTargets, GroupNorm, Input,
-    InstanceNorm, LayerNorm, Layout, Mask, NormOptions, RmsNorm,
+    InstanceNorm, LayerNorm, Layout, NormOptions, RmsNorm,
 };
 
 use crate::support::{context, download, own_context, refused, upload, values, zeros};
@@ -51,8 +51,6 @@ fn what_a_norm_does_not_take() {
     let context = context();
     let x = zeros(&context, &[2, 8]);
     let layer = layer(8);
-    let mask = context.block_on(Mask::of_samples(&context, &x, &[true, false])).unwrap();
-    refused!(context.block_on(layer.infer(x.masked(&mask))), Error::Unsupported { what: "mask", .. });
     let gamma = zeros(&context, &[2, 8]);
     refused!(
         context.block_on(layer.infer(x.modulated(Some(&gamma), None))),
