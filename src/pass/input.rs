@@ -10,7 +10,7 @@ use crate::statistics::moments::Moments;
 /// |---|---|---|
 /// | [`with_residual`](Self::with_residual) | `y = act(norm(x) + residual)` | all layers |
 /// | [`plus`](Self::plus) | `y = norm(x + addend)`, and the sum is written out | the norms of the family |
-/// | [`masked`](Self::masked) | only some positions count | batch norm, curves |
+/// | [`masked`](Self::masked) | only some positions count | batch norm, curves; layer norm, RMS norm, ScaleNorm |
 /// | [`modulated`](Self::modulated) | gamma and beta of each sample | the norms of the family |
 /// | [`with_moments`](Self::with_moments) | mean and variance that were computed before | batch norm in training |
 ///
