@@ -139,7 +139,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("layer 24x7", "mask=2 sum", Variants::One("view")),
         ("rms 24x8", "mask=2 relu residual sum", Variants::One("resident")),
         ("layer 16x40", "mask=3 modulated", Variants::One("many splits")),
-        ("layer:2 6x3x16", "mask=1 bf16 residual", Variants::One("windows")),
+        ("layer:2 14x3x16", "mask=1 bf16 residual", Variants::One("windows")),
         ("rms:2 6x3x5", "mask=1 f16 parameters=f16 gelu", Variants::One("phase 1")),
         ("layer 64x30", "mask=5 affine=none", Variants::One("resident")),
         ("scale 33x20", "mask=2 relu", Variants::Sums),
