@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // All of them on the GPU. eps and momentum are not in the file; these are PyTorch's defaults.
     let context = Context::headless_blocking()?;
-    let specs: Vec<_> = found.layers.iter().map(|layer| layer.spec(torch.options())).collect();
+    // Each with the parameters that the file has: one of its layers has none.
+    let specs: Vec<_> =
+        found.layers.iter().map(|layer| layer.spec(torch.options().affine(layer.affine()))).collect();
     let (layers, report) =
         context.block_on(state.load(&context, &torch.naming(), &specs, &LoadOptions::strict()))?;
     println!("{} layers loaded; {report}", layers.len());

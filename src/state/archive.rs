@@ -53,6 +53,31 @@ impl Archive {
         Ok(Self { file, tensors, metadata: header.metadata, intact: true })
     }
 
+    /// Takes over the tensors of another archive, and of its metadata what is new.
+    ///
+    /// # Errors
+    /// The name of a tensor that both have.
+    pub fn join(&mut self, other: Self) -> Result<(), String> {
+        if let Some(name) = other.tensors.keys().find(|name| self.tensors.contains_key(*name)) {
+            return Err(name.clone());
+        }
+        for (key, value) in other.metadata() {
+            if self.metadata().iter().all(|(known, _)| known != key) {
+                self.set_metadata(key, value);
+            }
+        }
+        let Self { file, tensors, .. } = other;
+        for (name, entry) in tensors {
+            let data = match entry.data {
+                Data::InFile(range) => Data::Own(file[range].to_vec()),
+                own => own,
+            };
+            self.tensors.insert(name, Entry { data, ..entry });
+        }
+        self.intact = false;
+        Ok(())
+    }
+
     /// The file: the bytes that were read with the values that changed; or, where tensors or metadata were added or
     /// removed, one that is laid out as the `safetensors` crate does (types of large alignment first, then by name).
     pub fn write(&self) -> Cow<'_, [u8]> {

@@ -42,9 +42,10 @@ impl FoundLayer {
         }
     }
 
-    /// This layer, with its affine parameters, to be loaded.
+    /// This layer to be loaded, with the affine parameters that the options call for: one that the file lacks is then missing, as it is where layers are split over
+    /// several files. For those that the file has, whatever they are: `options.affine(layer.affine())`.
     pub fn spec(&self, options: BatchNormOptions) -> LayerSpec {
-        LayerSpec::new(&self.name, self.channels, options.affine(self.affine()))
+        LayerSpec::new(&self.name, self.channels, options)
     }
 }
 
@@ -56,6 +57,21 @@ pub struct FoundLayers {
     pub layers: Vec<FoundLayer>,
     /// What has the names of one and is none that can be loaded, and why.
     pub refused: Vec<Mismatch>,
+}
+
+impl FoundLayers {
+    /// All layers to be loaded, with the affine parameters that any of them has: where a layer lacks one that its siblings have, it is missing.
+    pub fn specs(&self, options: BatchNormOptions) -> Vec<LayerSpec> {
+        let any =
+            |of: fn(&FoundLayer) -> Option<FloatType>| self.layers.iter().any(|layer| of(layer).is_some());
+        let affine = match (any(|layer| layer.gamma), any(|layer| layer.beta)) {
+            (true, true) => Affine::Both,
+            (true, false) => Affine::Weight,
+            (false, true) => Affine::Bias,
+            (false, false) => Affine::None,
+        };
+        self.layers.iter().map(|layer| layer.spec(options.affine(affine))).collect()
+    }
 }
 
 impl ModelState {

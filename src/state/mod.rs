@@ -49,6 +49,7 @@
 
 mod archive;
 mod convert;
+mod count;
 mod float;
 mod found;
 mod header;
@@ -56,6 +57,7 @@ mod load;
 mod model;
 mod naming;
 mod save;
+mod shards;
 mod values;
 
 pub use crate::base::report::{LoadReport, Mismatch};

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use safetensors::tensor::Dtype;
-
 use super::archive::{Archive, Stored};
+use super::count;
 use super::float::FloatType;
 use crate::base::error::Result;
 use crate::base::report::Mismatch;
@@ -45,19 +44,19 @@ impl ModelState {
         Ok(Self { archive: Archive::read(file.into())? })
     }
 
-    /// Reads a file.
+    /// Reads a file; or all files of a model in several, if the path is that of their index (`model.safetensors.index.json`). One of several files alone holds
+    /// layers in part: what a layer's options call for and the file lacks is missing.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File), and those of [`from_bytes`](Self::from_bytes).
+    /// [`Error::File`](crate::Error::File), and those of [`from_bytes`](Self::from_bytes) and [`from_shards`](Self::from_shards).
     #[cfg(not(target_family = "wasm"))]
     pub fn read(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = crate::engine::file::read(path)?.ok_or_else(|| crate::base::error::Error::File {
-            action: "read",
-            path: path.to_owned(),
-            reason: "there is no such file".into(),
-        })?;
-        Self::from_bytes(bytes)
+        let bytes = file(path)?;
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => Self::from_shards(&bytes, |name| file(&path.with_file_name(name))),
+            false => Self::from_bytes(bytes),
+        }
     }
 
     /// Writes a file, replacing the one that is there as a whole.
@@ -131,15 +130,24 @@ impl ModelState {
         }
     }
 
-    /// One I64.
+    /// One whole number, of any type.
     pub(super) fn scalar(&self, key: &str) -> Result<Option<i64>, Mismatch> {
         let Some(tensor) = self.archive.get(key) else { return Ok(None) };
-        if tensor.dtype != Dtype::I64 {
-            return Err(Mismatch::new(key, "I64", tensor.dtype));
+        if !matches!(*tensor.shape, [] | [1]) {
+            return Err(Mismatch::new(key, "a scalar", format_args!("shape {:?}", tensor.shape)));
         }
-        match (&*tensor.shape, tensor.data.first_chunk()) {
-            ([] | [1], Some(bytes)) => Ok(Some(i64::from_le_bytes(*bytes))),
-            _ => Err(Mismatch::new(key, "a scalar", format_args!("shape {:?}", tensor.shape))),
+        match count::decode(tensor.dtype, &tensor.data) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Mismatch::new(key, count::ACCEPTED, format_args!("another {}", tensor.dtype))),
         }
     }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn file(path: &std::path::Path) -> Result<Vec<u8>> {
+    crate::engine::file::read(path)?.ok_or_else(|| crate::base::error::Error::File {
+        action: "read",
+        path: path.to_owned(),
+        reason: "there is no such file".into(),
+    })
 }

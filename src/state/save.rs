@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use safetensors::tensor::Dtype;
 
 use super::archive::Stored;
+use super::count;
 use super::float::FloatType;
 use super::header::METADATA;
 use super::model::ModelState;
@@ -180,8 +181,15 @@ impl Save<'_> {
             None if known && batches == 0 => return Ok(()),
             _ => {}
         }
-        let shape = self.state.archive.get(&key).map_or(Vec::new(), |tensor| tensor.shape.into_owned());
-        self.stage(key, Dtype::I64, shape, i64::from(batches).to_le_bytes().to_vec());
+        let (dtype, shape) = match self.state.archive.get(&key) {
+            Some(tensor) => (tensor.dtype, tensor.shape.into_owned()),
+            None => (Dtype::I64, Vec::new()),
+        };
+        let Some(data) = count::encode(dtype, batches) else {
+            let expected = format!("a type that has {batches}; remove it, and an I64 takes its place");
+            return Err(Error::StateTensor(Mismatch::new(key, expected, dtype)));
+        };
+        self.stage(key, dtype, shape, data);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! From one framework's file to another's.
 
-use wgnorm::state::{Framework, LayerSpec, LayerValues, LoadOptions, ModelState, Naming, SaveOptions};
+use wgnorm::state::{
+    FoundLayer, Framework, LayerSpec, LayerValues, LoadOptions, ModelState, Naming, SaveOptions,
+};
 use wgnorm::{BatchNormOptions, Error, RunningVariance};
 
 use crate::support::fixture;
@@ -11,8 +13,9 @@ const COUNT: u64 = 4 * 6 * 6;
 fn all(file: &str, framework: Framework) -> Vec<(String, LayerValues)> {
     let state = ModelState::read(fixture(file)).unwrap();
     let naming = framework.naming();
-    let specs: Vec<LayerSpec> =
-        state.layers(&naming).unwrap().layers.iter().map(|layer| layer.spec(framework.options())).collect();
+    let found = state.layers(&naming).unwrap();
+    let as_found = |layer: &FoundLayer| layer.spec(framework.options().affine(layer.affine()));
+    let specs: Vec<LayerSpec> = found.layers.iter().map(as_found).collect();
     let (values, _) = state.values(&naming, &specs, &LoadOptions::strict()).unwrap();
     specs.into_iter().map(|spec| spec.name).zip(values).collect()
 }

@@ -165,7 +165,8 @@ fn exercise(bytes: Vec<u8>) {
     for naming in [Naming::pytorch(), Naming::keras(), Naming::flax()] {
         let found = state.layers(&naming).unwrap();
         let options = wgnorm::BatchNormOptions::pytorch().running_variance(naming.variance());
-        let specs: Vec<_> = found.layers.iter().map(|layer| layer.spec(options)).collect();
+        let specs: Vec<_> =
+            found.layers.iter().map(|layer| layer.spec(options.affine(layer.affine()))).collect();
         let lenient = LoadOptions::lenient().allow_rounding(true);
         let (values, _) = state.values(&naming, &specs, &lenient).unwrap();
         let layers: Vec<_> =

@@ -124,9 +124,14 @@ fn names_that_cannot_be_told_apart_are_refused() {
 }
 
 #[test]
-fn a_found_layer_is_asked_for_as_it_is() {
+fn a_found_layer_is_asked_for_as_its_options_or_its_siblings_are() {
     let found = ModelState::read(fixture("pytorch.safetensors")).unwrap().layers(&Naming::pytorch()).unwrap();
-    let spec = found.layers[1].spec(BatchNormOptions::pytorch().eps(1e-3));
+    let options = BatchNormOptions::pytorch().eps(1e-3);
+    let spec = found.layers[1].spec(options);
     assert_eq!((spec.name.as_str(), spec.channels), ("block.downsample.1", 5));
-    assert_eq!((spec.options.affine, spec.options.eps), (Affine::None, 1e-3));
+    assert_eq!((spec.options.affine, spec.options.eps), (Affine::Both, 1e-3));
+    assert_eq!(found.layers[1].affine(), Affine::None);
+    for options in [options, options.affine(Affine::None)] {
+        assert!(found.specs(options).iter().all(|spec| spec.options.affine == Affine::Both));
+    }
 }

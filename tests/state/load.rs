@@ -108,7 +108,10 @@ fn other_shapes_and_types_are_always_refused() {
             "expected F32, F16, BF16 or F64, got I32",
         ),
         (replaced(1, f64s("a.bias", &[0.0, 0.1, 0.0])), "F64 values that it lacks"),
-        (replaced(4, f32s("a.num_batches_tracked", &[1.0])), "expected I64, got F32"),
+        (
+            replaced(4, f32s("a.num_batches_tracked", &[1.5])),
+            "expected a whole number of any integer type, F16, BF16, F32 or F64, got another F32",
+        ),
         (replaced(4, count("a.num_batches_tracked", -1)), "a number from 0 to 4294967295, got -1"),
         (replaced(4, count("a.num_batches_tracked", 1 << 32)), "got 4294967296"),
         (
@@ -207,7 +210,7 @@ fn specs_that_make_no_sense_are_refused() {
     assert!(matches!(lenient(&[torch("a", 3), torch("a", 3)]), Error::DuplicateName { .. }));
     assert!(matches!(lenient(&[torch("a", 0)]), Error::Channels { .. }));
     assert!(matches!(lenient(&[torch("b", usize::MAX)]), Error::TooLarge { .. }));
-    let bad = LayerSpec::new("a", 3, BatchNormOptions::pytorch().eps(0.0));
+    let bad = LayerSpec::new("a", 3, BatchNormOptions::pytorch().eps(-1.0));
     assert!(matches!(lenient(&[bad]), Error::Epsilon { .. }));
     let naming = Naming::pytorch().separator("");
     let refused = state.values(&naming, &[torch("a", 3)], &LoadOptions::lenient());

@@ -7,4 +7,5 @@ mod layers;
 mod load;
 mod resnet50;
 mod save;
+mod shards;
 mod support;
