@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::absorb::check_eps;
+use crate::absorb::check_variances;
+use crate::base::epsilon::check_eps;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::statistics::running::RunningValues;
@@ -87,7 +88,7 @@ impl DriftReport {
     ///
     /// # Errors
     /// [`Error::Epsilon`]; [`Error::Channels`] for no channels or another number after than before; [`Error::Length`] if means and
-    /// variances differ in length; [`Error::Value`] for a value that is not finite or a negative variance.
+    /// variances differ in length; [`Error::Value`] for a value that is not finite, a negative variance, or with an eps of 0 one of 0 before.
     pub fn between(before: &RunningValues, after: &RunningValues, eps: f64) -> Result<Self> {
         check_eps(eps)?;
         for (running, mean, var) in [
@@ -96,6 +97,8 @@ impl DriftReport {
         ] {
             check(running, mean, var)?;
         }
+        let variances: Vec<_> = before.var.iter().map(|&var| f64::from(var)).collect();
+        check_variances("running_var before", &variances, eps)?;
         let (expected, got) = (before.mean.len() as u64, after.mean.len() as u64);
         if expected != got {
             return Err(Error::Channels { what: "running statistics after", expected, got });
@@ -242,7 +245,10 @@ mod tests {
     fn unsound_statistics_are_refused() {
         let sound = running(&[0.0, 1.0], &[1.0, 2.0], 1);
         let none = running(&[], &[], 0);
-        assert_eq!(DriftReport::between(&sound, &sound, 0.0), Err(Error::Epsilon { got: 0.0 }));
+        let equal = running(&[0.0, 1.0], &[1.0, 0.0], 1);
+        assert!(DriftReport::between(&sound, &equal, 0.0).is_ok());
+        let refused = DriftReport::between(&equal, &sound, 0.0);
+        assert!(matches!(refused, Err(Error::Value { index: 1, .. })), "{refused:?}");
         for eps in [-1.0, f64::NAN, f64::INFINITY, 1e-300] {
             assert!(matches!(DriftReport::between(&sound, &sound, eps), Err(Error::Epsilon { .. })));
         }

@@ -225,9 +225,15 @@ fn unsound_norms_are_refused() {
         Error::Length { what: "gamma", got: 3, .. }
     );
     refused!(of(InferenceNorm { beta: Some(&[]), ..NORM }), Error::Length { what: "beta", got: 0, .. });
-    for eps in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-40, 1e39] {
+    for eps in [-1.0, f64::NAN, f64::INFINITY, 1e-40, 1e39] {
         refused!(of(InferenceNorm { eps, ..NORM }), Error::Epsilon { .. });
     }
+    // With an eps of 0, variances must be more.
+    assert!(of(InferenceNorm { eps: 0.0, ..NORM }).is_ok());
+    refused!(
+        of(InferenceNorm { eps: 0.0, var: &[1.0, 0.0], ..NORM }),
+        Error::Value { what: "running_var", index: 1, .. }
+    );
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let bad = &[0.5, bad];
         refused!(

@@ -184,7 +184,7 @@ fn a_failure_prints_the_line_that_repeats_it() {
     let shaders = concat!(env!("CARGO_MANIFEST_DIR"), "/../shaders");
     let wrong = scratch("wrong_shaders");
     copy_directory(Path::new(shaders), &wrong);
-    let changed = change_all(&wrong, "scale_at(at, s), beta_at(at, s)", "scale_at(at, s), -beta_at(at, s)");
+    let changed = change_all(&wrong, "gamma_at(at, s), beta_at(at, s)", "gamma_at(at, s), -beta_at(at, s)");
     assert!(changed > 0, "no shader adds beta");
     let line = "frozen 3x4x7x5 backward data=drift seed=5";
     let run = |line: &str| wgnorm(&["check", "--shaders", wrong.to_str().unwrap(), "--case", line]);

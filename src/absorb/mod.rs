@@ -54,7 +54,7 @@ mod tensors;
 pub use deviation::Deviation;
 pub use geometry::{Border, WeightLayout};
 pub use host::{Absorbed, Weights};
-pub(crate) use norm::check_eps;
+pub(crate) use norm::check_variances;
 pub use norm::{InferenceNorm, ScaleShift};
 #[cfg(feature = "wgpu")]
 pub use tensors::{AbsorbedTensors, Destination, TensorWeights};

@@ -2,6 +2,7 @@
 
 use super::deviation::{Deviation, largest_difference};
 use crate::base::dtype::DType;
+use crate::base::epsilon::check_eps;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
@@ -86,7 +87,7 @@ impl<T: Copy + Into<f64>> InferenceNorm<'_, T> {
             Ok(values)
         };
         let (mean, var) = (read("running_mean", self.mean)?, read("running_var", self.var)?);
-        check_values("running_var", &var, "at least 0", |var| var >= 0.0)?;
+        check_variances("running_var", &var, self.eps)?;
         let gamma = self.gamma.map(|gamma| read("gamma", gamma)).transpose()?;
         let beta = self.beta.map(|beta| read("beta", beta)).transpose()?;
         let gamma = gamma.unwrap_or_else(|| vec![1.0; channels]);
@@ -96,12 +97,10 @@ impl<T: Copy + Into<f64>> InferenceNorm<'_, T> {
     }
 }
 
-/// As a layer requires of its options.
-pub(crate) fn check_eps(eps: f64) -> Result<()> {
-    match eps.is_finite() && (f32::MIN_POSITIVE..=f32::MAX).contains(&(eps as f32)) {
-        true => Ok(()),
-        false => Err(Error::Epsilon { got: eps }),
-    }
+/// Requires variances whose root can be divided by.
+pub(crate) fn check_variances(what: &'static str, values: &[f64], eps: f64) -> Result<()> {
+    check_values(what, values, "at least 0", |var| var >= 0.0)?;
+    check_values(what, values, "more than 0, because eps is 0", |var| var + eps > 0.0)
 }
 
 pub(super) fn check_values(

@@ -151,14 +151,14 @@ pub enum Error {
     },
     /// One value per channel, or slice: its variance is zero and every gradient vanishes.
     #[error(
-        "expected more than 1 value per channel, or slice, got shape {shape} (batch norm takes it with BatchNormOptions::allow_single_value)"
+        "expected more than 1 value per channel, or slice, in training, got shape {shape} (taken with the option allow_single_value)"
     )]
     SingleValue {
         /// Shape of x.
         shape: Shape,
     },
-    /// eps is not a positive normal f32.
-    #[error("eps must be finite and at least {} in f32, got {got}", f32::MIN_POSITIVE)]
+    /// eps is neither 0 nor a positive normal f32.
+    #[error("eps must be 0, or finite and at least {} in f32, got {got}", f32::MIN_POSITIVE)]
     Epsilon {
         /// The value that was passed.
         got: f64,
@@ -297,7 +297,7 @@ pub enum Error {
         what: &'static str,
     },
     /// More than the device can bind, allocate or address.
-    #[error("{what} needs {needed} {unit}, the device's {limit_name} is {limit}")]
+    #[error("{what} needs {needed} {unit}, {limit_name} is {limit}")]
     TooLarge {
         /// The tensor or value.
         what: &'static str,

@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod curve;
 pub(crate) mod dtype;
+pub(crate) mod epsilon;
 pub(crate) mod error;
 pub(crate) mod failure;
 #[cfg(feature = "safetensors")]

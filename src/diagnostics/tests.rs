@@ -273,8 +273,8 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(error, Error::Channels { expected: 3, got: 2, .. }), "{error}");
     let none = self::running(&[], &[], 0);
     assert!(matches!(refuse(of(&none), default), Error::Channels { got: 0, .. }));
-    let eps = OPTIONS.eps(0.0);
-    assert_eq!(refuse(LayerState { options: &eps, ..of(&running) }, default), Error::Epsilon { got: 0.0 });
+    let eps = OPTIONS.eps(-1.0);
+    assert_eq!(refuse(LayerState { options: &eps, ..of(&running) }, default), Error::Epsilon { got: -1.0 });
     let momentum = OPTIONS.momentum(Momentum::WeightOfOld(2.0));
     let error = refuse(LayerState { options: &momentum, ..of(&running) }, default);
     assert_eq!(error, Error::Momentum { got: 2.0 });

@@ -95,7 +95,7 @@ pub(crate) mod flag {
     pub const SAVE: u32 = 256;
     pub const RECOVER: u32 = 512;
     pub const MASKED: u32 = 1024;
-    pub const UNCENTRED: u32 = 2048;
+    pub const DIRECTION: u32 = 2048;
     pub const DEVIATION: u32 = 4096;
     pub const LENGTH: u32 = 8192;
     pub const SHIFT: u32 = 1 << 20;
@@ -280,7 +280,7 @@ mod tests {
             ("FLAG_SAVE", flag::SAVE),
             ("FLAG_RECOVER", flag::RECOVER),
             ("FLAG_MASKED", flag::MASKED),
-            ("FLAG_UNCENTRED", flag::UNCENTRED),
+            ("FLAG_DIRECTION", flag::DIRECTION),
             ("FLAG_DEVIATION", flag::DEVIATION),
             ("FLAG_LENGTH", flag::LENGTH),
             ("FLAG_SHIFT", flag::SHIFT),

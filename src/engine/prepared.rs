@@ -117,7 +117,10 @@ impl Prepared {
         Self { traffic: Traffic::default(), ..self }
     }
 
-    /// Records the operation into a compute pass of its own. The encoder must be of the context's device.
+    /// Records the operation into a compute pass of its own.
+    ///
+    /// The encoder must be of the context's device. That is wgpu's to check and not told before: with an encoder of another device wgpu reports a validation error to
+    /// that device's handler of uncaptured errors, whose default panics.
     #[cfg(feature = "wgpu")]
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -127,7 +130,7 @@ impl Prepared {
         self.record_in(&mut pass);
     }
 
-    /// Records the operation into a compute pass that the caller has begun, on the context's device.
+    /// Records the operation into a compute pass that the caller has begun, on the context's device: [`record`](Self::record).
     #[cfg(feature = "wgpu")]
     pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         for step in &self.steps {

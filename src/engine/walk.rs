@@ -88,8 +88,11 @@ impl Walk {
             alignment,
             parts,
             strided,
-            sample_bytes: tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0)
-                * dtype.size(),
+            sample_bytes: match strided {
+                true => tensors.iter().map(|tensor| tensor.sample_stride()).max().unwrap_or(0) * dtype.size(),
+                // Samples are those of the pattern, which need not be those of the tensors.
+                false => pattern.sample() * dtype.size(),
+            },
             row_bytes: match strided {
                 true => tensors.iter().map(|tensor| tensor.row_stride()).max().unwrap_or(0) * dtype.size(),
                 false => 0,

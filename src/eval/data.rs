@@ -30,12 +30,22 @@ pub enum Data {
     Constant,
     /// Standard deviation 1e-7 about a mean of 1e-3.
     Tiny,
+    /// Standard deviation 2^-53: the variance is nearly the least that kernels promise.
+    Least,
+    /// Standard deviation 2^-60: the variance is below that.
+    Lost,
     /// Below the smallest normal number.
     Subnormal,
     /// Mean 1e20, spread 1e14: squares of values overflow, the variance does not.
     HugeMean,
     /// Standard deviation 1e18: squares are near overflow, the variance is not.
     HugeSpread,
+    /// Each slice of another magnitude, from 2^-120 to 2^126.
+    Magnitudes,
+    /// Each value of another magnitude, from 2^-60 to 2^60 times that of its slice, which is from 2^-60 to 2^60.
+    MixedMagnitudes,
+    /// Slice 0 holds zeros. The others are normal.
+    ZeroInOne,
     /// Slice 0 holds ±1e20: its variance overflows. The others are normal.
     OverflowInOne,
     /// Slice 0 holds a NaN.
@@ -45,7 +55,7 @@ pub enum Data {
 }
 
 /// All of them by name.
-const NAMES: [(&str, Data); 15] = [
+const NAMES: [(&str, Data); 20] = [
     ("normal", Data::Normal),
     ("large_mean", Data::LargeMean),
     ("shifted_mean", Data::ShiftedMean),
@@ -55,9 +65,14 @@ const NAMES: [(&str, Data); 15] = [
     ("drift", Data::Drift),
     ("constant", Data::Constant),
     ("tiny", Data::Tiny),
+    ("least", Data::Least),
+    ("lost", Data::Lost),
     ("subnormal", Data::Subnormal),
     ("huge_mean", Data::HugeMean),
     ("huge_spread", Data::HugeSpread),
+    ("magnitudes", Data::Magnitudes),
+    ("mixed_magnitudes", Data::MixedMagnitudes),
+    ("zero_in_one", Data::ZeroInOne),
     ("overflow_in_one", Data::OverflowInOne),
     ("nan_in_one", Data::NanInOne),
     ("inf_in_one", Data::InfInOne),
@@ -96,6 +111,8 @@ pub enum Gamma {
     Signs,
     /// So large that y overflows f16 where x does not.
     Large,
+    /// Near 1e36: beside an inv_std of more than 400, their product is beyond f32.
+    Huge,
     /// Too small in this channel for x̂ to be recovered from y.
     Lost(usize),
 }
@@ -131,6 +148,7 @@ impl Draw {
                 Some(("seed", seed)) => draw.seed = seed.parse().map_err(|_| wrong(word))?,
                 Some(("gamma", "signs")) => draw.gamma = Gamma::Signs,
                 Some(("gamma", "large")) => draw.gamma = Gamma::Large,
+                Some(("gamma", "huge")) => draw.gamma = Gamma::Huge,
                 Some(("gamma", lost)) => {
                     let channel = lost.strip_prefix("lost:").and_then(|channel| channel.parse().ok());
                     draw.gamma = Gamma::Lost(channel.ok_or_else(|| wrong(word))?);
@@ -152,6 +170,7 @@ impl fmt::Display for Draw {
             Gamma::Plain => {}
             Gamma::Signs => words.push("gamma=signs".to_owned()),
             Gamma::Large => words.push("gamma=large".to_owned()),
+            Gamma::Huge => words.push("gamma=huge".to_owned()),
             Gamma::Lost(channel) => words.push(format!("gamma=lost:{channel}")),
         }
         if self.seed != 0 {
@@ -197,13 +216,22 @@ pub(super) fn x_of(
                 Data::Drift => 1e3 * position as f64 / count + z,
                 Data::Constant => 3.7 - 1e3 * k,
                 Data::Tiny => 1e-3 + 1e-7 * z,
+                Data::Least => z * 2_f64.powi(-53),
+                Data::Lost => z * 2_f64.powi(-60),
                 Data::Subnormal => 1e-41 * z,
                 Data::HugeMean => 1e20 + 1e14 * z,
                 Data::HugeSpread => 1e18 * z,
+                // Steps that reach all magnitudes, a few slices or many.
+                Data::Magnitudes => z * 2_f64.powi((slice * 101 + 190) as i32 % 247 - 120),
+                Data::MixedMagnitudes => {
+                    let of = |index: usize| 2_f64.powi((index * 53) as i32 % 121 - 60);
+                    z * of(slice) * of(position + slice)
+                }
+                Data::ZeroInOne if slice == 0 => 0.0,
                 Data::OverflowInOne if slice == 0 => 1e20 * z.signum(),
                 Data::NanInOne if slice == 0 && position == 1 => f64::NAN,
                 Data::InfInOne if slice == 0 && position == 1 => f64::INFINITY,
-                Data::OverflowInOne | Data::NanInOne | Data::InfInOne => z,
+                Data::ZeroInOne | Data::OverflowInOne | Data::NanInOne | Data::InfInOne => z,
             } as f32;
         }
     }

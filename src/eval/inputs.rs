@@ -83,6 +83,7 @@ impl Inputs {
                 Gamma::Plain => {}
                 Gamma::Signs => values.iter_mut().skip(1).step_by(2).for_each(|gamma| *gamma = -*gamma),
                 Gamma::Large => values.iter_mut().for_each(|gamma| *gamma *= 4e4),
+                Gamma::Huge => values.iter_mut().for_each(|gamma| *gamma *= 1e36),
                 Gamma::Lost(channel) => {
                     if let Some(gamma) = values.get_mut(channel) {
                         *gamma = 0.5 * Saved::least_gamma(spec.dtype);

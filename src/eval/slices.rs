@@ -37,7 +37,8 @@ fn scheme(spec: &Spec) -> Scheme {
     let scheme = match spec.norm {
         Norm::Rms(_) => Scheme::rms(eps),
         Norm::MeanVariance(_) => Scheme::deviation(eps),
-        Norm::L2(_) | Norm::Scale | Norm::Weight => Scheme::length(eps),
+        Norm::L2(_) | Norm::Scale => Scheme::length(eps),
+        Norm::Weight => Scheme::direction(eps),
         _ => Scheme::standard(eps),
     };
     if spec.unit_offset { scheme.with_unit_offset() } else { scheme }
@@ -56,8 +57,11 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
         |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(&SliceStatistics) -> f64| {
             Expected::new(name, statistics.iter().map(value).collect(), |s| bound(&statistics[s]))
         };
+    let magnitudes = family::magnitudes(&twin.x, &maps);
     let mut all = vec![
-        of_slices("save_mean", |s| s.mean, &|s| slice_bounds::mean(s, scheme)),
+        Expected::new("save_mean", statistics.iter().map(|s| s.mean).collect(), |s| {
+            slice_bounds::single_mean(&statistics[s], scheme, magnitudes[s])
+        }),
         of_slices("save_var", |s| s.var, &slice_bounds::var),
         of_slices("save_invstd", |s| s.inv_std, &slice_bounds::inv_std),
     ];
@@ -157,8 +161,8 @@ impl Twin {
         let scheme = scheme(spec);
         let x = widen(&inputs.normalized(spec.dtype));
         let mut statistics = family::statistics(&x, maps, &scheme);
-        // A variance beyond f32 is NaN in y, and in all that follows from it, never a finite number.
-        for s in statistics.iter_mut().filter(|s| s.var > f64::from(f32::MAX)) {
+        // A variance beyond the limits is NaN in y, and in all that follows from it, never a finite number.
+        for s in statistics.iter_mut().filter(|s| slice_bounds::is_beyond(s, &scheme)) {
             s.inv_std = f64::NAN;
         }
         let [gamma, beta, residual] =

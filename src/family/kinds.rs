@@ -320,7 +320,7 @@ kind!(Scale, "ScaleNorm", Scheme::Length, {
     }
 });
 
-kind!(Weight, "weight norm", Scheme::Length, {
+kind!(Weight, "weight norm", Scheme::Direction, {
     fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
         rows_of_weight(x, self.rows, modulated.then_some(self.name()))
     }

@@ -213,8 +213,7 @@ impl WeightNorm {
         let rows = weight.shape().dims()[0];
         let plain = Self::from_parts(context, rows, NormOptions::weight(), None)?;
         let (_, saved) = plain.forward(weight).await?;
-        let lengths: Vec<f32> = saved.download(context).await?.iter().map(|row| 1.0 / row.inv_std).collect();
-        let gamma = context.upload(&[rows], &lengths).await?;
+        let gamma = context.upload(&[rows], &saved.lengths(context).await?).await?;
         Self::from_parts(context, rows, NormOptions::weight(), Some(gamma))
     }
 }

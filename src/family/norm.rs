@@ -18,7 +18,7 @@ use crate::pass::{
     TrainForward,
 };
 use crate::plan::{Op, Slices};
-use crate::statistics::saved::{Note, Saved};
+use crate::statistics::saved::{Kept, Note, Saved};
 
 /// What makes a norm the one that it is: its slices.
 pub trait Kind: sealed::Sealed {}
@@ -45,7 +45,7 @@ pub(crate) mod sealed {
             1.0
         }
 
-        /// Whether one value per slice is refused, because nothing can be learned from it.
+        /// Whether training refuses one value per slice unless it is asked for.
         fn refuses_single_values(&self) -> bool {
             false
         }
@@ -149,22 +149,23 @@ impl<K: Kind> Norm<K> {
     /// # Errors
     /// Those of a forward pass of x, and of an allocation.
     pub async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        Saved::empty(&self.context, self.cut(x)?.kept(), x.dtype()).await
+        Saved::empty(&self.context, self.kept(x)?, x.dtype()).await
     }
 
     /// As [`room_for`](Self::room_for), in a tensor of the caller's, `[S, 4]` of f32 for S statistics, a row for each in the order of the slices: the two parts
-    /// of the mean (their sum is the mean), 1 / sqrt(var + eps), the biased variance. What it holds before forward has run, it holds.
+    /// of the mean (their sum is the mean), 1 / sqrt(var + eps), the biased variance. Of norms that subtract no mean: a power of two and 0, what x times that power
+    /// of two is multiplied with, the root of the mean square. What it holds before forward has run, it holds.
     ///
     /// The tensor must begin at a multiple of the device's `min_storage_buffer_offset_alignment` (at most 256 bytes) of its buffer.
     ///
     /// # Errors
     /// Those of a forward pass of x; [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::ForeignDevice`], [`Error::Misaligned`].
     pub fn room_in(&self, x: &Tensor, tensor: &Tensor) -> Result<Saved> {
-        Saved::in_tensor(&self.context, tensor, self.cut(x)?.kept(), x.dtype())
+        Saved::in_tensor(&self.context, tensor, self.kept(x)?, x.dtype())
     }
 
-    fn cut(&self, x: &Tensor) -> Result<Cut> {
-        self.kind.slices(x, false).map(Cut::Slices)
+    fn kept(&self, x: &Tensor) -> Result<Kept> {
+        Ok(Cut::Slices(self.kind.slices(x, false)?).kept(self.kind.scheme()))
     }
 
     /// Prepares y; `saved`, from [`room_for`](Self::room_for), receives what the backward pass needs, without it there is none.
@@ -175,7 +176,7 @@ impl<K: Kind> Norm<K> {
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Shape`], [`Error::Channels`], [`Error::DType`], [`Error::Layout`], [`Error::NotContiguous`],
-    /// [`Error::SingleValue`], [`Error::EmptyBatch`] for slices without values, [`Error::Unsupported`] for a mask where slices are no rows, or modulation where it cannot be,
+    /// [`Error::SingleValue`] if statistics are saved, [`Error::EmptyBatch`] for slices without values, [`Error::Unsupported`] for a mask where slices are no rows, or modulation where it cannot be,
     /// [`Error::InPlace`], and what binding the tensors can raise. Nothing changes on an error.
     pub async fn prepare_forward<'a>(
         &self,
@@ -191,7 +192,8 @@ impl<K: Kind> Norm<K> {
         }
         spec.check_like("y", y, x)?;
         if let Some(saved) = saved {
-            saved.check(&self.context, spec.layer, spec.cut.kept(), x.dtype())?;
+            self.check_trained(&spec, x)?;
+            saved.check(&self.context, spec.layer, spec.cut.kept(self.kind.scheme()), x.dtype())?;
             if y.is_same_place(x) && input.sum.is_none() {
                 let why = "y is written over x, which backward needs; save nothing, or keep x";
                 return Err(Error::InPlace { why });
@@ -215,7 +217,9 @@ impl<K: Kind> Norm<K> {
     pub async fn forward<'a>(&self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
         together(async {
             let input = input.into();
-            let kept = self.check(input)?.cut.kept();
+            let spec = self.check(input)?;
+            self.check_trained(&spec, input.x)?;
+            let kept = spec.cut.kept(self.kind.scheme());
             let saved = Saved::unwritten(&self.context, kept, input.x.dtype()).await?;
             let y = self.context.zeros_like(input.x).await?;
             let forward = self.prepare_forward(input, &y, Some(&saved)).await?;
@@ -266,9 +270,10 @@ impl<K: Kind> Norm<K> {
     ) -> Result<Prepared> {
         let input = input.into();
         let spec = self.check(input)?;
+        self.check_trained(&spec, input.x)?;
         targets.check_any()?;
         spec.check_targets(input, dy, targets)?;
-        saved.check(&self.context, spec.layer, spec.cut.kept(), input.x.dtype())?;
+        saved.check(&self.context, spec.layer, spec.cut.kept(self.kind.scheme()), input.x.dtype())?;
         saved.check_same(self.noted(input))?;
         if spec.cut.is_empty() {
             return spec.prepare_empty_sums(Op::TrainBackward, input.x.dtype(), targets).await;
@@ -339,10 +344,16 @@ impl<K: Kind> Norm<K> {
         if slices.count() == 0 && slices.statistics() > 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
-        if slices.count() == 1 && self.kind.refuses_single_values() {
+        Ok(spec)
+    }
+
+    /// Requires slices of more than one value for a pass of training, where from one nothing can be learned.
+    fn check_trained(&self, spec: &Spec<'_>, x: &Tensor) -> Result<()> {
+        let refused = self.kind.refuses_single_values() && !self.options.allow_single_value;
+        if refused && spec.cut.slices().count() == 1 {
             return Err(Error::SingleValue { shape: x.shape() });
         }
-        Ok(spec)
+        Ok(())
     }
 
     /// gamma and beta, and their shape.

@@ -2,13 +2,14 @@
 
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
-use crate::base::error::{Error, Result};
+use crate::base::epsilon::check_eps;
+use crate::base::error::Result;
 use crate::pass::Affine;
 
 /// What keeps the divisor from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Epsilon {
-    /// This value: positive, finite and a normal number in f32.
+    /// This value: 0, or positive, finite and a normal number in f32.
     Value(f64),
     /// The machine epsilon of the type of x, the distance from 1 to the next number: `eps=None` of PyTorch's `rms_norm`. 2^-23 in f32, 2^-10 in f16,
     /// 2^-7 in bf16.
@@ -43,11 +44,14 @@ pub struct NormOptions {
     pub unit_offset: bool,
     /// What is applied to the normalized values, and a residual that is added to them.
     pub activation: Activation,
+    /// Whether group and instance norm take one value per slice in training.
+    pub allow_single_value: bool,
 }
 
 impl NormOptions {
     const fn new(eps: Epsilon, affine: Affine) -> Self {
-        Self { eps, affine, unit_offset: false, activation: Activation::None }
+        let activation = Activation::None;
+        Self { eps, affine, unit_offset: false, activation, allow_single_value: false }
     }
 
     /// `torch.nn.LayerNorm`: eps 1e-5, weight and bias. Keras has eps 1e-3, Flax 1e-6.
@@ -90,9 +94,9 @@ impl NormOptions {
         Self::new(Epsilon::Value(1e-5), Affine::Weight)
     }
 
-    /// `torch.nn.utils.parametrizations.weight_norm`: a weight for each row. A row of zeros gives zeros, where PyTorch's gives NaN.
+    /// `torch.nn.utils.parametrizations.weight_norm`: a weight for each row, no eps. A row of zeros gives zeros, and its gradients are zero, where PyTorch's are NaN.
     pub const fn weight() -> Self {
-        Self::new(Epsilon::Value(1e-30), Affine::Weight)
+        Self::new(Epsilon::Value(0.0), Affine::Weight)
     }
 
     /// Weight standardization with the biased variance, as in BiT and timm: eps 1e-6, no parameters.
@@ -100,7 +104,8 @@ impl NormOptions {
         Self::new(Epsilon::Value(1e-6), Affine::None)
     }
 
-    /// Sets what keeps the divisor from 0: positive, finite and a normal number in f32.
+    /// Sets what keeps the divisor from 0: positive, finite and a normal number in f32; or 0, with which a slice without spread, or without length, gives NaN, as in
+    /// PyTorch (not weight norm, whose rows of zeros give zeros).
     #[must_use]
     pub const fn eps(mut self, eps: f64) -> Self {
         self.eps = Epsilon::Value(eps);
@@ -128,12 +133,17 @@ impl NormOptions {
         self
     }
 
+    /// Allows one value per slice of group or instance norm in training: y is beta, dx is zero (NaN with an eps of 0). Nothing can be learned from it, so it is refused unless
+    /// asked for. Inference always takes it; of the other norms, so does training.
+    #[must_use]
+    pub const fn allow_single_value(mut self, allow: bool) -> Self {
+        self.allow_single_value = allow;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if let Epsilon::Value(got) = self.eps {
-            let eps = got as f32;
-            if !(eps >= f32::MIN_POSITIVE && eps.is_finite()) {
-                return Err(Error::Epsilon { got });
-            }
+            check_eps(got)?;
         }
         self.activation.check()
     }
@@ -142,6 +152,7 @@ impl NormOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Error;
 
     #[test]
     fn machine_epsilons_are_those_of_the_types() {
@@ -152,7 +163,7 @@ mod tests {
 
     #[test]
     fn eps_out_of_range_is_refused() {
-        for eps in [0.0, -1e-5, f64::NAN, f64::INFINITY, 1e-39, 1e39] {
+        for eps in [-1e-5, f64::NAN, f64::INFINITY, 1e-39, 1e39] {
             assert!(matches!(NormOptions::layer().eps(eps).check(), Err(Error::Epsilon { .. })), "{eps}");
         }
         for options in [

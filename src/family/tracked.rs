@@ -70,12 +70,13 @@ impl TrackedInstanceNorm {
     }
 
     fn with(context: &Context, batch: BatchNorm) -> Result<Self> {
-        let BatchNormOptions { eps, affine, activation, renorm, .. } = *batch.options();
+        let BatchNormOptions { eps, affine, activation, renorm, allow_single_value, .. } = *batch.options();
         if renorm.is_some() {
             let why = "it corrects towards statistics over all samples";
             return Err(Error::Unsupported { layer: "instance norm", what: "batch renorm", why });
         }
         let options = NormOptions::instance().eps(eps).affine(affine).activation(activation);
+        let options = options.allow_single_value(allow_single_value);
         let channels = batch.running().channels() as usize;
         let (gamma, beta) = (batch.gamma().cloned(), batch.beta().cloned());
         Ok(Self { norm: InstanceNorm::from_parts(context, channels, options, gamma, beta)?, batch })

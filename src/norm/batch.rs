@@ -14,7 +14,8 @@ use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::pass::input::Input;
 use crate::pass::{
-    GradientTargets, Gradients, OfBatch, Pass, Reads, Spec, Statistics, Sums, Tracking, Train, TrainForward,
+    GradientTargets, Gradients, OfBatch, Pass, Reads, Scheme, Spec, Statistics, Sums, Tracking, Train,
+    TrainForward,
 };
 use crate::plan::Op;
 use crate::statistics::moments::Moments;
@@ -243,7 +244,7 @@ impl BatchNorm {
         sums: Sums<'_>,
     ) -> Result<Prepared> {
         spec.check_targets(input, dy, targets)?;
-        saved.check(spec.context, spec.layer, spec.cut.kept(), input.x.dtype())?;
+        saved.check(spec.context, spec.layer, spec.cut.kept(Scheme::Deviation), input.x.dtype())?;
         self.parts.check_recoverable(saved.is_in_place(), input.x.dtype())?;
         saved.check_same(self.noted(input))?;
         let renorm = self.parts.options.renorm;
@@ -352,7 +353,7 @@ impl BatchNorm {
             moments.check(spec.context, self.parts.running.channels())?;
         }
         if let Some(saved) = saved {
-            saved.check(spec.context, spec.layer, spec.cut.kept(), x.dtype())?;
+            saved.check(spec.context, spec.layer, spec.cut.kept(Scheme::Deviation), x.dtype())?;
         }
         if spec.cut.is_empty() {
             return match input.moments {

@@ -8,12 +8,16 @@ use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::ops::fold;
 use crate::plan::Records;
-use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES, Plan};
+use crate::plan::{GRADIENT_SUMS_BYTES, MOMENTS_BYTES, Plan, SQUARES_BYTES};
 
-/// Dispatches the moments of x into scratch, one record per slice (or component) and tile.
+/// Dispatches the moments of x, or for norms that subtract no mean its squares, into scratch, one record per slice (or component) and tile.
 pub(crate) fn moments(build: &mut Build<'_>) {
-    build.scratch(partials(build) * MOMENTS_BYTES);
-    build.dispatch(Kernel::ReduceMoments);
+    let (bytes, kernel) = match build.pointwise.uncentred {
+        true => (SQUARES_BYTES, Kernel::ReduceSquares),
+        false => (MOMENTS_BYTES, Kernel::ReduceMoments),
+    };
+    build.scratch(partials(build) * bytes);
+    build.dispatch(kernel);
 }
 
 /// Dispatches the moments of x into `moments`, one record per slice: at once where there is one partial result per slice, else

@@ -208,6 +208,7 @@ impl<'a> Pass<'a> {
             d_residual: tensors.has(Slot::DResidual),
             sum: tensors.has(Slot::Sum),
             d_sum: tensors.has(Slot::DSum),
+            uncentred: matches!(self.statistics, Statistics::Slices(of) if !of.scheme.is_centred()),
             ..Pointwise::default()
         };
         match spec.cut {

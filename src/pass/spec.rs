@@ -2,6 +2,7 @@
 
 use super::input::Input;
 use super::parameters::Parameters;
+use super::statistics::Scheme;
 use super::targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
@@ -108,10 +109,14 @@ impl Cut {
     }
 
     /// What forward saves.
-    pub const fn kept(&self) -> Kept {
+    pub const fn kept(&self, scheme: Scheme) -> Kept {
         match self {
             Self::Channels(view) => Kept::Channels { channels: view.channels, count: view.count() },
-            Self::Slices(slices) => Kept::Slices { statistics: slices.statistics(), count: slices.count() },
+            Self::Slices(slices) => Kept::Slices {
+                statistics: slices.statistics(),
+                count: slices.count(),
+                centred: scheme.is_centred(),
+            },
         }
     }
 }

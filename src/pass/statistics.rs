@@ -111,6 +111,8 @@ pub enum Scheme {
     MeanSquare,
     /// x, by max(‖x‖, eps).
     Length,
+    /// The same; zeros have no direction, so that nothing comes of them and nothing goes back.
+    Direction,
 }
 
 impl Scheme {
@@ -119,8 +121,14 @@ impl Scheme {
         match self {
             Scheme::Deviation => 0,
             Scheme::DeviationPlus => flag::DEVIATION,
-            Scheme::MeanSquare => flag::UNCENTRED,
-            Scheme::Length => flag::UNCENTRED | flag::LENGTH,
+            Scheme::MeanSquare => 0,
+            Scheme::Length => flag::LENGTH,
+            Scheme::Direction => flag::LENGTH | flag::DIRECTION,
         }
+    }
+
+    /// Whether the mean is subtracted.
+    pub const fn is_centred(self) -> bool {
+        matches!(self, Scheme::Deviation | Scheme::DeviationPlus)
     }
 }

@@ -153,7 +153,7 @@ impl TrainForward {
         Self { prepared, layer: Some(layer) }
     }
 
-    /// Records the pass into a compute pass of its own.
+    /// Records the pass into a compute pass of its own, of the context's device: [`Prepared::record`].
     ///
     /// # Errors
     /// [`Error::WrongLayer`] if it was prepared for another layer; nothing is recorded then.

@@ -21,6 +21,7 @@ pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
 pub(crate) use per_slice::plan_per_slice;
 pub(crate) use plan::{
     CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, SAVED_BYTES, SLICE_BYTES,
+    SQUARES_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::plan_walk;

@@ -11,6 +11,8 @@ use crate::base::setters::setters;
 
 /// Bytes of `MomentsRecord` in shaders/lib/moments.wesl and of `GradientSumsRecord` in shaders/lib/gradient_sums.wesl.
 pub(crate) const MOMENTS_BYTES: u64 = 24;
+/// Of a sum of squares (shaders/lib/squares.wesl).
+pub(crate) const SQUARES_BYTES: u64 = 8;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
 /// Bytes of `StatisticsRecord` in shaders/lib/statistics.wesl.
 pub(crate) const SAVED_BYTES: u64 = 40;

@@ -16,6 +16,8 @@ const CHUNK_VALUES: u32 = 64;
 /// Part of a tensor, of those above so many bytes, that its workspace may take.
 const WORKSPACE_PART: u64 = 100;
 const WORKSPACE_FROM: u64 = 4 << 20;
+/// Words of the first chunk, which are walked once more: FIRST_WORDS of shaders/reduce/moments.wesl.
+const FIRST_WORDS: u64 = 8;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
 const LOOP_MARGIN: u64 = 16384;
 /// Iterations of the tree and the edges at most, for each word of a strip.
@@ -82,9 +84,14 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let blocks = geometry.columns.div_ceil(teams);
     let slice_words = geometry.slice_words;
     let repeat = geometry.records / geometry.slices;
-    // A component of a column sums every value itself, one of a run every fourth: half as many in a row keep the variance
-    // within its bound with room to spare, and cost nothing measurable.
-    let chunk_words = if walk.pattern.is_columns() { CHUNK_VALUES / 2 } else { CHUNK_VALUES / words.width };
+    // A component of a column, or a word of one value, sums every value itself, one of a run every fourth: half as many in a row keep mean and variance
+    // within their bounds with room to spare, and cost nothing measurable.
+    let chunk_words = match (walk.pattern.is_columns(), words.width) {
+        (true, _) => CHUNK_VALUES / 2,
+        // Rare: more merges are no loss.
+        (false, 1) => CHUNK_VALUES / 4,
+        (false, width) => CHUNK_VALUES / width,
+    };
 
     // An invocation runs one iteration per word, or one and as many as a strip has per step, and a few per chunk; before
     // that, for each word of its strip and each of its share of the partial results, one and one per component. Compilers
@@ -97,7 +104,9 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let per_chunk = 2 * strip;
     let chunk = u64::from(chunk_words);
     let iterations = |rounds: u64, splits: u64| {
-        rounds * per_word + per_chunk * rounds.div_ceil(chunk) + 5 * strip * (splits * repeat).div_ceil(lanes)
+        (rounds + rounds.min(FIRST_WORDS)) * per_word
+            + per_chunk * rounds.div_ceil(chunk)
+            + 5 * strip * (splits * repeat).div_ceil(lanes)
     };
     let rounds_allowed =
         (capabilities.max_loop_iterations - LOOP_MARGIN) * chunk / (chunk * per_word + per_chunk);

@@ -120,6 +120,16 @@ impl Pattern {
         }
     }
 
+    /// Elements of a sample.
+    pub const fn sample(&self) -> u64 {
+        match *self {
+            Pattern::Run { elements } => elements,
+            Pattern::Segments { slices, inner, .. }
+            | Pattern::Columns { slices, inner, .. }
+            | Pattern::Matrices { slices, inner, .. } => slices * inner,
+        }
+    }
+
     pub const fn elements(&self) -> u64 {
         match *self {
             Pattern::Run { elements } => elements,

@@ -12,6 +12,9 @@ use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::pooled_moments::PooledMoments;
 use crate::statistics::running::RunningValues;
 
+/// 6 GB of moments.
+const MOST_CHANNELS: usize = 1 << 28;
+
 /// Exact statistics of all values of a data set, batch by batch: "precise" batch norm, without an average of averages.
 ///
 /// Moments of each batch are computed on the GPU and pooled on the host in f64, so the spread between batches counts, and a last
@@ -76,12 +79,20 @@ impl Recalibration {
     /// For a layer of so many channels; no batches yet.
     ///
     /// # Errors
-    /// [`Error::Channels`] for no channels.
+    /// [`Error::Channels`] for no channels; [`Error::TooLarge`] for more than 2^28, or than there is memory for.
     pub fn new(channels: usize) -> Result<Self> {
         if channels == 0 {
             return Err(Error::Channels { what: "a recalibration", expected: 1, got: 0 });
         }
-        Ok(Self { pooled: vec![PooledMoments::default(); channels], batches: 0, of_batches: None })
+        let mut pooled = Vec::new();
+        if channels > MOST_CHANNELS || pooled.try_reserve_exact(channels).is_err() {
+            let (needed, limit) = (channels as u64, MOST_CHANNELS as u64);
+            let (what, unit, limit_name) =
+                ("a recalibration", "channels", "the most, if the host has memory for them,");
+            return Err(Error::TooLarge { what, needed, unit, limit_name, limit });
+        }
+        pooled.resize(channels, PooledMoments::default());
+        Ok(Self { pooled, batches: 0, of_batches: None })
     }
 
     /// Says how many batches there will be, for [`Progress`] alone.

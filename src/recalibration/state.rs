@@ -90,6 +90,14 @@ mod tests {
     }
 
     #[test]
+    fn more_channels_than_there_is_memory_for() {
+        for channels in [(1 << 28) + 1, 1 << 40, usize::MAX] {
+            let refused = Recalibration::new(channels);
+            assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let bytes = Recalibration::new(3).unwrap().to_bytes();
         assert!(Recalibration::from_bytes(&bytes).is_ok());

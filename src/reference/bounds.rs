@@ -18,6 +18,11 @@ use crate::base::shape::Channels;
 pub const U: f64 = 1.0 / 16_777_216.0;
 /// Error of a batch mean in units of [`U`]` · sqrt(var + eps)`.
 pub const MEAN: f64 = 8.0;
+/// Error of a mean as one number, in units of [`U`] times the mean of magnitudes, if that is less: of few values the mean may be much smaller than they are.
+pub const MEAN_OF_MAGNITUDES: f64 = 4.0;
+/// The least variance of which all digits are promised, 2^-110: a device may flush squares, which are scaled by 2^-12, and their sums below 2^-126. Where less
+/// than that is divided by, the result is NaN.
+pub const LEAST_VARIANCE: f64 = 1.0 / ((1_u128 << 110) as f64);
 /// Error of a batch variance in units of [`U`]` · var`. Typically below 4; most is lost where outliers come
 /// first in a channel.
 pub const VAR: f64 = 32.0;
@@ -31,6 +36,17 @@ pub(super) const TINY: f64 = 1.2e-38;
 /// Bound of a batch mean.
 pub fn mean(s: &Statistics, eps: f64) -> f64 {
     MEAN * U * (s.var + eps).sqrt() + U * s.mean.abs() + TINY
+}
+
+/// The same as one number, of values with this mean of magnitudes.
+pub fn single_mean(s: &Statistics, eps: f64, magnitude: f64) -> f64 {
+    mean(s, eps).min(MEAN_OF_MAGNITUDES * U * magnitude + TINY)
+}
+
+/// Whether a variance is beyond f32, or has lost digits that count: what is normalized by it is NaN.
+pub fn is_beyond(var: f64, eps: f64) -> bool {
+    let least = eps < LEAST_VARIANCE && var < LEAST_VARIANCE;
+    var > f64::from(f32::MAX) || least && !(var == 0.0 && eps > 0.0)
 }
 
 /// Bound of a batch variance.

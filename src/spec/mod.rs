@@ -242,13 +242,13 @@ impl Spec {
         }
     }
 
-    /// Options of a norm of slices. Parameters of each sample are not the layer's.
+    /// Options of a norm of slices. Parameters of each sample are not the layer's. One value per slice is allowed.
     pub fn norm_options(&self) -> NormOptions {
         let affine = if self.modulated { Affine::None } else { self.affine };
         let mut options = self.norm.options().unwrap_or(NormOptions::layer()).affine(affine);
         options.eps = self.eps;
         options.unit_offset = self.unit_offset;
-        options.activation(self.activation)
+        options.activation(self.activation).allow_single_value(true)
     }
 
     /// Options of a curve.

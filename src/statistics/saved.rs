@@ -41,7 +41,7 @@ pub(crate) enum Kept {
     /// The channels of a batch, with their parameters.
     Channels { channels: u64, count: u64 },
     /// Slices that are not channels.
-    Slices { statistics: u64, count: u64 },
+    Slices { statistics: u64, count: u64, centred: bool },
 }
 
 impl Kept {
@@ -139,13 +139,18 @@ pub(crate) struct SliceRecord {
     shift: f32,
     delta: f32,
     inv_std: f32,
-    variance: f32,
+    spread: f32,
 }
 
 impl SliceRecord {
-    fn statistics(self, count: u64) -> SavedStatistics {
-        let Self { shift, delta, inv_std, variance: var } = self;
+    fn statistics(self, count: u64, centred: bool) -> SavedStatistics {
+        let Self { shift, delta, inv_std, spread } = self;
         let recoverable = !shift.is_nan();
+        let (shift, var, inv_std) = match centred {
+            true => (shift, spread, inv_std),
+            // x was multiplied with `shift` first.
+            false => (0.0 * shift, spread * spread, shift * inv_std),
+        };
         SavedStatistics { shift, delta, var, inv_std, count: count as f32, r: 1.0, d: 0.0, recoverable }
     }
 }
@@ -229,7 +234,7 @@ impl Saved {
 
     /// Room for nothing, for layers that have no statistics of their own.
     pub(crate) async fn nothing(context: &Context, dtype: DType) -> Result<Self> {
-        Self::unwritten(context, Kept::Slices { statistics: 0, count: 0 }, dtype).await
+        Self::unwritten(context, Kept::Slices { statistics: 0, count: 0, centred: true }, dtype).await
     }
 
     /// Room of the same kind that is written before anybody can look at it.
@@ -276,19 +281,28 @@ impl Saved {
     /// # Errors
     /// [`Error::ForeignDevice`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn download(&self, context: &Context) -> Result<Vec<SavedStatistics>> {
-        self.check_device(context)?;
-        let bytes = self.kept.records() * self.kept.record_bytes();
-        let bytes = self.slab.read(context, WHAT, bytes).await?;
         Ok(match self.kept {
             Kept::Channels { .. } => {
-                let records: Vec<SavedRecord> = bytemuck::pod_collect_to_vec(&bytes);
-                records.into_iter().map(Into::into).collect()
+                self.records::<SavedRecord>(context).await?.into_iter().map(Into::into).collect()
             }
-            Kept::Slices { count, .. } => {
-                let records: Vec<SliceRecord> = bytemuck::pod_collect_to_vec(&bytes);
-                records.into_iter().map(|record| record.statistics(count)).collect()
+            Kept::Slices { count, centred, .. } => {
+                let records = self.records::<SliceRecord>(context).await?;
+                records.into_iter().map(|record| record.statistics(count, centred)).collect()
             }
         })
+    }
+
+    /// The lengths of slices whose mean is not subtracted.
+    pub(crate) async fn lengths(&self, context: &Context) -> Result<Vec<f32>> {
+        let Kept::Slices { count, .. } = self.kept else { return Ok(Vec::new()) };
+        let length = |record: SliceRecord| (f64::from(record.spread) * (count as f64).sqrt()) as f32;
+        Ok(self.records(context).await?.into_iter().map(length).collect())
+    }
+
+    async fn records<R: Pod>(&self, context: &Context) -> Result<Vec<R>> {
+        self.check_device(context)?;
+        let bytes = self.kept.records() * self.kept.record_bytes();
+        Ok(bytemuck::pod_collect_to_vec(&self.slab.read(context, WHAT, bytes).await?))
     }
 
     pub(crate) fn is_in_place(&self) -> bool {
@@ -365,7 +379,7 @@ impl Saved {
             {
                 return Err(number("slices in saved statistics", expected, got));
             }
-            (Kept::Slices { count: expected, .. }, Kept::Slices { count: got, .. }) => {
+            (Kept::Slices { count: expected, .. }, Kept::Slices { count: got, .. }) if expected != got => {
                 return Err(number("values of a slice in saved statistics", expected, got));
             }
             _ => return Err(of_another_layer(layer, WHAT)),
@@ -398,7 +412,7 @@ mod tests {
         assert_eq!(size, size_of::<SliceRecord>());
         assert_eq!(
             fields,
-            [offset("shift", 0), offset("delta", 4), offset("inv_std", 8), offset("variance", 12)]
+            [offset("shift", 0), offset("delta", 4), offset("inv_std", 8), offset("spread", 12)]
         );
         let (size, fields) = struct_layout(&module, "MeansRecord");
         assert_eq!(size, size_of::<MeansRecord>());

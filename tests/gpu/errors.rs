@@ -1,10 +1,11 @@
 //! Errors: everything a caller can do wrong is told as what it is, before anything is recorded.
 
+use wgnorm::spec::{self, Spec};
 use wgnorm::statistics::{ChannelMoments, Moments};
 use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
     Affine, BatchNorm, BatchNormOptions, Context, ContextOptions, Error, GradientTargets, Layout, Momentum,
-    RunningStatistics, RunningValues, Saved, Shape, Tensor,
+    RunningStatistics, RunningValues, Saved, Shape, Tensor, Train,
 };
 
 use crate::support::*;
@@ -230,7 +231,7 @@ fn wrong_axes_of_channels_last() {
 #[test]
 fn wrong_options() {
     let context = context();
-    for eps in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-46] {
+    for eps in [-1.0, f64::NAN, f64::INFINITY, 1e-46] {
         refused!(
             context.block_on(BatchNorm::new(&context, 3, OPTIONS.eps(eps))),
             Error::Epsilon { got } if got.to_bits() == eps.to_bits()
@@ -328,6 +329,30 @@ fn buffers_that_do_not_hold_a_tensor() {
     }
     tensor(60, &[1]).unwrap();
     tensor(64, &[0]).unwrap();
+    // Without elements any distance will do.
+    let strided = |sample_stride| {
+        Tensor::from_strided_buffer(
+            &context,
+            buffer.clone(),
+            0,
+            &[3, 0, 2],
+            wgnorm::DType::F32,
+            sample_stride,
+        )
+    };
+    for sample_stride in [0, 7, 1 << 40, u64::MAX] {
+        let nothing = strided(sample_stride).unwrap();
+        assert_eq!(nothing.slice_samples(1..3).unwrap().shape().dims(), [2, 0, 2]);
+        assert_eq!(nothing.slice_samples(2..2).unwrap().shape().dims(), [0, 0, 2]);
+        let all = Tensor::concat(&[&nothing, &strided(5).unwrap()]).unwrap();
+        assert_eq!(all.shape().dims(), [6, 0, 2]);
+        assert_eq!(context.block_on(context.download(&all)).unwrap(), [0.0; 0]);
+    }
+    let wide = tensor(0, &[0, 1 << 30, 1 << 29]).unwrap();
+    let long = tensor(0, &[1 << 30, 0, 1 << 29]).unwrap();
+    refused!(Tensor::concat(&[&wide, &long]), Error::Shape { .. } | Error::TooLarge { .. });
+    let many = tensor(0, &[1 << 59, 0]).unwrap();
+    refused!(Tensor::concat(&[&many, &many, &many]), Error::TooLarge { .. });
     refused!(tensor(0, &[usize::MAX, 2]), Error::TooLarge { .. });
 }
 
@@ -373,6 +398,57 @@ fn more_than_the_device_has() {
     // The largest that fits.
     let (_, moments) = context.block_on(Moments::prepare(&context, &tensor(0, &[1, 1, words]))).unwrap();
     assert_eq!(moments.plan().unwrap().windows.len(), 1);
+}
+
+#[test]
+fn norms_of_slices_are_walked_in_windows_too() {
+    let context = context();
+    // Buffers are not touched, so the size costs address space alone.
+    let rows = (context.capabilities().max_binding_bytes / 4096) as usize + 100;
+    for line in [
+        format!("layer {rows}x1024"),
+        format!("layer 1x{rows}x1024"),
+        format!("rms:2 {rows}x32x32"),
+        format!("scale {rows}x1024"),
+        format!("weight {rows}x1024"),
+        format!("standardization {rows}x16x64"),
+        format!("group:4 {rows}x16x64"),
+        format!("group:4 {rows}x16x64 last"),
+        format!("instance {rows}x16x64"),
+        format!("instance {rows}x16x64 last"),
+        format!("mvn:1 {rows}x1024"),
+        format!("mvn:0 1024x{rows}"),
+        format!("l2:1 {rows}x1024"),
+        format!("l2:1 {}x1024x8", rows / 8),
+    ] {
+        let spec: Spec = format!("{line} backward").parse().unwrap();
+        context.block_on(async {
+            let mut dims = spec.shape.clone();
+            if spec.layout == Layout::ChannelsLast {
+                dims[1..].rotate_left(1);
+            }
+            let x = context.zeros(&dims).await.unwrap().with_layout(spec.layout);
+            let y = context.zeros_like(&x).await.unwrap();
+            let parameters = async |is: bool| match is {
+                true => Some(context.zeros(&spec.parameter_shape()).await.unwrap()),
+                false => None,
+            };
+            let parameters = spec::Parameters {
+                gamma: parameters(spec.affine.has_gamma()).await,
+                beta: parameters(spec.affine.has_beta()).await,
+                ..Default::default()
+            };
+            let mut layer = spec::Layer::new(&context, &spec, parameters).await.unwrap();
+            let saved = layer.room_for(&x).await.unwrap();
+            let forward = layer.prepare_train_forward(&x, &y, Some(&saved)).await;
+            let forward = forward.unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(forward.plan().unwrap().windows.len() > 1, "{line}");
+            let targets = GradientTargets::default().dx(&y);
+            let backward = layer.prepare_backward(&x, &x, &saved, &targets).await;
+            let backward = backward.unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(backward.plan().unwrap().windows.len() > 1, "{line}");
+        });
+    }
 }
 
 #[test]

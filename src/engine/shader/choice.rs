@@ -20,6 +20,7 @@ impl Variant {
     pub(super) const fn entry_module(&self) -> &'static str {
         match self.kernel {
             Kernel::ReduceMoments => "reduce/moments",
+            Kernel::ReduceSquares => "reduce/squares",
             Kernel::ReduceGradients { .. } => "reduce/gradients",
             Kernel::ReduceRowGradients => "reduce/row_gradients",
             Kernel::FoldTotal(_) => "fold/total",
@@ -140,7 +141,15 @@ impl Variant {
                 Curve(_) => "curve/of_parameters",
             },
         );
-        choice.replace("batch", if from == Slices { "fold/slices" } else { "fold/batch" });
+        choice.replace(
+            "batch",
+            match from {
+                Slices if self.pointwise.uncentred => "fold/lengths",
+                Slices => "fold/slices",
+                _ => "fold/batch",
+            },
+        );
+        choice.feature("uncentred", self.pointwise.uncentred);
         choice.feature("means", matches!(from, Means | MeansOfRow));
         choice.feature("of_rows", from.of_rows());
         choice.feature("gradients", from == Gradients);
@@ -158,7 +167,9 @@ impl Variant {
         choice.replace(
             "monoid",
             match kernel.monoid() {
+                Monoid::Moments if self.pointwise.uncentred => "lib/squares",
                 Monoid::Moments => "lib/moments",
+                Monoid::Squares => "lib/squares",
                 Monoid::GradientSums => "lib/gradient_sums",
                 Monoid::CurveSums => "curve/sums",
                 Monoid::Averages => "lib/slice_averages",

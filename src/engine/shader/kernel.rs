@@ -73,6 +73,8 @@ impl StatisticsFrom {
 pub(crate) enum Monoid {
     /// Count, mean and variance (lib/moments.wesl).
     Moments,
+    /// Σ x² (lib/squares.wesl).
+    Squares,
     /// Σ dz and Σ dz·x̂ (lib/gradient_sums.wesl).
     GradientSums,
     /// The same, and what dalpha and dshift are made of (curve/sums.wesl).
@@ -87,6 +89,7 @@ impl Monoid {
     pub const fn name(self) -> &'static str {
         match self {
             Monoid::Moments => "moments",
+            Monoid::Squares => "squares",
             Monoid::GradientSums => "gradient_sums",
             Monoid::CurveSums => "curve_sums",
             Monoid::Averages => "averages",
@@ -133,6 +136,8 @@ pub(crate) struct Pointwise {
     pub marked: bool,
     /// dgamma is that of batch renorm.
     pub renorm: bool,
+    /// No mean is subtracted: slices that are not channels are reduced to their squares.
+    pub uncentred: bool,
     /// gamma and beta vary within a slice.
     pub of_place: bool,
     /// What is normalized is a sum, which is written.
@@ -151,6 +156,7 @@ impl Default for Pointwise {
             masked: false,
             marked: false,
             renorm: false,
+            uncentred: false,
             of_place: false,
             sum: false,
             d_sum: false,
@@ -165,29 +171,78 @@ impl Pointwise {
         let activated = self.activation != ActivationKind::NONE;
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
         let residual = self.residual && (activated || self.from_y);
-        let Self { activation, d_residual, from_y, masked, marked, renorm, of_place, sum, d_sum, .. } = self;
+        let Self {
+            activation,
+            d_residual,
+            from_y,
+            masked,
+            marked,
+            renorm,
+            uncentred,
+            of_place,
+            sum,
+            d_sum,
+            ..
+        } = self;
         match kernel {
-            Kernel::MapForward(_) => Self { activation, residual: self.residual, of_place, ..nothing },
-            Kernel::ResidentForward(_) => {
-                Self { activation, residual: self.residual, of_place, sum, ..nothing }
+            Kernel::MapForward(_) => {
+                Self { activation, residual: self.residual, uncentred, of_place, ..nothing }
             }
-            Kernel::ReduceRowGradients => Self { activation, residual, d_residual, marked, ..nothing },
+            Kernel::ResidentForward(_) => {
+                Self { activation, residual: self.residual, uncentred, of_place, sum, ..nothing }
+            }
+            Kernel::ReduceRowGradients => {
+                Self { activation, residual, d_residual, marked, uncentred, ..nothing }
+            }
             Kernel::ReduceGradients { dx, .. } => {
                 let d_sum = d_sum && dx;
-                Self { activation, residual, d_residual, from_y, masked, marked, of_place, d_sum, ..nothing }
+                Self {
+                    activation,
+                    residual,
+                    d_residual,
+                    from_y,
+                    masked,
+                    marked,
+                    uncentred,
+                    of_place,
+                    d_sum,
+                    ..nothing
+                }
             }
-            Kernel::ResidentBackward(_) => {
-                Self { activation, residual, d_residual, from_y, marked, renorm, of_place, d_sum, ..nothing }
-            }
+            Kernel::ResidentBackward(_) => Self {
+                activation,
+                residual,
+                d_residual,
+                from_y,
+                marked,
+                renorm,
+                uncentred,
+                of_place,
+                d_sum,
+                ..nothing
+            },
             Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
                 // With a mask it writes no dgamma.
                 let renorm = renorm && !masked;
-                Self { activation, residual, from_y, masked, marked, renorm, of_place, d_sum, ..nothing }
+                Self {
+                    activation,
+                    residual,
+                    from_y,
+                    masked,
+                    marked,
+                    renorm,
+                    uncentred,
+                    of_place,
+                    d_sum,
+                    ..nothing
+                }
             }
             Kernel::MapBackward { .. } => {
                 Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
             }
             Kernel::ReduceMoments => Self { masked, sum, ..nothing },
+            Kernel::ReduceSquares => Self { sum, ..nothing },
+            Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => Self { uncentred, ..nothing },
             Kernel::MapCopy => Self { sum, ..nothing },
             Kernel::FoldGradients => Self { renorm, ..nothing },
             _ => nothing,
@@ -206,6 +261,7 @@ impl Pointwise {
             (self.masked, " masked"),
             (self.marked, " marked"),
             (self.renorm, " renorm"),
+            (self.uncentred, " uncentred"),
             (self.of_place, " affine of place"),
             (self.sum, " sum"),
             (self.d_sum, " d_sum"),
@@ -222,6 +278,8 @@ impl Pointwise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     ReduceMoments,
+    /// The same of norms that subtract no mean: their squares.
+    ReduceSquares,
     /// Gradient sums, with dx through frozen statistics on the way if `dx`.
     ReduceGradients {
         statistics: StatisticsFrom,
@@ -279,6 +337,7 @@ impl Kernel {
     pub const fn entry(self) -> &'static str {
         match self {
             Kernel::ReduceMoments => "reduce_moments",
+            Kernel::ReduceSquares => "reduce_squares",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
             Kernel::ReduceRowGradients => "reduce_row_gradients",
             Kernel::FoldTotal(_) => "fold_total",
@@ -337,6 +396,7 @@ impl Kernel {
             | Kernel::FoldAlpha => Some(Monoid::CurveSums),
             Kernel::FoldTotal(of) => Some(of),
             Kernel::Own { .. } => Some(Monoid::Own),
+            Kernel::ReduceSquares => Some(Monoid::Squares),
             Kernel::ReduceMoments
             | Kernel::FoldStatistics(_)
             | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
@@ -397,6 +457,7 @@ impl Kernel {
         matches!(
             self,
             Kernel::ReduceMoments
+                | Kernel::ReduceSquares
                 | Kernel::ReduceGradients { .. }
                 | Kernel::Own { step: OwnStep::Reduce, .. }
         )

@@ -15,7 +15,7 @@ fn of_channels(kernel: Kernel) -> bool {
     use StatisticsFrom::*;
     let from = kernel.statistics();
     let of_slices = matches!(from, Slices | Recorded | RecordedOfRow | Means | MeansOfRow);
-    !of_slices && !matches!(kernel, Kernel::FoldMeans { .. })
+    !of_slices && !matches!(kernel, Kernel::FoldMeans { .. } | Kernel::ReduceSquares)
 }
 
 fn all_kernels() -> Vec<Kernel> {
@@ -23,6 +23,7 @@ fn all_kernels() -> Vec<Kernel> {
     use StatisticsFrom::*;
     vec![
         Kernel::ReduceMoments,
+        Kernel::ReduceSquares,
         Kernel::ReduceGradients { statistics: Saved, dx: false },
         Kernel::ReduceGradients { statistics: Saved, dx: true },
         Kernel::ReduceGradients { statistics: Running, dx: false },
@@ -159,9 +160,20 @@ fn plain_variants() -> Vec<Variant> {
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..1024_u32 {
-            let [residual, d_residual, from_y, through, masked, renorm, of_place, sum, d_sum, marked] =
-                [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..2048_u32 {
+            let [
+                residual,
+                d_residual,
+                from_y,
+                through,
+                masked,
+                renorm,
+                of_place,
+                sum,
+                d_sum,
+                marked,
+                uncentred,
+            ] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
@@ -173,7 +185,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
             if of_channels(kernel)
-                && (of_place || sum || d_sum || marked)
+                && (of_place || sum || d_sum || marked || uncentred)
                 && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
                 || !of_channels(kernel) && (from_y || masked || renorm)
                 || kernel.statistics().of_rows() && of_place
@@ -190,15 +202,20 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 masked,
                 marked,
                 renorm,
+                uncentred,
                 of_place,
                 sum,
                 d_sum,
             };
+            // Before anything is linked.
+            if pointwise.of(kernel) != pointwise {
+                continue;
+            }
             let plain = Variant { pointwise, ..example(kernel) };
             // In place is one input over one output; views may lie between each other in any way.
             let output = plain.outputs().first().copied().filter(|_| through);
             let through = match kernel {
-                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments => {
+                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares => {
                     [output, None, None, None, None]
                 }
                 _ => [None, output, None, None, None],
@@ -224,7 +241,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 Kernel::ReduceGradients { statistics: StatisticsFrom::FoldedCurve(_), .. } => !from_y,
                 _ => true,
             };
-            if pointwise.of(kernel) == pointwise && asked {
+            if asked {
                 all.push((pointwise, through));
             }
         }

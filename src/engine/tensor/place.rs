@@ -239,6 +239,8 @@ impl Strides {
         let dense = Self::dense(shape);
         let rows = dense.sample.checked_div(dense.row).unwrap_or(0);
         match shape.rank() {
+            // Without elements none depends on anything, and distances may be beyond all addresses.
+            _ if shape.len() == 0 => dense,
             1 if shape.dims()[0] > 1 => Self { sample: self.sample, ..dense },
             2 if shape.dims()[0] > 1 => Self { sample: self.sample, row: self.sample },
             1 | 2 => dense,

@@ -80,6 +80,9 @@ pub(super) fn cases() -> Vec<Case> {
     }
     // One value per channel, allowed.
     push("single_value", &[1, 3], "backward added", Data::Normal, Variants::All);
+    for data in [Data::Normal, Data::Constant, Data::Tiny, Data::Least, Data::Lost] {
+        push(&format!("eps_0.{}", data.name()), &[6, 5, 7], "eps=0 backward added", data, Variants::Sums);
+    }
     push("single_value", &[1, 3, 1], "steps=6", Data::Normal, Variants::All);
     // Masks: single positions, parts of words, many words; every walk.
     for (shape, run) in [

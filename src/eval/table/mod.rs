@@ -8,7 +8,7 @@ mod curve;
 mod pairs;
 mod slices;
 
-use super::data::{Data, Draw};
+use super::data::{Data, Draw, Gamma};
 use super::problem::Problem;
 use super::random::seed_of;
 use super::run::Plan;
@@ -70,6 +70,11 @@ impl Case {
         };
         let draw = Draw { data, seed: seed_of(what), ..Draw::default() };
         Self { name: format!("builtin.{kind}.{what}"), spec, draw, layouts, variants }
+    }
+
+    /// With another gamma.
+    fn with_gamma(self, gamma: Gamma) -> Self {
+        Self { draw: Draw { gamma, ..self.draw }, ..self }
     }
 
     /// In one layout alone.
@@ -144,8 +149,9 @@ mod tests {
     #[test]
     fn names_are_unique_and_lines_repeat_their_case() {
         let cases = full();
-        let names: HashSet<_> = cases.iter().map(|case| case.name.as_str()).collect();
-        assert_eq!(names.len(), cases.len());
+        let mut names = HashSet::new();
+        let twice = cases.iter().find(|case| !names.insert(case.name.as_str()));
+        assert_eq!(twice.map(|case| &case.name), None);
         for case in &cases {
             let runs = case.runs();
             assert!(!runs.is_empty(), "{}", case.name);

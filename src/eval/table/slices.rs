@@ -3,7 +3,7 @@
 
 use super::{Case, name_of};
 use crate::base::shape::Layout;
-use crate::eval::data::Data;
+use crate::eval::data::{Data, Gamma};
 use crate::eval::variant::Variants;
 use crate::spec::{Norm, Spec};
 
@@ -146,6 +146,7 @@ pub(super) fn cases() -> Vec<Case> {
     ] {
         cases.push(case("padded_rows", of, &format!("{words} {added}"), Data::Normal, variants));
     }
+    cases.extend(limits());
     // Nothing in, nothing out; gradients of parameters are zero.
     for of in ["layer 0x8", "rms:2 0x3x4", "group:2 0x4x3x3", "instance 0x4x6", "l2:1 0x4"] {
         cases.push(case("empty", of, added, Data::Normal, Variants::All));
@@ -162,6 +163,54 @@ pub(super) fn cases() -> Vec<Case> {
         ("l2:1 1x530001x2", Variants::One("large teams")),
     ] {
         cases.push(case("large", of, "", Data::Normal, variants).in_layout(Layout::ChannelsFirst));
+    }
+    cases
+}
+
+/// Slices that have nothing to divide by, or values that only some of the ways to the result can hold.
+fn limits() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Of any magnitude, where no mean is subtracted; the divisor is that of the slice, or eps.
+    for of in ["rms 70x37", "rms:2 70x6x50", "l2:1 9x10x7", "l2:0 33x40", "scale 70x20", "weight 70x64"] {
+        for eps in ["0", "1e-35", "1e-20", "1e-5"] {
+            let words = format!("eps={eps} added");
+            cases.push(case(&format!("magnitudes.eps_{eps}"), of, &words, Data::Magnitudes, Variants::Sums));
+        }
+        let words = "eps=0 added";
+        cases.push(case("mixed_magnitudes", of, words, Data::MixedMagnitudes, Variants::Sums));
+        let words = "eps=0 bf16 added";
+        cases.push(case("magnitudes.bfloat16", of, words, Data::Magnitudes, Variants::One("policy")));
+    }
+    // No eps: slices without spread, or without length, are NaN, those of weight norm zeros.
+    for of in LAYOUTS {
+        for data in [
+            Data::Normal,
+            Data::Constant,
+            Data::ZeroInOne,
+            Data::Tiny,
+            Data::Least,
+            Data::Lost,
+            Data::HugeSpread,
+        ] {
+            let what = format!("eps_0.{}", data.name());
+            cases.push(case(&what, of, "eps=0 added", data, Variants::Sums));
+        }
+    }
+    // gamma·inv_std is beyond f32, and y is not.
+    for of in ["layer 5x37", "group:2 2x8x5x3", "instance 2x3x7x5"] {
+        let huge = case("huge_gamma", of, "eps=1e-12 added", Data::Constant, Variants::Sums);
+        cases.push(huge.with_gamma(Gamma::Huge));
+    }
+    // Means of few values, most of which are nothing beside one.
+    for of in ["layer 1500x5", "layer 1500x8", "layer 700x13", "instance 40x30x7"] {
+        cases.push(case("means", of, "", Data::Outlier, Variants::Sums));
+    }
+    // One value per slice: y is beta.
+    for of in ["group:27 7x27", "instance 3x5x1x1", "instance 3x5x1", "tracked 4x5x1x1", "mvn:1 7x1"] {
+        for eps in ["1e-5", "0"] {
+            let words = format!("eps={eps} added");
+            cases.push(case(&format!("single_value.eps_{eps}"), of, &words, Data::Normal, Variants::Sums));
+        }
     }
     cases
 }

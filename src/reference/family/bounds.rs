@@ -7,7 +7,9 @@
 use super::passes::slice_sums;
 use super::scheme::length;
 use super::{Affine, Gradients, Maps, Scheme, SliceStatistics, Spread};
-use crate::reference::bounds::{INV_STD, MEAN, SUM, TINY, U, VAR};
+use crate::reference::bounds::{
+    INV_STD, MEAN, MEAN_OF_MAGNITUDES, SUM, TINY, U, VAR, is_beyond as is_beyond_of,
+};
 
 /// Rounding g = 1 + gamma, and g·dz.
 const WEIGHT: f64 = 2.0;
@@ -15,6 +17,20 @@ const WEIGHT: f64 = 2.0;
 /// Bound of a mean.
 pub fn mean(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     if scheme.centred { MEAN * U * deviation(s, scheme) + U * s.mean.abs() + TINY } else { 0.0 }
+}
+
+/// The same as one number, of values with this mean of magnitudes.
+pub fn single_mean(s: &SliceStatistics, scheme: &Scheme, magnitude: f64) -> f64 {
+    mean(s, scheme).min(MEAN_OF_MAGNITUDES * U * magnitude + TINY)
+}
+
+/// Whether a variance is beyond f32, or has lost digits that count: what is normalized by it is NaN. Lengths have no such limits.
+pub fn is_beyond(s: &SliceStatistics, scheme: &Scheme) -> bool {
+    let floor = match scheme.spread {
+        Spread::Deviation => scheme.eps * scheme.eps * U,
+        _ => scheme.eps,
+    };
+    scheme.centred && is_beyond_of(s.var, floor) && !(s.var == 0.0 && scheme.eps > 0.0)
 }
 
 /// Bound of a variance or mean square.
@@ -113,7 +129,7 @@ pub fn backward(
 fn deviation(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     match scheme.spread {
         Spread::Variance => (s.var + scheme.eps).sqrt(),
-        Spread::Deviation | Spread::Length => s.var.sqrt(),
+        Spread::Deviation | Spread::Length | Spread::Direction => s.var.sqrt(),
     }
 }
 
@@ -134,7 +150,7 @@ fn pull(s: &SliceStatistics, scheme: &Scheme) -> (f64, f64) {
     let error = match scheme.spread {
         Spread::Variance => 0.0,
         Spread::Deviation => (INV_STD + 4.0) * U * pull,
-        Spread::Length => {
+        Spread::Length | Spread::Direction => {
             let length = length(s.count, s.var);
             if (length - scheme.eps).abs() <= INV_STD * U * length { 1.0 } else { 0.0 }
         }

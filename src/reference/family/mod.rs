@@ -13,7 +13,7 @@
 //! | AdaLN, AdaIN, FiLM: gamma and beta of a condition | any, [`Maps::modulated`] | any |
 //! | L2 normalization | [`Maps::layer`] | [`Scheme::length`] |
 //! | ScaleNorm (Nguyen & Salazar 2019) | [`Maps::scalar`] | [`Scheme::length`] |
-//! | weight norm (Salimans & Kingma 2016) | [`Maps::rows`] | [`Scheme::length`] |
+//! | weight norm (Salimans & Kingma 2016) | [`Maps::rows`] | [`Scheme::direction`] |
 //! | weight standardization (Qiao et al. 2019) | [`Maps::rows`] | [`Scheme::standard`] |
 //! | MeanVarianceNormalization of ONNX | [`Maps::axes`] | [`Scheme::deviation`] |
 //!
@@ -43,4 +43,4 @@ pub use super::batch::Gradients;
 pub use maps::Maps;
 pub use passes::{SliceSums, backward, forward, slice_sums};
 pub use scheme::{Affine, Scheme, Spread};
-pub use statistics::{SliceStatistics, average_over_samples, statistics};
+pub use statistics::{SliceStatistics, average_over_samples, magnitudes, statistics};

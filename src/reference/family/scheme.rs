@@ -9,8 +9,10 @@ pub enum Spread {
     Variance,
     /// `inv_std = 1 / (sqrt(var) + eps)`: MeanVarianceNormalization of ONNX.
     Deviation,
-    /// `inv_std = 1 / max(sqrt(n·var), eps)`, the Euclidean length of the slice: `F.normalize`, weight norm, ScaleNorm.
+    /// `inv_std = 1 / max(sqrt(n·var), eps)`, the Euclidean length of the slice: `F.normalize`, ScaleNorm.
     Length,
+    /// The same; 0 where the length is, so that zeros, which have no direction, give zeros and have no gradient: weight norm.
+    Direction,
 }
 
 /// What a norm makes of a slice.
@@ -47,6 +49,11 @@ impl Scheme {
         Self { centred: false, spread: Spread::Length, eps, unit_offset: false }
     }
 
+    /// `v / ‖v‖`, or by eps if that is more; zeros give zeros and have no gradient.
+    pub const fn direction(eps: f64) -> Self {
+        Self { centred: false, spread: Spread::Direction, eps, unit_offset: false }
+    }
+
     /// The same with gamma stored as its distance from 1.
     pub const fn with_unit_offset(self) -> Self {
         Self { unit_offset: true, ..self }
@@ -61,10 +68,12 @@ impl Scheme {
             Spread::Variance => (var + self.eps).sqrt(),
             Spread::Deviation => var.sqrt() + self.eps,
             // Not `max`, which would drop NaN.
-            Spread::Length if self.clamps(count, var) => self.eps,
-            Spread::Length => length(count, var),
+            Spread::Direction if var == 0.0 => return 0.0,
+            Spread::Length | Spread::Direction if self.clamps(count, var) => self.eps,
+            Spread::Length | Spread::Direction => length(count, var),
         };
-        1.0 / divisor
+        // Where all values are equal and eps is 0, there is nothing to divide by; 0 / 0 is NaN.
+        if divisor == 0.0 { f64::NAN } else { 1.0 / divisor }
     }
 
     /// How much of Σ g·dz·x̂ is in dx: `d inv_std / dx = −pull·x̂·inv_std²`. For [`Spread::Variance`] it is 1/n.
@@ -77,8 +86,8 @@ impl Scheme {
             Spread::Variance => 1.0 / n,
             Spread::Deviation if var == 0.0 => 0.0,
             Spread::Deviation => (var.sqrt() + self.eps) / (var.sqrt() * n),
-            Spread::Length if self.clamps(count, var) => 0.0,
-            Spread::Length => 1.0,
+            Spread::Length | Spread::Direction if self.clamps(count, var) => 0.0,
+            Spread::Length | Spread::Direction => 1.0,
         }
     }
 

@@ -42,6 +42,16 @@ pub fn statistics(x: &[f64], maps: &Maps, scheme: &Scheme) -> Vec<SliceStatistic
         .collect()
 }
 
+/// Means of magnitudes, which the error of a mean is relative to.
+///
+/// # Panics
+/// Unless there is an x for each element.
+pub fn magnitudes(x: &[f64], maps: &Maps) -> Vec<f64> {
+    maps.expect_elements("x", x.len());
+    let sums = maps.per_statistic(|i| x[i].abs());
+    sums.iter().zip(maps.counts()).map(|(sum, count)| sum / count.max(1) as f64).collect()
+}
+
 /// Means, as the distance from the first value of a slice: that of equal values is exact, and so their variance is 0. A rounding error
 /// in its place is much where eps is small.
 fn means(x: &[f64], maps: &Maps, counts: &[u64]) -> Vec<f64> {

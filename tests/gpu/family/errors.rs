@@ -89,8 +89,8 @@ fn what_a_norm_does_not_take() {
 fn one_value_teaches_nothing() {
     let context = context();
     let instance = context.block_on(InstanceNorm::new(&context, 4, NormOptions::instance())).unwrap();
-    refused!(context.block_on(instance.infer(&zeros(&context, &[2, 4, 1]))), Error::SingleValue { .. });
-    refused!(context.block_on(instance.infer(&zeros(&context, &[2, 4]))), Error::SingleValue { .. });
+    refused!(context.block_on(instance.forward(&zeros(&context, &[2, 4, 1]))), Error::SingleValue { .. });
+    refused!(context.block_on(instance.forward(&zeros(&context, &[2, 4]))), Error::SingleValue { .. });
     refused!(context.block_on(instance.infer(&zeros(&context, &[2, 4, 0]))), Error::EmptyBatch { .. });
     // Layer norm over one value is beta, as PyTorch has it.
     let layer = layer(1);

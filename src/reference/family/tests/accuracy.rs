@@ -171,7 +171,7 @@ impl Problem {
             .map(|s| match scheme.spread {
                 Spread::Variance => 1.0 / (var[s] + eps).sqrt(),
                 Spread::Deviation => 1.0 / (var[s].sqrt() + eps),
-                Spread::Length => 1.0 / squares[s].sqrt().max(eps),
+                Spread::Length | Spread::Direction => 1.0 / squares[s].sqrt().max(eps),
             })
             .collect();
         let xhat = |i: usize| distance(i) * inv_std[of[i]];
@@ -184,7 +184,7 @@ impl Problem {
         let pull = |s: usize| match scheme.spread {
             Spread::Variance => 1.0 / n[s],
             Spread::Deviation => (var[s].sqrt() + eps) / (var[s].sqrt() * n[s]),
-            Spread::Length => f32::from(squares[s].sqrt() >= eps),
+            Spread::Length | Spread::Direction => f32::from(squares[s].sqrt() >= eps),
         };
         let dx = |i: usize| {
             let of_mean = if scheme.centred { s1[of[i]] / n[of[i]] } else { 0.0 };
