@@ -196,6 +196,10 @@ fn limits() -> Vec<Case> {
             cases.push(case(&what, of, "eps=0 added", data, Variants::Sums));
         }
     }
+    // Less than the least variance: of equal values y is beta all the same.
+    for of in ["layer 5x37", "group:2 2x8x5x3", "mvn:0 7x12"] {
+        cases.push(case("eps_1e-35.constant", of, "eps=1e-35 added", Data::Constant, Variants::Sums));
+    }
     // gamma·inv_std is beyond f32, and y is not.
     for of in ["layer 5x37", "group:2 2x8x5x3", "instance 2x3x7x5"] {
         let huge = case("huge_gamma", of, "eps=1e-12 added", Data::Constant, Variants::Sums);
