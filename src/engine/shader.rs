@@ -11,8 +11,10 @@ use crate::wesl::{self, Linked, Package};
 mod choice;
 mod kernel;
 pub(crate) mod modules;
+mod pointwise;
 
-pub(crate) use kernel::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom};
+pub(crate) use kernel::{Kernel, Monoid, OwnStep, StatisticsFrom};
+pub(crate) use pointwise::{ActivationKind, Pointwise};
 
 /// The tensors that kernels read in words, in the order of [`Variant::through`].
 pub(crate) const WALKED_INPUTS: [Slot; 5] = [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum];

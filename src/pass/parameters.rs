@@ -22,6 +22,16 @@ pub enum Affine {
 }
 
 impl Affine {
+    /// Which there are.
+    pub(crate) const fn of(gamma: bool, beta: bool) -> Self {
+        match (gamma, beta) {
+            (true, true) => Affine::Both,
+            (true, false) => Affine::Weight,
+            (false, true) => Affine::Bias,
+            (false, false) => Affine::None,
+        }
+    }
+
     /// Whether there is a gamma.
     pub const fn has_gamma(self) -> bool {
         matches!(self, Affine::Both | Affine::Weight)
@@ -102,12 +112,7 @@ impl<'a> Parameters<'a> {
 
     /// Which affine parameters there are.
     pub fn affine(&self) -> Affine {
-        match (self.gamma, self.beta) {
-            (Some(_), Some(_)) => Affine::Both,
-            (Some(_), None) => Affine::Weight,
-            (None, Some(_)) => Affine::Bias,
-            (None, None) => Affine::None,
-        }
+        Affine::of(self.gamma.is_some(), self.beta.is_some())
     }
 
     /// Requires the context's device, one type, gamma and beta of a shape, and one number for each of the others.

@@ -88,7 +88,7 @@ impl Recalibration {
         if channels > MOST_CHANNELS || pooled.try_reserve_exact(channels).is_err() {
             let (needed, limit) = (channels as u64, MOST_CHANNELS as u64);
             let (what, unit, limit_name) =
-                ("a recalibration", "channels", "the most, if the host has memory for them,");
+                ("a recalibration", "channels", "what there is memory for, at most,");
             return Err(Error::TooLarge { what, needed, unit, limit_name, limit });
         }
         pooled.resize(channels, PooledMoments::default());

@@ -34,12 +34,7 @@ pub struct FoundLayer {
 impl FoundLayer {
     /// Which affine parameters it has.
     pub fn affine(&self) -> Affine {
-        match (self.gamma, self.beta) {
-            (Some(_), Some(_)) => Affine::Both,
-            (Some(_), None) => Affine::Weight,
-            (None, Some(_)) => Affine::Bias,
-            (None, None) => Affine::None,
-        }
+        Affine::of(self.gamma.is_some(), self.beta.is_some())
     }
 
     /// This layer to be loaded, with the affine parameters that the options call for: one that the file lacks is then missing, as it is where layers are split over
@@ -62,14 +57,8 @@ pub struct FoundLayers {
 impl FoundLayers {
     /// All layers to be loaded, with the affine parameters that any of them has: where a layer lacks one that its siblings have, it is missing.
     pub fn specs(&self, options: BatchNormOptions) -> Vec<LayerSpec> {
-        let any =
-            |of: fn(&FoundLayer) -> Option<FloatType>| self.layers.iter().any(|layer| of(layer).is_some());
-        let affine = match (any(|layer| layer.gamma), any(|layer| layer.beta)) {
-            (true, true) => Affine::Both,
-            (true, false) => Affine::Weight,
-            (false, true) => Affine::Bias,
-            (false, false) => Affine::None,
-        };
+        let any = |has: fn(Affine) -> bool| self.layers.iter().any(|layer| has(layer.affine()));
+        let affine = Affine::of(any(Affine::has_gamma), any(Affine::has_beta));
         self.layers.iter().map(|layer| layer.spec(options.affine(affine))).collect()
     }
 }

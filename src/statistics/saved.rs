@@ -148,7 +148,7 @@ impl SliceRecord {
         let recoverable = !shift.is_nan();
         let (shift, var, inv_std) = match centred {
             true => (shift, spread, inv_std),
-            // x was multiplied with `shift` first.
+            // `shift` is the power of two that x is multiplied with first; NaN, and so is the mean, before forward has run.
             false => (0.0 * shift, spread * spread, shift * inv_std),
         };
         SavedStatistics { shift, delta, var, inv_std, count: count as f32, r: 1.0, d: 0.0, recoverable }

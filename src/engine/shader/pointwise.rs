@@ -1,0 +1,129 @@
+//! What kernels do to each element, as far as it decides their modules.
+
+use super::kernel::Kernel;
+use crate::base::activation::Activation;
+
+/// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ActivationKind(&'static str);
+
+impl ActivationKind {
+    pub const NONE: Self = Self(Activation::None.name());
+
+    pub const fn of(activation: Activation) -> Self {
+        Self(activation.name())
+    }
+
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+/// What a kernel does to each element beside the normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pointwise {
+    pub activation: ActivationKind,
+    /// A residual is added before the activation.
+    pub residual: bool,
+    /// The gradient of the residual is written.
+    pub d_residual: bool,
+    /// Slot `X` holds y, from which x̂ is recovered.
+    pub from_y: bool,
+    /// Some positions do not count.
+    pub masked: bool,
+    /// Some slices, which are rows, do not count.
+    pub marked: bool,
+    /// dgamma is that of batch renorm.
+    pub renorm: bool,
+    /// No mean is subtracted: slices that are not channels are reduced to their squares.
+    pub uncentred: bool,
+    /// gamma and beta vary within a slice.
+    pub of_place: bool,
+    /// What is normalized is a sum, which is written.
+    pub sum: bool,
+    /// The gradient of that sum is added to dx.
+    pub d_sum: bool,
+}
+
+impl Default for Pointwise {
+    fn default() -> Self {
+        Self {
+            activation: ActivationKind::NONE,
+            residual: false,
+            d_residual: false,
+            from_y: false,
+            masked: false,
+            marked: false,
+            renorm: false,
+            uncentred: false,
+            of_place: false,
+            sum: false,
+            d_sum: false,
+        }
+    }
+}
+
+impl Pointwise {
+    /// As far as it makes a difference to a kernel.
+    pub fn of(self, kernel: Kernel) -> Self {
+        let nothing = Self::default();
+        let activated = self.activation != ActivationKind::NONE;
+        // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
+        let residual = self.residual && (activated || self.from_y);
+        let Self { activation, d_residual, masked, marked, renorm, uncentred, of_place, sum, d_sum, .. } =
+            self;
+        match kernel {
+            Kernel::MapForward(_) => {
+                Self { activation, residual: self.residual, uncentred, of_place, ..nothing }
+            }
+            Kernel::ResidentForward(_) => {
+                Self { activation, residual: self.residual, uncentred, of_place, sum, ..nothing }
+            }
+            Kernel::ReduceRowGradients => {
+                Self { activation, residual, d_residual, marked, uncentred, ..nothing }
+            }
+            // Of these most makes a difference.
+            Kernel::ReduceGradients { dx, .. } => {
+                Self { residual, renorm: false, sum: false, d_sum: d_sum && dx, ..self }
+            }
+            Kernel::ResidentBackward(_) => Self { residual, masked: false, sum: false, ..self },
+            Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
+                // With a mask it writes no dgamma.
+                Self { residual, d_residual: false, renorm: renorm && !masked, sum: false, ..self }
+            }
+            Kernel::MapBackward { .. } => {
+                Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
+            }
+            Kernel::ReduceMoments => Self { masked, sum, ..nothing },
+            Kernel::ReduceSquares => Self { sum, ..nothing },
+            Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => Self { uncentred, ..nothing },
+            Kernel::MapCopy => Self { sum, ..nothing },
+            Kernel::FoldGradients => Self { renorm, ..nothing },
+            _ => nothing,
+        }
+    }
+
+    pub fn key(self) -> String {
+        let mut key = String::new();
+        if self.activation != ActivationKind::NONE {
+            key += &format!(" {}", self.activation.0);
+        }
+        for (is, name) in [
+            (self.residual, " residual"),
+            (self.d_residual, " d_residual"),
+            (self.from_y, " from_y"),
+            (self.masked, " masked"),
+            (self.marked, " marked"),
+            (self.renorm, " renorm"),
+            (self.uncentred, " uncentred"),
+            (self.of_place, " affine of place"),
+            (self.sum, " sum"),
+            (self.d_sum, " d_sum"),
+        ] {
+            if is {
+                key += name;
+            }
+        }
+        key
+    }
+}
