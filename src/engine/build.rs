@@ -85,6 +85,12 @@ impl From<&Slab> for Whole {
     }
 }
 
+impl From<Slab> for Whole {
+    fn from(slab: Slab) -> Self {
+        Self::Given(slab)
+    }
+}
+
 impl From<Scratch> for Whole {
     fn from(scratch: Scratch) -> Self {
         Self::Scratch(scratch)
@@ -165,6 +171,11 @@ impl<'c> Build<'c> {
 
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// Parameters and their gradients.
+    pub fn values(&self) -> impl Iterator<Item = &Tensor> {
+        self.stage.values.iter().map(|(_, tensor)| tensor)
     }
 
     /// Binds a caller's tensor of the walk's shape to a slot.

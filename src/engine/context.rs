@@ -36,6 +36,8 @@ use crate::plan::{Capabilities, Op, Plan, Tuning, Walk, plan_walk};
 pub struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) tuning: Tuning,
+    /// Where a tuning leaves less than the device can do.
+    pub(super) limited: Option<Arc<Capabilities>>,
     #[cfg(feature = "wgpu")]
     pub(super) autotuning: Autotuning,
     /// Where operations are noted instead of run.
@@ -86,6 +88,7 @@ impl Context {
         Self {
             shared: Arc::new(shared),
             tuning: Tuning::default(),
+            limited: None,
             #[cfg(feature = "wgpu")]
             autotuning: Autotuning::Off,
             rehearsal: None,
@@ -101,12 +104,17 @@ impl Context {
     /// The same device with plans forced by `tuning`, for tests and measurements.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Self {
-        Self { tuning, ..self.clone() }
+        let limited = tuning.binding_bytes.map(|most| {
+            let device = &self.shared.capabilities;
+            let max_binding_bytes = device.max_binding_bytes.min(most);
+            Arc::new(Capabilities { max_binding_bytes, ..device.clone() })
+        });
+        Self { tuning, limited, ..self.clone() }
     }
 
-    /// What the device can do.
+    /// What the device can do, and no more than [`Tuning::binding_bytes`].
     pub fn capabilities(&self) -> &Capabilities {
-        &self.shared.capabilities
+        self.limited.as_deref().unwrap_or(&self.shared.capabilities)
     }
 
     /// What is forced instead of planned.
@@ -167,7 +175,6 @@ impl Context {
     pub(crate) fn rehearsing(&self, rehearsal: Arc<Rehearsal>, tuning: Tuning) -> Self {
         let tuning = if tuning == Tuning::default() { self.tuning } else { tuning };
         Self {
-            tuning,
             // Nothing is measured ahead.
             #[cfg(feature = "wgpu")]
             autotuning: match self.autotuning {
@@ -175,7 +182,7 @@ impl Context {
                 _ => Autotuning::Pinned,
             },
             rehearsal: Some(rehearsal),
-            ..self.clone()
+            ..self.with_tuning(tuning)
         }
     }
 

@@ -173,6 +173,13 @@ impl Mask {
         Ok(Self { samples: end - start, first_sample, is_part: true, ..self.clone() })
     }
 
+    /// What it says of some of all positions, as samples of one position.
+    pub(crate) fn of_some_positions(&self, range: std::ops::Range<u64>) -> Self {
+        let first_sample = self.first_sample * self.positions + range.start;
+        let samples = range.end - range.start;
+        Self { samples, positions: 1, first_sample, is_part: true, ..self.clone() }
+    }
+
     /// Samples.
     pub fn samples(&self) -> u64 {
         self.samples

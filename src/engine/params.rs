@@ -46,6 +46,8 @@ pub(crate) struct Params {
     pub first_split: u32,
     pub first_row: u32,
     pub partials: u32,
+    pub first_record: u32,
+    pub running_step: u32,
     pub flags: u32,
     pub eps: f32,
     pub old_weight: f32,
@@ -110,6 +112,8 @@ pub(crate) struct Common {
     /// Values of a run, each with parameters of its own.
     pub places: u64,
     pub partials: u32,
+    pub first_record: u32,
+    pub running_step: u32,
     pub flags: u32,
     pub eps: f32,
     pub old_weight: f32,
@@ -182,6 +186,8 @@ impl Params {
             first_row: window.first_row,
             first_column: window.first_column,
             partials: common.partials,
+            first_record: common.first_record,
+            running_step: common.running_step,
             flags: common.flags,
             eps: common.eps,
             old_weight: common.old_weight,
@@ -246,14 +252,10 @@ mod tests {
         offsets! {
             places slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
             step_stride step_runs inner elements phase before last_word window_slices first_slice first_split first_row
-            partials flags
-
-
-            eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
+            partials first_record running_step flags eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
             parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place samples sample_rows
             row_teams
-
         }
     }
 

@@ -112,6 +112,11 @@ impl Prepared {
         Self { traffic: Traffic { floor_bytes, ..self.traffic }, ..self }
     }
 
+    /// The same with so many bytes more that it holds.
+    pub(crate) fn with_workspace(self, bytes: u64) -> Self {
+        Self { workspace_bytes: self.workspace_bytes + bytes, ..self }
+    }
+
     /// The same, of an operation whose tensors are values per channel: they are not counted.
     pub(crate) fn without_traffic(self) -> Self {
         Self { traffic: Traffic::default(), ..self }

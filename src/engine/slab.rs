@@ -1,5 +1,7 @@
 //! Records that operations keep for each other: a buffer of the crate's own, or a tensor of the caller's.
 
+use std::ops::Range;
+
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
@@ -7,6 +9,9 @@ use crate::engine::buffer::{Buffer, Usage};
 use crate::engine::context::Context;
 use crate::engine::readback;
 use crate::engine::tensor::Tensor;
+
+/// Records of every kind begin where a binding can at multiples of so many: of 4 bytes or more, and no device's bindings begin at less than every 256th.
+pub(crate) const WHOLE: u64 = 64;
 
 /// A stretch of a buffer that is bound as a whole.
 #[derive(Clone, Debug)]
@@ -20,6 +25,12 @@ impl From<&Buffer> for Slab {
     fn from(buffer: &Buffer) -> Self {
         Self { buffer: buffer.clone(), begin: 0, bytes: buffer.size() }
     }
+}
+
+/// Ranges of records, of so many bytes each, that bindings have room for.
+pub(crate) fn parts(records: u64, bytes: u64, context: &Context) -> impl Iterator<Item = Range<u64>> {
+    let most = (context.capabilities().max_binding_bytes / bytes / WHOLE * WHOLE).max(WHOLE);
+    (0..records).step_by(most as usize).map(move |begin| begin..records.min(begin + most))
 }
 
 impl Slab {
@@ -42,8 +53,19 @@ impl Slab {
         Ok(Self { buffer: tensor.memory().clone(), begin: offset, bytes: tensor.byte_len() })
     }
 
+    /// Its f32, in rows of so many.
+    pub fn as_rows(&self, context: &Context, len: u64) -> Result<Tensor> {
+        let dims = [(self.bytes / 4 / len) as usize, len as usize];
+        Tensor::in_buffer(context, self.buffer.clone(), self.begin, &dims, DType::F32)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// A part of it.
+    pub fn stretch(&self, bytes: Range<u64>) -> Self {
+        Self { buffer: self.buffer.clone(), begin: self.begin + bytes.start, bytes: bytes.end - bytes.start }
     }
 
     /// Replaces what it holds, after everything that was submitted before and before everything that is submitted later.

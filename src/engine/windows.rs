@@ -1,5 +1,6 @@
 //! What every dispatch of an operation runs and binds, window by window, for tensors that lie as those at hand.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::bindings::{At, Bound, check_sharing, read_through};
@@ -7,7 +8,7 @@ use super::build::{Build, Dispatch, Scratch, Stage, Whole};
 use super::draft::Room;
 use super::kernels::ProgramModules;
 use super::operands::Operands;
-use super::params::Params;
+use super::params::{Common, Params};
 use super::probe;
 use super::shader::{Kernel, Variant, WALKED_INPUTS};
 use super::slot::Slot;
@@ -94,10 +95,13 @@ impl Assembly<'_> {
             let slots = context.bindings().of(&variant, program)?;
             for (slot, tensor) in stage.values.iter().filter(|(slot, _)| slots.contains(slot)) {
                 let size = tensor.dtype().size();
-                let location = tensor.locate(0..tensor.shape().len());
+                let of_window = self.values_of(*slot, tensor, window);
+                let location = tensor.locate(of_window.clone());
                 let range = self.operands.bound(&location, size, alignment);
                 let begin = location.bytes.start - self.operands.find(&location.buffer).1;
-                params.place_mut(*slot).offset = ((begin - range.begin) / size) as u32;
+                // What kernels add is the number of a value among all.
+                let offset = ((begin - range.begin) / size) as u32;
+                params.place_mut(*slot).offset = offset.wrapping_sub(of_window.start as u32);
                 bound.push((*slot, range));
             }
             for (slot, whole) in buffers.iter().chain(&stage.owned).filter(|(slot, _)| slots.contains(slot)) {
@@ -113,6 +117,22 @@ impl Assembly<'_> {
             windows.push(BoundWindow { variant, program, slots, params, grid: window.grid, bound });
         }
         Ok(windows)
+    }
+
+    /// Which values of a parameter, or of its gradient, a window binds: all, or where no binding has room for them and it has a run, or a part of one, those of
+    /// its places.
+    fn values_of(&self, slot: Slot, tensor: &Tensor, window: &Window) -> Range<u64> {
+        let Dispatch { kernel, pointwise, plan, .. } = self.dispatch;
+        let all = tensor.shape().len();
+        let fits = all * tensor.dtype().size() <= self.context.capabilities().max_binding_bytes;
+        let is_run = plan.walk == WalkKind::Segments && window.slices == 1;
+        if fits || !pointwise.of_place || !is_run || !kernel.parameters().contains(&slot) {
+            return 0..all;
+        }
+        let Common { places, parameter_slices, parameter_rows, parameter_step, .. } = self.stage.params;
+        let sample = u64::from(window.first_slice / parameter_slices.max(1) % parameter_rows.max(1));
+        let first = sample * u64::from(parameter_step) + window.elements.start % places.max(1);
+        first..all.min(first + window.elements.end - window.elements.start)
     }
 
     /// The variant of tensors that lie in buffers of their own.

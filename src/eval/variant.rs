@@ -40,12 +40,21 @@ const SUMS: [&str; 7] = ["policy", "resident", "no subgroups", "scalar", "many s
 const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large teams", "parts"];
 
 /// Those that a matrix leaves to plain cases: `policy`, which `repeat` has, and how a walk is cut among teams, which does not depend on what is
-/// done to an element.
-pub(super) const PLAIN: [&str; 7] =
-    ["policy", "split", "teams", "large teams", "phase 3, split", "no subgroups", "groups"];
+/// done to an element, nor do parts, which are of many slices.
+pub(super) const PLAIN: [&str; 9] = [
+    "policy",
+    "split",
+    "teams",
+    "large teams",
+    "phase 3, split",
+    "no subgroups",
+    "groups",
+    "bindings",
+    "default bindings",
+];
 
 /// All of them.
-pub fn all() -> [Variant; 20] {
+pub fn all() -> [Variant; 22] {
     let free = Tuning::default();
     // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
@@ -87,6 +96,10 @@ pub fn all() -> [Variant; 20] {
         of("one buffer", team, Place::Shared),
         // Several dispatches per step, because a tensor exceeds what one may bind.
         of("windows", Tuning { window_bytes: Some(WINDOW), ..team }, Place::Apart),
+        // Operations in parts, because no binding has room for what all slices need.
+        of("bindings", Tuning { binding_bytes: Some(BINDING), ..team }, Place::Apart),
+        // What a browser offers by default.
+        of("default bindings", Tuning { binding_bytes: Some(DEFAULT_BINDING), ..free }, Place::Apart),
         // Several dispatches per step, because a tensor lies in several buffers.
         of("parts", team, Place::Parts),
         // Strides that are no multiples of a word.
@@ -107,6 +120,12 @@ pub(super) fn label(name: &str) -> String {
 
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 1024;
+
+/// Bytes of a binding: room for the records of a few hundred slices, and, where bindings begin at multiples of 256 bytes, for windows.
+pub(super) const BINDING: u64 = 16384;
+
+/// `maxStorageBufferBindingSize` of WebGPU where nothing else is asked for.
+const DEFAULT_BINDING: u64 = 128 << 20;
 
 impl Variant {
     /// The plan of a run in a layout.
@@ -134,6 +153,8 @@ impl Variant {
             && takes(spec, self.place)
             && match self.name {
                 "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
+                "bindings" => bytes > BINDING && bytes < 256 * BINDING,
+                "default bindings" => bytes > DEFAULT_BINDING / 4,
                 "parts" => spec.shape[0] > 1,
                 "integer f16" => spec.dtype == DType::F16,
                 "along rows" => matches!(spec.norm, Norm::Layer(_) | Norm::Rms(_)),

@@ -3,15 +3,18 @@
 use super::kinds::InstanceNorm;
 use super::options::NormOptions;
 use crate::base::error::{Error, Result};
+use crate::base::shape::Channels;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
+use crate::engine::slab::{self, Slab};
 use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm};
-use crate::ops::fold;
+use crate::ops::{fold, map};
 use crate::pass::input::Input;
 use crate::pass::train::sealed::Sealed;
 use crate::pass::{GradientTargets, Gradients, Train, TrainForward};
+use crate::plan::{MOMENTS_BYTES, Op, SLICE_BYTES};
 use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::running::RunningStatistics;
 use crate::statistics::saved::Saved;
@@ -120,8 +123,7 @@ impl TrackedInstanceNorm {
         }
         let nothing = ChannelMoments { count: view.inner, ..ChannelMoments::default() };
         let moments = Moments::upload(context, &vec![nothing; view.channels as usize]).await?;
-        let sizes = (view.samples, view.channels, view.inner);
-        let average = fold::averages(context, sizes, saved.slab(), moments.buffer()).await?;
+        let average = averages(context, view, saved.slab(), &moments.slab()).await?;
         let update = self.batch.prepare_update(&moments).await?;
         Ok(Prepared::sequence(context, forward.op(), vec![forward, average, update]))
     }
@@ -253,4 +255,27 @@ impl Train for TrackedInstanceNorm {
     ) -> Result<Gradients> {
         TrackedInstanceNorm::backward(self, input, dy, saved).await
     }
+}
+
+/// The average over samples of what is saved of each channel, as moments; where no binding has room for all of it, of copies of some channels at a time.
+async fn averages(context: &Context, view: Channels, saved: &Slab, total: &Slab) -> Result<Prepared> {
+    let Channels { samples, channels, inner, .. } = view;
+    if saved.bytes() <= context.capabilities().max_binding_bytes {
+        return fold::averages(context, (samples, channels, inner), saved, total).await;
+    }
+    let words = SLICE_BYTES / 4;
+    let all = saved.as_rows(context, channels * words)?;
+    let mut steps = Vec::new();
+    for range in slab::parts(channels, samples * SLICE_BYTES, context) {
+        let many = range.end - range.start;
+        let some = all.block(channels * words, 0..samples, range.start * words..range.end * words)?;
+        let bytes = samples * many * SLICE_BYTES;
+        let copy = Slab::new(context, "saved statistics", bytes).await?;
+        steps.push(map::prepare_copy_of_rows(context, &some, &copy.as_rows(context, many * words)?).await?);
+        let total = total.stretch(range.start * MOMENTS_BYTES..range.end * MOMENTS_BYTES);
+        steps.push(
+            fold::averages(context, (samples, many, inner), &copy, &total).await?.with_workspace(bytes),
+        );
+    }
+    Ok(Prepared::sequence(context, Op::Moments, steps))
 }

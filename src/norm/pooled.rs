@@ -5,6 +5,7 @@ use super::batch::BatchNorm;
 use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::engine::prepared::Prepared;
+use crate::engine::slab::{self, Slab};
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
@@ -12,7 +13,7 @@ use crate::ops::fold;
 use crate::pass::input::Input;
 use crate::pass::spec::bind_targets;
 use crate::pass::{GradientTargets, LocalGradients, Sums, TrainForward};
-use crate::plan::{Op, Traffic};
+use crate::plan::{GRADIENT_SUMS_BYTES, Op, SAVED_BYTES, Traffic};
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::moments::Moments;
 use crate::statistics::running::RunningValues;
@@ -125,13 +126,23 @@ impl BatchNorm {
             return Ok(Prepared::nothing(&self.parts.context, Op::TrainBackward));
         }
         let (context, channels) = (&self.parts.context, self.parts.running.channels());
-        let mut build = fold::gradients_of(context, Op::TrainBackward, channels, input.x.dtype(), 1)?;
-        build.buffer(Slot::Partials, sums.totals.buffer());
-        build.buffer(Slot::Saved, saved.slab());
-        build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
-        bind_targets(&mut build, targets)?;
-        fold::gradients(&mut build)?;
-        build.finish(Traffic::default()).await
+        let (sums, saved, dtype) = (sums.totals.slab(), saved.slab(), input.x.dtype());
+        let mut folds = Vec::new();
+        for range in slab::parts(channels, SAVED_BYTES, context) {
+            let stretch = |slab: &Slab, bytes: u64| slab.stretch(range.start * bytes..range.end * bytes);
+            let channels = range.end - range.start;
+            let mut build = fold::gradients_of(context, Op::TrainBackward, channels, dtype, 1)?;
+            build.buffer(Slot::Partials, stretch(&sums, GRADIENT_SUMS_BYTES));
+            build.buffer(Slot::Saved, stretch(saved, SAVED_BYTES));
+            build.pointwise.renorm = self.parts.options.renorm.is_some() && targets.dgamma.is_some();
+            let of = |tensor: Option<&Tensor>| tensor.map(|all| all.stretch(range.clone())).transpose();
+            let (dgamma, dbeta) = (of(targets.dgamma)?, of(targets.dbeta)?);
+            let part = GradientTargets { dgamma: dgamma.as_ref(), dbeta: dbeta.as_ref(), ..*targets };
+            bind_targets(&mut build, &part)?;
+            fold::gradients(&mut build)?;
+            folds.push(build.finish(Traffic::default()).await?);
+        }
+        Ok(Prepared::sequence(context, Op::TrainBackward, folds))
     }
 
     /// The gradient sums of x and dy, and the gradients that come with them. Submitted at once.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::{Channels, Layout};
-use crate::engine::buffer::Buffer;
 use crate::engine::build::{Build, Scratch, Whole};
 use crate::engine::context::Context;
 use crate::engine::mask::Mask;
@@ -18,7 +17,7 @@ use crate::plan::Records;
 use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, Op, Plan, SLICE_BYTES, Traffic};
 
 /// Dispatches the fold of partial results into `total`.
-pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &Buffer) -> Result<()> {
+pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &Slab) -> Result<()> {
     build.buffer(Slot::Total, total);
     team_per_slice(build, Kernel::FoldTotal(of))
 }
@@ -74,11 +73,12 @@ pub(crate) fn means(
     Ok(())
 }
 
-/// Dispatches the fold of partial gradient sums, which may be many, into dgamma and dbeta of so many parameters.
+/// Dispatches the fold of partial gradient sums, which may be many, into dgamma and dbeta of so many parameters, or into their `totals`.
 pub(crate) fn parameter_gradients(
     build: &mut Build<'_>,
     parameters: u64,
     mut records: Records,
+    totals: Option<&Slab>,
 ) -> Result<()> {
     let mut buffers = Vec::new();
     // Level by level to as many as one team takes. What a level lacks to whole rows is zero, and adds nothing.
@@ -97,7 +97,14 @@ pub(crate) fn parameter_gradients(
         records = Records { partials: many, slices: parameters as u32, matrix: 0 };
     }
     let plan = plan_fold(build, parameters, records.partials)?;
-    build.dispatch_fold(Kernel::FoldGradients, plan, records, buffers);
+    let kernel = match totals {
+        None => Kernel::FoldGradients,
+        Some(totals) => {
+            buffers.push((Slot::Total, totals.into()));
+            Kernel::FoldTotal(Monoid::GradientSums)
+        }
+    };
+    build.dispatch_fold(kernel, plan, records, buffers);
     Ok(())
 }
 
@@ -106,7 +113,7 @@ pub(crate) async fn averages(
     context: &Context,
     (samples, channels, count): (u64, u64, u64),
     saved: impl Into<Whole>,
-    total: &Buffer,
+    total: &Slab,
 ) -> Result<Prepared> {
     let capabilities = context.capabilities();
     let team = team_within_limit(samples as u32, if capabilities.cpu { 8 } else { 64 }, capabilities)?;
@@ -181,7 +188,7 @@ pub(crate) fn records(build: &mut Build<'_>, from: StatisticsFrom, saved: Scratc
 /// Dispatches a copy of what forward has saved of so many rows, with those marked that a mask leaves out, and lets later dispatches read it.
 pub(crate) fn marks(build: &mut Build<'_>, saved: &Slab, mask: &Mask, rows: u64) -> Result<()> {
     let plan = build.context().plan_per_slice(rows, 1, (1, 0), build.plan().dtype)?;
-    let marked = build.workspace(rows * SLICE_BYTES);
+    let marked = build.workspace((u64::from(build.params.first_record) + rows) * SLICE_BYTES);
     build.bits_of(mask, Channels { samples: rows, channels: 1, inner: 1, layout: Layout::ChannelsLast });
     let buffers = vec![
         (Slot::Saved, saved.into()),
@@ -198,8 +205,8 @@ pub(crate) async fn merge(
     context: &Context,
     of: Monoid,
     channels: u64,
-    total: &Buffer,
-    other: &Buffer,
+    total: &Slab,
+    other: &Slab,
 ) -> Result<Prepared> {
     let plan = context.plan_per_slice(channels, 1, (1, 0), DType::F32)?;
     let mut build = Build::new(context, Op::Moments, plan);

@@ -2,9 +2,9 @@
 //! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
 use crate::base::error::Result;
-use crate::engine::buffer::Buffer;
 use crate::engine::build::Build;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
+use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::ops::fold;
 use crate::plan::Records;
@@ -22,7 +22,7 @@ pub(crate) fn moments(build: &mut Build<'_>) {
 
 /// Dispatches the moments of x into `moments`, one record per slice: at once where there is one partial result per slice, else
 /// by a fold.
-pub(crate) fn moments_into(build: &mut Build<'_>, total: &Buffer) -> Result<()> {
+pub(crate) fn moments_into(build: &mut Build<'_>, total: &Slab) -> Result<()> {
     if build.plan().partials() == 1 {
         build.buffer(Slot::PartialsOut, total);
         build.dispatch(Kernel::ReduceMoments);
@@ -39,11 +39,7 @@ pub(crate) fn gradients(build: &mut Build<'_>, statistics: StatisticsFrom, dx: b
 }
 
 /// Dispatches the gradient sums of x and dy into `total`, one record per slice. What follows finds the partial results as ever.
-pub(crate) fn gradients_into(
-    build: &mut Build<'_>,
-    statistics: StatisticsFrom,
-    total: &Buffer,
-) -> Result<()> {
+pub(crate) fn gradients_into(build: &mut Build<'_>, statistics: StatisticsFrom, total: &Slab) -> Result<()> {
     if build.plan().partials() == 1 {
         build.buffer(Slot::PartialsOut, total);
         build.buffer(Slot::Partials, total);

@@ -8,7 +8,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Pointwise, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::ops::{curve, fold, map, reduce, resident};
-use crate::plan::{Capabilities, SAVED_BYTES, WalkKind};
+use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, SAVED_BYTES, WalkKind};
 use crate::statistics::saved::Saved;
 
 impl<'a> Pass<'a> {
@@ -21,7 +21,7 @@ impl<'a> Pass<'a> {
         build.pointwise.renorm = of.renorm.is_some() && tensors.has(Slot::Dgamma);
         build.params.least_gamma = Saved::least_gamma(build.plan().dtype);
         if let Some(saved) = of.saved {
-            build.buffer(Slot::Saved, saved.slab());
+            build.buffer(Slot::Saved, self.stretch(saved.slab(), SAVED_BYTES));
         }
         // Each tensor once; and what a map reads again.
         let once = tensors.passes();
@@ -32,11 +32,12 @@ impl<'a> Pass<'a> {
         match of.sums {
             Sums::Own => reduce::gradients(&mut build, StatisticsFrom::Saved, false),
             Sums::Into(sums) => {
-                reduce::gradients_into(&mut build, StatisticsFrom::Saved, sums.totals.buffer())?;
+                let sums = self.stretch(&sums.totals.slab(), GRADIENT_SUMS_BYTES);
+                reduce::gradients_into(&mut build, StatisticsFrom::Saved, &sums)?;
             }
             Sums::From(sums) => {
                 build.params.partials = 1;
-                build.buffer(Slot::Partials, sums.totals.buffer());
+                build.buffer(Slot::Partials, self.stretch(&sums.totals.slab(), GRADIENT_SUMS_BYTES));
                 map::backward(&mut build);
                 return build.finish(self.traffic(once)).await;
             }

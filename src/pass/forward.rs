@@ -6,9 +6,10 @@ use crate::engine::build::{Build, Whole};
 use crate::engine::params::flag;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::StatisticsFrom;
+use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
-use crate::plan::SAVED_BYTES;
+use crate::plan::{MOMENTS_BYTES, RUNNING_BYTES, SAVED_BYTES};
 use crate::statistics::moments::Moments;
 use crate::statistics::saved::Saved;
 
@@ -25,7 +26,7 @@ impl<'a> Pass<'a> {
         match self.statistics {
             Statistics::Curve(curve) => StatisticsFrom::Curve(curve),
             Statistics::Running(running) => {
-                build.buffer(Slot::Running, running);
+                self.bind_stretch(build, Slot::Running, running);
                 StatisticsFrom::Running
             }
             Statistics::Batch(_) | Statistics::Slices(_) => unreachable!("these are of x"),
@@ -38,8 +39,8 @@ impl<'a> Pass<'a> {
             build.params.flags |= flag::RECOVER;
             build.params.least_gamma = Saved::least_gamma(build.plan().dtype);
         }
-        bind_saved(&mut build, of);
-        bind_running(&mut build, of);
+        self.bind_saved(&mut build, of);
+        self.bind_running(&mut build, of);
         if of.moments.is_some_and(Moments::may_be_of_nothing) {
             build.params.flags |= flag::MASKED;
         }
@@ -55,13 +56,55 @@ impl<'a> Pass<'a> {
                 mapped + 1
             }
             Some(moments) => {
-                build.buffer(Slot::Partials, moments.buffer());
+                build.buffer(Slot::Partials, self.stretch(&moments.slab(), MOMENTS_BYTES));
                 build.params.partials = 1;
                 map_forward(&mut build, of)?;
                 mapped
             }
         };
         build.finish(self.traffic(passes)).await
+    }
+
+    /// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
+    fn bind_saved(&self, build: &mut Build<'_>, of: OfBatch<'_>) {
+        let record: Whole = match of.saved {
+            Some(saved) => self.stretch(saved.slab(), SAVED_BYTES).into(),
+            None if of.renorm.is_some() => {
+                build.workspace(u64::from(build.plan().slices) * SAVED_BYTES).into()
+            }
+            None => return,
+        };
+        build.params.flags |= flag::SAVE;
+        if of.renorm.is_some() {
+            build.buffer(Slot::Saved, record.clone());
+        }
+        build.buffer(Slot::SavedOut, record);
+    }
+
+    /// Binds the running statistics, if they are updated, or with batch renorm read.
+    fn bind_running(&self, build: &mut Build<'_>, of: OfBatch<'_>) {
+        if let Some(running) = of.running.filter(|_| of.track.is_some() || of.renorm.is_some()) {
+            self.bind_stretch(build, Slot::RunningUpdate, running);
+        }
+        let Some(track) = of.track else { return };
+        build.params.flags |= flag::TRACK;
+        for (is, flag) in [(track.cumulative, flag::CUMULATIVE), (track.unbiased, flag::UNBIASED)] {
+            if is {
+                build.params.flags |= flag;
+            }
+        }
+        (build.params.old_weight, build.params.new_weight) = track.weights;
+    }
+
+    /// Binds the running statistics of the channels that the pass has: means, variances and counters lie one after the other, so a part has what is between.
+    fn bind_stretch(&self, build: &mut Build<'_>, slot: Slot, running: &Slab) {
+        let channels = running.bytes() / RUNNING_BYTES;
+        build.params.running_step = channels as u32;
+        let stretch = match self.own_records() {
+            None => running.clone(),
+            Some(records) => running.stretch(4 * records.start..4 * (2 * channels + records.end)),
+        };
+        build.buffer(slot, stretch);
     }
 }
 
@@ -75,33 +118,4 @@ fn map_forward(build: &mut Build<'_>, of: OfBatch<'_>) -> Result<()> {
     fold::renorm(build)?;
     map::forward(build, StatisticsFrom::Saved);
     Ok(())
-}
-
-/// Binds where the statistics are saved, if anybody reads them: the backward pass, or with batch renorm the map.
-fn bind_saved(build: &mut Build<'_>, of: OfBatch<'_>) {
-    let record: Whole = match of.saved {
-        Some(saved) => saved.slab().into(),
-        None if of.renorm.is_some() => build.workspace(u64::from(build.plan().slices) * SAVED_BYTES).into(),
-        None => return,
-    };
-    build.params.flags |= flag::SAVE;
-    if of.renorm.is_some() {
-        build.buffer(Slot::Saved, record.clone());
-    }
-    build.buffer(Slot::SavedOut, record);
-}
-
-/// Binds the running statistics, if they are updated, or with batch renorm read.
-fn bind_running(build: &mut Build<'_>, of: OfBatch<'_>) {
-    if let Some(running) = of.running.filter(|_| of.track.is_some() || of.renorm.is_some()) {
-        build.buffer(Slot::RunningUpdate, running);
-    }
-    let Some(track) = of.track else { return };
-    build.params.flags |= flag::TRACK;
-    for (is, flag) in [(track.cumulative, flag::CUMULATIVE), (track.unbiased, flag::UNBIASED)] {
-        if is {
-            build.params.flags |= flag;
-        }
-    }
-    (build.params.old_weight, build.params.new_weight) = track.weights;
 }

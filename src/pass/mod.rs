@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod halves;
 pub(crate) mod infer;
 pub(crate) mod input;
 mod moments;
@@ -28,6 +29,9 @@ pub use train::{Train, TrainForward};
 pub(crate) use spec::Spec;
 pub(crate) use statistics::{OfBatch, OfSlices, Scheme, Statistics, Sums, Tracking};
 
+use std::sync::Arc;
+
+use self::halves::Stretch;
 use self::input::Input;
 use self::spec::Cut;
 use self::tensors::Tensors;
@@ -38,9 +42,10 @@ use crate::engine::mask::Mask;
 use crate::engine::params::flag;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{ActivationKind, Pointwise};
+use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Op, Pattern, Traffic, Walk};
+use crate::plan::{Op, Pattern, Plan, Traffic, Tuning, Walk};
 
 /// A pass of a layer over tensors that have been checked.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,10 @@ pub(crate) struct Pass<'a> {
     tensors: Tensors<'a>,
     mask: Option<&'a Mask>,
     accumulation: Accumulation,
+    /// Which records are its own, where it is a part of another pass.
+    records: Option<Stretch>,
+    /// Where it leaves the gradient sums of parameters that it shares with other parts, instead of writing their gradients.
+    totals: Option<&'a Slab>,
     /// Why its plan is not simply the policy's, if it is not.
     reason: Option<&'a str>,
 }
@@ -66,7 +75,17 @@ pub(crate) struct Reads {
 
 impl<'a> Pass<'a> {
     fn new(op: Op, spec: Spec<'a>, statistics: Statistics<'a>, tensors: Tensors<'a>) -> Self {
-        Self { op, spec, statistics, tensors, mask: None, accumulation: Accumulation::Write, reason: None }
+        Self {
+            op,
+            spec,
+            statistics,
+            tensors,
+            mask: None,
+            accumulation: Accumulation::Write,
+            records: None,
+            totals: None,
+            reason: None,
+        }
     }
 
     /// y of an input.
@@ -121,7 +140,8 @@ impl<'a> Pass<'a> {
         planned.assemble().await
     }
 
-    async fn assemble(&self) -> Result<Prepared> {
+    /// The operation, as one.
+    async fn assemble_whole(&self) -> Result<Prepared> {
         let build = self.start(self.walk(self.held()))?;
         if build.plan().held == 0 {
             return self.dispatch(build).await;
@@ -180,16 +200,18 @@ impl<'a> Pass<'a> {
         let alignment = self.spec.context.capabilities().storage_alignment;
         let walk = match self.spec.cut {
             Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
-            Cut::Slices(slices) => return Walk { held, ..self.walk_over(slices.pattern) },
+            Cut::Slices(slices) => {
+                return Walk { held, ..self.walk_over(&self.tensors, self.spec.cut.row(), slices.pattern) };
+            }
         };
         Walk { held, masked: self.mask.is_some(), ..walk }
     }
 
-    /// How they are walked if they are cut in another way.
-    fn walk_over(&self, pattern: Pattern) -> Walk {
-        let tensors: Vec<_> = self.tensors.walked().map(|(_, tensor)| tensor).collect();
+    /// How tensors, of rows of so many elements if they are rows, are walked if they are cut in some way.
+    fn walk_over(&self, tensors: &Tensors<'_>, row: Option<u64>, pattern: Pattern) -> Walk {
+        let tensors: Vec<_> = tensors.walked().map(|(_, tensor)| tensor).collect();
         let walk = Walk::over(pattern, &tensors, self.spec.context.capabilities().storage_alignment);
-        match self.spec.cut.row() {
+        match row {
             Some(row) => walk.of_rows(row, &tensors),
             None => walk,
         }
@@ -197,8 +219,13 @@ impl<'a> Pass<'a> {
 
     /// Starts an operation over a walk, with all tensors bound.
     fn start(&self, walk: Walk) -> Result<Build<'a>> {
-        let Self { spec, tensors, .. } = self;
-        let plan = spec.context.plan_walk(&walk, self.reason)?;
+        self.start_over(walk, &self.tensors, self.spec.cut.row())
+    }
+
+    /// The same over views of them, of rows of so many elements if they are rows.
+    fn start_over(&self, walk: Walk, tensors: &Tensors<'_>, row: Option<u64>) -> Result<Build<'a>> {
+        let spec = &self.spec;
+        let plan = self.plan(&walk, tensors)?;
         let mut build = Build::new(spec.context, self.op, plan);
         build.params.eps = spec.eps as f32;
         build.params.slope = spec.activation.slope();
@@ -222,7 +249,7 @@ impl<'a> Pass<'a> {
                 build.pointwise.marked = self.mask.is_some();
             }
         }
-        if let Some(row) = spec.cut.row() {
+        if let Some(row) = row {
             build.take_rows(row);
         }
         for (slot, tensor) in tensors.walked() {
@@ -231,10 +258,30 @@ impl<'a> Pass<'a> {
         for (slot, tensor) in tensors.values() {
             build.value(slot, tensor)?;
         }
+        self.set_accumulation(&mut build);
+        build.params.first_record = self.first_record() as u32;
+        Ok(build)
+    }
+
+    /// The plan of a walk; in windows so short that bindings have room for the parameters of their places, if these are wider than x.
+    fn plan(&self, walk: &Walk, tensors: &Tensors<'_>) -> Result<Arc<Plan>> {
+        let context = self.spec.context;
+        let limit = context.capabilities().max_binding_bytes;
+        let widest = tensors.values().filter(|(_, tensor)| tensor.byte_len() > limit);
+        let widest = widest.map(|(_, tensor)| tensor.dtype().size()).max().unwrap_or(0);
+        if !self.spec.cut.slices().parameters.of_place || widest <= walk.dtype.size() {
+            return context.plan_walk(walk, self.reason);
+        }
+        let short = limit * walk.dtype.size() / widest;
+        let window_bytes = context.tuning().window_bytes.map_or(short, |forced| forced.min(short));
+        let tuning = Tuning { window_bytes: Some(window_bytes), ..*context.tuning() };
+        context.with_tuning(tuning).plan_walk(walk, self.reason)
+    }
+
+    fn set_accumulation(&self, build: &mut Build<'_>) {
         if self.accumulation == Accumulation::Add {
             build.params.flags |= flag::ACCUMULATE;
         }
-        Ok(build)
     }
 
     /// Whether dz depends on z.

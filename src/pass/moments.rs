@@ -1,15 +1,19 @@
 //! Moments of a tensor: the reduction of a forward pass by itself.
 
+use super::halves::middle;
 use super::input::Input;
 use super::spec::Extra;
 use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
 use crate::engine::context::Context;
+use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
+use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
+use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::ops::reduce;
-use crate::plan::{Op, Traffic, Walk};
+use crate::plan::{MOMENTS_BYTES, Op, Traffic, Walk};
 use crate::statistics::moments::Moments;
 
 /// What moments have no use for.
@@ -51,16 +55,41 @@ impl Moments {
         if view.count() == 0 {
             return Ok((moments, Prepared::nothing(context, Op::Moments)));
         }
-        let walk = Walk::channels(view, &[x], context.capabilities().storage_alignment);
-        let walk = Walk { masked: mask.is_some(), ..walk };
-        let plan = context.plan_walk(&walk, None)?;
-        let mut build = Build::new(context, Op::Moments, plan);
-        build.tensor(Slot::X, x)?;
-        if let Some(mask) = mask {
-            build.mask(mask, view)?;
-        }
-        reduce::moments_into(&mut build, moments.buffer())?;
-        let prepared = build.finish(Traffic::passes(x.byte_len(), 1, 1)).await?;
+        let prepared = in_parts(context, x, mask, &moments.slab()).await?;
         Ok((moments, prepared))
     }
+}
+
+/// The moments of a tensor, in halves of its channels if no binding has room for what all of them need.
+async fn in_parts(context: &Context, x: &Tensor, mask: Option<&Mask>, total: &Slab) -> Result<Prepared> {
+    let channels = x.channels()?.channels;
+    match (as_one(context, x, mask, total).await, middle(channels, 1, true)) {
+        (Err(error @ Error::TooLarge { .. }), Some(middle)) => {
+            let mut halves = Vec::new();
+            for range in [0..middle, middle..channels] {
+                let half = x.slice_channels(range.start as usize..range.end as usize)?;
+                let stretch = total.stretch(range.start * MOMENTS_BYTES..range.end * MOMENTS_BYTES);
+                halves.push(match Box::pin(in_parts(context, &half, mask, &stretch)).await {
+                    Err(Error::TooLarge { .. }) => return Err(error),
+                    prepared => prepared?,
+                });
+            }
+            Ok(Prepared::sequence(context, Op::Moments, halves))
+        }
+        (prepared, _) => prepared,
+    }
+}
+
+async fn as_one(context: &Context, x: &Tensor, mask: Option<&Mask>, total: &Slab) -> Result<Prepared> {
+    let view = x.channels()?;
+    let walk = Walk::channels(view, &[x], context.capabilities().storage_alignment);
+    let walk = Walk { masked: mask.is_some(), ..walk };
+    let plan = context.plan_walk(&walk, None)?;
+    let mut build = Build::new(context, Op::Moments, plan);
+    build.tensor(Slot::X, x)?;
+    if let Some(mask) = mask {
+        build.mask(mask, view)?;
+    }
+    reduce::moments_into(&mut build, total)?;
+    build.finish(Traffic::passes(x.byte_len(), 1, 1)).await
 }

@@ -76,6 +76,15 @@ impl<'a> Tensors<'a> {
         self.values().any(|(slot, _)| slot.writes())
     }
 
+    /// Others in the place of all.
+    pub(super) fn map(&self, other: impl Fn(Slot, &Tensor) -> Result<Tensor>) -> Result<OwnedTensors> {
+        let mut owned = OwnedTensors([const { None }; COUNT]);
+        for (slot, tensor) in self.all() {
+            owned.0[at(slot)] = Some(other(slot, tensor)?);
+        }
+        Ok(owned)
+    }
+
     /// Scratch tensors in the place of all that are walked or written; parameters are read where they are.
     #[cfg(feature = "wgpu")]
     pub(super) async fn twins(&self, context: &Context) -> Result<OwnedTensors> {

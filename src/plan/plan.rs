@@ -16,6 +16,8 @@ pub(crate) const SQUARES_BYTES: u64 = 8;
 pub(crate) const GRADIENT_SUMS_BYTES: u64 = 8;
 /// Bytes of `StatisticsRecord` in shaders/lib/statistics.wesl.
 pub(crate) const SAVED_BYTES: u64 = 40;
+/// Of the mean, the variance and the number of batches of a channel.
+pub(crate) const RUNNING_BYTES: u64 = 12;
 /// What forward saves of a slice that is no channel, and the same with what dx subtracts.
 pub(crate) const SLICE_BYTES: u64 = 16;
 pub(crate) const MEANS_BYTES: u64 = 24;
@@ -46,6 +48,9 @@ pub struct Tuning {
     pub tile: Option<u32>,
     /// Bytes of a tensor that one dispatch binds at most, below the device's own limit; at least one tile.
     pub window_bytes: Option<u64>,
+    /// Bytes of any binding at most, as on a device whose own limit is lower: values per channel, statistics and partial results too. What does not fit is done
+    /// part by part.
+    pub binding_bytes: Option<u64>,
     /// Whether slices that fit are held in registers, so that a training pass is one dispatch which reads each input once. Slices
     /// are streamed where another choice (tiles, groups, several splits, rows as one, or strips) asks for it.
     pub resident: Option<bool>,
@@ -70,6 +75,7 @@ setters!(impl Tuning {
     strip: u32,
     tile: u32,
     window_bytes: u64,
+    binding_bytes: u64,
     resident: bool,
     subgroups: bool,
     group_bytes: u64,
@@ -99,6 +105,7 @@ impl Tuning {
             at_least_one("rows", wide(self.rows)),
             at_least_one("tile", wide(self.tile)),
             at_least_one("window_bytes", self.window_bytes),
+            at_least_one("binding_bytes", self.binding_bytes),
             at_least_one("group_bytes", self.group_bytes),
         ] {
             if let Some(got) = refused {

@@ -417,11 +417,13 @@ fn choose_splits(
     let part = if bytes > WORKSPACE_FROM { WORKSPACE_PART } else { 1 };
     let small = bytes / (part * MOMENTS_BYTES * geometry.records);
     let mergeable = (geometry.slice_words / (8 * repeat)).isqrt().max(lanes / repeat);
+    let bound = capabilities.max_binding_bytes / (MOMENTS_BYTES * geometry.records);
     let limits = [
         (wanted, format!("to have {target} workgroups")),
         (worthwhile, format!("at least {rounds} words for each invocation")),
         (readable, "partial results are read by every workgroup of a slice".to_owned()),
         (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
+        (bound, "partial results are one binding".to_owned()),
         (small, format!("partial results take no more than 1/{part} of a tensor")),
     ];
     let (splits, why) = limits.into_iter().min_by_key(|(splits, _)| *splits).unwrap_or_default();

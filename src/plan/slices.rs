@@ -124,6 +124,29 @@ impl Slices {
         Ok(Self { pattern, merged: 1, parameters: Parameters::ONE })
     }
 
+    /// The same of so many slices, which are whole rows, samples or columns, and of the parameters that these have.
+    pub(crate) fn some(self, slices: u64) -> Self {
+        let pattern = match self.pattern {
+            Pattern::Segments { samples: 1, inner, .. } => runs(slices, inner),
+            Pattern::Matrices { slices: each, samples: 2.., inner } => {
+                Pattern::Matrices { slices: each, samples: slices / each, inner }
+            }
+            Pattern::Segments { samples, inner, .. } => Pattern::Segments { slices, samples, inner },
+            Pattern::Columns { samples, inner, .. } => Pattern::Columns { slices, samples, inner },
+            Pattern::Matrices { samples, inner, .. } => Pattern::Matrices { slices, samples, inner },
+            Pattern::Run { .. } => self.pattern,
+        };
+        let Parameters { of_place, slices: repeat, rows, step } = self.parameters;
+        let parameters = match of_place {
+            // Of one sample there is one row of them.
+            true if slices <= repeat || rows == 1 => Parameters { of_place, slices: 1, rows: 1, step: 0 },
+            true => Parameters { rows: slices / repeat, ..self.parameters },
+            false if step > 0 && rows == self.slices() => Parameters::of_slice(slices),
+            false => self.parameters,
+        };
+        Self { pattern, parameters, ..self }
+    }
+
     /// Slices that are walked.
     pub(crate) const fn slices(&self) -> u64 {
         match self.pattern {

@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::base::error::{Error, Result};
-use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::Monoid;
+use crate::engine::slab::Slab;
 use crate::plan::{MOMENTS_BYTES, Op};
 use crate::statistics::pooled_moments::PooledMoments;
 use crate::statistics::totals::Totals;
@@ -228,8 +228,8 @@ impl Moments {
         self.masked
     }
 
-    pub(crate) fn buffer(&self) -> &Buffer {
-        self.totals.buffer()
+    pub(crate) fn slab(&self) -> Slab {
+        self.totals.slab()
     }
 
     /// Requires the context's device and a number of channels.

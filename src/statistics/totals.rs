@@ -11,6 +11,7 @@ use crate::engine::context::{Context, ContextId};
 use crate::engine::prepared::Prepared;
 use crate::engine::readback;
 use crate::engine::shader::Monoid;
+use crate::engine::slab::{Slab, parts};
 use crate::ops::fold;
 use crate::plan::Op;
 
@@ -72,7 +73,15 @@ impl<R: Pod> Totals<R> {
         for totals in [self, other] {
             totals.check(context, self.channels)?;
         }
-        fold::merge(context, self.of, self.channels, &self.buffer, &other.buffer).await
+        let (total, other) = (self.slab(), other.slab());
+        let bytes = size_of::<R>() as u64;
+        let mut merges = Vec::new();
+        for range in parts(self.channels, bytes, context) {
+            let stretch = |slab: &Slab| slab.stretch(range.start * bytes..range.end * bytes);
+            let channels = range.end - range.start;
+            merges.push(fold::merge(context, self.of, channels, &stretch(&total), &stretch(&other)).await?);
+        }
+        Ok(Prepared::sequence(context, Op::Moments, merges))
     }
 
     /// The operation that merges all of them into the first, pairwise, so that rounding errors grow with the logarithm of their
@@ -97,8 +106,8 @@ impl<R: Pod> Totals<R> {
         self.channels
     }
 
-    pub fn buffer(&self) -> &Buffer {
-        &self.buffer
+    pub fn slab(&self) -> Slab {
+        (&self.buffer).into()
     }
 
     /// Requires the context's device and a number of channels.

@@ -5,7 +5,9 @@ use wgnorm::statistics::Moments;
 use wgnorm::tuning::Tuning;
 use wgnorm::{Activation, BatchNorm, BatchNormOptions, Context, DType, Error, Layout, Spec, Tensor};
 
-use crate::support::{assert_holds, assert_same_outcome, context, few_contexts, refused, tuned, values};
+use crate::support::{
+    assert_holds, assert_same_outcome, context, few_contexts, own_device, refused, tuned, values,
+};
 
 const OPTIONS: BatchNormOptions = BatchNormOptions::pytorch();
 
@@ -334,4 +336,23 @@ fn slices_that_do_not_exist() {
         Tensor::from_strided_buffer(&context, buffer, 0, &[2, 6, 4], DType::F32, 25),
         Error::BufferTooSmall { needed: 196, .. }
     );
+}
+
+/// As [`Tuning::binding_bytes`] has it, on a device that has no more: nothing of it may be bound.
+#[test]
+fn a_device_with_small_bindings_works_in_parts() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 20, ..wgpu::Limits::default() };
+    let (device, queue) = own_device(limits);
+    let context = Context::from_wgpu(device, queue).unwrap();
+    assert_eq!(context.capabilities().max_binding_bytes, 1 << 20);
+    for line in [
+        "batch 2x40000x2 backward",
+        "frozen 3x90000 backward",
+        "layer 60000x4 added backward",
+        "layer 2x300000 added backward",
+        "group:20000 2x60000x2 added backward",
+        "scale 70000x4 added backward",
+    ] {
+        assert_holds(&context, line);
+    }
 }

@@ -1,10 +1,11 @@
 //! Tensors made of others: parts of one, and several as one.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::{Part, Tensor};
+use super::{Part, Strides, Tensor};
 use crate::base::error::{Error, Result};
-use crate::base::shape::{Layout, Shape};
+use crate::base::shape::{Channels, Layout, Shape};
 
 impl Tensor {
     /// Tensors one after the other along the first axis, as one tensor. Each stays where it is, so a batch that no single
@@ -133,6 +134,44 @@ impl Tensor {
         }
         let shape = Shape::new(&dims)?;
         Ok(Self { parts: parts.into(), shape, strides: self.strides.canonical(shape), ..self.clone() })
+    }
+
+    /// Some columns of some rows, of a tensor that is rows of `len` elements equally far apart.
+    pub(crate) fn block(&self, len: u64, rows: Range<u64>, columns: Range<u64>) -> Result<Self> {
+        let what = "a tensor of which a part is taken";
+        let apart = self.rows_apart(len).ok_or(Error::NotContiguous { what })?;
+        let dims = [rows.end - rows.start, columns.end - columns.start];
+        let shape = Shape::new(&dims.map(|dim| dim as usize))?;
+        let strides = Strides { sample: apart, row: apart }.canonical(shape);
+        let skipped = (rows.start * apart + columns.start) * self.dtype.size();
+        let [part] = &*self.parts else { return Err(Error::NotContiguous { what }) };
+        let part = Part { byte_offset: part.byte_offset + skipped, samples: 0..dims[0], ..part.clone() };
+        Ok(Self { parts: Arc::new([part]), shape, strides, ..self.clone() })
+    }
+
+    /// Some of the values of a contiguous tensor, in the order of memory.
+    pub(crate) fn stretch(&self, range: Range<u64>) -> Result<Self> {
+        let row = self.block(self.shape.len(), 0..1, range.clone())?;
+        let shape = Shape::per_channel(range.end - range.start);
+        let part = Part { samples: 0..range.end - range.start, ..row.parts[0].clone() };
+        Ok(Self { parts: Arc::new([part]), shape, strides: Strides::dense(shape), ..row })
+    }
+
+    /// A contiguous tensor as samples, channels and positions, or a view that is already.
+    pub(crate) fn reshaped(&self, view: Channels) -> Result<Self> {
+        let Channels { samples, channels, inner, layout } = view;
+        let dims = match layout {
+            Layout::ChannelsFirst => [samples, channels, inner],
+            Layout::ChannelsLast => [samples, inner, channels],
+        };
+        let shape = Shape::new(&dims.map(|dim| dim as usize))?;
+        if self.shape == shape {
+            return Ok(Self { layout, ..self.clone() });
+        }
+        self.check_contiguous("a tensor of which a part is taken")?;
+        let part = Part { samples: 0..dims[0], ..self.parts[0].clone() };
+        let strides = Strides::dense(shape);
+        Ok(Self { parts: Arc::new([part]), shape, strides, layout, ..self.clone() })
     }
 }
 

@@ -6,6 +6,7 @@
 mod batch;
 mod curve;
 mod pairs;
+mod parts;
 mod slices;
 
 use super::data::{Data, Draw, Gamma};
@@ -39,6 +40,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(slices::cases());
     cases.extend(pairs::slices());
     cases.extend(curve::cases());
+    cases.extend(parts::cases());
     cases
 }
 
@@ -46,6 +48,7 @@ pub fn quick() -> Vec<Case> {
 pub fn full() -> Vec<Case> {
     let mut cases = quick();
     cases.extend(batch::long());
+    cases.extend(parts::large());
     cases.extend(pairs::all_of_batch());
     cases.extend(pairs::all_of_slices());
     cases

@@ -4,6 +4,8 @@
 //! dbeta, and dx. Where it varies (layer, RMS norm), statistics belong to rows and parameters to columns: a walk along rows has the sums of a row,
 //! a walk along columns dx and on its way the sums of a column.
 
+use std::ops::Range;
+
 use crate::base::error::{Error, Result};
 use crate::engine::build::{Build, Whole};
 use crate::engine::prepared::Prepared;
@@ -11,7 +13,9 @@ use crate::engine::shader::StatisticsFrom;
 use crate::engine::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
 use crate::pass::{OfSlices, Pass};
-use crate::plan::{GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, row_teams};
+use crate::plan::{
+    GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, SLICE_BYTES, row_teams,
+};
 
 impl<'a> Pass<'a> {
     /// The gradients that are asked for.
@@ -57,9 +61,11 @@ impl<'a> Pass<'a> {
     fn bind_recorded(&self, build: &mut Build<'a>, of: OfSlices<'a>) -> Result<()> {
         let Some(saved) = of.saved else { unreachable!("a backward pass has what forward saved") };
         match self.mask {
-            Some(mask) => fold::marks(build, saved.slab(), mask, self.slices().slices()),
+            Some(mask) => {
+                fold::marks(build, &self.stretch(saved.slab(), SLICE_BYTES), mask, self.slices().slices())
+            }
             None => {
-                build.buffer(Slot::Saved, saved.slab());
+                build.buffer(Slot::Saved, self.stretch(saved.slab(), SLICE_BYTES));
                 Ok(())
             }
         }
@@ -105,7 +111,7 @@ impl<'a> Pass<'a> {
         }
         resident::backward_of_slices(&mut build, samples * teams)?;
         if self.tensors.has_sums() {
-            fold::parameter_gradients(&mut build, of_parameters, records)?;
+            self.fold_parameters(&mut build, of_parameters, records)?;
         }
         build.finish(self.traffic(self.tensors.passes())).await
     }
@@ -132,7 +138,7 @@ impl<'a> Pass<'a> {
         reduce::gradients_of_many(&mut build, StatisticsFrom::Recorded, false, of_parameters);
         let (reduced, mapped) = self.passes();
         if self.tensors.has_sums() {
-            fold::parameter_gradients(&mut build, parameters, records)?;
+            self.fold_parameters(&mut build, parameters, records)?;
         }
         if !self.tensors.has(Slot::Dx) {
             return build.finish(self.traffic(reduced)).await;
@@ -149,10 +155,17 @@ impl<'a> Pass<'a> {
         let (reduced, mapped) = self.passes();
         let (dx, sums) = (self.tensors.has(Slot::Dx), self.tensors.has_sums());
         if !dx && sums {
-            let mut columns = self.build_columns(of)?;
-            self.bind_recorded(&mut columns, of)?;
-            let columns = self.along_columns(columns, StatisticsFrom::RecordedOfRow)?;
-            return columns.finish(self.traffic(reduced)).await;
+            let mut all: Option<Build<'a>> = None;
+            for (range, mut columns) in self.columns_in_parts(of, &self.all_columns())? {
+                self.bind_recorded(&mut columns, of)?;
+                let columns = self.along_columns(columns, &range, StatisticsFrom::RecordedOfRow)?;
+                all = Some(match all {
+                    Some(before) => columns.after(before),
+                    None => columns,
+                });
+            }
+            let Some(all) = all else { unreachable!("there is a range of columns") };
+            return all.finish(self.traffic(reduced)).await;
         }
         // The sums of rows.
         let along_columns = if sums { self.start_columns(of)? } else { None };
@@ -179,19 +192,26 @@ impl<'a> Pass<'a> {
             map::backward_of_means(&mut rows);
             return rows.finish(self.traffic(reduced + mapped)).await;
         }
-        let mut columns = self.build_columns(of)?;
-        // That is written already.
-        columns.pointwise.d_residual = false;
-        columns.buffer(Slot::Means, means.before());
-        let columns = self.along_columns(columns, StatisticsFrom::MeansOfRow)?;
-        columns.after(rows).finish(self.traffic(reduced + mapped)).await
+        for (range, mut columns) in self.columns_in_parts(of, &self.all_columns())? {
+            // That is written already.
+            columns.pointwise.d_residual = false;
+            columns.buffer(Slot::Means, means.before());
+            let columns = self.along_columns(columns, &range, StatisticsFrom::MeansOfRow)?;
+            rows = columns.after(rows);
+        }
+        rows.finish(self.traffic(reduced + mapped)).await
     }
 
     /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
-    fn along_columns(&self, mut build: Build<'a>, from: StatisticsFrom) -> Result<Build<'a>> {
+    fn along_columns(
+        &self,
+        mut build: Build<'a>,
+        columns: &Range<u64>,
+        from: StatisticsFrom,
+    ) -> Result<Build<'a>> {
         let plan = build.plan();
         let Parameters { rows, step, .. } = self.slices().parameters;
-        let places = self.slices().count();
+        let places = columns.end - columns.start;
         let (parameters, records) = match step {
             0 => (places, Records { partials: plan.partials(), slices: plan.slices, matrix: 0 }),
             _ => {
@@ -201,8 +221,20 @@ impl<'a> Pass<'a> {
         };
         let of_parameters = (parameters, u64::from(records.partials));
         reduce::gradients_of_many(&mut build, from, from == StatisticsFrom::MeansOfRow, of_parameters);
-        fold::parameter_gradients(&mut build, parameters, records)?;
+        let bytes = columns.start * GRADIENT_SUMS_BYTES..columns.end * rows * GRADIENT_SUMS_BYTES;
+        let totals = self.totals.map(|totals| totals.stretch(bytes));
+        fold::parameter_gradients(&mut build, parameters, records, totals.as_ref())?;
         Ok(build)
+    }
+
+    /// Dispatches the fold of partial gradient sums to those of so many parameters, and these where they go.
+    pub(in crate::pass) fn fold_parameters(
+        &self,
+        build: &mut Build<'_>,
+        parameters: u64,
+        records: Records,
+    ) -> Result<()> {
+        fold::parameter_gradients(build, parameters, records, self.totals)
     }
 
     /// How many parameters there are, and where the partial results of all slices that share one are.

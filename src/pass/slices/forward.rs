@@ -42,7 +42,7 @@ impl<'a> Pass<'a> {
         }
         if let Some(saved) = of.saved.filter(|_| held || folds_in_map) {
             build.params.flags |= flag::SAVE;
-            build.buffer(Slot::SavedOut, saved.slab());
+            build.buffer(Slot::SavedOut, self.stretch(saved.slab(), SLICE_BYTES));
         }
         if held {
             resident::forward_of_slices(&mut build);
@@ -63,7 +63,7 @@ impl<'a> Pass<'a> {
     fn fold_statistics(&self, build: &mut Build<'a>, of: OfSlices<'a>) -> Result<Whole> {
         let statistics = self.slices().statistics();
         let record: Whole = match of.saved {
-            Some(saved) => saved.slab().into(),
+            Some(saved) => self.stretch(saved.slab(), SLICE_BYTES).into(),
             None => build.workspace(statistics * SLICE_BYTES).into(),
         };
         build.params.flags |= flag::SAVE;

@@ -3,10 +3,15 @@
 mod backward;
 mod forward;
 
+use std::ops::Range;
+
+use super::halves::middle;
 use super::{OfSlices, Pass};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
-use crate::plan::{Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns};
+use crate::plan::{
+    GRADIENT_SUMS_BYTES, Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns,
+};
 
 impl<'a> Pass<'a> {
     fn slices(&self) -> Slices {
@@ -18,28 +23,84 @@ impl<'a> Pass<'a> {
         self.slices().records(plan)
     }
 
-    /// Starts a walk along the columns of rows, where gamma varies within a row and the device gains by keeping it: by whole words.
+    /// Starts a walk along the columns of rows, where gamma varies within a row and the device gains by keeping it: by whole words, as far as a binding has room
+    /// for all of a row and its parameters.
     fn start_columns(&self, of: OfSlices<'a>) -> Result<Option<Build<'a>>> {
         let context = self.spec.context;
         if !self.slices().parameters.of_place || !maps_along_columns(context.capabilities(), context.tuning())
         {
             return Ok(None);
         }
-        let build = self.build_columns(of)?;
-        Ok((build.plan().width > 1).then_some(build))
+        match self.build_columns(of, &self.all_columns()) {
+            Ok(build) => Ok((build.plan().width > 1 && self.holds_parameters(&build)).then_some(build)),
+            Err(Error::TooLarge { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// A walk along the columns of rows: the parameters are those of a column, the statistics those of a row.
-    fn build_columns(&self, of: OfSlices<'a>) -> Result<Build<'a>> {
+    /// Walks along the columns of rows that are folded into the gradients of their parameters: one, or where no binding has room for what all columns need, one
+    /// for each of several ranges.
+    fn columns_in_parts(
+        &self,
+        of: OfSlices<'a>,
+        columns: &Range<u64>,
+    ) -> Result<Vec<(Range<u64>, Build<'a>)>> {
+        let limit = self.spec.context.capabilities().max_binding_bytes;
+        let build = self.build_columns(of, columns);
+        let fits = match &build {
+            Ok(build) => {
+                let sums = u64::from(build.plan().records) * u64::from(build.plan().splits);
+                sums * GRADIENT_SUMS_BYTES <= limit && self.holds_parameters(build)
+            }
+            Err(Error::TooLarge { .. }) => false,
+            Err(_) => true,
+        };
+        let samples = self.slices().parameters.step > 0;
+        match middle(columns.end - columns.start, 1, true) {
+            Some(middle) if !fits && !samples => {
+                let middle = columns.start + middle;
+                let mut all = self.columns_in_parts(of, &(columns.start..middle))?;
+                all.extend(self.columns_in_parts(of, &(middle..columns.end))?);
+                Ok(all)
+            }
+            _ => Ok(vec![(columns.clone(), build?)]),
+        }
+    }
+
+    /// Whether bindings have room for the parameters of a walk along columns.
+    fn holds_parameters(&self, build: &Build<'_>) -> bool {
+        let limit = self.spec.context.capabilities().max_binding_bytes;
+        build.values().all(|tensor| tensor.byte_len() <= limit)
+    }
+
+    fn all_columns(&self) -> Range<u64> {
+        0..self.slices().count()
+    }
+
+    /// A walk along some columns of rows: the parameters are those of a column, the statistics those of a row.
+    fn build_columns(&self, of: OfSlices<'a>, columns: &Range<u64>) -> Result<Build<'a>> {
         let slices = self.slices();
         let parameters = slices.parameters;
-        let (rows, places) = (slices.slices(), slices.count());
+        let (rows, all, places) = (slices.slices(), slices.count(), columns.end - columns.start);
         // Samples have columns of their own where their parameters are their own.
         let pattern = match parameters.step {
             0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
             _ => Pattern::Matrices { slices: places, samples: parameters.rows, inner: parameters.slices },
         };
-        let mut build = self.start(Walk { unit_rows: 1, ..self.walk_over(pattern) })?;
+        let some;
+        let tensors = match places < all {
+            false => self.tensors,
+            true => {
+                some = self.tensors.map(|slot, tensor| match slot.is_walked() {
+                    true => tensor.block(all, 0..rows, columns.clone()),
+                    false => tensor.stretch(columns.clone()),
+                })?;
+                some.tensors()
+            }
+        };
+        let row = self.spec.cut.row().map(|_| places);
+        let walk = Walk { unit_rows: 1, ..self.walk_over(&tensors, row, pattern) };
+        let mut build = self.start_over(walk, &tensors, row)?;
         build.params.flags |= of.scheme.flags();
         build.pointwise.of_place = false;
         let own = Parameters::of_slice(u32::MAX.into());

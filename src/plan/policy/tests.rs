@@ -15,6 +15,7 @@ const FREE: Tuning = Tuning {
     strip: None,
     tile: None,
     window_bytes: None,
+    binding_bytes: None,
     integer_f16: false,
     resident: None,
     subgroups: None,
