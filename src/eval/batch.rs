@@ -84,6 +84,11 @@ pub(super) fn expect_running(spec: &Spec, inputs: &Inputs, moments: &[Moments]) 
         .enumerate()
         .map(|(c, batch)| match batch.count {
             0 => running(inputs, c),
+            // Kernels have the variance in f32 before it is weighted.
+            _ if batch.var > f32::MAX.into() => {
+                let batch = Moments { var: f64::INFINITY, ..*batch };
+                running(inputs, c).update(batch, spec.momentum, spec.running_variance)
+            }
             _ => running(inputs, c).update(*batch, spec.momentum, spec.running_variance),
         })
         .collect();

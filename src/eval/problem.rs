@@ -32,8 +32,8 @@ impl Problem {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Spec::check`]; [`Error::Spec`] for what has no expectation here: a mask or batch renorm with something fused, and a
-    /// backward pass of a sequence.
+    /// Those of [`Spec::check`]; [`Error::Spec`] for what has no expectation here: a mask or batch renorm with something fused, shards and sequences with an
+    /// activation, and a backward pass of a sequence.
     pub fn new(spec: &Spec, draw: &Draw) -> Result<Self> {
         spec.check()?;
         let plain = spec.activation == Activation::None
@@ -43,6 +43,11 @@ impl Problem {
         if (spec.mask.is_some() && spec.norm == Norm::Batch || renorm) && !plain {
             let reason =
                 "a mask and batch renorm go with nothing fused, in place or once more here".to_owned();
+            return Err(Error::Spec { reason });
+        }
+        let several = matches!(spec.statistics, Statistics::Synchronised(_) | Statistics::Sequence(_));
+        if several && spec.activation != Activation::None {
+            let reason = "shards and sequences go without an activation here".to_owned();
             return Err(Error::Spec { reason });
         }
         if matches!(spec.statistics, Statistics::Sequence(_)) && spec.passes == Passes::Backward {

@@ -172,7 +172,7 @@ impl Variants {
 }
 
 /// Whether the tensors of a problem can lie so.
-fn takes(spec: &Spec, place: Place) -> bool {
+pub(super) fn takes(spec: &Spec, place: Place) -> bool {
     match spec.statistics {
         // Shards are placed by themselves, and micro-batches are parts already.
         Statistics::Synchronised(_) | Statistics::Accumulated(_) | Statistics::Ghost(_) => {

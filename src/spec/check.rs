@@ -66,7 +66,7 @@ impl Spec {
         if !norm.allows(*affine) {
             return Some(format!("{name} does not have {affine:?} of gamma and beta"));
         }
-        if self.unit_offset && !norm.is_of_slices() {
+        if self.unit_offset && (!norm.is_of_slices() || norm.tracks()) {
             return Some(format!("gamma of {name} is not stored as its distance from 1"));
         }
         if self.modulated && !norm.can_be_modulated() {

@@ -15,7 +15,7 @@ use super::fingerprint::{self, Fingerprint};
 use super::{OutputReport, RunReport};
 
 /// Kernels that a device keeps between runs. Some 2 MB each in a software driver; runs of one norm and layout have up to so many in common.
-const KEPT: usize = 32;
+pub const KEPT: usize = 32;
 
 /// Runs of a case; in one layout, where they are grouped.
 pub struct Job<'c> {
@@ -186,7 +186,7 @@ impl Part {
 }
 
 /// Outputs of a second run that differ from the first.
-fn other_bits(first: &Outputs, second: &Outputs) -> Vec<String> {
+pub fn other_bits(first: &Outputs, second: &Outputs) -> Vec<String> {
     let differ = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
     let pairs = first.iter().zip(second);
     let other = pairs.filter(|((_, before), (_, now))| before.iter().zip(now).any(differ));

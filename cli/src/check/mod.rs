@@ -5,6 +5,7 @@ mod conformance;
 mod fingerprint;
 mod job;
 mod reach;
+mod soak;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ pub struct Args {
     /// Runs the cases that a file of --reach has under this shader file first, and stops at the first failure
     #[arg(long, value_names = ["REACH", "SHADER"], num_args = 2)]
     first: Vec<String>,
+    #[command(flatten)]
+    soak: soak::Args,
 }
 
 #[derive(Serialize)]
@@ -126,14 +129,17 @@ pub struct OutputReport {
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Refusal> {
-    let mut cases = cases(args)?;
     if let Some(directory) = &args.shaders {
         eval::read_shaders(directory)?;
     }
+    let options = ContextOptions::default().adapter_name(args.adapter.clone());
+    if let Some(minutes) = args.soak.minutes() {
+        return soak::run(&args.soak, minutes, &options, args.json.as_ref());
+    }
+    let mut cases = cases(args)?;
     if let [reach, shader] = args.first.as_slice() {
         reach::sort(&mut cases, reach.as_ref(), shader)?;
     }
-    let options = ContextOptions::default().adapter_name(args.adapter.clone());
     let devices = Devices::open(&options)?;
     let adapter = Adapter::of_context(devices.first());
     println!("{} cases on {adapter}, devices: {}", cases.len(), devices.all().len());
