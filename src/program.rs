@@ -171,6 +171,8 @@ impl<'a> Pass<'a> {
     /// [`Error::DType`], [`Error::NotContiguous`], [`Error::EmptyBatch`] for slices without values; [`Error::Validation`] for WGSL that cannot be
     /// compiled; and what binding the tensors can raise.
     pub async fn prepare(&self, context: &Context) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        context.try_untrusted_driver().await?;
         let Program { modules, record_bytes, reads } = self.program;
         let bound = self.bound()?;
         let x = bound[0].1;

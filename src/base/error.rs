@@ -39,6 +39,12 @@ pub enum Error {
         /// What the device offers.
         got: u64,
     },
+    /// The driver computes wrong results: [`Context::try_driver`](crate::Context::try_driver).
+    #[error("the driver computes wrong results: {seen}; choose another backend")]
+    Driver {
+        /// What was computed and what is right.
+        seen: String,
+    },
     /// The adapter refused to open a device.
     #[error("the adapter refused to open a device: {reason}")]
     RequestDevice {

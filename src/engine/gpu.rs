@@ -105,7 +105,8 @@ impl Context {
         queue: wgpu::Queue,
         options: &ContextOptions,
     ) -> Result<Self> {
-        let capabilities = Capabilities::new(&device.limits(), device.features(), &device.adapter_info())?;
+        let adapter = device.adapter_info();
+        let capabilities = Capabilities::new(&device.limits(), device.features(), &adapter)?;
         let gpu = Gpu {
             disk_cache: DiskCache::open(&device, options.pipeline_cache.as_deref()),
             absent: Absent::new(&device),
@@ -117,7 +118,10 @@ impl Context {
             scratch: Arc::default(),
             lost: Arc::default(),
         };
-        Ok(Self::of(Shared { gpu: Some(gpu), ..Shared::new(capabilities, Probes::default()) }))
+        Ok(Self::of(Shared {
+            gpu: Some(gpu),
+            ..Shared::new(capabilities, Probes::of_backend(adapter.backend))
+        }))
     }
 
     /// The same device, with plans that are measured ([`Autotuning::Measure`]) or were ([`Autotuning::Pinned`]). It is meant for layers

@@ -19,12 +19,25 @@ use crate::wesl::Choice;
 pub(crate) struct Probes {
     exact_f16: OnceLock<bool>,
     ordered_subgroups: OnceLock<bool>,
+    /// What was wrong in a trial of the driver (`pass/trial.rs`), and whether there must be one.
+    pub trial: OnceLock<Option<String>>,
+    pub distrusts: bool,
 }
 
 impl Probes {
     /// What is taken to be found out on a device that is not there: its subgroups are in order if it has any, and conversions are not its own.
     pub fn assumed(capabilities: &Capabilities) -> Self {
-        Self { exact_f16: false.into(), ordered_subgroups: capabilities.subgroup_size.is_some().into() }
+        Self {
+            exact_f16: false.into(),
+            ordered_subgroups: capabilities.subgroup_size.is_some().into(),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing yet of a device, whose results are tried first if it is one of OpenGL.
+    #[cfg(feature = "wgpu")]
+    pub fn of_backend(backend: wgpu::Backend) -> Self {
+        Self { distrusts: backend == wgpu::Backend::Gl, ..Self::default() }
     }
 }
 

@@ -268,10 +268,15 @@ async fn averages(context: &Context, view: Channels, saved: &Slab, total: &Slab)
     let mut steps = Vec::new();
     for range in slab::parts(channels, samples * SLICE_BYTES, context) {
         let many = range.end - range.start;
-        let some = all.block(channels * words, 0..samples, range.start * words..range.end * words)?;
         let bytes = samples * many * SLICE_BYTES;
         let copy = Slab::new(context, "saved statistics", bytes).await?;
-        steps.push(map::prepare_copy_of_rows(context, &some, &copy.as_rows(context, many * words)?).await?);
+        let rows = copy.as_rows(context, many * words)?;
+        for sample in 0..samples {
+            let from =
+                all.block(channels * words, sample..sample + 1, range.start * words..range.end * words)?;
+            let to = rows.block(many * words, sample..sample + 1, 0..many * words)?;
+            steps.push(map::prepare_copy(context, &from, &to).await?.without_traffic());
+        }
         let total = total.stretch(range.start * MOMENTS_BYTES..range.end * MOMENTS_BYTES);
         steps.push(
             fold::averages(context, (samples, many, inner), &copy, &total).await?.with_workspace(bytes),

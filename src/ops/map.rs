@@ -10,7 +10,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Pointwise, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Op, Pattern, Traffic, Walk};
+use crate::plan::{Op, Traffic, Walk};
 
 /// Dispatches y = act(x̂·gamma + beta + residual).
 pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {
@@ -72,20 +72,6 @@ pub async fn prepare_copy(context: &Context, x: &Tensor, y: &Tensor) -> Result<P
     build.tensor(Slot::Y, &y)?;
     build.dispatch(Kernel::MapCopy);
     build.finish(Traffic::passes(x.byte_len(), 2, 2)).await
-}
-
-/// Prepares y = x for rows of as many f32, which may be apart.
-pub(crate) async fn prepare_copy_of_rows(context: &Context, x: &Tensor, y: &Tensor) -> Result<Prepared> {
-    let (rows, len) = (x.shape().dims()[0] as u64, x.sample_len());
-    let pattern = Pattern::Segments { slices: rows, samples: 1, inner: len };
-    let walk = Walk::over(pattern, &[x, y], context.capabilities().storage_alignment).of_rows(len, &[x, y]);
-    let plan = context.plan_walk(&walk, None)?;
-    let mut build = Build::new(context, Op::Copy, plan);
-    build.take_rows(len);
-    build.tensor(Slot::X, x)?;
-    build.tensor(Slot::Y, y)?;
-    build.dispatch(Kernel::MapCopy);
-    build.finish(Traffic::default()).await
 }
 
 /// Prepares sum = x + addend for tensors of one shape and type; the sum may be written over either.

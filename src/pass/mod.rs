@@ -18,6 +18,8 @@ pub(crate) mod targets;
 mod tensors;
 pub(crate) mod train;
 #[cfg(feature = "wgpu")]
+mod trial;
+#[cfg(feature = "wgpu")]
 mod tuning;
 
 pub use infer::Infer;
@@ -131,6 +133,8 @@ impl<'a> Pass<'a> {
 
     /// The operation, planned as it is fastest as far as that is known.
     pub async fn prepare(&self) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        self.spec.context.try_untrusted_driver().await?;
         #[cfg(feature = "wgpu")]
         let chosen = self.choose().await;
         #[cfg(feature = "wgpu")]

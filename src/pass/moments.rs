@@ -49,6 +49,8 @@ impl Moments {
         let Input { x, mask, .. } = input;
         let view = x.channels()?;
         x.check_device("x", context)?;
+        #[cfg(feature = "wgpu")]
+        context.try_untrusted_driver().await?;
         // Nothing is left out of nothing.
         let masked = mask.is_some() && view.count() > 0;
         let moments = Self::of_count(context, view.channels, view.count(), masked).await?;

@@ -46,8 +46,8 @@ impl Spec {
         }
         .or_else(|| match &self.statistics {
             Statistics::Synchronised(samples) => {
-                let all: usize = samples.iter().sum();
-                (samples.is_empty() || all != shape[0])
+                let all = samples.iter().try_fold(0_usize, |all, &samples| all.checked_add(samples));
+                (samples.is_empty() || all != Some(shape[0]))
                     .then(|| format!("shards of {samples:?} samples: expected {} in all", shape[0]))
             }
             Statistics::Accumulated(parts) => (*parts == 0 || *parts > shape[0])

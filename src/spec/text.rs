@@ -277,6 +277,8 @@ fn pair<T: FromStr>(text: &str) -> Result<(T, T), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -333,6 +335,8 @@ mod tests {
             ("batch 4x5 sync=1+2", "expected 4 in all"),
             ("batch 4x5 accumulated=5", "5 micro-batches"),
             ("batch 4x5 offset", "distance from 1"),
+            ("tracked 4x5x3 offset", "distance from 1"),
+            ("batch 4x5 sync=18446744073709551615+5", "expected 4 in all"),
             ("batch 4x5 parameters=f16", "parameters of float16"),
             ("batch 4x5 eps=type", "takes a number"),
             ("batch 4x5 added", "backward pass"),
@@ -342,6 +346,22 @@ mod tests {
         ] {
             let error = line.parse::<Spec>().unwrap_err().to_string();
             assert!(error.contains(part), "{line:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_line_is_a_problem_or_an_error(
+            norm in "(batch|frozen|layer|rms|group|instance|tracked|mvn|l2|scale|weight|tanh|[a-z]{3})(:[0-9,]{1,4})?",
+            shape in "([0-9]|[0-9]{1,20})(x([0-9]|[0-9]{1,20})){0,5}",
+            words in "( (f16|bf16|last|affine=none|offset|modulated|eps=[0-9e.-]{1,5}|relu|residual|sum|mask=[0-9]{1,20}|backward|added|given|(sync|accumulated|ghost|steps|renorm|new|old|phase|view|gaps|width|splits|tile|strip|window_bytes|binding_bytes)=[0-9,.+x-]{1,22})){0,5}",
+        ) {
+            let line = format!("{norm} {shape}{words}");
+            if let Ok(spec) = line.parse::<Spec>() {
+                prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+            }
         }
     }
 }

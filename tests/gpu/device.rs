@@ -224,3 +224,11 @@ fn a_context_shares_its_kernels_with_its_clones() {
     context.block_on(Moments::of(&context.with_tuning(Default::default()), &x)).unwrap();
     assert_eq!(context.compiled_kernels(), kernels);
 }
+
+#[test]
+fn the_driver_of_the_tests_is_tried() {
+    let context = context();
+    context.block_on(context.try_driver()).unwrap();
+    // What was found is kept.
+    context.block_on(context.try_driver()).unwrap();
+}

@@ -194,11 +194,12 @@ proptest! {
 
     #[test]
     fn mutated_files_are_a_state_or_an_error(
+        name in prop::sample::select(vec!["pytorch", "keras", "flax", "stem_eval"]),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),
     ) {
-        let mut bytes = std::fs::read(fixture("pytorch.safetensors")).unwrap();
+        let mut bytes = std::fs::read(fixture(&format!("{name}.safetensors"))).unwrap();
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;

@@ -1,5 +1,6 @@
 //! Models in several files.
 
+use proptest::prelude::*;
 use wgnorm::state::{LoadOptions, ModelState, Naming};
 use wgnorm::{Affine, BatchNormOptions, Error};
 
@@ -133,5 +134,36 @@ fn whole_numbers_of_batches_are_taken_in_any_type() {
         assert_eq!(entry.dtype, dtype);
         let (values, _) = state.values(&naming, &specs, &LoadOptions::strict()).unwrap();
         assert_eq!(values[0].running.batches, 8);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever an index says, it is a model or an error, and no file is asked for that it does not name.
+    #[test]
+    fn any_index_is_a_model_or_an_error(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        kept in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let mut bytes = index("two.safetensors").into_bytes();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if !whole {
+            bytes.truncate(kept.index(bytes.len()));
+        }
+        let [one, two] = shards();
+        let read = |name: &str| match name {
+            "one.safetensors" => Ok(one.clone()),
+            "two.safetensors" => Ok(two.clone()),
+            other => Err(Error::StateFile { reason: format!("there is no {other}") }),
+        };
+        if let Ok(state) = ModelState::from_shards(&bytes, read) {
+            let again = ModelState::from_bytes(state.to_bytes().into_owned()).unwrap();
+            prop_assert_eq!(again.to_bytes(), state.to_bytes());
+        }
     }
 }

@@ -183,6 +183,8 @@ fn check_first(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::plan::Tuning;
 
@@ -304,6 +306,50 @@ mod tests {
         for text in ["", "hello\n", "# wgnorm tunings 2\n", "\u{0}\u{1}"] {
             assert!(matches!(read(text, &header("here")), Err(Error::Tunings { .. })), "{text:?}");
             assert!(matches!(others(text, &header("here")), Err(Error::Tunings { .. })), "{text:?}");
+        }
+    }
+
+    /// A file with everything that one can have.
+    fn whole() -> String {
+        let measured = TuningSource::Measured { ns: 1e6, policy_ns: 2e6, plans: 9 };
+        let pins = [pin("a problem", tuning(), measured), pin("another", Tuning::default(), loaded())];
+        let others = export(&header("there"), &[pin("p", tuning(), loaded())], "");
+        export(&header("here"), &pins, others.split_once('\n').unwrap().1)
+    }
+
+    /// What is read of any text is as good as what was written: again it is read the same.
+    fn exercise(text: &str) {
+        let Ok((all, loaded)) = read(text, &header("here")) else { return };
+        assert!(all.len() == loaded.pinned && loaded.ignored.len() <= text.lines().count());
+        let pins: Vec<_> =
+            all.iter().map(|(problem, tuning)| pin(problem, *tuning, self::loaded())).collect();
+        let again = export(&header("here"), &pins, &others(text, &header("here")).unwrap());
+        assert_eq!(read(&again, &header("here")).unwrap().0, all, "{text:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_a_file_or_an_error(text in "[a-z0-9 =,#\n\\-.]{0,200}") {
+            exercise(&text);
+            exercise(&format!("{FIRST_LINE}\n{text}"));
+            exercise(&(whole() + &text));
+        }
+
+        #[test]
+        fn a_file_with_other_characters_is_one_or_an_error(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..6),
+            kept in any::<prop::sample::Index>(),
+        ) {
+            let mut text: Vec<char> = whole().chars().collect();
+            for (at, value) in changes {
+                let at = at.index(text.len());
+                text[at] = value;
+            }
+            exercise(&text.iter().collect::<String>());
+            text.truncate(kept.index(text.len()));
+            exercise(&text.iter().collect::<String>());
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::eval::variant::Variants;
 use crate::spec::Spec;
 
 /// For bindings of [`BINDING`](crate::eval::variant::BINDING) bytes: partial results, saved statistics, parameters, and all that goes with them.
-const LINES: [&str; 35] = [
+const LINES: [&str; 36] = [
     "batch 3x900x5 backward",
     "batch 3x900x5 backward last",
     "batch 6x1500 backward relu residual",
@@ -40,6 +40,7 @@ const LINES: [&str; 35] = [
     "weight 1500x20 added backward",
     "standardization 1500x4x3x3 added backward",
     "tracked 3x900x5 backward added",
+    "tracked 3x500x2",
     "batch 3x900x5 backward mask=2",
     "tanh 3x900x5",
 ];
