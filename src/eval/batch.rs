@@ -25,9 +25,7 @@ pub(super) fn train(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expect
     let over_x = spec.in_place && spec.activation.is_invertible();
     let twin = Twin::new(spec, inputs, view, statistics);
     let s = &twin.statistics;
-    let running: Vec<_> = (0..s.len())
-        .map(|c| running(inputs, c).update(moments[c], spec.momentum, spec.running_variance))
-        .collect();
+    let running: Vec<_> = (0..s.len()).map(|c| updated(running(inputs, c), moments[c], spec)).collect();
     let before = &inputs.running;
     let magnitudes: Vec<_> = (0..view.channels)
         .map(|c| {
@@ -77,6 +75,12 @@ pub(super) fn running(inputs: &Inputs, c: usize) -> Running {
     Running { mean: before.mean[c].into(), var: before.var[c].into(), batches: before.batches.into() }
 }
 
+/// The same after a batch, whose variance kernels have in f32 before it is weighted.
+pub(super) fn updated(before: Running, batch: Moments, spec: &Spec) -> Running {
+    let var = if batch.var > f32::MAX.into() { f64::INFINITY } else { batch.var };
+    before.update(Moments { var, ..batch }, spec.momentum, spec.running_variance)
+}
+
 /// Running statistics after a batch whose moments are known; those of a channel without values stay.
 pub(super) fn expect_running(spec: &Spec, inputs: &Inputs, moments: &[Moments]) -> [Expected; 2] {
     let after: Vec<_> = moments
@@ -84,12 +88,7 @@ pub(super) fn expect_running(spec: &Spec, inputs: &Inputs, moments: &[Moments]) 
         .enumerate()
         .map(|(c, batch)| match batch.count {
             0 => running(inputs, c),
-            // Kernels have the variance in f32 before it is weighted.
-            _ if batch.var > f32::MAX.into() => {
-                let batch = Moments { var: f64::INFINITY, ..*batch };
-                running(inputs, c).update(batch, spec.momentum, spec.running_variance)
-            }
-            _ => running(inputs, c).update(*batch, spec.momentum, spec.running_variance),
+            _ => updated(running(inputs, c), *batch, spec),
         })
         .collect();
     let bound = |value: f64| 64.0 * bounds::U * (1.0 + value.abs());

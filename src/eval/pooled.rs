@@ -214,7 +214,7 @@ pub(super) fn sequence(spec: &Spec, inputs: &Inputs) -> Vec<Expected> {
     for (step, batch) in steps.iter().enumerate() {
         let moments = reduce::moments(&widen(&batch.x), channels(&batch.shape));
         for (running, m) in after.iter_mut().zip(&moments) {
-            *running = running.update(*m, spec.momentum, spec.running_variance);
+            *running = batch::updated(*running, *m, spec);
         }
         // Every update rounds a few times, and the batch statistics have errors of their own.
         let slack = 32.0 * bounds::U * (step + 1) as f64;

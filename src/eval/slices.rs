@@ -1,6 +1,6 @@
 //! What a norm of slices must give: the f64 reference by index maps, with the bounds of each output.
 
-use super::batch::running;
+use super::batch::{running, updated};
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::Inputs;
@@ -131,9 +131,7 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
 
 fn expect_running(spec: &Spec, inputs: &Inputs, statistics: &[SliceStatistics]) -> [Expected; 2] {
     let average = family::average_over_samples(statistics, spec.shape[1]);
-    let after: Vec<_> = (0..average.len())
-        .map(|c| running(inputs, c).update(average[c], spec.momentum, spec.running_variance))
-        .collect();
+    let after: Vec<_> = (0..average.len()).map(|c| updated(running(inputs, c), average[c], spec)).collect();
     let bound = |value: f64| 64.0 * bounds::U * (1.0 + value.abs());
     [
         Expected::new("running_mean", after.iter().map(|r| r.mean).collect(), |c| bound(after[c].mean)),
