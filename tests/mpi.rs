@@ -47,6 +47,8 @@ struct Scenario {
     passes: &'static [usize],
     /// Whether the job ends by itself rather than by `MPI_Abort`.
     ends: bool,
+    /// Whether the job goes on without a rank that ended.
+    recovers: bool,
 }
 
 const ALL: &[usize] = &[0, 1, 2, 3];
@@ -72,10 +74,21 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { threading: Threading::Single, ..scenario("one_thread", one_thread) },
     Scenario { passes: &[0, 1, 3], ends: false, ..scenario("stall", stall) },
     Scenario { passes: &[0, 1, 3], ends: false, ..scenario("stall_before", stall_before) },
+    Scenario {
+        passes: &[0, 1, 3],
+        ends: false,
+        ..scenario("layer_with_a_stopped_rank", layer_with_a_stopped_rank)
+    },
+    Scenario {
+        passes: &[0, 1, 3],
+        ends: false,
+        recovers: true,
+        ..scenario("layer_with_a_killed_rank", layer_with_a_killed_rank)
+    },
 ];
 
 const fn scenario(name: &'static str, run: fn(&SimpleCommunicator)) -> Scenario {
-    Scenario { name, threading: Threading::Funneled, run, passes: ALL, ends: true }
+    Scenario { name, threading: Threading::Funneled, run, passes: ALL, ends: true, recovers: false }
 }
 
 fn main() -> ExitCode {
@@ -129,6 +142,8 @@ fn launch(scenario: &Scenario) -> Result<(), String> {
     let errors = output.try_clone().map_err(|error| error.to_string())?;
     let mut job = Command::new("mpirun")
         .args(["-n", &RANKS.to_string()])
+        // Else Open MPI ends a job of which a rank was killed.
+        .args(scenario.recovers.then_some("--enable-recovery"))
         .arg(env::current_exe().map_err(|error| error.to_string())?)
         .env(SCENARIO, scenario.name)
         .env(PASSED, &directory)
@@ -159,7 +174,9 @@ fn launch(scenario: &Scenario) -> Result<(), String> {
     };
     let silent: Vec<usize> =
         scenario.passes.iter().copied().filter(|&rank| !passed(&directory, rank).exists()).collect();
-    if !silent.is_empty() || status.success() != scenario.ends {
+    // What becomes of a job that goes on is its own affair.
+    let ended = status.success() == scenario.ends || scenario.recovers;
+    if !silent.is_empty() || !ended {
         return Err(format!("{status}; ranks {silent:?} did not pass\n{}", text(&log)));
     }
     Ok(())
@@ -180,9 +197,14 @@ fn be_a_rank(scenario: &Scenario) {
     }
     File::create(passed(&directory, rank)).unwrap();
     if !scenario.ends {
-        // As the documentation asks for after a failure like this. One rank does it, when all have said that they passed.
-        while rank != 0 || scenario.passes.iter().any(|&rank| !passed(&directory, rank).exists()) {
+        // As the documentation asks for after a failure like this. One rank does it, when all have said that they passed; in a job that goes on without some,
+        // each for itself.
+        let ends = rank == 0 || scenario.recovers;
+        while !ends || scenario.passes.iter().any(|&rank| !passed(&directory, rank).exists()) {
             thread::sleep(Duration::from_millis(20));
+        }
+        if scenario.recovers {
+            signal("KILL");
         }
         world.abort(3);
     }
@@ -256,8 +278,8 @@ fn overlapping_calls(world: &SimpleCommunicator) {
     }
 }
 
-/// A rank stops taking part between forward and backward: the others have an error of the layer.
-fn layer_with_a_silent_rank(world: &SimpleCommunicator) {
+/// A rank is silent between forward and backward: the others have an error of the layer, whose statistics are those of forward.
+fn layer_without(rank: i32, world: &SimpleCommunicator, silence: impl FnOnce()) {
     let context = wgnorm::Context::headless_blocking().unwrap();
     let run = async {
         let layer = wgnorm::BatchNorm::new(&context, 3, wgnorm::BatchNormOptions::pytorch()).await.unwrap();
@@ -274,7 +296,9 @@ fn layer_with_a_silent_rank(world: &SimpleCommunicator) {
         let collective = MpiCollective::new(world, SHORT).unwrap();
         let mut layer = layer.synchronised(&collective);
         let (y, saved) = layer.train_forward(&x).await.unwrap();
-        if world.rank() == 2 {
+        let before = layer.local().running().download(&context).await.unwrap();
+        if world.rank() == rank {
+            silence();
             thread::sleep(LONG);
         }
         let error = layer.backward(&x, &y, &saved).await.unwrap_err();
@@ -282,9 +306,31 @@ fn layer_with_a_silent_rank(world: &SimpleCommunicator) {
             matches!(&error, Error::Collective { failure: CollectiveFailure::Deadline { .. }, .. }),
             "{error}"
         );
-        assert_eq!(layer.local().running().download(&context).await.unwrap().batches, 1);
+        // Nor does a forward pass go through, and what it would have changed is as it was.
+        layer.train_forward(&x).await.unwrap_err();
+        let running = layer.local().running().download(&context).await.unwrap();
+        assert_eq!((running.batches, &running), (1, &before));
     };
     context.block_on(run);
+}
+
+fn layer_with_a_silent_rank(world: &SimpleCommunicator) {
+    layer_without(2, world, || {});
+}
+
+/// All of its threads stand still, those of MPI too.
+fn layer_with_a_stopped_rank(world: &SimpleCommunicator) {
+    layer_without(2, world, || signal("STOP"));
+}
+
+fn layer_with_a_killed_rank(world: &SimpleCommunicator) {
+    layer_without(2, world, || signal("KILL"));
+}
+
+/// Sends a signal to this process.
+fn signal(name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &std::process::id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 fn mismatch(world: &SimpleCommunicator) {

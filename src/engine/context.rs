@@ -1,5 +1,6 @@
 //! The context: what operations are made with, and on a device run by.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -341,6 +342,17 @@ impl Context {
         }
         // Nobody will read it.
         let _ = (buffer, offset, bytes);
+        Ok(())
+    }
+
+    /// Repeats a word over some bytes of a buffer, a multiple of 4, without as many on the host.
+    pub(crate) async fn fill(&self, buffer: &Buffer, bytes: Range<u64>, word: u32) -> Result<()> {
+        const AT_ONCE: u64 = 4 << 20;
+        let words = vec![word; (AT_ONCE.min(bytes.end - bytes.start) / 4) as usize];
+        for begin in bytes.clone().step_by(AT_ONCE as usize) {
+            let left = (bytes.end - begin).min(AT_ONCE) as usize / 4;
+            self.write_at(buffer, begin, bytemuck::cast_slice(&words[..left])).await?;
+        }
         Ok(())
     }
 

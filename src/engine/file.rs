@@ -91,4 +91,65 @@ pub(crate) mod tests {
         assert!(matches!(replace(&directory, b"x"), Err(Error::File { action: "write", .. })));
         std::fs::remove_dir_all(&directory).unwrap();
     }
+
+    /// What a child process of a test is to do, on which file.
+    const CHILD: &str = "WGNORM_TEST_CHILD";
+
+    /// This test program again, for one test, with something to do; the shell command limits it first.
+    #[cfg(unix)]
+    fn child(limits: &str, test: &str, path: &Path) -> std::process::Command {
+        let mut shell = std::process::Command::new("sh");
+        let program = std::env::current_exe().unwrap();
+        shell.args(["-c", &format!("{limits} exec \"$0\" --exact engine::file::tests::{test}")]).arg(program);
+        shell.env(CHILD, path).stdout(std::process::Stdio::null());
+        shell
+    }
+
+    /// A limit of files' sizes does what a full disk does: a write ends in the middle.
+    #[test]
+    #[cfg(unix)]
+    fn what_does_not_fit_on_the_disk_leaves_the_file_as_it_was() {
+        if let Some(path) = std::env::var_os(CHILD) {
+            let error = replace(Path::new(&path), &[7; 1 << 20]).unwrap_err();
+            assert!(matches!(error, Error::File { action: "write", .. }), "{error}");
+            return;
+        }
+        let directory = scratch("full");
+        let path = directory.join("a file");
+        replace(&path, b"before").unwrap();
+        let test = "what_does_not_fit_on_the_disk_leaves_the_file_as_it_was";
+        let limited = child("trap '' XFSZ; ulimit -f 100;", test, &path).status().unwrap();
+        assert!(limited.success());
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"before"[..]));
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Two processes write one file, and a third reads it meanwhile.
+    #[test]
+    #[cfg(unix)]
+    fn of_two_who_write_each_is_read_as_a_whole() {
+        let all = |byte: u8| vec![byte; 100_000];
+        if let Some(path) = std::env::var_os(CHILD) {
+            for _ in 0..200 {
+                replace(Path::new(&path), &all(std::process::id() as u8)).unwrap();
+            }
+            return;
+        }
+        let directory = scratch("two");
+        let path = directory.join("a file");
+        replace(&path, &all(0)).unwrap();
+        let test = "of_two_who_write_each_is_read_as_a_whole";
+        let mut writers = [0; 2].map(|_| child("", test, &path).spawn().unwrap());
+        let mut seen = std::collections::BTreeSet::new();
+        while writers.iter_mut().any(|writer| writer.try_wait().unwrap().is_none()) {
+            let contents = read(&path).unwrap().unwrap();
+            assert!(contents.len() == 100_000 && contents.iter().all(|byte| *byte == contents[0]));
+            seen.insert(contents[0]);
+        }
+        assert!(writers.iter_mut().all(|writer| writer.wait().unwrap().success()));
+        assert!(seen.len() > 1, "nobody wrote while somebody read");
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -74,6 +74,11 @@ impl Slab {
         context.write_at(&self.buffer, self.begin, bytes).await
     }
 
+    /// Repeats a word over all of it, as [`write`](Self::write) does.
+    pub async fn fill(&self, context: &Context, word: u32) -> Result<()> {
+        context.fill(&self.buffer, self.begin..self.begin + self.bytes / 4 * 4, word).await
+    }
+
     /// What it holds, after everything that was submitted before.
     pub async fn read(&self, context: &Context, what: &'static str, bytes: u64) -> Result<Vec<u8>> {
         self.buffer.check_read(what)?;

@@ -75,10 +75,15 @@ impl Owned {
 
     /// Neutral gamma and beta of a shape, as far as they are wanted.
     pub async fn affine(context: &Context, affine: Affine, shape: Shape, gamma: f32) -> Result<Self> {
-        let len = context.check_size("gamma", shape.len(), 4)? as usize / 4;
-        let of = async |wanted: bool, value: f32| match wanted {
-            true => context.upload(shape.dims(), &vec![value; len]).await.map(Some),
-            false => Ok(None),
+        let of = async |wanted: bool, value: f32| -> Result<Option<Tensor>> {
+            if !wanted {
+                return Ok(None);
+            }
+            let tensor = context.zeros(shape.dims()).await?;
+            if value != 0.0 {
+                context.fill(tensor.memory(), 0..tensor.byte_len(), value.to_bits()).await?;
+            }
+            Ok(Some(tensor))
         };
         let (gamma, beta) = (of(affine.has_gamma(), gamma).await?, of(affine.has_beta(), 0.0).await?);
         Ok(Self { gamma, beta, ..Self::default() })

@@ -221,8 +221,7 @@ impl Saved {
     /// Room that holds NaN until a forward pass has run.
     pub(crate) async fn empty(context: &Context, kept: Kept, dtype: DType) -> Result<Self> {
         let saved = Self::unwritten(context, kept, dtype).await?;
-        let nothing = vec![f32::NAN.to_bits(); saved.slab.bytes() as usize / 4];
-        saved.slab.write(context, WHAT, bytemuck::cast_slice(&nothing)).await?;
+        saved.slab.fill(context, f32::NAN.to_bits()).await?;
         Ok(saved)
     }
 

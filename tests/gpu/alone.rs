@@ -18,6 +18,15 @@ fn left_behind(mut calls: impl FnMut()) -> u64 {
 }
 
 #[test]
+fn memory() -> Result<()> {
+    if std::env::var_os(CHILD).is_some() {
+        return run_out();
+    }
+    memory_stays()?;
+    memory_that_runs_out_is_an_error();
+    Ok(())
+}
+
 fn memory_stays() -> Result<()> {
     let context = Context::headless_blocking()?;
     preparing_leaves_nothing_behind(&context)?;
@@ -66,4 +75,57 @@ fn sequences_of_all_lengths_do_not_pile_up(context: &Context) -> Result<()> {
     // What was let go is made again.
     let again = of_length(1)?;
     context.block_on(context.submit(&[&again]))
+}
+
+/// Set where this program is the child of a test.
+const CHILD: &str = "WGNORM_TEST_CHILD";
+
+/// With a limit on the address space of the process, of which software drivers take the device's memory.
+fn memory_that_runs_out_is_an_error() {
+    let program = std::env::current_exe().unwrap();
+    let run = "ulimit -v 6000000; exec \"$0\" --exact memory --nocapture";
+    let limited = std::process::Command::new("sh").args(["-c", run]).arg(program).env(CHILD, "").output();
+    let limited = limited.unwrap();
+    let said = String::from_utf8_lossy(&limited.stdout);
+    assert!(limited.status.success(), "{said}\n{}", String::from_utf8_lossy(&limited.stderr));
+    assert!(said.contains("ran out after") || said.contains("no software driver"), "{said}");
+}
+
+fn run_out() -> Result<()> {
+    let context = Context::headless_blocking()?;
+    if context.device().adapter_info().device_type != wgpu::DeviceType::Cpu {
+        println!("no software driver: the limit is none of the device's");
+        return Ok(());
+    }
+    context.block_on(async {
+        let x = context.upload(&[4, 2], &[1.0, 5.0, 3.0, 5.0, 1.0, 7.0, 3.0, 7.0]).await?;
+        let mut layer = BatchNorm::new(&context, 2, BatchNormOptions::pytorch()).await?;
+        let (y, _) = layer.train_forward(&x).await?;
+        let right = context.download(&y).await?;
+        let mut kept = Vec::new();
+        let error = loop {
+            match context.zeros(&[64 << 20]).await {
+                Ok(tensor) => kept.push(tensor),
+                Err(error) => break error,
+            }
+            assert!(kept.len() < 100, "25 GiB within a limit of 6");
+        };
+        assert!(matches!(error, wgnorm::Error::OutOfMemory { .. }), "{error}");
+        println!("ran out after {} tensors: {error}", kept.len());
+        // What there is works on, and an operation that needs more is an error that changes nothing.
+        let before = layer.running().download(&context).await?;
+        let wide = &kept[0];
+        let (y, _) = layer.train_forward_untracked(&x).await?;
+        assert_eq!(context.download(&y).await?, right);
+        let norm = LayerNorm::new(&context, &[64 << 20], NormOptions::layer()).await;
+        assert!(matches!(norm, Err(wgnorm::Error::OutOfMemory { .. })), "{norm:?}");
+        let like = context.zeros_like(wide).await;
+        assert!(matches!(like, Err(wgnorm::Error::OutOfMemory { .. })), "{like:?}");
+        assert_eq!(layer.running().download(&context).await?, before);
+        // With room again, all goes on.
+        kept.clear();
+        context.submit(&[]).await?;
+        context.zeros(&[64 << 20]).await?;
+        Ok(())
+    })
 }

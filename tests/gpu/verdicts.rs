@@ -114,3 +114,69 @@ fn results_are_the_same_when_verdicts_come_late() {
         assert_same_outcome(line, &outcome, &at_once);
     }
 }
+
+/// Polls a call so many times and drops it; what came of it, if it ended before.
+fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    (0..polls).find_map(|_| match call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    })
+}
+
+/// A call that is dropped wherever it waits has done nothing or all: layers, tensors and what is kept of operations serve the next call as if it had not been.
+#[test]
+fn a_call_dropped_at_any_await_leaves_all_in_order() {
+    let context = context();
+    let inputs = Inputs::new(5, &[3, 4, 7]);
+    let (x, dy) = (upload(&context, &inputs.dims, &inputs.x), upload(&context, &inputs.dims, &inputs.dy));
+    let mut layer = inputs.layer(&context, OPTIONS);
+    let norm = context.block_on(LayerNorm::new(&context, &[7], NormOptions::layer())).unwrap();
+    let once = |layer: &mut wgnorm::BatchNorm| -> wgnorm::Result<Vec<Vec<f32>>> {
+        context.block_on(async {
+            let (y, saved) = layer.train_forward_untracked(&x).await?;
+            let gradients = layer.backward(&x, &dy, &saved).await?;
+            let (z, kept) = norm.forward(&x).await?;
+            let of_norm = norm.backward(&x, &dy, &kept).await?;
+            let mut all = Vec::new();
+            for tensor in [&y, &gradients.dx, &z, &of_norm.dx] {
+                all.push(context.download(tensor).await?);
+            }
+            Ok(all)
+        })
+    };
+    let right = once(&mut layer).unwrap();
+    let mut moments = context.block_on(Moments::of(&context, &x)).unwrap();
+    let other = context.block_on(Moments::of(&context, &dy)).unwrap();
+    let (_, saved) = context.block_on(layer.train_forward(&x)).unwrap();
+    let (_, kept) = context.block_on(norm.forward(&x)).unwrap();
+    let most = 60;
+    let mut ended = [0; 9];
+    for polls in 0..most {
+        let before = download_running(&context, layer.running());
+        let counted = context.block_on(moments.download(&context)).unwrap()[0].count;
+        late(|| {
+            let mut drop_one = |i: usize, came: bool| ended[i] += usize::from(came);
+            drop_one(0, dropped_after(polls, layer.train_forward(&x)).is_some());
+            drop_one(1, dropped_after(polls, layer.backward(&x, &dy, &saved)).is_some());
+            drop_one(2, dropped_after(polls, norm.forward(&x)).is_some());
+            drop_one(3, dropped_after(polls, norm.backward(&x, &dy, &kept)).is_some());
+            drop_one(4, dropped_after(polls, moments.merge(&context, &other)).is_some());
+            drop_one(5, dropped_after(polls, context.upload(&[3], &[1.0; 3])).is_some());
+            drop_one(6, dropped_after(polls, context.download(&x)).is_some());
+            drop_one(7, dropped_after(polls, Moments::of(&context, &x)).is_some());
+            drop_one(8, dropped_after(polls, saved.download(&context)).is_some());
+        });
+        // Once or not at all.
+        let after = download_running(&context, layer.running());
+        assert!([before.batches, before.batches + 1].contains(&after.batches), "{polls} polls: {after:?}");
+        assert_eq!(after.mean == before.mean, after.batches == before.batches, "{polls} polls");
+        let merged = context.block_on(moments.download(&context)).unwrap()[0].count;
+        assert!([counted, counted + 21].contains(&merged), "{polls} polls: {counted}, then {merged}");
+        assert!(
+            once(&mut layer).unwrap() == right,
+            "other results after calls that were dropped after {polls} polls"
+        );
+    }
+    assert!(ended.iter().all(|&ended| 0 < ended && ended < most), "dropped nowhere or everywhere: {ended:?}");
+}
