@@ -143,6 +143,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let devices = Devices::open(&options)?;
     let adapter = Adapter::of_context(devices.first());
     println!("{} cases on {adapter}, devices: {}", cases.len(), devices.all().len());
+    print_lost_nans(devices.first())?;
     let started = Instant::now();
     let failed = AtomicBool::new(false);
     let stops = !args.first.is_empty();
@@ -212,6 +213,21 @@ fn cases(args: &Args) -> Result<Vec<Case>, Refusal> {
         cases.extend(built_in.into_iter().filter(|case| wanted(&case.name)).map(Case::from));
     }
     if cases.is_empty() { Err("no case matches".into()) } else { Ok(cases) }
+}
+
+/// Which functions of the driver make numbers of NaN.
+fn print_lost_nans(context: &Context) -> Result<(), Refusal> {
+    let lost = context.block_on(eval::lost_nans(context))?;
+    if !lost.harmless.is_empty() {
+        println!("NaN is lost by the driver's {}, which no kernel leaves it to", lost.harmless.join(", "));
+    }
+    if !lost.harmful.is_empty() {
+        println!(
+            "NaN is lost by the driver's {}, which kernels need: expect failures",
+            lost.harmful.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn print_skipped(reports: &[CaseReport]) {

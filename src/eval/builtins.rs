@@ -1,0 +1,109 @@
+//! Which of WGSL's built-in functions lose NaN on a device: the language leaves that open, so kernels must do without what these make of it.
+
+use wgpu::BufferUsages as Usage;
+
+use crate::base::error::Result;
+use crate::engine::context::Context;
+use crate::engine::readback;
+use crate::engine::scope::scoped;
+
+/// Expressions of a NaN `x` and a one `one`, neither of which a compiler knows.
+const EXPRESSIONS: [&str; 15] = [
+    "x + one",
+    "x * one",
+    "fma(x, one, one)",
+    "abs(x)",
+    "sqrt(x)",
+    "inverseSqrt(x)",
+    "exp(x)",
+    "tanh(x)",
+    "log(x)",
+    "floor(x)",
+    "max(x, one)",
+    "max(one, x)",
+    "min(x, one)",
+    "clamp(x, -one, one)",
+    "select(x, one, x <= one)",
+];
+
+/// What the kernels rest on: the arithmetic, and that a comparison with NaN is false.
+const NEEDED: [&str; 5] =
+    ["x + one", "x * one", "fma(x, one, one)", "inverseSqrt(x)", "select(x, one, x <= one)"];
+
+/// What a device makes of NaN.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostNans {
+    /// Expressions of a NaN `x` and a number that are numbers, and that kernels use with care or not at all.
+    pub harmless: Vec<&'static str>,
+    /// Those that kernels need to keep it.
+    pub harmful: Vec<&'static str>,
+}
+
+/// Which expressions of NaN are none on the device of a context.
+///
+/// # Errors
+/// Those of an allocation and of compiling.
+pub async fn lost_nans(context: &Context) -> Result<LostNans> {
+    let lines: Vec<_> = EXPRESSIONS
+        .iter()
+        .enumerate()
+        .map(|(i, expression)| format!("    found[{i}] = bitcast<u32>({expression});\n"))
+        .collect();
+    let wgsl = format!(
+        "@group(0) @binding(0) var<storage, read_write> found: array<u32>;\n\
+         @compute @workgroup_size(1)\n\
+         fn nans() {{\n    \
+             let x = bitcast<f32>(found[0]);\n    \
+             let one = bitcast<f32>(found[1]);\n{}}}\n",
+        lines.concat()
+    );
+    let bytes = 4 * EXPRESSIONS.len() as u64;
+    let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+    let found = context.create_gpu_buffer("what becomes of NaN", bytes, usage).await?;
+    let words = [f32::NAN.to_bits(), 1.0_f32.to_bits()];
+    scoped(context, "nans", || {
+        let device = context.device();
+        context.queue().write_buffer(&found, 0, bytemuck::cast_slice(&words));
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some("nans"),
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some("nans"),
+            layout: None,
+            module: &module,
+            entry_point: Some("nans"),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("nans"),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: found.as_entire_binding() }],
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bindings, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+        drop(pass);
+        context.queue().submit([encoder.finish()]);
+    })
+    .await?;
+    let words: Vec<u32> =
+        bytemuck::pod_collect_to_vec(&readback::read(context, &found.into(), 0, bytes).await?);
+    let lost = EXPRESSIONS.into_iter().zip(words).filter(|(_, word)| !f32::from_bits(*word).is_nan());
+    let (harmful, harmless) = lost.map(|(expression, _)| expression).partition(|it| NEEDED.contains(it));
+    Ok(LostNans { harmless, harmful })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_is_looked_at() {
+        assert!(NEEDED.iter().all(|needed| EXPRESSIONS.contains(needed)));
+    }
+}
