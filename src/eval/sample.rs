@@ -35,7 +35,7 @@ const OF_F32: [Data; 11] = [
 
 /// The problem of a number, with what it expects, and its values: the same at any time and on any machine.
 pub fn sample(number: u64) -> (Problem, Draw) {
-    let mut dice = Dice(Box::new(uniform(number ^ 0x5EED_0F_50AC)));
+    let mut dice = Dice(Box::new(uniform(number ^ 0x005E_ED0F_50AC)));
     loop {
         let spec = dice.spec();
         let draw = Draw { data: dice.data(&spec), gamma: Gamma::Plain, seed: number };
