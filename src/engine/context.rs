@@ -187,6 +187,14 @@ impl Context {
         }
     }
 
+    /// Whether there is no device.
+    pub(crate) fn is_on_paper(&self) -> bool {
+        #[cfg(feature = "wgpu")]
+        return self.shared.gpu.is_none();
+        #[cfg(not(feature = "wgpu"))]
+        true
+    }
+
     pub(crate) fn rehearsal(&self) -> Option<&Rehearsal> {
         self.rehearsal.as_deref()
     }

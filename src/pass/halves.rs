@@ -10,6 +10,7 @@ use super::tensors::OwnedTensors;
 use super::{Pass, Statistics};
 use crate::base::error::{Error, Result};
 use crate::base::shape::Channels;
+use crate::engine::bindings::check_overlap;
 use crate::engine::mask::Mask;
 use crate::engine::prepared::Prepared;
 use crate::engine::slab::{Slab, WHOLE};
@@ -97,14 +98,19 @@ impl<'a> Pass<'a> {
 
     async fn assemble_halves(&self, halving: Halving) -> Result<Prepared> {
         let Self { spec, op, .. } = self;
+        // Halves see their own views alone.
+        let tensors: Vec<_> = self.tensors.all().map(|(slot, tensor)| (slot, tensor.clone())).collect();
+        check_overlap(&tensors)?;
         // Where the halves leave the sums of parameters that they share.
         let shared = match halving.parameters {
             Shares::Same(parameters) if self.tensors.has_sums() => {
                 let apart = parameters.next_multiple_of(WHOLE);
                 let bytes = 2 * apart * GRADIENT_SUMS_BYTES;
                 // Of a recipe, which has no room for it, the caller would have to give it.
-                let limit =
-                    if spec.context.runs() { spec.context.capabilities().max_binding_bytes } else { 0 };
+                let limit = match spec.context.is_on_paper() {
+                    true => 0,
+                    false => spec.context.capabilities().max_binding_bytes,
+                };
                 if bytes > limit {
                     let (what, unit) = (Slot::Partials.name(), "bytes");
                     let limit_name = "max_storage_buffer_binding_size";

@@ -47,7 +47,7 @@ impl<'a> Tensors<'a> {
         self.get(output).zip(self.get(input)).is_some_and(|(output, input)| output.is_same_place(input))
     }
 
-    fn all(&self) -> impl Iterator<Item = (Slot, &'a Tensor)> {
+    pub fn all(&self) -> impl Iterator<Item = (Slot, &'a Tensor)> {
         Slot::PLACES.into_iter().zip(self.0).filter_map(|(slot, tensor)| Some((slot, tensor?)))
     }
 

@@ -356,3 +356,21 @@ fn a_device_with_small_bindings_works_in_parts() {
         assert_holds(&context, line);
     }
 }
+
+#[test]
+fn tensors_that_overlap_are_refused_in_parts_too() {
+    let context = context().with_tuning(Tuning::default().binding_bytes(16384));
+    let layer = context.block_on(BatchNorm::new(&context, 900, OPTIONS)).unwrap();
+    let room = context.block_on(context.zeros(&[2 * 3 * 900 * 5])).unwrap();
+    let at =
+        |offset: u64| Tensor::from_buffer(&context, room.buffer().clone(), offset, &[3, 900, 5]).unwrap();
+    // The second half of one lies over the first of the other.
+    let (x, y) = (at(0), at(900 * 5 * 2 * 4));
+    let prepared = context.block_on(layer.prepare_train_forward_untracked(&x, &y, None));
+    refused!(prepared, Error::Overlap { .. });
+    let apart = at(3 * 900 * 5 * 4);
+    let prepared = context.block_on(layer.prepare_train_forward_untracked(&x, &apart, None)).unwrap();
+    assert!(prepared.plan().unwrap().reasons.iter().any(|reason| reason.contains("in parts")));
+    let reductions = prepared.kernels().filter(|kernel| kernel.starts_with("reduce_moments")).count();
+    assert!(reductions > 2, "{:?}", prepared.kernels().collect::<Vec<_>>());
+}
