@@ -40,7 +40,7 @@ const LINES: [&str; 36] = [
     "weight 1500x20 added backward",
     "standardization 1500x4x3x3 added backward",
     "tracked 3x900x5 backward added",
-    "tracked 3x500x2",
+    "tracked 3x700x4",
     "batch 3x900x5 backward mask=2",
     "tanh 3x900x5",
 ];
