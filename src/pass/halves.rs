@@ -85,11 +85,8 @@ impl<'a> Pass<'a> {
     pub(super) async fn assemble(&self) -> Result<Prepared> {
         match self.assemble_whole().await {
             Err(error @ Error::TooLarge { .. }) => match self.halving() {
-                Some(halving) => match Box::pin(self.assemble_halves(halving)).await {
-                    // What is too large in a part was so in the whole, for which it is said.
-                    Err(Error::TooLarge { .. }) => Err(error),
-                    prepared => prepared,
-                },
+                // What is too large in the smallest part is what stands in the way.
+                Some(halving) => Box::pin(self.assemble_halves(halving)).await,
                 None => Err(error),
             },
             prepared => prepared,

@@ -66,15 +66,12 @@ impl Moments {
 async fn in_parts(context: &Context, x: &Tensor, mask: Option<&Mask>, total: &Slab) -> Result<Prepared> {
     let channels = x.channels()?.channels;
     match (as_one(context, x, mask, total).await, middle(channels, 1, true)) {
-        (Err(error @ Error::TooLarge { .. }), Some(middle)) => {
+        (Err(Error::TooLarge { .. }), Some(middle)) => {
             let mut halves = Vec::new();
             for range in [0..middle, middle..channels] {
                 let half = x.slice_channels(range.start as usize..range.end as usize)?;
                 let stretch = total.stretch(range.start * MOMENTS_BYTES..range.end * MOMENTS_BYTES);
-                halves.push(match Box::pin(in_parts(context, &half, mask, &stretch)).await {
-                    Err(Error::TooLarge { .. }) => return Err(error),
-                    prepared => prepared?,
-                });
+                halves.push(Box::pin(in_parts(context, &half, mask, &stretch)).await?);
             }
             Ok(Prepared::sequence(context, Op::Moments, halves))
         }

@@ -75,6 +75,7 @@ impl Owned {
 
     /// Neutral gamma and beta of a shape, as far as they are wanted.
     pub async fn affine(context: &Context, affine: Affine, shape: Shape, gamma: f32) -> Result<Self> {
+        context.check_size("gamma", shape.len(), 4)?;
         let of = async |wanted: bool, value: f32| -> Result<Option<Tensor>> {
             if !wanted {
                 return Ok(None);

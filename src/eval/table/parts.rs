@@ -6,7 +6,7 @@ use crate::eval::variant::Variants;
 use crate::spec::Spec;
 
 /// For bindings of [`BINDING`](crate::eval::variant::BINDING) bytes: partial results, saved statistics, parameters, and all that goes with them.
-const LINES: [&str; 36] = [
+const LINES: [&str; 37] = [
     "batch 3x900x5 backward",
     "batch 3x900x5 backward last",
     "batch 6x1500 backward relu residual",
@@ -28,6 +28,7 @@ const LINES: [&str; 36] = [
     "group:2 3x900x5 added backward",
     "group:450 1x900x5 added backward last",
     "group:300 3x900x5 added backward",
+    "group:1 5x600x3 added backward",
     "instance 900x3x5 added backward",
     "instance 900x3x5 added backward last",
     "instance 1x900x5 added backward last",
