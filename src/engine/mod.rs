@@ -49,4 +49,4 @@ pub(crate) mod tune;
 #[cfg_attr(not(feature = "wgpu"), expect(dead_code, reason = "nothing has verdicts without wgpu"))]
 pub(crate) mod verdicts;
 mod walk;
-mod windows;
+pub(crate) mod windows;

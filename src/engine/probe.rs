@@ -111,11 +111,30 @@ async fn finds_no_difference(
     constants: &[(&str, f64)],
     workgroups: u32,
 ) -> Result<bool> {
+    match run_over(context, entry, wgsl, constants, workgroups, &[0]).await {
+        // A device without these functions.
+        Err(Error::Validation { .. }) => Ok(false),
+        counted => Ok(counted? == [0]),
+    }
+}
+
+/// What a kernel that binds one buffer, of these words, makes of them.
+#[cfg(feature = "wgpu")]
+pub(crate) async fn run_over(
+    context: &Context,
+    entry: &'static str,
+    wgsl: String,
+    constants: &[(&str, f64)],
+    workgroups: u32,
+    words: &[u32],
+) -> Result<Vec<u32>> {
     use wgpu::BufferUsages as Usage;
     let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-    let differences = context.create_gpu_buffer("the counter of a probe", 4, usage).await?;
-    let ran = scoped(context, entry, || {
+    let bytes: &[u8] = bytemuck::cast_slice(words);
+    let buffer = context.create_gpu_buffer("the words of a probe", bytes.len() as u64, usage).await?;
+    scoped(context, entry, || {
         let device = context.device();
+        context.queue().write_buffer(&buffer, 0, bytes);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(entry),
             source: wgpu::ShaderSource::Wgsl(wgsl.into()),
@@ -131,7 +150,7 @@ async fn finds_no_difference(
         let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(entry),
             layout: &pipeline.get_bind_group_layout(0),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: differences.as_entire_binding() }],
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
         });
         let mut encoder = device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -141,12 +160,7 @@ async fn finds_no_difference(
         drop(pass);
         context.queue().submit([encoder.finish()]);
     })
-    .await;
-    match ran {
-        // A device without these functions.
-        Err(Error::Validation { .. }) => return Ok(false),
-        ran => ran?,
-    }
-    let count = readback::read(context, &differences.into(), 0, 4).await?;
-    Ok(count.iter().all(|&byte| byte == 0))
+    .await?;
+    let found = readback::read(context, &buffer.into(), 0, bytes.len() as u64).await?;
+    Ok(bytemuck::pod_collect_to_vec(&found))
 }

@@ -228,7 +228,8 @@ impl Assembly<'_> {
     }
 }
 
-fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -> Result<()> {
+/// Requires that a binding has room for so many bytes.
+pub(crate) fn check_binding(what: &'static str, needed: u64, capabilities: &Capabilities) -> Result<()> {
     let limit = capabilities.max_binding_bytes;
     let (unit, limit_name) = ("bytes", "max_storage_buffer_binding_size");
     if needed > limit { Err(Error::TooLarge { what, needed, unit, limit_name, limit }) } else { Ok(()) }

@@ -1,11 +1,8 @@
 //! Which of WGSL's built-in functions lose NaN on a device: the language leaves that open, so kernels must do without what these make of it.
 
-use wgpu::BufferUsages as Usage;
-
 use crate::base::error::Result;
 use crate::engine::context::Context;
-use crate::engine::readback;
-use crate::engine::scope::scoped;
+use crate::engine::probe::run_over;
 
 /// Expressions of a NaN `x` and a one `one`, neither of which a compiler knows.
 const EXPRESSIONS: [&str; 15] = [
@@ -58,42 +55,10 @@ pub async fn lost_nans(context: &Context) -> Result<LostNans> {
              let one = bitcast<f32>(found[1]);\n{}}}\n",
         lines.concat()
     );
-    let bytes = 4 * EXPRESSIONS.len() as u64;
-    let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-    let found = context.create_gpu_buffer("what becomes of NaN", bytes, usage).await?;
-    let words = [f32::NAN.to_bits(), 1.0_f32.to_bits()];
-    scoped(context, "nans", || {
-        let device = context.device();
-        context.queue().write_buffer(&found, 0, bytemuck::cast_slice(&words));
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some("nans"),
-            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some("nans"),
-            layout: None,
-            module: &module,
-            entry_point: Some("nans"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("nans"),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: found.as_entire_binding() }],
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &bindings, &[]);
-        pass.dispatch_workgroups(1, 1, 1);
-        drop(pass);
-        context.queue().submit([encoder.finish()]);
-    })
-    .await?;
-    let words: Vec<u32> =
-        bytemuck::pod_collect_to_vec(&readback::read(context, &found.into(), 0, bytes).await?);
-    let lost = EXPRESSIONS.into_iter().zip(words).filter(|(_, word)| !f32::from_bits(*word).is_nan());
+    let mut words = [0; EXPRESSIONS.len()];
+    (words[0], words[1]) = (f32::NAN.to_bits(), 1.0_f32.to_bits());
+    let found = run_over(context, "nans", wgsl, &[], 1, &words).await?;
+    let lost = EXPRESSIONS.into_iter().zip(found).filter(|(_, word)| !f32::from_bits(*word).is_nan());
     let (harmful, harmless) = lost.map(|(expression, _)| expression).partition(|it| NEEDED.contains(it));
     Ok(LostNans { harmless, harmful })
 }

@@ -100,7 +100,7 @@ impl<'a> Pass<'a> {
     fn bind_stretch(&self, build: &mut Build<'_>, slot: Slot, running: &Slab) {
         let channels = running.bytes() / RUNNING_BYTES;
         build.params.running_step = channels as u32;
-        let stretch = match self.own_records() {
+        let stretch = match self.records {
             None => running.clone(),
             Some(records) => running.stretch(4 * records.start..4 * (2 * channels + records.end)),
         };

@@ -16,8 +16,9 @@ use crate::engine::prepared::Prepared;
 use crate::engine::slab::{Slab, WHOLE};
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
+use crate::engine::windows::check_binding;
 use crate::ops::fold;
-use crate::plan::{GRADIENT_SUMS_BYTES, Parameters, Pattern, Records, SLICE_BYTES, Slices, Traffic};
+use crate::plan::{GRADIENT_SUMS_BYTES, Parameters, Pattern, Records, SLICE_BYTES, Slices, Traffic, gcd};
 
 /// Why a plan is one of a part.
 const REASON: &str = "in parts: no binding has room for what all slices need";
@@ -57,8 +58,8 @@ enum Shares {
 /// Some of the records that a pass of all slices has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    start: u64,
-    end: u64,
+    pub start: u64,
+    pub end: u64,
 }
 
 impl Shares {
@@ -103,16 +104,7 @@ impl<'a> Pass<'a> {
             Shares::Same(parameters) if self.tensors.has_sums() => {
                 let apart = parameters.next_multiple_of(WHOLE);
                 let bytes = 2 * apart * GRADIENT_SUMS_BYTES;
-                // Of a recipe, which has no room for it, the caller would have to give it.
-                let limit = match spec.context.is_on_paper() {
-                    true => 0,
-                    false => spec.context.capabilities().max_binding_bytes,
-                };
-                if bytes > limit {
-                    let (what, unit) = (Slot::Partials.name(), "bytes");
-                    let limit_name = "max_storage_buffer_binding_size";
-                    return Err(Error::TooLarge { what, needed: bytes, unit, limit_name, limit });
-                }
+                check_binding(Slot::Partials.name(), bytes, spec.context.capabilities())?;
                 Some((parameters, apart, Slab::new(spec.context, Slot::Partials.name(), bytes).await?))
             }
             _ => None,
@@ -188,6 +180,11 @@ impl<'a> Pass<'a> {
         };
         let len = all / slices_of_step;
         let together = lcm(together, merged).div_ceil(slices_of_step);
+        // Of what both leave, a recipe has no room that it could name.
+        if self.spec.context.is_on_paper() && self.tensors.has_sums() && matches!(parameters, Shares::Same(_))
+        {
+            return None;
+        }
         let into_stretches = self.totals.is_some() && matches!(parameters, Shares::Own { .. });
         let middle = middle(len, together, into_stretches)?;
         Some(Halving { along, len, middle, slices: slices_of_step, parameters })
@@ -220,11 +217,6 @@ impl<'a> Pass<'a> {
         let place = |step: u64| first + step * slices / merged;
         let records = Stretch { start: place(steps.start), end: place(steps.end) };
         Ok(Half { tensors, cut, mask, records, totals })
-    }
-
-    /// Which records are its own, if not all.
-    pub(super) fn own_records(&self) -> Option<Range<u64>> {
-        self.records.map(|Stretch { start, end }| start..end)
     }
 
     /// The part of somebody's records that the pass has, of so many bytes each.
@@ -278,8 +270,4 @@ fn bytes_of(sums: Range<u64>) -> Range<u64> {
 
 fn lcm(a: u64, b: u64) -> u64 {
     a / gcd(a, b) * b
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -24,7 +24,7 @@ pub(crate) use plan::{
     SLICE_BYTES, SQUARES_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
-pub(crate) use policy::plan_walk;
+pub(crate) use policy::{gcd, plan_walk};
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};
 pub use problem::{Op, Traffic};
 pub use slices::Slices;

@@ -329,7 +329,7 @@ fn forced_tiles(walk: &Walk, geometry: &Geometry, words: u64, reasons: &mut Vec<
     })
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
+pub(crate) fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

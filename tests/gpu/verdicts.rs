@@ -25,15 +25,21 @@ fn late<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// What comes of a call, and how often it waited.
-fn waits<T>(call: impl Future<Output = T>) -> (T, u32) {
+/// Polls a call so many times at most, and drops it; what came of it, if it ended before, and how often it waited.
+fn polled<T>(most: usize, call: impl Future<Output = T>) -> (Option<T>, usize) {
     let mut call = pin!(call);
-    for waits in 0..1000 {
+    for waits in 0..most {
         if let Poll::Ready(value) = call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
-            return (value, waits);
+            return (Some(value), waits);
         }
     }
-    panic!("it never ends");
+    (None, most)
+}
+
+/// What comes of a call, and how often it waited.
+fn waits<T>(call: impl Future<Output = T>) -> (T, usize) {
+    let (value, waits) = polled(1000, call);
+    (value.expect("it never ends"), waits)
 }
 
 /// Calls are made twice: the first may compile and probe, which must be known to have gone well before the next step.
@@ -89,7 +95,7 @@ fn what_fails_late_is_an_error_and_changes_nothing() {
     let (_, saved) = context.block_on(layer.train_forward(&x)).unwrap();
     let before = download_running(&context, layer.running());
     for x in [&theirs, &gone] {
-        let wait = |late_result: (wgnorm::Result<()>, u32)| {
+        let wait = |late_result: (wgnorm::Result<()>, usize)| {
             assert!(matches!(late_result.0, Err(Error::Validation { .. })), "{late_result:?}");
         };
         wait(late(|| waits(async { layer.train_forward(x).await.map(drop) })));
@@ -113,15 +119,6 @@ fn results_are_the_same_when_verdicts_come_late() {
         assert!(outcome.passes(), "{line}: {:?}", outcome.failures());
         assert_same_outcome(line, &outcome, &at_once);
     }
-}
-
-/// Polls a call so many times and drops it; what came of it, if it ended before.
-fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
-    let mut call = pin!(call);
-    (0..polls).find_map(|_| match call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    })
 }
 
 /// A call that is dropped wherever it waits has done nothing or all: layers, tensors and what is kept of operations serve the next call as if it had not been.
@@ -157,15 +154,15 @@ fn a_call_dropped_at_any_await_leaves_all_in_order() {
         let counted = context.block_on(moments.download(&context)).unwrap()[0].count;
         late(|| {
             let mut drop_one = |i: usize, came: bool| ended[i] += usize::from(came);
-            drop_one(0, dropped_after(polls, layer.train_forward(&x)).is_some());
-            drop_one(1, dropped_after(polls, layer.backward(&x, &dy, &saved)).is_some());
-            drop_one(2, dropped_after(polls, norm.forward(&x)).is_some());
-            drop_one(3, dropped_after(polls, norm.backward(&x, &dy, &kept)).is_some());
-            drop_one(4, dropped_after(polls, moments.merge(&context, &other)).is_some());
-            drop_one(5, dropped_after(polls, context.upload(&[3], &[1.0; 3])).is_some());
-            drop_one(6, dropped_after(polls, context.download(&x)).is_some());
-            drop_one(7, dropped_after(polls, Moments::of(&context, &x)).is_some());
-            drop_one(8, dropped_after(polls, saved.download(&context)).is_some());
+            drop_one(0, polled(polls, layer.train_forward(&x)).0.is_some());
+            drop_one(1, polled(polls, layer.backward(&x, &dy, &saved)).0.is_some());
+            drop_one(2, polled(polls, norm.forward(&x)).0.is_some());
+            drop_one(3, polled(polls, norm.backward(&x, &dy, &kept)).0.is_some());
+            drop_one(4, polled(polls, moments.merge(&context, &other)).0.is_some());
+            drop_one(5, polled(polls, context.upload(&[3], &[1.0; 3])).0.is_some());
+            drop_one(6, polled(polls, context.download(&x)).0.is_some());
+            drop_one(7, polled(polls, Moments::of(&context, &x)).0.is_some());
+            drop_one(8, polled(polls, saved.download(&context)).0.is_some());
         });
         // Once or not at all.
         let after = download_running(&context, layer.running());
