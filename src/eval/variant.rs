@@ -6,7 +6,8 @@
 use super::run::Plan;
 use crate::base::dtype::DType;
 use crate::base::shape::Layout;
-use crate::plan::Tuning;
+use crate::engine::slab::WHOLE;
+use crate::plan::{MOMENTS_BYTES, Tuning};
 use crate::spec::{Norm, Place, Spec, Statistics};
 
 /// A plan and a placement, by name.
@@ -153,13 +154,20 @@ impl Variant {
             && takes(spec, self.place)
             && match self.name {
                 "windows" => bytes > WINDOW && bytes < 4096 * WINDOW,
-                "bindings" => bytes > BINDING && bytes < 256 * BINDING,
+                "bindings" => bytes > BINDING && bytes < 256 * BINDING && spec.has_room_for_parts(bytes),
                 "default bindings" => bytes > DEFAULT_BINDING / 4,
                 "parts" => spec.shape[0] > 1,
                 "integer f16" => spec.dtype == DType::F16,
                 "along rows" => matches!(spec.norm, Norm::Layer(_) | Norm::Rms(_)),
                 _ => true,
             }
+    }
+}
+
+impl Spec {
+    /// Whether the partial results of as few channels as parts are cut into fit into a binding: channels last each window has some of all of them.
+    fn has_room_for_parts(&self, bytes: u64) -> bool {
+        self.norm.is_of_slices() || bytes.div_ceil(BINDING) * WHOLE * MOMENTS_BYTES <= BINDING
     }
 }
 

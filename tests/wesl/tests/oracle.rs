@@ -7,14 +7,38 @@ use wesl::{Feature, ManglerKind, ModulePath, VirtualResolver, Wesl};
 use wgnorm::eval::{self, Kernel};
 use wgnorm::{Context, Spec, spec::Statistics};
 
+/// The text with decimal numbers for hexadecimal ones that have a suffix, which its lexer takes for another token.
+fn with_decimals(text: &str) -> String {
+    let (mut done, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("0x") {
+        let is_part = |c: char| c.is_ascii_hexdigit() || ".xp+-".contains(c);
+        let end = rest[at..].find(|c| !is_part(c)).map_or(rest.len(), |len| at + len);
+        let number = &rest[at..end];
+        done.push_str(&rest[..at]);
+        match number.strip_suffix('f').and_then(value_of) {
+            Some(value) => done.push_str(&format!("{value:e}f")),
+            None => done.push_str(number),
+        }
+        rest = &rest[end..];
+    }
+    done + rest
+}
+
+/// A hexadecimal float: 0x1.8p-3.
+fn value_of(number: &str) -> Option<f32> {
+    let (mantissa, exponent) = number.strip_prefix("0x")?.split_once('p')?;
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = u64::from_str_radix(&format!("{whole}{part}"), 16).ok()?;
+    let exponent: i32 = exponent.parse().ok()?;
+    Some((digits as f64 * 2.0_f64.powi(exponent - 4 * part.len() as i32)) as f32)
+}
+
 /// What the crate of WESL makes of a kernel.
 fn linked(kernel: &Kernel) -> String {
     let path = |path: &str| -> ModulePath { format!("package::{}", path.replace('/', "::")).parse().unwrap() };
     let mut resolver = VirtualResolver::new();
     for (name, text) in &kernel.modules {
-        // Its lexer takes the suffix of a hexadecimal float for another token.
-        let text = text.replace("0x1.fffffep+127f", "3.40282346638528859812e+38f");
-        resolver.add_module(path(name), text.into());
+        resolver.add_module(path(name), with_decimals(text).into());
     }
     let mut wesl = Wesl::new("nowhere").set_custom_resolver(resolver);
     wesl.set_mangler(ManglerKind::Escape);
@@ -68,6 +92,12 @@ fn every_kernel_of_the_quick_table_is_wesl() {
         assert_eq!(ours, theirs, "{}", kernel.key);
     }
     println!("{} kernels", kernels.len());
+}
+
+#[test]
+fn hexadecimal_floats_with_a_suffix_are_decimal() {
+    assert_eq!(with_decimals("a = 0x1p-3f; b = 0x1.8p+1f, 0x1p-24; 0x7fffu"), "a = 1.25e-1f; b = 3e0f, 0x1p-24; 0x7fffu");
+    assert_eq!(value_of("0x1.fffffep+127"), Some(f32::MAX));
 }
 
 #[test]
