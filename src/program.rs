@@ -125,6 +125,7 @@ fn link(modules: &ProgramModules, step: OwnStep) -> Result<Linked> {
         strided: false,
         single_rows: false,
         strip: 1,
+        depth: 1,
         workgroup_size: 64,
         team_size: 64,
         subgroup_size: 0,

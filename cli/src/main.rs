@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod compare;
 mod info;
+mod kernels;
 mod layout;
 mod peers;
 mod report;
@@ -30,6 +31,8 @@ enum Command {
     Info(info::Args),
     /// Proves the kernels on this adapter and driver against the f64 reference
     Check(check::Args),
+    /// Compiles what the norms of common models run on this adapter, and lists it
+    Kernels(kernels::Args),
     /// Times the kernels beside a plain copy, each result checked before it is timed
     Bench(Box<bench::Args>),
     /// Compares two JSON files of `bench`
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::FirstUse(args) => bench::first_use::run(&args),

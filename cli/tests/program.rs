@@ -290,6 +290,30 @@ fn norms_that_the_fixtures_lack_run() {
 }
 
 #[test]
+fn kernels_of_models_are_listed() {
+    let filter = "layer 8192x1024";
+    let (code, report) = report("kernels", &["kernels", "--limits", "dx12", "--filter", filter]);
+    assert_eq!((code, &report["adapter"]), (0, &Value::Null));
+    let operations = report["operations"].as_array().unwrap();
+    // Three element types, and both passes.
+    assert_eq!(operations.len(), 6);
+    for operation in operations {
+        assert!(operation["problem"].as_str().unwrap().starts_with(filter), "{operation}");
+        for dispatch in operation["dispatches"].as_array().unwrap() {
+            let kernel = &report["kernels"][dispatch["kernel"].as_u64().unwrap() as usize];
+            assert!(kernel["workgroup_size"].as_u64().unwrap() >= 32, "{kernel}");
+        }
+    }
+    let directory = scratch("kernels").join("text");
+    let line = "rms 64x256 backward";
+    let args = ["kernels", "--problem", line, "--text", directory.to_str().unwrap()];
+    assert_eq!(self::code(&args), 0);
+    let text = std::fs::read_to_string(directory.join("0000.wgsl")).unwrap();
+    assert!(text.contains("@compute"), "{text}");
+    assert_eq!(self::code(&["kernels", "--limits", "dx12", "--filter", "no such text"]), 2);
+}
+
+#[test]
 fn exit_codes_tell_failure_from_misuse() {
     assert_eq!(code(&["check", "--filter", "builtin.train.normal.6x3"]), 0);
     let unknown =

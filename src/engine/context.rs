@@ -159,7 +159,11 @@ impl Context {
         let tensors = vec![x; tensors];
         let walk = match op {
             Op::Copy => Walk::flat(&tensors, alignment),
-            _ => Walk { held: op.held(), ..Walk::channels(view, &tensors, alignment) },
+            _ => Walk {
+                held: op.held(),
+                merges: !matches!(op, Op::Inference | Op::CurveForward),
+                ..Walk::channels(view, &tensors, alignment)
+            },
         };
         plan_walk(&walk, self.capabilities(), self.tuning()).map(Some)
     }

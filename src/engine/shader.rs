@@ -43,6 +43,8 @@ pub(crate) struct Variant {
     pub single_rows: bool,
     /// Words that an invocation walks at once: 1, 2, 4, 8 or 16.
     pub strip: u32,
+    /// Words that an invocation loads before it uses the first: 1, 2, 4 or 8.
+    pub depth: u32,
     pub workgroup_size: u32,
     pub team_size: u32,
     /// Invocations per subgroup where teams merge by shuffles, 0 where by workgroup memory alone.
@@ -64,6 +66,8 @@ impl Variant {
         let merges = self.kernel.reduces().is_some_and(Monoid::is_shuffled) && self.team_size > 1;
         Self {
             strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
+            // Along columns a row brings statistics of its own.
+            depth: if self.kernel.is_ahead() && !self.kernel.statistics().of_rows() { self.depth } else { 1 },
             subgroup_size: if merges { self.subgroup_size } else { 0 },
             held: if self.kernel.is_resident() { self.held } else { 0 },
             chunk_words: if self.kernel.chunked() { self.chunk_words } else { 0 },
@@ -134,6 +138,9 @@ impl Variant {
         }
         if self.strip > 1 {
             key += &format!(" strip{}", self.strip);
+        }
+        if self.depth > 1 {
+            key += &format!(" depth{}", self.depth);
         }
         key += &format!(" wg{} team{}", self.workgroup_size, self.team_size);
         for (size, name) in [(self.subgroup_size, "subgroup"), (self.held, "held")] {

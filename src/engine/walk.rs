@@ -43,7 +43,7 @@ impl Walk {
     /// All values of dense tensors of the same shape and type as one run.
     pub fn flat(tensors: &[&Tensor], storage_alignment: u64) -> Self {
         let elements = tensors.iter().map(|tensor| tensor.shape().len()).max().unwrap_or(0);
-        Self::over(Pattern::Run { elements }, tensors, storage_alignment)
+        Self { merges: false, ..Self::over(Pattern::Run { elements }, tensors, storage_alignment) }
     }
 
     /// Tensors of the same shape and type, cut as a pattern says.
@@ -83,6 +83,7 @@ impl Walk {
             dtype,
             tensors: tensors.len(),
             held: None,
+            merges: true,
             masked: false,
             unit_rows: pattern.unit_rows(),
             alignment,

@@ -157,6 +157,7 @@ impl Assembly<'_> {
             edges: plan.edges,
             strided: plan.strided,
             strip: plan.strip,
+            depth: plan.depth,
             single_rows: plan.walk == WalkKind::Columns && !plan.edges && plan.records == plan.slices,
             workgroup_size: plan.workgroup_size,
             team_size: plan.team_size,

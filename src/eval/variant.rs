@@ -42,7 +42,8 @@ const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large t
 
 /// Those that a matrix leaves to plain cases: `policy`, which `repeat` has, and how a walk is cut among teams, which does not depend on what is
 /// done to an element, nor do parts, which are of many slices.
-pub(super) const PLAIN: [&str; 9] = [
+pub(super) const PLAIN: [&str; 10] = [
+    "ahead",
     "policy",
     "split",
     "teams",
@@ -55,7 +56,7 @@ pub(super) const PLAIN: [&str; 9] = [
 ];
 
 /// All of them.
-pub fn all() -> [Variant; 22] {
+pub fn all() -> [Variant; 23] {
     let free = Tuning::default();
     // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
@@ -85,6 +86,8 @@ pub fn all() -> [Variant; 22] {
         of("many splits", Tuning { splits: Some(100), ..team }, Place::Apart),
         // Several teams per workgroup, rows as one, strips.
         of("teams", Tuning { rows: Some(2), ..teams }, Place::Apart),
+        // Several words are loaded before the first is used, as on a GPU; a step may have fewer.
+        of("ahead", Tuning { depth: Some(4), ..team }, Place::Apart),
         // One team that walks all of a slice.
         of("large teams", Tuning { splits: Some(1), ..team }, Place::Apart),
         // 16-byte words of which a tensor holds the last values of the first; guards around it.
@@ -136,8 +139,8 @@ impl Variant {
 
     /// What of its plan kernels are made by: variants of one value have most of them in common.
     pub fn kernels(&self) -> Tuning {
-        let Tuning { workgroup_size, team_size, strip, width, subgroups, resident, .. } = self.tuning;
-        Tuning { workgroup_size, team_size, strip, width, subgroups, resident, ..Tuning::default() }
+        let Tuning { workgroup_size, team_size, strip, depth, width, subgroups, resident, .. } = self.tuning;
+        Tuning { workgroup_size, team_size, strip, depth, width, subgroups, resident, ..Tuning::default() }
     }
 
     /// Whether it is asked for, and differs from others for a problem.

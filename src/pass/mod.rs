@@ -208,7 +208,9 @@ impl<'a> Pass<'a> {
                 return Walk { held, ..self.walk_over(&self.tensors, self.spec.cut.row(), slices.pattern) };
             }
         };
-        Walk { held, masked: self.mask.is_some(), ..walk }
+        let is_map = matches!(self.statistics, Statistics::Running(_) | Statistics::Curve(_))
+            && !self.tensors.has(Slot::Dy);
+        Walk { held, merges: !is_map, masked: self.mask.is_some(), ..walk }
     }
 
     /// How tensors, of rows of so many elements if they are rows, are walked if they are cut in some way.

@@ -12,7 +12,7 @@ type Knob = fn(&Walk, &Plan, &Capabilities) -> Vec<Tuning>;
 
 /// The choices that are varied, one at a time. The first values of all knobs come before the second ones, so that none is lost
 /// to [`MOST`].
-const KNOBS: [Knob; 7] = [residents, groups, team_sizes, splits, strips, workgroup_sizes, merges];
+const KNOBS: [Knob; 8] = [residents, groups, team_sizes, depths, splits, strips, workgroup_sizes, merges];
 
 /// What to force for each plan that is worth measuring; nothing for the first, the policy's own. No two give the same plan.
 ///
@@ -78,6 +78,14 @@ fn splits(_: &Walk, plan: &Plan, _: &Capabilities) -> Vec<Tuning> {
     // The loop limit and the length of a slice bound what the policy makes of them.
     let splits = around(plan.splits, u32::MAX);
     splits.map(|splits| Tuning { splits: Some(splits), ..Tuning::default() }).collect()
+}
+
+/// Words that an invocation loads before it uses the first; a CPU has strips instead.
+fn depths(_: &Walk, plan: &Plan, capabilities: &Capabilities) -> Vec<Tuning> {
+    if capabilities.cpu || plan.held > 0 || plan.strip > 1 {
+        return Vec::new();
+    }
+    around(plan.depth, 8).map(|depth| Tuning { depth: Some(depth), ..Tuning::default() }).collect()
 }
 
 /// Words that an invocation walks at once.

@@ -50,6 +50,7 @@ pub(crate) fn plan_per_slice(
         edges: false,
         strided: false,
         strip: 1,
+        depth: 1,
         workgroup_size,
         team_size,
         subgroup_size,

@@ -43,6 +43,8 @@ pub struct Tuning {
     /// Words that an invocation walks at once at most, 1, 2, 4, 8 or 16: channels last words of a row, as many as leave no more than
     /// an eighth of the invocations idle; else words of a slice, at most 8 and as many as all tiles are multiples of.
     pub strip: Option<u32>,
+    /// Words of a slice that an invocation loads before it uses the first, 1, 2, 4 or 8; not beside strips.
+    pub depth: Option<u32>,
     /// Words, or rows, per tile, as in [`Plan::tile_words`]; `splits` has no effect beside it. Plans that share it, and all but
     /// the windows besides, give the same bits.
     pub tile: Option<u32>,
@@ -73,6 +75,7 @@ setters!(impl Tuning {
     splits: u32,
     rows: u32,
     strip: u32,
+    depth: u32,
     tile: u32,
     window_bytes: u64,
     binding_bytes: u64,
@@ -99,6 +102,7 @@ impl Tuning {
         for (choice, expected, refused) in [
             ("width", "1 or 4", wide(self.width).filter(is(&[1, 4]))),
             ("strip", "1, 2, 4, 8 or 16", wide(self.strip).filter(is(&[1, 2, 4, 8, 16]))),
+            ("depth", "1, 2, 4 or 8", wide(self.depth).filter(is(&[1, 2, 4, 8]))),
             at_least_one("workgroup_size", wide(self.workgroup_size)),
             at_least_one("team_size", wide(self.team_size)),
             at_least_one("splits", wide(self.splits)),
@@ -154,6 +158,8 @@ pub struct Plan {
     pub strided: bool,
     /// Words that an invocation walks at once: of a row (columns), or of a slice (segments).
     pub strip: u32,
+    /// Words of a slice, or of its column, that an invocation loads before it uses the first.
+    pub depth: u32,
     /// Invocations per workgroup.
     pub workgroup_size: u32,
     /// Invocations that walk a slice, or a column of words, together.
@@ -289,6 +295,9 @@ impl fmt::Display for Plan {
         }
         if self.strip > 1 {
             write!(f, " strip{}", self.strip)?;
+        }
+        if self.depth > 1 {
+            write!(f, " depth{}", self.depth)?;
         }
         write!(f, " wg{workgroup_size} team{team_size}")?;
         for (size, name) in [(self.subgroup_size, "subgroup"), (self.held, "held")] {

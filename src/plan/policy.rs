@@ -5,7 +5,8 @@ use super::plan::MOMENTS_BYTES;
 use super::problem::Pattern;
 use super::resident::plan_resident;
 use super::tuned::{
-    GROUP_BYTES, SHUFFLES, min_tile_rounds, most_segment_strips, target_workgroups, workgroup_size,
+    GROUP_BYTES, SHUFFLES, min_tile_rounds, most_depth, most_segment_strips, target_workgroups,
+    workgroup_size,
 };
 use super::windows::{Cutter, Tiles, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
@@ -42,7 +43,13 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
             let teams =
                 (1..).map(|log| 1 << log).take_while(|&team| team <= workgroup && workgroup % team == 0);
             let teams = teams.map(|team| Tuning { team_size: Some(team), ..*tuning });
-            let whole = |size| Tuning { team_size: Some(size), strip: Some(1), rows: None, ..*tuning };
+            let whole = |size| Tuning {
+                team_size: Some(size),
+                strip: Some(1),
+                depth: Some(1),
+                rows: None,
+                ..*tuning
+            };
             // A tile of a matrix divides its rows: where their number is prime it is all of them, for which a CPU's workgroups may be too small.
             let sizes = (1..).map(|log| workgroup << log).take_while(|&size| {
                 let forced = Tuning { workgroup_size: Some(size), ..*tuning };
@@ -117,7 +124,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
             reasons.push(format!("splits: {forced} forced"));
             u64::from(forced)
         }
-        None => choose_splits(&geometry, walk.dtype.size(), blocks, repeat, capabilities, &mut reasons),
+        None => choose_splits(walk, &geometry, blocks, repeat, capabilities, &mut reasons),
     };
     if splits > splits_allowed {
         reasons.push(format!("splits: no more than {splits_allowed} for the loop limit"));
@@ -162,7 +169,19 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let rounds = tile_words.min(slice_words).div_ceil(lanes);
     let mut longest_loop = iterations(rounds, splits);
     let mut strip = strip;
-    if !walk.pattern.is_columns() {
+    let depth = match geometry.strip {
+        1 if tuning.strip.is_none_or(|strip| strip == 1) => {
+            let most = tuning.depth.unwrap_or(most_depth(words.width, capabilities));
+            // No more than there are.
+            u64::from(most).min(1 << rounds.max(1).ilog2())
+        }
+        _ => 1,
+    };
+    if depth > 1 {
+        // A step is an iteration more for each of its words, and one.
+        longest_loop += rounds + rounds.div_ceil(depth);
+        reasons.push(format!("depth: {depth} words are loaded before the first is used"));
+    } else if !walk.pattern.is_columns() {
         // A step of several words is one iteration more.
         let with = |words: u32| longest_loop + rounds / u64::from(words);
         let room = capabilities.max_loop_iterations.saturating_sub(TREE_ITERATIONS);
@@ -198,6 +217,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         edges: words.edges || geometry.incomplete,
         strided: walk.strided,
         strip: strip as u32,
+        depth: depth as u32,
         workgroup_size,
         team_size,
         subgroup_size: choose_subgroups(walk, team_size, workgroup_size, capabilities, tuning, &mut reasons),
@@ -398,8 +418,8 @@ fn choose_group(
 
 /// Workgroups per slice, or per block of columns.
 fn choose_splits(
+    walk: &Walk,
     geometry: &Geometry,
-    size: u64,
     blocks: u64,
     repeat: u64,
     capabilities: &Capabilities,
@@ -412,7 +432,7 @@ fn choose_splits(
     let worthwhile = geometry.slice_words / (rounds * lanes);
     // Every workgroup of a slice reads and merges the partial results of all: what they read should stay below a quarter
     // of the tensor, and each invocation's merges below an eighth of its words.
-    let bytes = geometry.elements * size;
+    let bytes = geometry.elements * walk.dtype.size();
     let readable = (bytes / (4 * MOMENTS_BYTES * geometry.records * repeat)).isqrt();
     let part = if bytes > WORKSPACE_FROM { WORKSPACE_PART } else { 1 };
     let small = bytes / (part * MOMENTS_BYTES * geometry.records);
@@ -426,7 +446,9 @@ fn choose_splits(
         (bound, "partial results are one binding".to_owned()),
         (small, format!("partial results take no more than 1/{part} of a tensor")),
     ];
-    let (splits, why) = limits.into_iter().min_by_key(|(splits, _)| *splits).unwrap_or_default();
+    // Maps have nothing to merge.
+    let limits = limits.into_iter().take(if walk.merges { usize::MAX } else { 2 });
+    let (splits, why) = limits.min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
     splits.max(1)
 }

@@ -149,6 +149,8 @@ pub(crate) struct Walk {
     pub tensors: usize,
     /// Values that a resident kernel holds for each place of a tensor, where the operation has one.
     pub held: Option<u32>,
+    /// Whether workgroups of a slice leave partial results, which somebody merges: not where all are maps.
+    pub merges: bool,
     /// Whether a mask leaves out some values.
     pub masked: bool,
     /// Rows of columns that share statistics: those of a matrix, or 1 where each row has its own; 0 for all. As many as divide them may be taken as one.
@@ -238,6 +240,7 @@ impl Walk {
             dtype: DType::F32,
             tensors: 2,
             held: None,
+            merges: true,
             masked: false,
             unit_rows: pattern.unit_rows(),
             alignment: Alignment::Same,

@@ -2,7 +2,7 @@
 
 use super::policy::plan_once;
 use super::problem::Pattern;
-use super::tuned::{HELD_BYTES, HELD_WORKGROUP_BYTES, holds_slices};
+use super::tuned::{HELD_BYTES, HELD_WORKGROUP_BYTES, holds_slices, most_held};
 use super::{Capabilities, Plan, Tuning, Walk};
 use crate::base::error::{Error, Result};
 
@@ -52,6 +52,10 @@ pub(super) fn plan_resident(
         for most_bytes in [HELD_BYTES / 2, HELD_BYTES] {
             let most = (most_bytes / 4 / copies).min(MOST_VALUES) / width;
             for &workgroup_size in &sizes {
+                let most = match tuning.resident {
+                    Some(true) => most,
+                    _ => most.min(most_held(width, walk.pattern.is_columns(), workgroup_size)),
+                };
                 let fits = slice <= u64::from(most * width) * u64::from(workgroup_size);
                 if !fits || u64::from(most_bytes) * u64::from(workgroup_size) > HELD_WORKGROUP_BYTES {
                     continue;
@@ -97,7 +101,7 @@ fn plan_held(
             Err(error) => return Err(error),
         };
         if let Some(held) = held(&plan, sized.width, most) {
-            return Ok(Some(Plan { held, ..plan }));
+            return Ok(Some(Plan { held, depth: 1, ..plan }));
         }
     }
     Ok(None)

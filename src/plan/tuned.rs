@@ -89,6 +89,16 @@ pub(super) fn most_segment_strips(capabilities: &Capabilities) -> u32 {
     if capabilities.cpu { 4 } else { 1 }
 }
 
+/// Words of a slice that an invocation loads before it uses the first. GPUs hide the way to memory by what is on its way, and their compilers take no load past a
+/// branch or a store: `cargo xtask gpus` counts what is in flight (docs/GPUS.md). A CPU has few registers for it.
+pub(super) fn most_depth(width: u32, capabilities: &Capabilities) -> u32 {
+    match width {
+        _ if capabilities.cpu => 1,
+        1 => 8,
+        _ => 4,
+    }
+}
+
 /// Bytes of a tensor that both dispatches of a training pass take at a time, so that the second finds in a cache what the first
 /// has read; `None` for all of it. On a CPU what a cache keeps saves nothing, because loads are bound by instructions, and more
 /// dispatches cost: llvmpipe (as above, `wgnorm bench --group-bytes N`), (8,256,56,56) channels first, training forward at 0.4,
@@ -104,6 +114,18 @@ pub(super) const SHUFFLES: bool = true;
 /// GPUs has (256 KiB on NVIDIA since Volta and on AMD since GCN), so that what else it needs has room too.
 pub(super) const HELD_BYTES: u32 = 256;
 pub(super) const HELD_WORKGROUP_BYTES: u64 = 128 << 10;
+
+/// Words that an invocation holds at most, in workgroups of a size, so that no compiler spills registers: of nine (`cargo xtask gpus`, docs/GPUS.md) several do with
+/// workgroups of 1024, which have 64 registers each on NVIDIA; with 16 words of columns, or 8 whose statistics are four at a time; with 32 single values.
+pub(super) fn most_held(width: u32, columns: bool, workgroup_size: u32) -> u32 {
+    match (width, workgroup_size) {
+        (_, 1024..) => 0,
+        (1, _) => 16,
+        (_, 512..) => 4,
+        _ if columns => 4,
+        _ => 8,
+    }
+}
 
 /// Whether maps of layer and RMS norm, and the gradient sums of their rows, go along columns, where an invocation keeps gamma and beta in registers,
 /// instead of along rows, where it loads both with every word. On a CPU loads are bound by instructions: llvmpipe (Mesa 22.3.6, 2 cores, 2026-11-21,

@@ -16,7 +16,7 @@ use crate::engine::params::Params;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::slot::Slot;
 use crate::plan::{Capabilities, Op, Traffic};
-use crate::spec::{Norm, Spec, Statistics, rehearse};
+use crate::spec::{Norm, Rehearsed, Spec, Statistics, rehearse};
 
 /// Bytes that are bound where there is nothing.
 const NOTHING: u64 = 256;
@@ -31,22 +31,56 @@ impl Spec {
     /// Those of the problem and its layer; [`Error::MissingCapability`]; [`Error::Spec`] for statistics that are composed of several passes or given, and for problems
     /// with nothing to do.
     pub fn recipes(&self, capabilities: &Capabilities) -> Result<Recipes> {
-        self.check()?;
+        self.check_exportable()?;
         capabilities.check()?;
+        let rehearsal = Arc::new(Rehearsal::default());
+        let context = Context::on_paper(capabilities, rehearsal.clone()).with_tuning(self.tuning);
+        let rehearsed = at_once(rehearse(&context, self))??;
+        written(&rehearsal, &rehearsed)
+    }
+
+    /// The same as the passes run on this device, with what has been found out of it; its kernels are those that
+    /// [`Context::warm_up`](crate::Context::warm_up) compiles.
+    ///
+    /// ```
+    /// use wgnorm::{Context, Spec};
+    /// let context = Context::headless_blocking()?;
+    /// let spec: Spec = "rms 64x256 f16".parse()?;
+    /// let recipes = context.block_on(spec.recipes_on(&context))?;
+    /// assert!(recipes.forward.kernels.iter().all(|kernel| kernel.name.contains("f16")));
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`recipes`](Self::recipes), and of the device.
+    #[cfg(feature = "wgpu")]
+    pub async fn recipes_on(&self, context: &Context) -> Result<Recipes> {
+        self.check_exportable()?;
+        let rehearsal = Arc::new(Rehearsal::default());
+        let rehearsed = rehearse(&context.rehearsing(rehearsal.clone(), self.tuning), self).await?;
+        written(&rehearsal, &rehearsed)
+    }
+
+    /// # Errors
+    /// [`Error::Spec`] for what no recipe has.
+    fn check_exportable(&self) -> Result<()> {
+        self.check()?;
         if self.statistics == Statistics::Given || self.norm == Norm::TrackedInstance {
             let reason = "moments are computed by a pass of their own, which no recipe has".to_owned();
             return Err(Error::Spec { reason });
         }
-        let rehearsal = Arc::new(Rehearsal::default());
-        let context = Context::on_paper(capabilities, rehearsal.clone()).with_tuning(self.tuning);
-        let rehearsed = at_once(rehearse(&context, self))??;
-        let mut forward = rehearsal.take();
-        let backward = forward.split_off(rehearsed.forward.min(forward.len()));
-        let recipe = |of: &[(Draft, Operands)], pass| Writer::new(&rehearsed.names).recipe(of, pass);
-        let nothing = || Error::Spec { reason: "there is nothing to do".to_owned() };
-        let forward = recipe(&forward, rehearsed.passes[0])?.ok_or_else(nothing)?;
-        Ok(Recipes { forward, backward: recipe(&backward, rehearsed.passes[1])? })
+        Ok(())
     }
+}
+
+/// What was noted, as recipes.
+fn written(rehearsal: &Rehearsal, rehearsed: &Rehearsed) -> Result<Recipes> {
+    let mut forward = rehearsal.take();
+    let backward = forward.split_off(rehearsed.forward.min(forward.len()));
+    let recipe = |of: &[(Draft, Operands)], pass| Writer::new(&rehearsed.names).recipe(of, pass);
+    let nothing = || Error::Spec { reason: "there is nothing to do".to_owned() };
+    let forward = recipe(&forward, rehearsed.passes[0])?.ok_or_else(nothing)?;
+    Ok(Recipes { forward, backward: recipe(&backward, rehearsed.passes[1])? })
 }
 
 /// The result of a future that waits for nothing.

@@ -20,7 +20,7 @@ use crate::statistics::renorm::Renorm;
 
 pub use layer::{Layer, Parameters};
 pub use norm::Norm;
-pub(crate) use rehearse::rehearse;
+pub(crate) use rehearse::{Rehearsed, rehearse};
 
 /// Where batch norm's statistics come from in training.
 #[derive(Clone, Debug, PartialEq)]

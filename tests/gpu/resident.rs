@@ -73,6 +73,31 @@ fn held_slices_agree_with_the_reference() {
 }
 
 #[test]
+fn words_that_are_loaded_ahead_change_no_bit() {
+    let one = "workgroup_size=8 team_size=8 strip=1";
+    // Steps that are full, those that are not, words that hold the end of a slice, rows; what else is loaded of a word.
+    for line in [
+        "batch 3x5x7x44 relu residual",
+        "batch 2x5x61x3 relu",
+        "batch 9x9x5x5 last residual relu",
+        "layer 7x516 sum",
+        "rms 5x1203 f16",
+    ] {
+        let with = |depth: u32| {
+            let line = format!("{line} backward {one} depth={depth} along_columns=false");
+            assert_holds(&context(), &line)
+        };
+        let expected = with(1);
+        [2, 8].into_iter().for_each(|depth| assert_same_outcome(line, &with(depth), &expected));
+    }
+    let [(plan, kernels), _] = plans(&format!("3x5x7x44 {one} depth=4"));
+    assert_eq!(plan.depth, 4, "{plan}");
+    assert!(kernels.iter().all(|kernel| kernel.contains(" depth4 ")), "{kernels:?}");
+    let [(plan, _), _] = plans("3x5x7x44 depth=4 strip=2");
+    assert_eq!((plan.depth, plan.strip), (1, 2), "{plan}");
+}
+
+#[test]
 #[ignore = "of the full gate: large workgroups take long to compile"]
 fn held_slices_of_every_shape() {
     HOLDING.into_iter().for_each(|holding| SHAPES.into_iter().for_each(|shape| assert_held(holding, shape)));

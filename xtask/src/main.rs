@@ -1,4 +1,4 @@
-//! `cargo xtask setup | test | bench | faults | peers`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | faults | peers | gpus`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
@@ -25,7 +25,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   faults [TEXT]   setup, then deliberate faults in the shaders, one at a time: does `wgnorm check` find each?
                   (TEXT: those that have it in words, text or file; --full: also those that only the full table finds)
   peers [ARGS]    setup, then the same cases by this crate, burn and PyTorch, and all of them in a table
-                  (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)";
+                  (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)
+  gpus [TARGET…]  what the compilers of GPUs that are not here make of the kernels, by Mesa's drivers: docs/gpu-kernels.tsv,
+                  docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             .and_then(|()| cargo(&["run", "--release", "--package", "wgnorm-cli", "--", "bench"], rest)),
         "faults" => setup::vulkan().and_then(|()| faults::run(rest)),
         "peers" => setup::vulkan().and_then(|()| peers::run(rest)),
+        "gpus" => cargo(&["run", "--quiet", "--package", "wgnorm-gpus", "--bin", "gpus", "--"], rest),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())

@@ -10,7 +10,7 @@ pub mod norm;
 mod plot;
 mod report;
 mod separate;
-mod suite;
+pub mod suite;
 mod table;
 mod tensors;
 mod variant;
@@ -137,6 +137,9 @@ struct Forced {
     /// Words that an invocation walks at once, 1, 2, 4, 8 or 16
     #[arg(long, value_name = "N")]
     strip: Option<u32>,
+    /// Words that an invocation loads before it uses the first: 1, 2, 4 or 8
+    #[arg(long, value_name = "N")]
+    depth: Option<u32>,
     /// Words, or rows, per tile, instead of a number of workgroups per slice
     #[arg(long, value_name = "N")]
     tile: Option<u32>,
@@ -162,7 +165,7 @@ struct Forced {
 
 impl Forced {
     fn tuning(&self) -> Tuning {
-        let Self { width, workgroup_size, team_size, splits, rows, strip, tile, .. } = *self;
+        let Self { width, workgroup_size, team_size, splits, rows, strip, depth, tile, .. } = *self;
         let Self { window_bytes, group_bytes, resident, along_columns, subgroups, integer_f16, .. } = *self;
         Tuning::default()
             .width(width)
@@ -171,6 +174,7 @@ impl Forced {
             .splits(splits)
             .rows(rows)
             .strip(strip)
+            .depth(depth)
             .tile(tile)
             .window_bytes(window_bytes)
             .group_bytes(group_bytes)

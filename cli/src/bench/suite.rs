@@ -104,7 +104,7 @@ const ROWS: [(usize, usize); 7] =
 /// Channels and edge of the maps of a U-Net for diffusion whose latents are 64 × 64, at its three widths (Rombach et al.,
 /// "High-Resolution Image Synthesis with Latent Diffusion Models", 2022), and the groups of its norms.
 const UNET: [(usize, usize); 3] = [(320, 64), (640, 32), (1280, 16)];
-const UNET_GROUPS: usize = 32;
+pub const UNET_GROUPS: usize = 32;
 
 /// Layer and RMS norm of transformers, and group norm of a U-Net with a quarter of the batch.
 fn transformer(batch: usize) -> Vec<Layer> {

@@ -96,6 +96,8 @@ impl Variant {
             },
         );
         let strip = Instance::from("walk/strip").with("STRIP", format!("{}u", self.strip));
+        let strip = strip.with("DEPTH", format!("{}u", self.depth));
+        choice.feature("ahead", self.depth > 1);
         choice.replace("walk/strip", strip.with("HELD", format!("{}u", self.held)));
         choice.feature("single_rows", self.single_rows);
     }
@@ -113,6 +115,7 @@ impl Variant {
         choice.feature("of_place", of_place);
         choice.feature("sum", sum);
         choice.feature("d_sum", d_sum);
+        choice.feature("gradient", self.kernel.reads_gradient());
         choice.replace("affine", if of_place { "affine/of_place" } else { "affine/of_slice" });
         let curve = self.kernel.statistics().curve();
         choice.replace("curve", if curve == Some(Curve::Erf) { "curve/erf" } else { "curve/tanh" });

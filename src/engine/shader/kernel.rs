@@ -281,6 +281,29 @@ impl Kernel {
         matches!(self, Kernel::ResidentForward(_) | Kernel::ResidentBackward(_))
     }
 
+    /// Whether the kernel walks words of which it can load several ahead.
+    pub const fn is_ahead(self) -> bool {
+        matches!(
+            self,
+            Kernel::ReduceMoments
+                | Kernel::ReduceSquares
+                | Kernel::ReduceGradients { .. }
+                | Kernel::MapForward(_)
+                | Kernel::MapBackward { .. }
+        )
+    }
+
+    /// Whether the kernel reads dy.
+    pub const fn reads_gradient(self) -> bool {
+        matches!(
+            self,
+            Kernel::ReduceGradients { .. }
+                | Kernel::ReduceRowGradients
+                | Kernel::MapBackward { .. }
+                | Kernel::ResidentBackward(_)
+        )
+    }
+
     /// Whether the entry point has the override CHUNK_WORDS.
     pub const fn chunked(self) -> bool {
         matches!(

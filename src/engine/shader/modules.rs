@@ -71,6 +71,7 @@ modules! {
     "lib/mask"
     "lib/moments"
     "lib/normal"
+    "lib/operands"
     "lib/params"
     "lib/residual"
     "lib/slice_averages"

@@ -113,9 +113,15 @@ fn plain_variants() -> Vec<Variant> {
                 if matches!(kernel, Kernel::MapBackward { dx: false, .. }) {
                     continue;
                 }
-                for (workgroup_size, team_size, strip) in
-                    [(8, 1, 1), (8, 1, 16), (64, 64, 1), (256, 32, 2), (256, 32, 4), (1024, 256, 1)]
-                {
+                for (workgroup_size, team_size, strip, depth) in [
+                    (8, 1, 1, 1),
+                    (8, 1, 16, 1),
+                    (64, 64, 1, 4),
+                    (256, 32, 2, 1),
+                    (256, 32, 4, 1),
+                    (256, 256, 1, 8),
+                    (1024, 256, 1, 1),
+                ] {
                     // Words of two slices need the statistics of both.
                     let resident = kernel.is_resident();
                     if strip > 1 && (flat || resident) || resident && edges && !columns {
@@ -135,6 +141,7 @@ fn plain_variants() -> Vec<Variant> {
                             edges,
                             strided: strided && !flat,
                             strip,
+                            depth,
                             single_rows: false,
                             workgroup_size,
                             team_size,
@@ -264,6 +271,7 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
         edges: false,
         strided: false,
         strip: 1,
+        depth: 1,
         single_rows: false,
         workgroup_size: 64,
         team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_) | Kernel::FoldMarks) {

@@ -13,6 +13,7 @@ const FREE: Tuning = Tuning {
     splits: None,
     rows: None,
     strip: None,
+    depth: None,
     tile: None,
     window_bytes: None,
     binding_bytes: None,

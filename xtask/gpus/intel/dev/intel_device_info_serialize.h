@@ -1,0 +1,1 @@
+/* See dev/intel_device_info.h. */

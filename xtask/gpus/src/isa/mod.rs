@@ -1,0 +1,352 @@
+//! Machine code as text, as far as it is of interest here: what is loaded, what waits for it, and the loop that walks a tensor.
+
+mod adreno;
+mod amd;
+mod apple;
+mod intel;
+mod nvidia;
+
+use std::collections::BTreeSet;
+
+/// Whose text it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Amd,
+    Nvidia,
+    Apple,
+    Adreno,
+    Intel,
+}
+
+/// What an instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Of so many bytes for an invocation, from a tensor or a like buffer.
+    Load(u32),
+    Store(u32),
+    /// To or from an invocation's own memory, which is where arrays and spilled registers are.
+    Private,
+    /// Of a uniform value, once for all invocations.
+    Uniform,
+    /// A jump to a place, and whether what follows may come next instead.
+    Jump(usize, bool),
+    /// Waits, hints and what fills a slot.
+    Nothing,
+    Other,
+}
+
+/// For which loads an instruction waits before it does what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    No,
+    All,
+    /// Until so many are left, the oldest first.
+    Until(usize),
+    /// Those that have one of these marks.
+    Marks(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Instruction {
+    kind: Kind,
+    wait: Wait,
+    /// By which others wait for this one, of up to 64.
+    mark: Option<u8>,
+}
+
+impl Instruction {
+    const fn of(kind: Kind) -> Self {
+        Self { kind, wait: Wait::No, mark: None }
+    }
+}
+
+/// A kernel's text, with the labels at which instructions begin.
+#[derive(Debug, Default)]
+struct Text {
+    instructions: Vec<Instruction>,
+    labels: Vec<(String, usize)>,
+    /// Jumps, by the names of their labels.
+    jumps: Vec<(usize, String)>,
+}
+
+impl Text {
+    fn label(&mut self, name: &str) {
+        self.labels.push((name.to_owned(), self.instructions.len()));
+    }
+
+    fn push(&mut self, instruction: Instruction) {
+        self.instructions.push(instruction);
+    }
+
+    fn jump(&mut self, label: &str, conditional: bool, wait: Wait) {
+        self.jumps.push((self.instructions.len(), label.to_owned()));
+        self.push(Instruction { wait, ..Instruction::of(Kind::Jump(usize::MAX, conditional)) });
+    }
+
+    /// Jumps with the places of their labels; those to none are nothing of interest.
+    fn resolved(mut self) -> Vec<Instruction> {
+        for (at, name) in &self.jumps {
+            let place = self.labels.iter().find(|(label, _)| label == name).map(|(_, place)| *place);
+            let instruction = &mut self.instructions[*at];
+            instruction.kind = match (place, instruction.kind) {
+                (Some(place), Kind::Jump(_, conditional)) => Kind::Jump(place, conditional),
+                _ => Kind::Other,
+            };
+        }
+        self.instructions
+    }
+}
+
+/// What is read out of a kernel's text: of the loop that moves most bytes, or where no loop moves any, of all of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Code {
+    /// Loads that are on their way at the same time at most, counted along the text.
+    pub loads_in_flight: u32,
+    /// The widest load's bytes.
+    pub load_bytes: u32,
+    /// Bytes that an invocation loads and stores, the larger of both.
+    pub bytes: u32,
+    /// All that is executed, but for waits.
+    pub instructions: u32,
+    /// Whether it is a loop.
+    pub is_loop: bool,
+    /// Accesses of the whole kernel to an invocation's own memory.
+    pub private: u32,
+}
+
+impl Code {
+    /// Instructions for each 16 bytes that are moved.
+    pub fn instructions_per_16_bytes(self) -> f64 {
+        f64::from(self.instructions) * 16.0 / f64::from(self.bytes.max(1))
+    }
+}
+
+/// Reads a kernel's text: of a map, which stores in its loop, or of a reduction.
+pub fn parse(dialect: Dialect, text: &str, is_map: bool) -> Code {
+    let text = match dialect {
+        Dialect::Amd => amd::parse(text),
+        Dialect::Nvidia => nvidia::parse(text),
+        Dialect::Apple => apple::parse(text),
+        Dialect::Adreno => adreno::parse(text),
+        Dialect::Intel => intel::parse(text),
+    };
+    code(&text.resolved(), is_map)
+}
+
+/// What was printed between the last pipeline and this one.
+pub fn printed_before<'t>(printed: &'t str, number: &str) -> Option<&'t str> {
+    let end = printed.find(&format!("\npipeline {number}"))?;
+    let before = &printed[..end];
+    let begin = before.rfind("\npipeline ").map_or(0, |at| at + 1);
+    Some(&before[begin..])
+}
+
+fn bytes(instructions: &[Instruction]) -> (u32, u32) {
+    instructions.iter().fold((0, 0), |(loaded, stored), instruction| match instruction.kind {
+        Kind::Load(bytes) => (loaded + bytes, stored),
+        Kind::Store(bytes) => (loaded, stored + bytes),
+        _ => (loaded, stored),
+    })
+}
+
+/// The loops of a kernel: of each the places of its instructions, in order.
+///
+/// What can be reached from each other is a loop; without the places at which it is entered, what is left of it has the loops inside. A loop's text need not be in
+/// one piece, nor begin where it is entered.
+fn loops(all: &[Instruction]) -> Vec<Vec<usize>> {
+    let mut after: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+    for (at, instruction) in all.iter().enumerate() {
+        let next = (!matches!(instruction.kind, Kind::Jump(_, false))).then_some(at + 1);
+        let to = if let Kind::Jump(to, _) = instruction.kind { Some(to) } else { None };
+        after[at].extend([next, to].into_iter().flatten().filter(|&place| place < all.len()));
+    }
+    let mut before: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+    for (at, places) in after.iter().enumerate() {
+        places.iter().for_each(|&place| before[place].push(at));
+    }
+    let (mut found, mut open): (Vec<Vec<usize>>, _) =
+        (Vec::new(), vec![(0..all.len()).collect::<BTreeSet<usize>>()]);
+    while let Some(places) = open.pop() {
+        for component in components(&places, &after, &before) {
+            let is_entered =
+                |place: &usize| *place == 0 || before[*place].iter().any(|from| !component.contains(from));
+            let inside: BTreeSet<usize> =
+                component.iter().copied().filter(|place| !is_entered(place)).collect();
+            // Of what nothing enters, which is never run, some place has to go.
+            if inside.len() < component.len() {
+                open.push(inside);
+            }
+            found.push(component.into_iter().collect());
+        }
+    }
+    // As they stand in the text: of two alike the later one is the walk.
+    found.sort();
+    found
+}
+
+/// Sets of places that can be reached from each other, of more than one place or of one that reaches itself. Source: Sharir's and Kosaraju's algorithm.
+fn components(places: &BTreeSet<usize>, after: &[Vec<usize>], before: &[Vec<usize>]) -> Vec<BTreeSet<usize>> {
+    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+    for &start in places {
+        // Places, and whether all that follows them is done.
+        let mut open = vec![(start, false)];
+        while let Some((place, done)) = open.pop() {
+            if done {
+                order.push(place);
+            } else if seen.insert(place) {
+                open.push((place, true));
+                open.extend(
+                    after[place].iter().filter(|next| places.contains(next)).map(|&next| (next, false)),
+                );
+            }
+        }
+    }
+    let (mut found, mut taken) = (Vec::new(), BTreeSet::new());
+    for &start in order.iter().rev() {
+        let (mut component, mut open) = (BTreeSet::new(), vec![start]);
+        while let Some(place) = open.pop() {
+            if places.contains(&place) && taken.insert(place) {
+                component.insert(place);
+                open.extend(&before[place]);
+            }
+        }
+        if component.len() > 1 || after[start].contains(&start) && !component.is_empty() {
+            found.push(component);
+        }
+    }
+    found
+}
+
+fn code(all: &[Instruction], is_map: bool) -> Code {
+    let loops = loops(all);
+    let of = |places: &[usize]| -> Vec<Instruction> { places.iter().map(|&place| all[place]).collect() };
+    let moving: Vec<&Vec<usize>> = loops.iter().filter(|places| bytes(&of(places)) != (0, 0)).collect();
+    let inside = |inner: &[usize], outer: &[usize]| {
+        inner.len() < outer.len() && inner.iter().all(|place| outer.binary_search(place).is_ok())
+    };
+    let innermost = moving.iter().filter(|outer| !moving.iter().any(|inner| inside(inner, outer)));
+    // The walk, not one over partial results or parameters.
+    let walk = innermost.max_by_key(|places| {
+        let (loaded, stored) = bytes(&of(places));
+        (loaded > 0 && (stored > 0 || !is_map), loaded + stored)
+    });
+    let body = walk.map_or_else(|| all.to_vec(), |places| of(places));
+    let (loaded, stored) = bytes(&body);
+    let load_width = |instruction: &Instruction| match instruction.kind {
+        Kind::Load(bytes) => Some(bytes),
+        _ => None,
+    };
+    Code {
+        loads_in_flight: in_flight(&body),
+        load_bytes: body.iter().filter_map(load_width).max().unwrap_or(0),
+        bytes: loaded.max(stored),
+        instructions: body.iter().filter(|instruction| instruction.kind != Kind::Nothing).count() as u32,
+        is_loop: walk.is_some(),
+        private: all.iter().filter(|instruction| instruction.kind == Kind::Private).count() as u32,
+    }
+}
+
+/// The most loads that nobody has waited for yet, of the widest kind: narrow ones are of parameters.
+fn in_flight(body: &[Instruction]) -> u32 {
+    let wide = body.iter().filter_map(|instruction| match instruction.kind {
+        Kind::Load(bytes) => Some(bytes),
+        _ => None,
+    });
+    let wide = wide.max().unwrap_or(0);
+    // Whether it is one of those that count, and its mark.
+    let mut open: Vec<(bool, Option<u8>)> = Vec::new();
+    let mut most = 0;
+    for instruction in body {
+        match instruction.wait {
+            Wait::No => {}
+            Wait::All => open.clear(),
+            Wait::Until(left) => drop(open.drain(..open.len().saturating_sub(left))),
+            Wait::Marks(marks) => open.retain(|(_, mark)| mark.is_none_or(|mark| marks >> mark & 1 == 0)),
+        }
+        if let Kind::Load(bytes) = instruction.kind {
+            open.push((bytes == wide, instruction.mark));
+            most = most.max(open.iter().filter(|(counts, _)| *counts).count());
+        }
+    }
+    most as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(mark: u8) -> Instruction {
+        Instruction { mark: Some(mark), ..Instruction::of(Kind::Load(16)) }
+    }
+
+    fn waits(wait: Wait) -> Instruction {
+        Instruction { wait, ..Instruction::of(Kind::Other) }
+    }
+
+    #[test]
+    fn loads_are_in_flight_until_somebody_waits() {
+        assert_eq!(in_flight(&[load(0), load(1), waits(Wait::All), load(0)]), 2);
+        assert_eq!(in_flight(&[load(0), waits(Wait::All), load(0), waits(Wait::All)]), 1);
+        assert_eq!(in_flight(&[load(0), load(0), load(0), waits(Wait::Until(1)), load(0), load(0)]), 3);
+        assert_eq!(in_flight(&[load(0), load(1), waits(Wait::Marks(1)), load(2)]), 2);
+        // A parameter's load is on its way too, but is none of a tensor.
+        assert_eq!(in_flight(&[load(0), Instruction::of(Kind::Load(4))]), 1);
+    }
+
+    #[test]
+    fn the_loop_that_moves_most_is_the_walk_and_a_map_stores_in_it() {
+        let mut text = Text::default();
+        text.label("outer");
+        text.label("narrow");
+        text.push(Instruction::of(Kind::Load(4)));
+        text.jump("narrow", true, Wait::No);
+        text.label("wide");
+        text.push(load(0));
+        text.push(load(1));
+        text.push(Instruction::of(Kind::Store(16)));
+        text.jump("wide", true, Wait::No);
+        text.jump("outer", true, Wait::No);
+        text.label("partials");
+        (0..4).for_each(|mark| text.push(load(mark)));
+        text.jump("partials", true, Wait::No);
+        let all = text.resolved();
+        assert_eq!(code(&all, false).bytes, 64);
+        let code = code(&all, true);
+        assert_eq!((code.loads_in_flight, code.bytes, code.instructions, code.is_loop), (2, 32, 4, true));
+        assert!((code.instructions_per_16_bytes() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loop_need_not_be_in_one_piece() {
+        let mut text = Text::default();
+        text.label("head");
+        text.push(load(0));
+        text.jump("back", true, Wait::No);
+        // Not of the loop.
+        text.push(Instruction::of(Kind::Store(16)));
+        text.jump("end", false, Wait::No);
+        text.label("back");
+        text.push(load(1));
+        text.jump("head", false, Wait::No);
+        text.label("end");
+        text.push(Instruction::of(Kind::Other));
+        assert_eq!(loops(&text.resolved()), [vec![0, 1, 4, 5]]);
+        // Entered at its end.
+        let mut text = Text::default();
+        text.push(load(0));
+        text.jump("condition", false, Wait::No);
+        text.label("body");
+        text.push(load(1));
+        text.label("condition");
+        text.jump("body", true, Wait::No);
+        assert_eq!(loops(&text.resolved()), [vec![2, 3]]);
+    }
+
+    #[test]
+    fn what_a_driver_prints_is_of_the_pipeline_that_follows() {
+        let printed = "a\npipeline 0000\nb\npipeline 0001\n";
+        assert_eq!(printed_before(printed, "0000"), Some("a"));
+        assert_eq!(printed_before(printed, "0001"), Some("pipeline 0000\nb"));
+        assert_eq!(printed_before(printed, "0002"), None);
+    }
+}
