@@ -114,7 +114,7 @@ fn build_intel_shim(sources: &Path, own: &Path, libraries: &Path) -> Result<(), 
     let mesa = sources.join("mesa");
     fs::create_dir_all(&mesa)?;
     let mut unpack = Command::new("tar");
-    unpack.arg("-xf").arg(found(".orig.tar.xz")?).arg("--strip-components=1").arg("-C").arg(&mesa);
+    unpack.arg("-C").arg(&mesa).arg("-xf").arg(found(".orig.tar.xz")?).arg("--strip-components=1");
     done(&mut unpack)?;
     let drm = sources.join("drm");
     done(Command::new("dpkg-deb").arg("-x").arg(found(".deb")?).arg(&drm))?;
