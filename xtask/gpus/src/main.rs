@@ -20,11 +20,11 @@ use targets::{TARGETS, Target};
 type Refusal = Box<dyn std::error::Error>;
 
 const USAGE: &str = "usage: cargo xtask gpus [TARGET…] [--limits own|webgpu] [--model NAME] [--problem LINE] [--filter TEXT]
-                         [--shaders DIR] [--program FILE]
+                         [--shaders DIR] [--program FILE] [--again]
 
 Compiles the kernels of common models for GPUs that are not here. With all targets and all models writes docs/gpu-kernels.tsv and docs/GPUS.md, else
 target/gpus/kernels.tsv. --limits webgpu plans for what every WebGPU device has; --model, --problem, --filter and --shaders go to `wgnorm kernels`. --program takes a wgnorm that
-is built already, for what another commit's kernels were.";
+is built already, for what another commit's kernels were. --again reads what the last run has left.";
 
 struct Options {
     targets: Vec<&'static Target>,
@@ -32,13 +32,20 @@ struct Options {
     kernels: Vec<String>,
     /// A `wgnorm` that is built already.
     program: Option<PathBuf>,
+    /// Whether nothing is compiled, but what the last run has left is read.
+    again: bool,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self, Refusal> {
         let (mut targets, mut kernels, mut program) = (Vec::new(), Vec::new(), None);
         let mut args = args.iter();
+        let mut again = false;
         while let Some(arg) = args.next() {
+            if arg == "--again" {
+                again = true;
+                continue;
+            }
             if ["--limits", "--model", "--problem", "--shaders", "--filter", "--program"]
                 .contains(&arg.as_str())
             {
@@ -53,7 +60,7 @@ impl Options {
             let names = || TARGETS.map(|target| target.name).join(", ");
             targets.push(named.ok_or_else(|| format!("{arg:?} is no target ({})\n{USAGE}", names()))?);
         }
-        Ok(Self { targets, kernels, program })
+        Ok(Self { targets, kernels, program, again })
     }
 
     fn is_all(&self) -> bool {
@@ -78,7 +85,7 @@ fn run(args: &[String]) -> Result<(), Refusal> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let work = std::path::absolute(target.join("gpus"))?;
     let drivers = drivers::set_up(&work.join("drivers"), &root.join("xtask/gpus/intel"))?;
-    if options.program.is_none() {
+    if options.program.is_none() && !options.again {
         cargo(&["build", "--release", "--package", "wgnorm-cli"])?;
     }
     cargo(&["build", "--package", "wgnorm-gpus", "--lib"])?;
@@ -92,7 +99,14 @@ fn run(args: &[String]) -> Result<(), Refusal> {
     let mut rows = Vec::new();
     for target in if options.targets.is_empty() { &all } else { &options.targets } {
         println!("{}: {}", target.name, target.what);
-        let compiled = run::compile(target, &drivers, &programs, &work.join(target.name), &options.kernels)?;
+        let compiled = run::compile(
+            target,
+            &drivers,
+            &programs,
+            &work.join(target.name),
+            &options.kernels,
+            options.again,
+        )?;
         rows.extend(row::rows(target, &compiled)?);
     }
     let table = row::table(&rows);

@@ -61,14 +61,18 @@ pub struct Compiled {
     pub kernels: HashMap<String, (Statistics, Option<Code>)>,
 }
 
-/// Compiles all kernels for a target.
+/// Compiles all kernels for a target, or reads what was compiled before.
 pub fn compile(
     target: &Target,
     drivers: &Drivers,
     programs: &Programs,
     directory: &Path,
     args: &[String],
+    again: bool,
 ) -> Result<Compiled, Refusal> {
+    if again {
+        return read(target, directory);
+    }
     if directory.exists() {
         fs::remove_dir_all(directory)?;
     }
@@ -98,8 +102,13 @@ pub fn compile(
             format!("{}: the program ended with {status}; see {}", target.name, printed.display()).into()
         );
     }
-    let plans: Plans = serde_json::from_str(&fs::read_to_string(&json)?)?;
-    let kernels = read_all(target.dialect, directory, &fs::read_to_string(&printed)?)?;
+    read(target, directory)
+}
+
+/// What a run has left in a directory.
+fn read(target: &Target, directory: &Path) -> Result<Compiled, Refusal> {
+    let plans: Plans = serde_json::from_str(&fs::read_to_string(directory.join("kernels.json"))?)?;
+    let kernels = read_all(target.dialect, directory, &fs::read_to_string(directory.join("printed.txt"))?)?;
     let named = |kernel: &&Kernel| !kernels.contains_key(&kernel.name);
     if let Some(missing) = plans.kernels.iter().find(named) {
         return Err(format!("{}: nothing was compiled that is named {:?}", target.name, missing.name).into());

@@ -97,7 +97,7 @@ mod tests {
                     \x20               ugm MsgDesc: ( load, a32, d32, V4, L1STATE_L3MOCS dst_len = 8, src0_len = 2, src1_len = 0 bti )  BTI 2  base_offset 0  { align1 1H $5 };\n\
                     add(16)         g1<1>F          g1<8,8,1>F      g2<8,8,1>F      { align1 1H $4.dst };\n\
                     (+f0.0) while(16) JIP:  LABEL2                                    { align1 1H };\n";
-        let code = parse(Dialect::Intel, text, true);
+        let code = parse(Dialect::Intel, text, false);
         assert_eq!((code.loads_in_flight, code.bytes, code.instructions, code.is_loop), (2, 32, 4, true));
     }
 }

@@ -6,7 +6,7 @@ mod apple;
 mod intel;
 mod nvidia;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose text it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,42 @@ impl Text {
                 _ => Kind::Other,
             };
         }
-        self.instructions
+        threaded(self.instructions)
     }
+}
+
+/// Jumps to where they lead, through jumps that always jump on: NVIDIA's compiler in Mesa puts those that lead back to the end of the text. What is reached no more is
+/// nothing.
+fn threaded(mut all: Vec<Instruction>) -> Vec<Instruction> {
+    let onward = |all: &[Instruction], to: usize| {
+        let next = all.iter().skip(to).find(|instruction| instruction.kind != Kind::Nothing);
+        match next.map(|instruction| instruction.kind) {
+            Some(Kind::Jump(further, false)) if further != to => Some(further),
+            _ => None,
+        }
+    };
+    for at in 0..all.len() {
+        if let Kind::Jump(mut to, conditional) = all[at].kind {
+            for _ in 0..8 {
+                to = onward(&all, to).unwrap_or(to);
+            }
+            all[at].kind = Kind::Jump(to, conditional);
+        }
+    }
+    let (mut reached, mut open) = (BTreeSet::new(), vec![0]);
+    while let Some(at) = open.pop() {
+        if at < all.len() && reached.insert(at) {
+            match all[at].kind {
+                Kind::Jump(to, false) => open.push(to),
+                Kind::Jump(to, true) => open.extend([to, at + 1]),
+                _ => open.push(at + 1),
+            }
+        }
+    }
+    for at in (0..all.len()).filter(|at| !reached.contains(at)) {
+        all[at] = Instruction::of(Kind::Nothing);
+    }
+    all
 }
 
 /// What is read out of a kernel's text: of the loop that moves most bytes, or where no loop moves any, of all of it.
@@ -149,86 +183,35 @@ fn bytes(instructions: &[Instruction]) -> (u32, u32) {
     })
 }
 
-/// The loops of a kernel: of each the places of its instructions, in order.
-///
-/// What can be reached from each other is a loop; without the places at which it is entered, what is left of it has the loops inside. A loop's text need not be in
-/// one piece, nor begin where it is entered.
+/// The loops of a kernel: the text from a place to the last jump back to it.
 fn loops(all: &[Instruction]) -> Vec<Vec<usize>> {
-    let mut after: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+    let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, instruction) in all.iter().enumerate() {
-        let next = (!matches!(instruction.kind, Kind::Jump(_, false))).then_some(at + 1);
-        let to = if let Kind::Jump(to, _) = instruction.kind { Some(to) } else { None };
-        after[at].extend([next, to].into_iter().flatten().filter(|&place| place < all.len()));
-    }
-    let mut before: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
-    for (at, places) in after.iter().enumerate() {
-        places.iter().for_each(|&place| before[place].push(at));
-    }
-    let (mut found, mut open): (Vec<Vec<usize>>, _) =
-        (Vec::new(), vec![(0..all.len()).collect::<BTreeSet<usize>>()]);
-    while let Some(places) = open.pop() {
-        for component in components(&places, &after, &before) {
-            let is_entered =
-                |place: &usize| *place == 0 || before[*place].iter().any(|from| !component.contains(from));
-            let inside: BTreeSet<usize> =
-                component.iter().copied().filter(|place| !is_entered(place)).collect();
-            // Of what nothing enters, which is never run, some place has to go.
-            if inside.len() < component.len() {
-                open.push(inside);
-            }
-            found.push(component.into_iter().collect());
+        if let Kind::Jump(to, _) = instruction.kind
+            && to <= at
+        {
+            ends.insert(to, at);
         }
     }
-    // As they stand in the text: of two alike the later one is the walk.
-    found.sort();
-    found
-}
-
-/// Sets of places that can be reached from each other, of more than one place or of one that reaches itself. Source: Sharir's and Kosaraju's algorithm.
-fn components(places: &BTreeSet<usize>, after: &[Vec<usize>], before: &[Vec<usize>]) -> Vec<BTreeSet<usize>> {
-    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
-    for &start in places {
-        // Places, and whether all that follows them is done.
-        let mut open = vec![(start, false)];
-        while let Some((place, done)) = open.pop() {
-            if done {
-                order.push(place);
-            } else if seen.insert(place) {
-                open.push((place, true));
-                open.extend(
-                    after[place].iter().filter(|next| places.contains(next)).map(|&next| (next, false)),
-                );
-            }
-        }
-    }
-    let (mut found, mut taken) = (Vec::new(), BTreeSet::new());
-    for &start in order.iter().rev() {
-        let (mut component, mut open) = (BTreeSet::new(), vec![start]);
-        while let Some(place) = open.pop() {
-            if places.contains(&place) && taken.insert(place) {
-                component.insert(place);
-                open.extend(&before[place]);
-            }
-        }
-        if component.len() > 1 || after[start].contains(&start) && !component.is_empty() {
-            found.push(component);
-        }
-    }
-    found
+    ends.into_iter().map(|(begin, end)| (begin..=end).collect()).collect()
 }
 
 fn code(all: &[Instruction], is_map: bool) -> Code {
     let loops = loops(all);
     let of = |places: &[usize]| -> Vec<Instruction> { places.iter().map(|&place| all[place]).collect() };
-    let moving: Vec<&Vec<usize>> = loops.iter().filter(|places| bytes(&of(places)) != (0, 0)).collect();
+    let walks = |places: &&Vec<usize>| {
+        let (loaded, stored) = bytes(&of(places));
+        loaded > 0 && (stored > 0 || !is_map)
+    };
+    // Not those around others. The walk is the one that moves most; others are over partial results or parameters.
+    let walking: Vec<&Vec<usize>> = loops.iter().filter(walks).collect();
     let inside = |inner: &[usize], outer: &[usize]| {
         inner.len() < outer.len() && inner.iter().all(|place| outer.binary_search(place).is_ok())
     };
-    let innermost = moving.iter().filter(|outer| !moving.iter().any(|inner| inside(inner, outer)));
-    // The walk, not one over partial results or parameters.
+    let innermost = walking.iter().filter(|outer| !walking.iter().any(|inner| inside(inner, outer)));
     let walk = innermost.max_by_key(|places| {
         let (loaded, stored) = bytes(&of(places));
-        (loaded > 0 && (stored > 0 || !is_map), loaded + stored)
+        loaded + stored
     });
     let body = walk.map_or_else(|| all.to_vec(), |places| of(places));
     let (loaded, stored) = bytes(&body);
@@ -317,20 +300,18 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_need_not_be_in_one_piece() {
+    fn jumps_lead_to_where_they_lead_in_the_end() {
         let mut text = Text::default();
         text.label("head");
         text.push(load(0));
         text.jump("back", true, Wait::No);
-        // Not of the loop.
         text.push(Instruction::of(Kind::Store(16)));
         text.jump("end", false, Wait::No);
         text.label("back");
-        text.push(load(1));
         text.jump("head", false, Wait::No);
         text.label("end");
         text.push(Instruction::of(Kind::Other));
-        assert_eq!(loops(&text.resolved()), [vec![0, 1, 4, 5]]);
+        assert_eq!(loops(&text.resolved()), [vec![0, 1]]);
         // Entered at its end.
         let mut text = Text::default();
         text.push(load(0));

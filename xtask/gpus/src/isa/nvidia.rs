@@ -80,7 +80,7 @@ mod tests {
         let text = "block 1 L0 [] -> {\n  r4..8 = ld.global.a64.weak.b128 [r2..4] // wr:0 wt=000000\n\
                     \x20 r8..12 = ld.global.a64.weak.b128 [r2..4+0x10] // wr:1 wt=000000\n  r4 = fadd r4 r5 // wt=000001\n\
                     \x20 @p0 bra L0 // wt=000000\n}\n";
-        let code = parse(Dialect::Nvidia, text, true);
+        let code = parse(Dialect::Nvidia, text, false);
         assert_eq!((code.loads_in_flight, code.bytes, code.instructions, code.is_loop), (2, 32, 4, true));
     }
 }
