@@ -438,16 +438,18 @@ fn choose_splits(
     let small = bytes / (part * MOMENTS_BYTES * geometry.records);
     let mergeable = (geometry.slice_words / (8 * repeat)).isqrt().max(lanes / repeat);
     let bound = capabilities.max_binding_bytes / (MOMENTS_BYTES * geometry.records);
-    let limits = [
+    let of_walks = [
         (wanted, format!("to have {target} workgroups")),
         (worthwhile, format!("at least {rounds} words for each invocation")),
+    ];
+    // Maps have nothing to merge.
+    let of_partials = [
         (readable, "partial results are read by every workgroup of a slice".to_owned()),
         (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
         (bound, "partial results are one binding".to_owned()),
         (small, format!("partial results take no more than 1/{part} of a tensor")),
     ];
-    // Maps have nothing to merge.
-    let limits = limits.into_iter().take(if walk.merges { usize::MAX } else { 2 });
+    let limits = of_walks.into_iter().chain(of_partials.into_iter().filter(|_| walk.merges));
     let (splits, why) = limits.min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
     splits.max(1)

@@ -70,8 +70,16 @@ pub fn compile(
     args: &[String],
     again: bool,
 ) -> Result<Compiled, Refusal> {
+    // What one run has left is no answer to another's question.
+    let (asked, question) = (directory.join("asked.txt"), args.join("\n"));
     if again {
-        return read(target, directory);
+        return match fs::read_to_string(&asked) {
+            Ok(before) if before == question => read(target, directory),
+            _ => {
+                Err(format!("{}: the last run was asked for something else, or did not end", target.name)
+                    .into())
+            }
+        };
     }
     if directory.exists() {
         fs::remove_dir_all(directory)?;
@@ -102,6 +110,7 @@ pub fn compile(
             format!("{}: the program ended with {status}; see {}", target.name, printed.display()).into()
         );
     }
+    fs::write(asked, question)?;
     read(target, directory)
 }
 

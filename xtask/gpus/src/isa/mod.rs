@@ -7,6 +7,7 @@ mod intel;
 mod nvidia;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Whose text it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +145,6 @@ pub struct Code {
     pub instructions: u32,
     /// Whether it is a loop.
     pub is_loop: bool,
-    /// Accesses of the whole kernel to an invocation's own memory.
-    pub private: u32,
 }
 
 impl Code {
@@ -184,7 +183,7 @@ fn bytes(instructions: &[Instruction]) -> (u32, u32) {
 }
 
 /// The loops of a kernel: the text from a place to the last jump back to it.
-fn loops(all: &[Instruction]) -> Vec<Vec<usize>> {
+fn loops(all: &[Instruction]) -> Vec<Range<usize>> {
     let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, instruction) in all.iter().enumerate() {
         if let Kind::Jump(to, _) = instruction.kind
@@ -193,39 +192,37 @@ fn loops(all: &[Instruction]) -> Vec<Vec<usize>> {
             ends.insert(to, at);
         }
     }
-    ends.into_iter().map(|(begin, end)| (begin..=end).collect()).collect()
+    ends.into_iter().map(|(begin, end)| begin..end + 1).collect()
 }
 
 fn code(all: &[Instruction], is_map: bool) -> Code {
     let loops = loops(all);
-    let of = |places: &[usize]| -> Vec<Instruction> { places.iter().map(|&place| all[place]).collect() };
-    let walks = |places: &&Vec<usize>| {
-        let (loaded, stored) = bytes(&of(places));
+    let walks = |places: &&Range<usize>| {
+        let (loaded, stored) = bytes(&all[(*places).clone()]);
         loaded > 0 && (stored > 0 || !is_map)
     };
     // Not those around others. The walk is the one that moves most; others are over partial results or parameters.
-    let walking: Vec<&Vec<usize>> = loops.iter().filter(walks).collect();
-    let inside = |inner: &[usize], outer: &[usize]| {
-        inner.len() < outer.len() && inner.iter().all(|place| outer.binary_search(place).is_ok())
+    let walking: Vec<&Range<usize>> = loops.iter().filter(walks).collect();
+    let inside = |inner: &Range<usize>, outer: &Range<usize>| {
+        inner != outer && inner.start >= outer.start && inner.end <= outer.end
     };
     let innermost = walking.iter().filter(|outer| !walking.iter().any(|inner| inside(inner, outer)));
     let walk = innermost.max_by_key(|places| {
-        let (loaded, stored) = bytes(&of(places));
+        let (loaded, stored) = bytes(&all[(**places).clone()]);
         loaded + stored
     });
-    let body = walk.map_or_else(|| all.to_vec(), |places| of(places));
-    let (loaded, stored) = bytes(&body);
+    let body = walk.map_or(all, |places| &all[(**places).clone()]);
+    let (loaded, stored) = bytes(body);
     let load_width = |instruction: &Instruction| match instruction.kind {
         Kind::Load(bytes) => Some(bytes),
         _ => None,
     };
     Code {
-        loads_in_flight: in_flight(&body),
+        loads_in_flight: in_flight(body),
         load_bytes: body.iter().filter_map(load_width).max().unwrap_or(0),
         bytes: loaded.max(stored),
         instructions: body.iter().filter(|instruction| instruction.kind != Kind::Nothing).count() as u32,
         is_loop: walk.is_some(),
-        private: all.iter().filter(|instruction| instruction.kind == Kind::Private).count() as u32,
     }
 }
 
@@ -311,7 +308,7 @@ mod tests {
         text.jump("head", false, Wait::No);
         text.label("end");
         text.push(Instruction::of(Kind::Other));
-        assert_eq!(loops(&text.resolved()), [vec![0, 1]]);
+        assert_eq!(loops(&text.resolved()), vec![Range { start: 0, end: 2 }]);
         // Entered at its end.
         let mut text = Text::default();
         text.push(load(0));
@@ -320,7 +317,7 @@ mod tests {
         text.push(load(1));
         text.label("condition");
         text.jump("body", true, Wait::No);
-        assert_eq!(loops(&text.resolved()), [vec![2, 3]]);
+        assert_eq!(loops(&text.resolved()), vec![Range { start: 2, end: 4 }]);
     }
 
     #[test]
