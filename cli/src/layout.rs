@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use wgnorm::Layout;
-pub use wgnorm::eval::layout::{ALL, download, memory_dims, upload};
+pub use wgnorm::eval::layout::{ALL, download, memory_dims, rearranged, upload};
 
 /// Parses the name of a layout.
 pub fn parser() -> impl TypedValueParser<Value = Layout> {

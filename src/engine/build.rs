@@ -255,6 +255,24 @@ impl<'c> Build<'c> {
         self.dispatches.push(Dispatch { instead, ..dispatch });
     }
 
+    /// As [`dispatch_with`](Self::dispatch_with), for a kernel that finds one total of each slice, if it has been folded, instead of partial results.
+    pub fn dispatch_of(
+        &mut self,
+        kernel: Kernel,
+        pointwise: Pointwise,
+        instead: Option<(Slot, Slot)>,
+        total: Option<Scratch>,
+    ) {
+        let dispatch = Dispatch { instead, ..Dispatch::new(kernel, pointwise, self.plan.clone()) };
+        let records = Records { partials: 1, slices: self.plan.slices, matrix: 0 };
+        self.dispatches.push(match total {
+            Some(total) => {
+                Dispatch { records: Some(records), buffers: vec![(Slot::Partials, total.into())], ..dispatch }
+            }
+            None => dispatch,
+        });
+    }
+
     /// Adds a dispatch over a plan of its own.
     pub fn dispatch_over(&mut self, kernel: Kernel, plan: Arc<Plan>) {
         let dispatch = Dispatch::new(kernel, self.pointwise, plan);

@@ -162,6 +162,7 @@ impl Context {
             _ => Walk {
                 held: op.held(),
                 merges: !matches!(op, Op::Inference | Op::CurveForward),
+                foldable: !matches!(op, Op::Inference | Op::CurveForward | Op::Moments),
                 ..Walk::channels(view, &tensors, alignment)
             },
         };

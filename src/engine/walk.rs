@@ -84,6 +84,7 @@ impl Walk {
             tensors: tensors.len(),
             held: None,
             merges: true,
+            foldable: false,
             masked: false,
             unit_rows: pattern.unit_rows(),
             alignment,

@@ -31,16 +31,13 @@ pub struct Compiled {
 }
 
 impl Devices {
-    /// As many as pay: one for each core of a CPU, else one.
+    /// As many as pay: one for each core, since kernels of a case take longer to compile than to run, and drivers compile one at a time per device.
     ///
     /// # Errors
     /// Those of [`Context::headless_with`].
     pub fn open(options: &ContextOptions) -> Result<Self> {
         let first = pollster::block_on(Context::headless_with(options))?;
-        let count = match first.device().adapter_info().device_type {
-            wgpu::DeviceType::Cpu => thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)),
-            _ => 1,
-        };
+        let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
         let mut contexts = vec![first];
         while contexts.len() < count {
             contexts.push(pollster::block_on(Context::headless_with(options))?);

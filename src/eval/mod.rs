@@ -39,7 +39,7 @@ mod variant;
 /// Whether what the device says comes late to calls of this thread, as in a browser, instead of at once: for tests of errors.
 pub use crate::engine::verdicts::late::set as late_verdicts;
 pub use crate::spec::{Layer, Parameters};
-pub use builtins::{LostNans, lost_nans};
+pub use builtins::{LostNans, keeps_subnormals, lost_nans};
 pub use data::{Data, Draw, Gamma, narrow, rounded, widen};
 #[cfg(not(target_family = "wasm"))]
 pub use devices::{Compiled, Devices, files, read_shaders, trim};

@@ -205,6 +205,7 @@ impl Dice {
             subgroups: self.perhaps(5, &[true, false]),
             group_bytes: self.perhaps(8, &[1, 1000]),
             along_columns: self.perhaps(5, &[true, false]),
+            folds_apart: self.perhaps(5, &[true, false]),
             window_bytes: self.perhaps(6, &[1024, 5000]).filter(|_| elements < 1 << 14),
             binding_bytes: self.perhaps(4, &[1 << 20]),
             integer_f16: self.once_in(5),

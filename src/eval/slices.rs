@@ -63,7 +63,7 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
             slice_bounds::single_mean(&statistics[s], scheme, magnitudes[s])
         }),
         of_slices("save_var", |s| s.var, &slice_bounds::var),
-        of_slices("save_invstd", |s| s.inv_std, &slice_bounds::inv_std),
+        of_slices("save_invstd", |s| s.inv_std, &|s| slice_bounds::inv_std(s, scheme)),
     ];
     if spec.norm.tracks() {
         all.extend(expect_running(spec, inputs, statistics));

@@ -80,8 +80,8 @@ pub fn all() -> [Variant; 23] {
         of("groups", Tuning { group_bytes: Some(1), splits: Some(3), ..team }, Place::Apart),
         // 4-byte words.
         of("scalar", Tuning { width: Some(1), ..team }, Place::Apart),
-        // Partial results of several workgroups per slice.
-        of("split", Tuning { splits: Some(3), ..team }, Place::Apart),
+        // Partial results of several workgroups per slice, folded before the map.
+        of("split", Tuning { splits: Some(3), folds_apart: Some(true), ..team }, Place::Apart),
         // More partial results than one team merges at once, and tiles of few words.
         of("many splits", Tuning { splits: Some(100), ..team }, Place::Apart),
         // Several teams per workgroup, rows as one, strips.

@@ -22,6 +22,28 @@ pub(crate) fn total(build: &mut Build<'_>, of: Monoid, total: &Slab) -> Result<(
     team_per_slice(build, Kernel::FoldTotal(of))
 }
 
+/// Dispatches the fold of partial results, where that is not the prologue of the map that follows but a dispatch of its own; where the totals are then.
+pub(crate) fn apart(build: &mut Build<'_>, of: Monoid, bytes: u64) -> Result<Option<Scratch>> {
+    let plan = build.plan().clone();
+    if !plan.folds_apart {
+        return Ok(None);
+    }
+    let (context, slices, partials) = (build.context(), plan.slices, plan.partials());
+    let total = build.workspace(u64::from(slices) * bytes);
+    let teams = apart_teams(partials, context.capabilities());
+    let fold = context.plan_per_slice(slices.into(), partials, teams, plan.dtype)?;
+    let records = Records { partials, slices, matrix: 0 };
+    build.dispatch_fold(Kernel::FoldTotal(of), fold, records, vec![(Slot::Total, total.into())]);
+    Ok(Some(total))
+}
+
+/// Members of a team that has nothing to do but merge so many partial results, a few each, and invocations of a subgroup by whose shuffles they do.
+fn apart_teams(partials: u32, capabilities: &Capabilities) -> (u32, u32) {
+    let widest = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / 20).min(256);
+    let team_size = (partials.next_power_of_two() / 4).clamp(8, 1 << widest.max(8).ilog2());
+    (team_size, capabilities.subgroup_size.filter(|&size| size >= 8).unwrap_or(0))
+}
+
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta.
 pub(crate) fn gradients(build: &mut Build<'_>) -> Result<()> {
     team_per_slice(build, Kernel::FoldGradients)
@@ -47,8 +69,12 @@ pub(crate) fn renorm(build: &mut Build<'_>) -> Result<()> {
 }
 
 pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()> {
-    let Plan { slices, team_size, subgroup_size, dtype, .. } = **build.plan();
-    let (teams, partials) = ((team_size, subgroup_size), build.params.partials);
+    let Plan { slices, team_size, subgroup_size, dtype, folds_apart, .. } = **build.plan();
+    let partials = build.params.partials;
+    let teams = match folds_apart {
+        true => apart_teams(build.plan().partials(), build.context().capabilities()),
+        false => (team_size, subgroup_size),
+    };
     let plan = build.context().plan_per_slice(slices.into(), partials, teams, dtype)?;
     build.dispatch_over(kernel, plan);
     Ok(())

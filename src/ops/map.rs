@@ -4,7 +4,7 @@
 use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::engine::bindings::check_apart;
-use crate::engine::build::Build;
+use crate::engine::build::{Build, Scratch};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Pointwise, StatisticsFrom};
@@ -15,6 +15,12 @@ use crate::plan::{Op, Traffic, Walk};
 /// Dispatches y = act(x̂·gamma + beta + residual).
 pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {
     build.dispatch(Kernel::MapForward(statistics));
+}
+
+/// The same through batch statistics, from the totals of slices if they have been folded.
+pub(crate) fn forward_of_batch(build: &mut Build<'_>, total: Option<Scratch>) {
+    let pointwise = build.pointwise;
+    build.dispatch_of(Kernel::MapForward(StatisticsFrom::Batch), pointwise, None, total);
 }
 
 /// As [`forward`], with x read from the tensor of another slot, if that is given.
@@ -28,18 +34,20 @@ pub(crate) fn backward_of_means(build: &mut Build<'_>) {
     build.dispatch(Kernel::MapBackward { statistics: StatisticsFrom::Means, dx: true });
 }
 
-/// Dispatches dx through batch statistics, with dgamma and dbeta from the same sums.
-pub(crate) fn backward(build: &mut Build<'_>) {
-    build.dispatch(Kernel::MapBackward { statistics: StatisticsFrom::Gradients, dx: true });
+/// Dispatches dx through batch statistics, with dgamma and dbeta from the same sums, from the totals of slices if they have been folded.
+pub(crate) fn backward(build: &mut Build<'_>, total: Option<Scratch>) {
+    let kernel = Kernel::MapBackward { statistics: StatisticsFrom::Gradients, dx: true };
+    let pointwise = build.pointwise;
+    build.dispatch_of(kernel, pointwise, None, total);
 }
 
 /// As [`backward`], with dz read from where the reduction has left it, as d_residual: neither dy nor the residual is read
 /// again, nor the activation computed.
-pub(crate) fn backward_of_d_residual(build: &mut Build<'_>) {
+pub(crate) fn backward_of_d_residual(build: &mut Build<'_>, total: Option<Scratch>) {
     let Pointwise { masked, renorm, .. } = build.pointwise;
     let plain = Pointwise { masked, renorm, ..Pointwise::default() };
     let kernel = Kernel::MapBackward { statistics: StatisticsFrom::Gradients, dx: true };
-    build.dispatch_with(kernel, plain, Some((Slot::Dy, Slot::DResidual)));
+    build.dispatch_of(kernel, plain, Some((Slot::Dy, Slot::DResidual)), total);
 }
 
 /// Dispatches dx, if asked for, and d_residual through frozen statistics alone.

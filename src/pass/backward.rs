@@ -5,7 +5,7 @@ use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::engine::build::Build;
 use crate::engine::prepared::Prepared;
-use crate::engine::shader::{Pointwise, StatisticsFrom};
+use crate::engine::shader::{Monoid, Pointwise, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::ops::{curve, fold, map, reduce, resident};
 use crate::plan::{Capabilities, GRADIENT_SUMS_BYTES, SAVED_BYTES, WalkKind};
@@ -38,7 +38,7 @@ impl<'a> Pass<'a> {
             Sums::From(sums) => {
                 build.params.partials = 1;
                 build.buffer(Slot::Partials, self.stretch(&sums.totals.slab(), GRADIENT_SUMS_BYTES));
-                map::backward(&mut build);
+                map::backward(&mut build, None);
                 return build.finish(self.traffic(once)).await;
             }
         }
@@ -49,13 +49,14 @@ impl<'a> Pass<'a> {
         if !dx {
             return build.finish(self.traffic(once)).await;
         }
+        let total = fold::apart(&mut build, Monoid::GradientSums, GRADIENT_SUMS_BYTES)?;
         // What reduce has written as d_residual is dz, unless storing has rounded it.
         let exact = build.plan().dtype == DType::F32 || self.spec.activation.is_mask();
         let read = if tensors.has(Slot::DResidual) && residual && exact && !from_y {
-            map::backward_of_d_residual(&mut build);
+            map::backward_of_d_residual(&mut build, total);
             2
         } else {
-            map::backward(&mut build);
+            map::backward(&mut build, total);
             2 + u64::from(residual)
         };
         build.finish(self.traffic(once + read)).await

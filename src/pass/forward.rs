@@ -5,7 +5,7 @@ use crate::base::error::Result;
 use crate::engine::build::{Build, Whole};
 use crate::engine::params::flag;
 use crate::engine::prepared::Prepared;
-use crate::engine::shader::StatisticsFrom;
+use crate::engine::shader::{Monoid, StatisticsFrom};
 use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
@@ -111,7 +111,11 @@ impl<'a> Pass<'a> {
 /// Dispatches y from partial moments.
 fn map_forward(build: &mut Build<'_>, of: OfBatch<'_>) -> Result<()> {
     let Some(renorm) = of.renorm else {
-        map::forward(build, StatisticsFrom::Batch);
+        let total = match of.moments {
+            None => fold::apart(build, Monoid::Moments, MOMENTS_BYTES)?,
+            Some(_) => None,
+        };
+        map::forward_of_batch(build, total);
         return Ok(());
     };
     renorm.set(&mut build.params);

@@ -210,7 +210,12 @@ impl<'a> Pass<'a> {
         };
         let is_map = matches!(self.statistics, Statistics::Running(_) | Statistics::Curve(_))
             && !self.tensors.has(Slot::Dy);
-        Walk { held, merges: !is_map, masked: self.mask.is_some(), ..walk }
+        let foldable = match self.statistics {
+            Statistics::Batch(of) => of.renorm.is_none() && of.moments.is_none(),
+            Statistics::Running(_) | Statistics::Curve(_) => !is_map,
+            Statistics::Slices(_) => false,
+        };
+        Walk { held, merges: !is_map, foldable, masked: self.mask.is_some(), ..walk }
     }
 
     /// How tensors, of rows of so many elements if they are rows, are walked if they are cut in some way.

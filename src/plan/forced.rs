@@ -39,7 +39,8 @@ const FIELDS: &[Field] = fields!(
     resident,
     subgroups,
     group_bytes,
-    along_columns
+    along_columns,
+    folds_apart
 );
 
 /// The values of a tuning, or `policy` if it forces nothing.
@@ -102,6 +103,7 @@ mod tests {
             subgroups: Some(false),
             group_bytes: Some(1 << 24),
             along_columns: Some(false),
+            folds_apart: Some(true),
             integer_f16: false,
         };
         assert_eq!(parse_tuning(&tuning_text(&all)), Ok(all));

@@ -62,6 +62,7 @@ pub(crate) fn plan_per_slice(
         matrix_splits: u32::MAX,
         tile_words: 1,
         longest_loop: partials.div_ceil(team_size).into(),
+        folds_apart: false,
         grouped: false,
         windows: vec![window],
         reasons,

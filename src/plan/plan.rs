@@ -64,6 +64,9 @@ pub struct Tuning {
     /// Layer and RMS norm, where slices are streamed: whether maps go along columns, with statistics of rows, instead of along rows; only by whole
     /// words.
     pub along_columns: Option<bool>,
+    /// Whether partial results, where there are several, are folded by a dispatch of its own, instead of by every workgroup of the map that follows: batch norm's
+    /// passes alone.
+    pub folds_apart: Option<bool>,
     /// Convert binary16 by integer arithmetic even where the device's own conversion is exact.
     pub integer_f16: bool,
 }
@@ -83,6 +86,7 @@ setters!(impl Tuning {
     subgroups: bool,
     group_bytes: u64,
     along_columns: bool,
+    folds_apart: bool,
 });
 
 impl Tuning {
@@ -183,6 +187,8 @@ pub struct Plan {
     pub tile_words: u32,
     /// Iterations that one invocation runs at most, summed over its loops.
     pub longest_loop: u64,
+    /// Whether partial results are folded by a dispatch of its own, not by every workgroup of the map that follows.
+    pub folds_apart: bool,
     /// Whether windows are groups of slices: all dispatches of an operation over one precede those over the next.
     pub grouped: bool,
     /// What is walked by one dispatch each: one window unless the tensors exceed a binding, lie in several buffers, or are walked
@@ -262,18 +268,22 @@ impl Plan {
         Ok(self)
     }
 
-    /// Bytes of partial results that an operation with this plan allocates when it is prepared: at most 1/100 of a tensor
-    /// above 4 MiB, or one partial result for each record and window, if that is more. Less where nothing is reduced: forward from
+    /// Bytes of partial results, and of their totals, that an operation with this plan allocates when it is prepared: at most 1/100 of a tensor
+    /// above 4 MiB, on a GPU 1/32, or one partial result for each record and window, if that is more. Less where nothing is reduced: forward from
     /// given moments, frozen backward without dgamma and dbeta.
     pub fn workspace_bytes(&self, op: Op) -> u64 {
-        let records = u64::from(self.records) * u64::from(self.splits);
+        let partials = u64::from(self.records) * u64::from(self.splits);
+        // A frozen backward pass has no map after its fold, which leaves gradients.
+        let totals = if self.folds_apart { u64::from(self.slices) } else { 0 };
         match op {
             _ if self.held > 0 => 0,
             // A single partial result is the result.
             Op::Moments if self.partials() == 1 => 0,
-            Op::TrainForward | Op::Moments => records * MOMENTS_BYTES,
-            Op::TrainBackward | Op::FrozenBackward => records * GRADIENT_SUMS_BYTES,
-            Op::CurveBackward => records * CURVE_SUMS_BYTES,
+            Op::Moments => partials * MOMENTS_BYTES,
+            Op::TrainForward => (partials + totals) * MOMENTS_BYTES,
+            Op::TrainBackward => (partials + totals) * GRADIENT_SUMS_BYTES,
+            Op::FrozenBackward => partials * GRADIENT_SUMS_BYTES,
+            Op::CurveBackward => partials * CURVE_SUMS_BYTES,
             Op::Inference | Op::CurveForward | Op::Copy => 0,
             // Only the program knows: `Prepared::workspace_bytes`.
             Op::Own => 0,
@@ -300,6 +310,9 @@ impl fmt::Display for Plan {
             write!(f, " depth{}", self.depth)?;
         }
         write!(f, " wg{workgroup_size} team{team_size}")?;
+        if self.folds_apart {
+            write!(f, " apart")?;
+        }
         for (size, name) in [(self.subgroup_size, "subgroup"), (self.held, "held")] {
             if size > 0 {
                 write!(f, " {name}{size}")?;

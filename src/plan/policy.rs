@@ -5,8 +5,8 @@ use super::plan::MOMENTS_BYTES;
 use super::problem::Pattern;
 use super::resident::plan_resident;
 use super::tuned::{
-    GROUP_BYTES, SHUFFLES, min_tile_rounds, most_depth, most_segment_strips, target_workgroups,
-    workgroup_size,
+    APART_FROM, FOLDED_BY_MAPS, GROUP_BYTES, SHUFFLES, min_tile_rounds, most_depth, most_segment_strips,
+    target_workgroups, workgroup_size,
 };
 use super::windows::{Cutter, Tiles, narrow};
 use super::{Capabilities, Plan, Tuning, Walk, WalkKind};
@@ -16,7 +16,10 @@ use crate::base::error::{Error, Result};
 const CHUNK_VALUES: u32 = 64;
 /// Part of a tensor, of those above so many bytes, that its workspace may take.
 const WORKSPACE_PART: u64 = 100;
+const WORKSPACE_PART_OF_GPUS: u64 = 32;
 const WORKSPACE_FROM: u64 = 4 << 20;
+/// Members of a team that are merged at once: RADIX of shaders/lib/tree_subgroups.wesl.
+const RADIX: u32 = 8;
 /// Words of the first chunk, which are walked once more: FIRST_WORDS of shaders/reduce/moments.wesl.
 const FIRST_WORDS: u64 = 8;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
@@ -124,7 +127,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
             reasons.push(format!("splits: {forced} forced"));
             u64::from(forced)
         }
-        None => choose_splits(walk, &geometry, blocks, repeat, capabilities, &mut reasons),
+        None => choose_splits(walk, &geometry, blocks, repeat, (capabilities, tuning), &mut reasons),
     };
     if splits > splits_allowed {
         reasons.push(format!("splits: no more than {splits_allowed} for the loop limit"));
@@ -210,6 +213,10 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         });
     }
 
+    let folds_apart = folds_apart(walk, geometry, splits, capabilities, tuning) && group.is_none();
+    if folds_apart {
+        reasons.push(format!("fold: a dispatch of its own, of {} partial results", splits * repeat));
+    }
     Ok(Plan {
         walk: if walk.pattern.is_columns() { WalkKind::Columns } else { WalkKind::Segments },
         dtype: walk.dtype,
@@ -232,6 +239,7 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
         },
         tile_words: narrow(tile_words)?,
         longest_loop,
+        folds_apart,
         grouped: group.is_some() && windows.len() > 1,
         windows,
         reasons,
@@ -366,13 +374,11 @@ fn choose_subgroups(
     let Some(size) = capabilities.subgroup_size.filter(|_| wanted && team_size > 1) else { return 0 };
     // Of a column, neighbouring members of a team are as far apart as a workgroup has teams.
     let apart = if walk.pattern.is_columns() { workgroup_size / team_size } else { 1 };
-    if !team_size.is_power_of_two() || !workgroup_size.is_power_of_two() || 2 * apart > size {
+    let together = team_size.min(RADIX);
+    if !team_size.is_power_of_two() || !workgroup_size.is_power_of_two() || together * apart > size {
         return 0;
     }
-    reasons.push(format!(
-        "merge: shuffles in subgroups of {size}, {} members of a team in each",
-        team_size.min(size / apart)
-    ));
+    reasons.push(format!("merge: shuffles in subgroups of {size}, of {together} members of a team at once"));
     size
 }
 
@@ -416,13 +422,27 @@ fn choose_group(
     Some(group)
 }
 
+/// Whether partial results of so many splits are folded by a dispatch of its own.
+fn folds_apart(
+    walk: &Walk,
+    geometry: &Geometry,
+    splits: u64,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+) -> bool {
+    let partials = splits * (geometry.records / geometry.slices);
+    let bytes = geometry.elements * walk.dtype.size();
+    let pays = !capabilities.cpu && partials > FOLDED_BY_MAPS && bytes >= APART_FROM;
+    walk.foldable && partials > 1 && tuning.folds_apart.unwrap_or(pays)
+}
+
 /// Workgroups per slice, or per block of columns.
 fn choose_splits(
     walk: &Walk,
     geometry: &Geometry,
     blocks: u64,
     repeat: u64,
-    capabilities: &Capabilities,
+    (capabilities, tuning): (&Capabilities, &Tuning),
     reasons: &mut Vec<String>,
 ) -> u64 {
     let target = target_workgroups(capabilities);
@@ -434,7 +454,11 @@ fn choose_splits(
     // of the tensor, and each invocation's merges below an eighth of its words.
     let bytes = geometry.elements * walk.dtype.size();
     let readable = (bytes / (4 * MOMENTS_BYTES * geometry.records * repeat)).isqrt();
-    let part = if bytes > WORKSPACE_FROM { WORKSPACE_PART } else { 1 };
+    let part = match capabilities.cpu {
+        _ if bytes <= WORKSPACE_FROM => 1,
+        true => WORKSPACE_PART,
+        false => WORKSPACE_PART_OF_GPUS,
+    };
     let small = bytes / (part * MOMENTS_BYTES * geometry.records);
     let mergeable = (geometry.slice_words / (8 * repeat)).isqrt().max(lanes / repeat);
     let bound = capabilities.max_binding_bytes / (MOMENTS_BYTES * geometry.records);
@@ -442,14 +466,19 @@ fn choose_splits(
         (wanted, format!("to have {target} workgroups")),
         (worthwhile, format!("at least {rounds} words for each invocation")),
     ];
-    // Maps have nothing to merge.
     let of_partials = [
-        (readable, "partial results are read by every workgroup of a slice".to_owned()),
-        (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
         (bound, "partial results are one binding".to_owned()),
         (small, format!("partial results take no more than 1/{part} of a tensor")),
     ];
-    let limits = of_walks.into_iter().chain(of_partials.into_iter().filter(|_| walk.merges));
+    let of_maps = [
+        (readable, "partial results are read by every workgroup of a slice".to_owned()),
+        (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
+    ];
+    // Maps alone have nothing to merge, and those that find totals next to nothing.
+    let by_every_workgroup = !folds_apart(walk, geometry, wanted.min(worthwhile), capabilities, tuning);
+    let of_partials = of_partials.into_iter().filter(|_| walk.merges);
+    let of_maps = of_maps.into_iter().filter(|_| walk.merges && by_every_workgroup);
+    let limits = of_walks.into_iter().chain(of_partials).chain(of_maps);
     let (splits, why) = limits.min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
     splits.max(1)

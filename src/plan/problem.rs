@@ -151,6 +151,8 @@ pub(crate) struct Walk {
     pub held: Option<u32>,
     /// Whether workgroups of a slice leave partial results, which somebody merges: not where all are maps.
     pub merges: bool,
+    /// Whether their fold may be a dispatch of its own, before the map that follows.
+    pub foldable: bool,
     /// Whether a mask leaves out some values.
     pub masked: bool,
     /// Rows of columns that share statistics: those of a matrix, or 1 where each row has its own; 0 for all. As many as divide them may be taken as one.
@@ -241,6 +243,7 @@ impl Walk {
             tensors: 2,
             held: None,
             merges: true,
+            foldable: false,
             masked: false,
             unit_rows: pattern.unit_rows(),
             alignment: Alignment::Same,

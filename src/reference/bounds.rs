@@ -20,8 +20,9 @@ pub const U: f64 = 1.0 / 16_777_216.0;
 pub const MEAN: f64 = 8.0;
 /// Error of a mean as one number, in units of [`U`] times the mean of magnitudes, if that is less: of few values the mean may be much smaller than they are.
 pub const MEAN_OF_MAGNITUDES: f64 = 4.0;
-/// The least variance of which all digits are promised, 2^-110: a device may flush squares, which are scaled by 2^-12, and their sums below 2^-126. Where less
-/// than that is divided by, the result is NaN.
+/// What a variance may lack because a device flushes squares, which are scaled by 2^-12, and their sums below 2^-126.
+pub(super) const FLUSHED: f64 = 1.0 / ((1_u128 << 113) as f64);
+/// The least variance that is divided by, 2^-110; of less, the result is NaN.
 pub const LEAST_VARIANCE: f64 = 1.0 / ((1_u128 << 110) as f64);
 /// Error of a batch variance in units of [`U`]` · var`. Typically below 4; most is lost where outliers come
 /// first in a channel.
@@ -51,23 +52,28 @@ pub fn is_beyond(var: f64, eps: f64) -> bool {
 
 /// Bound of a batch variance.
 pub fn var(s: &Statistics) -> f64 {
-    VAR * U * s.var + TINY
+    VAR * U * s.var + FLUSHED + TINY
 }
 
 /// Bound of `inv_std`.
 pub fn inv_std(s: &Statistics) -> f64 {
-    INV_STD * U * s.inv_std
+    (INV_STD * U + flushed(s.inv_std)) * s.inv_std
+}
+
+/// What an inverse standard deviation is off by where squares were flushed, as a part of it.
+pub(super) fn flushed(inv_std: f64) -> f64 {
+    0.5 * FLUSHED * inv_std * inv_std
 }
 
 /// Error of x̂.
-fn xhat_error(xhat: f64) -> f64 {
-    U * (MEAN + (INV_STD + 2.0) * xhat)
+fn xhat_error(s: &Statistics, xhat: f64) -> f64 {
+    U * (MEAN + (INV_STD + 2.0) * xhat) + flushed(s.inv_std) * xhat
 }
 
 /// Bound of `y = x̂·gamma + beta`.
 pub fn y(s: &Statistics, x: f64, gamma: f64, beta: f64) -> f64 {
     let xhat = s.normalize(x).abs();
-    gamma.abs() * xhat_error(xhat) + 2.0 * U * (gamma.abs() * xhat + beta.abs()) + TINY
+    gamma.abs() * xhat_error(s, xhat) + 2.0 * U * (gamma.abs() * xhat + beta.abs()) + TINY
 }
 
 /// Bound of `z = x̂·gamma + beta + residual`.
@@ -129,10 +135,15 @@ pub struct Magnitudes {
 /// Magnitudes per channel.
 pub fn magnitudes(x: &[f64], dy: &[f64], view: Channels, statistics: &[Statistics]) -> Vec<Magnitudes> {
     (0..view.channels)
-        .map(|c| Magnitudes {
-            dy: channel(view, c).map(|i| dy[i].abs()).sum(),
-            dy_xhat: channel(view, c).map(|i| (dy[i] * statistics[c as usize].normalize(x[i])).abs()).sum(),
-            ..Magnitudes::default()
+        .map(|c| {
+            let s = &statistics[c as usize];
+            let dy_xhat = channel(view, c).map(|i| (dy[i] * s.normalize(x[i])).abs()).sum();
+            Magnitudes {
+                dy: channel(view, c).map(|i| dy[i].abs()).sum(),
+                dy_xhat,
+                dy_xhat_error: flushed(s.inv_std) * dy_xhat,
+                ..Magnitudes::default()
+            }
         })
         .collect()
 }
@@ -161,8 +172,9 @@ pub fn dx(
     let xhat = s.normalize(x).abs();
     let terms = dy.abs() + sums.dy.abs() / n + xhat * sums.dy_xhat.abs() / n;
     let sums_err = dbeta(m) / n + xhat * dgamma(m) / n;
-    let xhat_err = xhat_error(xhat) * sums.dy_xhat.abs() / n;
-    gamma.abs() * s.inv_std * (sums_err + xhat_err + (INV_STD + 4.0) * U * terms) + TINY
+    let xhat_err = xhat_error(s, xhat) * sums.dy_xhat.abs() / n;
+    gamma.abs() * s.inv_std * (sums_err + xhat_err + ((INV_STD + 4.0) * U + flushed(s.inv_std)) * terms)
+        + TINY
 }
 
 /// What an error of dy, and one of x̂ beyond that of the statistics, add to [`dx`].

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use wgnorm::Context;
 
+use super::warmth::Warmth;
 use crate::Refusal;
 
 /// Median, minimum and 90th percentile of one execution, in nanoseconds.
@@ -58,6 +59,7 @@ pub struct Meter<'c> {
     context: &'c Context,
     samples: u32,
     timestamps: Option<Timestamps>,
+    warmth: Warmth,
 }
 
 /// Nanoseconds of one recording, by the device's clock and by the wall's.
@@ -74,7 +76,7 @@ const SAMPLE_NS: f64 = 4e6;
 const MOST_REPEATS: u32 = 64;
 
 impl<'c> Meter<'c> {
-    pub fn new(context: &'c Context, samples: u32) -> Result<Self, Refusal> {
+    pub fn new(context: &'c Context, samples: u32, adapter: Option<&str>) -> Result<Self, Refusal> {
         let device = context.device();
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY).then(|| Timestamps {
             queries: device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -92,7 +94,7 @@ impl<'c> Meter<'c> {
             }),
             period_ns: f64::from(context.queue().get_timestamp_period()),
         });
-        Ok(Self { context, samples, timestamps })
+        Ok(Self { context, samples, timestamps, warmth: Warmth::start(context, adapter) })
     }
 
     /// Whose clock decides.
@@ -104,6 +106,7 @@ impl<'c> Meter<'c> {
     ///
     /// All take turns on the same `sets` of tensors: with several, none finds in the cache what another left there.
     pub fn time(&mut self, works: &mut [Work<'_>], sets: usize) -> Result<Vec<Times>, Refusal> {
+        let _alone = self.warmth.paused();
         let mut next = 0;
         let mut turn = || {
             next = (next + 1) % sets;

@@ -14,6 +14,7 @@ pub mod suite;
 mod table;
 mod tensors;
 mod variant;
+mod warmth;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,9 @@ struct Forced {
     /// Layer and RMS norm: whether maps go along columns instead of rows
     #[arg(long, value_name = "BOOL")]
     along_columns: Option<bool>,
+    /// Batch norm: whether partial results are folded by a dispatch of its own, instead of by the map
+    #[arg(long, value_name = "BOOL")]
+    folds_apart: Option<bool>,
     /// Whether teams merge by shuffles within subgroups
     #[arg(long, value_name = "BOOL")]
     subgroups: Option<bool>,
@@ -166,7 +170,8 @@ struct Forced {
 impl Forced {
     fn tuning(&self) -> Tuning {
         let Self { width, workgroup_size, team_size, splits, rows, strip, depth, tile, .. } = *self;
-        let Self { window_bytes, group_bytes, resident, along_columns, subgroups, integer_f16, .. } = *self;
+        let Self { window_bytes, group_bytes, resident, along_columns, .. } = *self;
+        let Self { folds_apart, subgroups, integer_f16, .. } = *self;
         Tuning::default()
             .width(width)
             .workgroup_size(workgroup_size)
@@ -179,6 +184,7 @@ impl Forced {
             .window_bytes(window_bytes)
             .group_bytes(group_bytes)
             .along_columns(along_columns)
+            .folds_apart(folds_apart)
             .resident(resident)
             .subgroups(subgroups)
             .integer_f16(integer_f16)
@@ -265,7 +271,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let adapter = Adapter::of_context(&context);
     let count: u32 = layers.iter().map(|layer| layer.times).sum();
     println!("layers: {count}, shapes: {}, on {adapter}", layers.len());
-    let meter = measure::Meter::new(&context, args.samples)?;
+    let meter = measure::Meter::new(&context, args.samples, args.adapter.as_deref())?;
     println!("times are of the {}, medians of {} samples", meter.clock(), args.samples);
     if let Some(Cache::Cold { bytes }) = caches.iter().find(|cache| **cache != Cache::Warm) {
         println!(

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use bytemuck::{Pod, Zeroable};
-use wgnorm::eval::{Parameters, Problem};
+use wgnorm::eval::Parameters;
 use wgnorm::{Activation, BatchNormOptions, Channels, Context, DType, Layout, Momentum, Shape, Spec, Tensor};
 
 use super::BenchOp;
-use super::data::hold;
+use super::data::{Posed, Results, hold};
 use super::measure::scoped;
 use super::tensors::{Set, poison};
 
@@ -114,7 +114,7 @@ impl Naive {
     pub fn new(
         context: &Context,
         layout: Layout,
-        problem: &Problem,
+        problem: &Posed,
         parameters: &Parameters,
     ) -> Result<Option<Self>, String> {
         let spec = &problem.spec;
@@ -245,7 +245,7 @@ impl Naive {
         kernels: &mut Kernels,
         op: BenchOp,
         sets: &[Set],
-        problem: &Problem,
+        problem: &Posed,
     ) -> Result<f64, String> {
         let first = &sets[..1];
         for tensor in [&first[0].y, &first[0].dx, &self.gradients, &self.saved] {
@@ -267,11 +267,9 @@ impl Naive {
             |tensor: &Tensor| context.block_on(context.download(tensor)).map_err(|error| error.to_string());
         // One of the two values per channel.
         let part = |values: &[f32], part: usize| values.iter().skip(part).step_by(2).copied().collect();
-        let mut results = vec![if op.is_forward() {
-            ("y", download(&first[0].y)?)
-        } else {
-            ("dx", download(&first[0].dx)?)
-        }];
+        let (name, result) = if op.is_forward() { ("y", &first[0].y) } else { ("dx", &first[0].dx) };
+        let parts = context.block_on(problem.parts(context, result)).map_err(|error| error.to_string())?;
+        let mut results: Results = parts.into_iter().map(|part| (name, part)).collect();
         if op == BenchOp::TrainForward {
             results.push(("save_invstd", part(&download(&self.saved)?, 1)));
         }

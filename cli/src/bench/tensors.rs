@@ -1,7 +1,7 @@
 //! The tensors of a problem on the device: a layer with its parameters, and sets of what it reads and writes, over which a cold
 //! cache is rotated.
 
-use wgnorm::eval::{Inputs, Layer, Parameters, Problem};
+use wgnorm::eval::{Inputs, Layer, Parameters};
 use wgnorm::spec::Norm;
 use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
@@ -9,7 +9,7 @@ use wgnorm::{
     TrainForward,
 };
 
-use super::data::Results;
+use super::data::{GRADIENTS, Posed, Results};
 use super::measure::scoped;
 use super::naive::Naive;
 use super::separate::Separate;
@@ -19,13 +19,10 @@ use super::{BenchOp, Cache, layout};
 /// would no longer be those of the kernel.
 const MOST_SETS: u64 = 4096;
 
-/// The names of gradients of parameters, in the order of [`Tensors::gradients`].
-const GRADIENTS: [&str; 4] = ["dweight", "dbias", "dalpha", "dshift"];
-
 /// Everything that the operations of a problem need; they share inputs and outputs.
 pub struct Tensors<'c> {
     pub context: &'c Context,
-    pub problem: &'c Problem,
+    pub problem: &'c Posed,
     pub layer: Layer,
     pub saved: Saved,
     /// Those of gamma, beta, alpha and the shift, as far as there are any.
@@ -74,10 +71,10 @@ fn writes_d_residual(spec: &Spec) -> bool {
 
 impl Set {
     /// The first set, with values; its outputs are zero.
-    async fn with_data(context: &Context, problem: &Problem, layout: Layout) -> Result<Self> {
-        let Problem { spec, inputs, .. } = problem;
+    async fn with_data(context: &Context, problem: &Posed, layout: Layout) -> Result<Self> {
+        let (spec, inputs) = (&problem.spec, &problem.problem.inputs);
         let upload_if = async |values: &Option<Vec<f32>>| match values {
-            Some(values) => layout::upload(context, layout, &spec.shape, values, spec.dtype).await.map(Some),
+            Some(values) => upload(context, problem, layout, values).await.map(Some),
             None => Ok(None),
         };
         let [x, dy] = x_and_dy(context, problem, layout).await?;
@@ -137,12 +134,7 @@ impl Set {
 
 impl<'c> Tensors<'c> {
     /// `count` sets of tensors, and the layer.
-    pub fn new(
-        context: &'c Context,
-        problem: &'c Problem,
-        layout: Layout,
-        count: u64,
-    ) -> Result<Self, String> {
+    pub fn new(context: &'c Context, problem: &'c Posed, layout: Layout, count: u64) -> Result<Self, String> {
         let told = |error: wgnorm::Error| error.to_string();
         let parameters = context.block_on(parameters(context, problem)).map_err(told)?;
         let naive = Naive::new(context, layout, problem, &parameters)?;
@@ -154,7 +146,7 @@ impl<'c> Tensors<'c> {
 
     async fn with_one_set(
         context: &'c Context,
-        problem: &'c Problem,
+        problem: &'c Posed,
         layout: Layout,
         parameters: Parameters,
     ) -> Result<Self> {
@@ -252,8 +244,8 @@ impl<'c> Tensors<'c> {
 
     /// The results of an operation on the first set, which saved its statistics here.
     pub fn results(&self, op: BenchOp, saved: Option<&Saved>) -> Result<Results> {
-        let Self { context, problem: Problem { spec, .. }, gradients, sets, .. } = self;
-        let set = &sets[0];
+        let Self { context, problem, gradients, sets, .. } = self;
+        let (spec, set) = (&problem.spec, &sets[0]);
         let mut results = Results::new();
         let batches = match op.is_forward() {
             true => [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum()))],
@@ -262,7 +254,8 @@ impl<'c> Tensors<'c> {
         context.block_on(async {
             for (name, tensor) in batches {
                 if let Some(tensor) = tensor {
-                    results.push((name, layout::download(context, &spec.shape, tensor).await?));
+                    results
+                        .extend(problem.parts(context, tensor).await?.into_iter().map(|part| (name, part)));
                 }
             }
             if let (BenchOp::TrainForward, Some(saved)) = (op, saved) {
@@ -282,16 +275,34 @@ impl<'c> Tensors<'c> {
 }
 
 /// What operations may write over.
-async fn x_and_dy(context: &Context, problem: &Problem, layout: Layout) -> Result<[Tensor; 2]> {
-    let Problem { spec, inputs, .. } = problem;
-    let upload =
-        async |values: &[f32]| layout::upload(context, layout, &spec.shape, values, spec.dtype).await;
-    Ok([upload(&inputs.x).await?, upload(inputs.dy.as_deref().unwrap_or_default()).await?])
+async fn x_and_dy(context: &Context, problem: &Posed, layout: Layout) -> Result<[Tensor; 2]> {
+    let inputs = &problem.problem.inputs;
+    let dy = inputs.dy.as_deref().unwrap_or_default();
+    Ok([upload(context, problem, layout, &inputs.x).await?, upload(context, problem, layout, dy).await?])
+}
+
+/// A tensor of the shape, of values of which it is so many copies.
+async fn upload(context: &Context, posed: &Posed, layout: Layout, values: &[f32]) -> Result<Tensor> {
+    let (spec, part) = (&posed.spec, &posed.problem.spec);
+    let part = layout::upload(context, layout, &part.shape, values, spec.dtype).await?;
+    if posed.copies == 1 {
+        return Ok(part);
+    }
+    let dims = layout::memory_dims(layout, &spec.shape);
+    let all = context.zeros_as(&dims, spec.dtype).await?.with_layout(layout);
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    let bytes = part.byte_len();
+    for copy in 0..posed.copies as u64 {
+        encoder.copy_buffer_to_buffer(part.buffer(), 0, all.buffer(), copy * bytes, bytes);
+    }
+    context.queue().submit([encoder.finish()]);
+    Ok(all)
 }
 
 /// The parameters of a problem on the device.
-async fn parameters(context: &Context, problem: &Problem) -> Result<Parameters> {
-    let Problem { spec, inputs: Inputs { gamma, beta, alpha, shift, running, .. }, .. } = problem;
+async fn parameters(context: &Context, problem: &Posed) -> Result<Parameters> {
+    let Inputs { gamma, beta, alpha, shift, running, .. } = &problem.problem.inputs;
+    let spec = &problem.spec;
     let upload = async |is: bool, dims: &[usize], values: &[f32]| match is {
         true => context.upload_as(dims, values, spec.parameters).await.map(Some),
         false => Ok(None),
@@ -330,9 +341,23 @@ pub fn copy(encoder: &mut wgpu::CommandEncoder, from: &Tensor, to: &Tensor) {
 
 /// Fills a tensor with NaN.
 pub fn poison(context: &Context, tensor: &Tensor) {
-    let mut nan = tensor.dtype().encode(&vec![f32::NAN; tensor.shape().len() as usize]);
-    nan.resize(nan.len().next_multiple_of(4), 0);
-    context.queue().write_buffer(tensor.buffer(), 0, &nan);
+    let (device, queue, dtype) = (context.device(), context.queue(), tensor.dtype());
+    let (bytes, piece) = (tensor.byte_len().next_multiple_of(4), 1 << 20);
+    let nan = dtype.encode(&vec![f32::NAN; bytes.min(piece).div_ceil(dtype.size()) as usize]);
+    let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let descriptor = wgpu::BufferDescriptor {
+        label: Some("NaN"),
+        size: nan.len() as u64,
+        usage,
+        mapped_at_creation: false,
+    };
+    let source = device.create_buffer(&descriptor);
+    queue.write_buffer(&source, 0, &nan);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    for at in (0..bytes).step_by(piece as usize) {
+        encoder.copy_buffer_to_buffer(&source, 0, tensor.buffer(), at, piece.min(bytes - at));
+    }
+    queue.submit([encoder.finish()]);
 }
 
 #[cfg(test)]

@@ -179,6 +179,7 @@ impl Variant {
                 Monoid::Own => "own",
             },
         );
+        choice.feature("moments", kernel.monoid() == Monoid::Moments && !self.pointwise.uncentred);
         let of_curve = kernel.monoid() == Monoid::CurveSums;
         choice.replace("gradient_sums", if of_curve { "curve/sums" } else { "lib/gradient_sums" });
         choice.replace("gradient_words", if of_curve { "curve/words" } else { "lib/gradient_words" });

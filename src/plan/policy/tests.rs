@@ -22,6 +22,7 @@ const FREE: Tuning = Tuning {
     subgroups: None,
     group_bytes: None,
     along_columns: None,
+    folds_apart: None,
 };
 
 fn walk(dims: &[usize], layout: Layout) -> Walk {
@@ -70,7 +71,8 @@ fn workspaces_are_small() {
                 let workspace = plan.workspace_bytes(Op::TrainForward);
                 // One partial result for each record, and window, is the least.
                 let least = u64::from(plan.records) * MOMENTS_BYTES * plan.windows.len() as u64;
-                let most = (bytes / 100).max(least);
+                let part = if capabilities.cpu { 100 } else { 32 };
+                let most = (bytes / part).max(least);
                 assert!(
                     bytes <= 4 << 20 || workspace <= most,
                     "{name} {layout} {dims:?}: {workspace}: {plan}"
@@ -78,6 +80,24 @@ fn workspaces_are_small() {
             }
         }
     }
+}
+
+#[test]
+fn many_partial_results_are_folded_apart_on_a_gpu() {
+    let last = |foldable| Walk { foldable, ..walk(&[32, 256, 56, 56], Layout::ChannelsLast) };
+    let plan = |walk: &Walk, tuning: &Tuning| plan_walk(walk, &table::H200, tuning).unwrap();
+    let (apart, merged) = (plan(&last(true), &FREE), plan(&last(false), &FREE));
+    assert!(
+        apart.folds_apart && !merged.folds_apart && apart.splits > 2 * merged.splits,
+        "{apart}, {merged}"
+    );
+    assert!(!plan(&last(true), &FREE.folds_apart(Some(false))).folds_apart);
+    // A small tensor, one partial result, and a CPU have no use for it.
+    let few = |dims: &[usize]| Walk { foldable: true, ..first(dims) };
+    assert!(!plan(&few(&[2, 64, 14, 14]), &FREE).folds_apart);
+    assert!(!plan(&few(&[2, 64, 14, 14]), &FREE.splits(Some(1)).folds_apart(Some(true))).folds_apart);
+    assert!(!plan_walk(&last(true), &table::LAVAPIPE, &FREE).unwrap().folds_apart);
+    assert!(plan_walk(&last(true), &table::LAVAPIPE, &FREE.folds_apart(Some(true))).unwrap().folds_apart);
 }
 
 #[test]
@@ -94,7 +114,8 @@ fn decisions_are_written_down() {
                 }
                 // Training passes, where they are planned otherwise.
                 for (pass, held) in [("forward", 1), ("backward", 2)] {
-                    let trained = plan_walk(&Walk { held: Some(held), ..walk.clone() }, &capabilities, &FREE);
+                    let training = Walk { held: Some(held), foldable: true, ..walk.clone() };
+                    let trained = plan_walk(&training, &capabilities, &FREE);
                     let trained = trained.unwrap();
                     if trained != plan {
                         lines += &format!("    {pass}: {trained}\n");

@@ -8,7 +8,7 @@ use super::passes::slice_sums;
 use super::scheme::length;
 use super::{Affine, Gradients, Maps, Scheme, SliceStatistics, Spread};
 use crate::reference::bounds::{
-    INV_STD, MEAN, MEAN_OF_MAGNITUDES, SUM, TINY, U, VAR, is_beyond as is_beyond_of,
+    FLUSHED, INV_STD, MEAN, MEAN_OF_MAGNITUDES, SUM, TINY, U, VAR, flushed, is_beyond as is_beyond_of,
 };
 
 /// Rounding g = 1 + gamma, and g·dz.
@@ -35,12 +35,12 @@ pub fn is_beyond(s: &SliceStatistics, scheme: &Scheme) -> bool {
 
 /// Bound of a variance or mean square.
 pub fn var(s: &SliceStatistics) -> f64 {
-    VAR * U * s.var + TINY
+    VAR * U * s.var + FLUSHED + TINY
 }
 
 /// Bound of inv_std.
-pub fn inv_std(s: &SliceStatistics) -> f64 {
-    INV_STD * U * s.inv_std
+pub fn inv_std(s: &SliceStatistics, scheme: &Scheme) -> f64 {
+    spread(s, scheme) * s.inv_std
 }
 
 /// Bound of `x̂·gamma + beta`, plus the residual if there is one, for every element.
@@ -99,7 +99,7 @@ pub fn backward(
     // Of s1 and s2.
     let s1_error = maps.per_statistic(|i| weight(i) * (dz_error(i) + (SUM + WEIGHT) * U * dz[i].abs()));
     let s2_error = maps.per_statistic(|i| {
-        let of_xhat = mean_error(of(i), scheme) + (INV_STD + SUM + WEIGHT) * U * xhat(i);
+        let of_xhat = mean_error(of(i), scheme) + (spread(of(i), scheme) + (SUM + WEIGHT) * U) * xhat(i);
         weight(i) * (dz_error(i) * xhat(i) + dz[i].abs() * of_xhat)
     });
     let dx = (0..x.len())
@@ -112,12 +112,12 @@ pub fn backward(
             let terms = weight(i) * dz[i].abs() + share * s1 + xhat(i) * pull * s2;
             let of_sums = share * s1_error + xhat(i) * pull * s2_error;
             let of_factors = (xhat_error(s, scheme, xhat(i)) * pull + xhat(i) * pull_error) * s2;
-            let of_terms = weight(i) * dz_error(i) + (INV_STD + 4.0 + WEIGHT) * U * terms;
+            let of_terms = weight(i) * dz_error(i) + (spread(s, scheme) + (4.0 + WEIGHT) * U) * terms;
             s.inv_std * (of_sums + of_factors + of_terms) + TINY
         })
         .collect();
     let dgamma = maps.per_parameter(|i| {
-        let of_xhat = mean_error(of(i), scheme) + (INV_STD + SUM) * U * xhat(i);
+        let of_xhat = mean_error(of(i), scheme) + (spread(of(i), scheme) + SUM * U) * xhat(i);
         dz_error(i) * xhat(i) + dz[i].abs() * of_xhat
     });
     let dbeta = maps.per_parameter(|i| dz_error(i) + SUM * U * dz[i].abs());
@@ -133,6 +133,11 @@ fn deviation(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     }
 }
 
+/// Error of inv_std, as a part of it. What is not subtracted from is squared in three scales, and nothing of it is flushed.
+fn spread(s: &SliceStatistics, scheme: &Scheme) -> f64 {
+    INV_STD * U + if scheme.centred { flushed(s.inv_std) } else { 0.0 }
+}
+
 /// Error of x̂ by that of the mean, and of a difference, or a value, that is flushed to zero.
 fn mean_error(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     let of_mean = if scheme.centred { MEAN * U * deviation(s, scheme) } else { 0.0 };
@@ -141,7 +146,7 @@ fn mean_error(s: &SliceStatistics, scheme: &Scheme) -> f64 {
 
 /// Error of x̂.
 fn xhat_error(s: &SliceStatistics, scheme: &Scheme, xhat: f64) -> f64 {
-    mean_error(s, scheme) + (INV_STD + 2.0) * U * xhat.abs()
+    mean_error(s, scheme) + (spread(s, scheme) + 2.0 * U) * xhat.abs()
 }
 
 /// The factor of x̂·s2, and its error. Whether a length within its own error of eps is clamped is open, so there the error is all of it.
@@ -149,7 +154,7 @@ fn pull(s: &SliceStatistics, scheme: &Scheme) -> (f64, f64) {
     let pull = scheme.pull(s.count, s.var);
     let error = match scheme.spread {
         Spread::Variance => 0.0,
-        Spread::Deviation => (INV_STD + 4.0) * U * pull,
+        Spread::Deviation => (spread(s, scheme) + 4.0 * U) * pull,
         Spread::Length | Spread::Direction => {
             let length = length(s.count, s.var);
             if (length - scheme.eps).abs() <= INV_STD * U * length { 1.0 } else { 0.0 }

@@ -22,7 +22,7 @@ fn bounds_of_batch_norm_are_little_more_than_its_own() {
         for (s, own) in s.iter().zip(&own) {
             within("mean", bounds::mean(s, &scheme), batch_bounds::mean(own, 1e-3));
             within("var", bounds::var(s), batch_bounds::var(own));
-            within("inv_std", bounds::inv_std(s), batch_bounds::inv_std(own));
+            within("inv_std", bounds::inv_std(s, &scheme), batch_bounds::inv_std(own));
         }
         let z = bounds::z(&x, &maps, &scheme, &s, affine, None);
         let added = bounds::z(&x, &maps, &scheme, &s, affine, Some(&residual));
@@ -134,7 +134,7 @@ impl Problem {
         Passes {
             mean: s.iter().map(|s| bounds::mean(s, scheme)).collect(),
             var: s.iter().map(bounds::var).collect(),
-            inv_std: s.iter().map(bounds::inv_std).collect(),
+            inv_std: s.iter().map(|s| bounds::inv_std(s, scheme)).collect(),
             z: bounds::z(&self.x, maps, scheme, &s, self.affine(), None),
             gradients: bounds::backward(&self.x, &self.dz, None, maps, scheme, &s, self.affine()),
         }
