@@ -10,6 +10,7 @@ mod kernels;
 mod layout;
 mod peers;
 mod report;
+mod reporting;
 mod results;
 mod tuning;
 
@@ -37,6 +38,8 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Compares two JSON files of `bench`
     Compare(compare::Args),
+    /// Checks and times everything on this GPU within a few minutes, PyTorch beside it where there is one, into one folder
+    Report(reporting::Args),
     /// One run of `bench --first-use`
     #[command(hide = true)]
     FirstUse(bench::first_use::Args),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => reporting::run(&args),
         Command::FirstUse(args) => bench::first_use::run(&args),
         Command::Peers(args) => peers::run(&args),
     };

@@ -18,6 +18,9 @@ pub struct File {
     /// What was measured, if not this crate.
     pub peer: Option<Peer>,
     pub cases: Vec<Case>,
+    /// Whether all cases are there that were to be; an older file has none but those.
+    #[serde(default = "yes")]
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

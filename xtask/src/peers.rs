@@ -69,7 +69,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         let of_cuda = if has_cuda(&options.python) { of_cuda } else { &[] };
         for &(kernels, name) in [("native", "pytorch.json")].iter().chain(of_cuda) {
             let mut torch = Command::new(&options.python);
-            torch.arg(root().join("benches/peers/pytorch.py")).arg("--cases").arg(&ours);
+            torch.arg(root().join("cli/src/peers/pytorch.py")).arg("--cases").arg(&ours);
             torch.arg("--json").arg(file(name)).args(["--kernels", kernels]);
             told(&mut torch, "PyTorch")?;
         }

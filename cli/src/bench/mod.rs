@@ -29,6 +29,7 @@ use crate::{Outcome, Refusal, layout, tuning};
 use norm::{Norm, NormName};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
+pub use variant::dtype_parser;
 use variant::Variant;
 
 #[derive(clap::Args)]
@@ -317,6 +318,10 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
                 progress.inc(1);
             }
         }
+        if let Some(path) = &args.json {
+            // Whoever is ended before the end leaves what was done.
+            write_json(path, &report_of(&adapter, cases.clone(), Vec::new(), false))?;
+        }
     }
     progress.finish_and_clear();
 
@@ -338,8 +343,7 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
 
     let tunings = pinned(&context, args)?;
-    let date = jiff::Timestamp::now().to_string();
-    let report = Report { adapter, git: commit(), date, cases, total, tunings, first_use: Vec::new() };
+    let report = report_of(&adapter, cases, tunings, true);
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
@@ -350,6 +354,12 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
         plot::write(path, &report)?;
     }
     Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
+}
+
+/// What is written of cases that were run.
+fn report_of(adapter: &Adapter, cases: Vec<CaseReport>, tunings: Vec<String>, complete: bool) -> Report {
+    let (total, date) = (report::totals(&cases), jiff::Timestamp::now().to_string());
+    Report { adapter: adapter.clone(), git: commit(), date, complete, cases, total, tunings, first_use: Vec::new() }
 }
 
 /// The pinned plans, a line each; those that were measured are saved.
@@ -375,7 +385,8 @@ fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Re
     if let Some(path) = &args.json {
         let date = jiff::Timestamp::now().to_string();
         let (cases, total, tunings) = (Vec::new(), Vec::new(), Vec::new());
-        write_json(path, &Report { adapter, git: commit(), date, cases, total, tunings, first_use })?;
+        let complete = true;
+        write_json(path, &Report { adapter, git: commit(), date, complete, cases, total, tunings, first_use })?;
     }
     Ok(Outcome::Passed)
 }

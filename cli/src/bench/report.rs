@@ -21,6 +21,8 @@ pub struct Report {
     /// Commit of the working directory, if it is a git checkout.
     pub git: Option<String>,
     pub date: String,
+    /// Whether these are all cases: while it goes on, a run writes those that it has.
+    pub complete: bool,
     pub cases: Vec<CaseReport>,
     pub total: Vec<TotalReport>,
     /// Pinned plans, a line each, with `--autotune` or `--tuning-file`.

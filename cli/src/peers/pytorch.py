@@ -581,19 +581,25 @@ def run_on(device, clock, kinds, args):
                 measure(layer, op, case, clock, args.samples, TOLERANCES[dtype])
             print(table_line(case), flush=True)
             cases.append(case)
+        # Whoever is ended before the end leaves what was done.
+        write(args.json, adapter, variant, cases, complete=False)
+    write(args.json, adapter, variant, cases, complete=True)
+    return 0 if all(case["checked"] for case in cases) else 1
+
+
+def write(path, adapter, variant, cases, complete):
     now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
     report = {
-        "adapter": adapter, "git": None, "date": now,
+        "adapter": adapter, "git": None, "date": now, "complete": complete,
         "peer": {"name": "PyTorch", "version": torch.__version__, "variant": variant},
         "cases": cases, "total": totals(cases),
     }
     try:
-        with open(args.json, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=2, allow_nan=False)
             file.write("\n")
     except OSError as error:
-        raise Refusal(f"cannot write {args.json}: {error}") from error
-    return 0 if all(case["checked"] for case in cases) else 1
+        raise Refusal(f"cannot write {path}: {error}") from error
 
 
 def positive(text):
