@@ -314,6 +314,34 @@ fn kernels_of_models_are_listed() {
 }
 
 #[test]
+fn a_report_is_one_folder_whatever_its_time_is_enough_for() {
+    let dir = scratch("folder");
+    std::fs::write(dir.join("two.txt"), "4,3,3\n8,2,2 x3\n").unwrap();
+    let [suite, out] = ["two.txt", "out"].map(|name| dir.join(name).display().to_string());
+    let args = ["report", &out, "--suite", &suite, "--batch", "2", "--dtype", "float32"];
+    let few = ["--check", "normal.1x2x4", "--minutes", "0.5", "--python", "no such program"];
+    assert_eq!(code(&[&args[..], &few].concat()), 0);
+    let file = |name: &str| std::fs::read_to_string(Path::new(&out).join(name));
+    let page = file("report.md").unwrap();
+    let says = [
+        "# wgnorm on ",
+        "## Check\n\n2 passed, 0 failed",
+        "## Two, batch 2\n",
+        "| two, batch 2: autotuned | ",
+    ];
+    says.iter().for_each(|text| assert!(page.contains(text), "{text}: {page}"));
+    assert!(serde_json::from_str::<Value>(&file("two-2.json").unwrap()).unwrap()["cases"].is_array());
+    assert!(file("pytorch.py").is_err());
+    // What there is no time for is said, and is no result.
+    let none = ["--check", "normal.1x2x4", "--minutes", "0.001", "--python", "no such program"];
+    assert_eq!(code(&[&args[..], &none].concat()), 0);
+    let page = file("report.md").unwrap();
+    assert!(page.contains("not begun: the time is over") && !page.contains(" passed, "), "{page}");
+    assert!(file("two-2.json").is_err());
+    assert_eq!(code(&["report", &out, "--minutes", "0"]), 2);
+}
+
+#[test]
 fn exit_codes_tell_failure_from_misuse() {
     assert_eq!(code(&["check", "--filter", "builtin.train.normal.6x3"]), 0);
     let unknown =

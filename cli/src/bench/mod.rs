@@ -29,8 +29,8 @@ use crate::{Outcome, Refusal, layout, tuning};
 use norm::{Norm, NormName};
 use report::{CaseReport, Report, Timing};
 pub use suite::BenchOp;
-pub use variant::dtype_parser;
 use variant::Variant;
+pub use variant::dtype_parser;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -359,7 +359,16 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
 /// What is written of cases that were run.
 fn report_of(adapter: &Adapter, cases: Vec<CaseReport>, tunings: Vec<String>, complete: bool) -> Report {
     let (total, date) = (report::totals(&cases), jiff::Timestamp::now().to_string());
-    Report { adapter: adapter.clone(), git: commit(), date, complete, cases, total, tunings, first_use: Vec::new() }
+    Report {
+        adapter: adapter.clone(),
+        git: commit(),
+        date,
+        complete,
+        cases,
+        total,
+        tunings,
+        first_use: Vec::new(),
+    }
 }
 
 /// The pinned plans, a line each; those that were measured are saved.
@@ -386,7 +395,10 @@ fn run_first_use(args: &Args, layers: &[suite::Layer], layouts: &[Layout]) -> Re
         let date = jiff::Timestamp::now().to_string();
         let (cases, total, tunings) = (Vec::new(), Vec::new(), Vec::new());
         let complete = true;
-        write_json(path, &Report { adapter, git: commit(), date, complete, cases, total, tunings, first_use })?;
+        write_json(
+            path,
+            &Report { adapter, git: commit(), date, complete, cases, total, tunings, first_use },
+        )?;
     }
     Ok(Outcome::Passed)
 }

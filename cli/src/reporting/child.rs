@@ -1,4 +1,4 @@
-//! A process within a time limit, whose output goes to a file.
+//! A process within a time limit, whose output goes to files.
 
 use std::fmt;
 use std::fs::File;
@@ -46,11 +46,11 @@ pub fn run(step: &Step, dir: &Path, limit: Duration, tick: impl Fn()) -> Ended {
         },
         Program::Python(program) => Command::new(program),
     };
-    let path = dir.join(format!("{}.txt", step.name));
-    let output = File::create(&path).and_then(|file| Ok((file.try_clone()?, file)));
-    let (out, err) = match output {
+    let [printed, complained] = ["txt", "err"].map(|ending| dir.join(format!("{}.{ending}", step.name)));
+    let files = File::create(&printed).and_then(|out| Ok((out, File::create(&complained)?)));
+    let (out, err) = match files {
         Ok(files) => files,
-        Err(error) => return Ended::Failed(format!("cannot write {}: {error}", path.display())),
+        Err(error) => return Ended::Failed(format!("cannot write {}: {error}", printed.display())),
     };
     command.args(&step.args).current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
     command.env("PYTHONUNBUFFERED", "1");
@@ -62,7 +62,11 @@ pub fn run(step: &Step, dir: &Path, limit: Duration, tick: impl Fn()) -> Ended {
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ended::Done,
-            Ok(Some(status)) => return Ended::Failed(status.to_string()),
+            Ok(Some(status)) => {
+                let complaints = std::fs::read_to_string(&complained).unwrap_or_default();
+                let last = complaints.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
+                return Ended::Failed(format!("{status} {last}").trim_end().to_owned());
+            }
             Ok(None) if started.elapsed() < limit => {}
             waited => {
                 // It may have ended in between.
@@ -98,6 +102,8 @@ mod tests {
         };
         let ended = run(&step, &dir, limit, || {});
         let printed = std::fs::read_to_string(dir.join("step.txt")).unwrap_or_default();
+        let complained = std::fs::read_to_string(dir.join("step.err")).unwrap_or_default();
+        let printed = printed + &complained;
         std::fs::remove_dir_all(&dir).unwrap();
         (ended, printed)
     }
@@ -106,8 +112,15 @@ mod tests {
     fn a_step_ends_by_itself_or_when_its_time_is_over() {
         let long = Duration::from_secs(60);
         assert_eq!(ran("echo one; echo two >&2", long), (Ended::Done, "one\ntwo\n".to_owned()));
-        assert!(matches!(ran("exit 3", long).0, Ended::Failed(why) if why.contains('3')));
-        assert_eq!(ran("echo one; sleep 600", Duration::from_millis(600)), (Ended::CutOff, "one\n".to_owned()));
+        let failed = ran("echo why >&2; exit 3", long).0;
+        assert!(
+            matches!(&failed, Ended::Failed(why) if why.contains('3') && why.ends_with("why")),
+            "{failed:?}"
+        );
+        assert_eq!(
+            ran("echo one; sleep 600", Duration::from_millis(600)),
+            (Ended::CutOff, "one\n".to_owned())
+        );
         assert!(matches!(ran("echo none", Duration::ZERO).0, Ended::Skipped(_)));
     }
 }

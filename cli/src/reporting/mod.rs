@@ -22,7 +22,7 @@ use steps::{Kind, Step};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where everything goes: report.md, JSON of each step, and what it printed
+    /// Where everything goes: report.md; of each step its JSON, what it printed, and what it complained of
     dir: PathBuf,
     /// How long it may take. Steps share what is left of it
     #[arg(long, value_name = "MINUTES", default_value_t = 10.0, value_parser = parse_minutes)]
@@ -64,13 +64,21 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     let adapter = Adapter::of_context(&context);
     // Its own processes are to have the adapter to themselves.
     drop(context);
-    std::fs::create_dir_all(&args.dir).map_err(|error| format!("cannot make {}: {error}", args.dir.display()))?;
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|error| format!("cannot make {}: {error}", args.dir.display()))?;
     println!("{adapter}: at most {} minutes, into {}", args.minutes, args.dir.display());
     let steps = steps::of(args, &adapter)?;
+    for ending in ["json", "md", "txt", "err"] {
+        // What an older run left must not be taken for a result of this one.
+        for step in &steps {
+            let _ = std::fs::remove_file(args.dir.join(format!("{}.{ending}", step.name)));
+        }
+    }
     let whole = Duration::from_secs_f64(60.0 * args.minutes);
     let (started, total) = (Instant::now(), steps.len());
-    let progress = ProgressBar::new(whole.as_secs())
-        .with_style(ProgressStyle::with_template("{bar:30} {elapsed} of {len} s: {msg}").expect("a valid template"));
+    let progress = ProgressBar::new(whole.as_secs()).with_style(
+        ProgressStyle::with_template("{bar:30} {elapsed} of {len} s: {msg}").expect("a valid template"),
+    );
     let mut done: Vec<Done> = Vec::new();
     let mut left: f64 = steps.iter().map(|step| step.weight).sum();
     for (number, step) in steps.into_iter().enumerate() {
@@ -90,7 +98,8 @@ pub fn run(args: &Args) -> Result<Outcome, Refusal> {
     }
     progress.finish_and_clear();
     println!("{}", args.dir.join("report.md").display());
-    let failed = done.iter().any(|done| done.step.kind != Kind::Peer && matches!(done.ended, Ended::Failed(_)));
+    let failed =
+        done.iter().any(|done| done.step.kind != Kind::Peer && matches!(done.ended, Ended::Failed(_)));
     Ok(if failed { Outcome::Failed } else { Outcome::Passed })
 }
 

@@ -1,5 +1,6 @@
 //! report.md: what the folder says, for people.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -9,8 +10,9 @@ use crate::Refusal;
 use crate::report::Adapter;
 use crate::results::{Case, Clock, File};
 
-/// Failed cases that are listed.
+/// Failed cases, and the farthest from the copy, that are listed.
 const MOST_FAILURES: usize = 20;
+const MOST_FAR: usize = 8;
 
 pub fn write(path: &Path, dir: &Path, adapter: &Adapter, done: &[Done]) -> Result<(), Refusal> {
     let page = page(dir, adapter, done);
@@ -132,7 +134,18 @@ fn bench(dir: &Path, name: &str, done: &Done) -> String {
             sum.floor_ns / sum.ns
         );
     }
-    part + "\nms: all layers, each as often as the network has it.\n"
+    part += "\nms: all layers, each as often as the network has it.\n\nFarthest from the copy:\n\n";
+    let clock = Clock::of(std::iter::once(&file));
+    let timed = |case: &'_ Case| case.checked && case.ns(clock).is_some() && case.plan_fraction.is_some();
+    let mut far: Vec<_> = file.cases.iter().filter(|case| timed(case)).collect();
+    far.sort_by(|one, other| one.plan_fraction.partial_cmp(&other.plan_fraction).unwrap_or(Ordering::Equal));
+    for case in far.into_iter().take(MOST_FAR) {
+        let (fraction, us) =
+            (case.plan_fraction.unwrap_or_default(), case.ns(clock).unwrap_or_default() / 1e3);
+        let _ =
+            writeln!(part, "- {:.2}: {} {} {}, {us:.1} µs", fraction, case.name, case.layout, case.variant());
+    }
+    part
 }
 
 /// What measured plans gain over the policy's.
@@ -149,7 +162,8 @@ fn autotuned(dir: &Path, name: &str) -> String {
     for (key, tuned) in tuned.keyed() {
         let same = cases.iter().find(|(other, _)| *other == key);
         let relative = |case: &Case| Some(f64::from(case.multiplicity) * case.ns(clock)? / case.copy_ns()?);
-        let Some((before, after)) = same.and_then(|(_, case)| Some((relative(case)?, relative(tuned)?))) else {
+        let Some((before, after)) = same.and_then(|(_, case)| Some((relative(case)?, relative(tuned)?)))
+        else {
             continue;
         };
         // In units of the copy beside it, whose speed may differ from run to run.

@@ -16,7 +16,7 @@ const SCRIPT: &str = "pytorch.py";
 pub struct Step {
     pub kind: Kind,
     pub title: String,
-    /// What it prints goes to this name with `.txt`, its results to that with `.json`.
+    /// What it prints goes to this name with `.txt`, what it complains of to that with `.err`, its results to that with `.json`.
     pub name: String,
     pub program: Program,
     pub args: Vec<String>,
@@ -76,15 +76,25 @@ pub fn of(args: &Args, adapter: &Adapter) -> Result<Vec<Step>, Refusal> {
     let kernels = kernels(&python, adapter);
     if !kernels.is_empty() {
         let script = args.dir.join(SCRIPT);
-        std::fs::write(&script, PYTORCH).map_err(|error| format!("cannot write {}: {error}", script.display()))?;
+        std::fs::write(&script, PYTORCH)
+            .map_err(|error| format!("cannot write {}: {error}", script.display()))?;
     }
-    let suite = Path::new(&args.suite).file_stem().map_or_else(|| args.suite.clone(), |stem| stem.display().to_string());
+    let suite = Path::new(&args.suite)
+        .file_stem()
+        .map_or_else(|| args.suite.clone(), |stem| stem.display().to_string());
     let of_suite = |batch: u32| {
         let bench = ["bench", "--suite", &suite_file, "--batch", &batch.to_string()].map(str::to_owned);
         (format!("{suite}, batch {batch}"), format!("{suite}-{batch}"), bench.to_vec())
     };
     let mut suites: Vec<_> = args.batch.iter().map(|&batch| of_suite(batch)).collect();
-    suites.insert(1, ("transformer, batch 8".to_owned(), "transformer".to_owned(), words("bench --suite transformer --batch 8")));
+    suites.insert(
+        1,
+        (
+            "transformer, batch 8".to_owned(),
+            "transformer".to_owned(),
+            words("bench --suite transformer --batch 8"),
+        ),
+    );
     for (number, (title, name, bench)) in suites.into_iter().enumerate() {
         let json = |name: &str| vec!["--json".to_owned(), format!("{name}.json")];
         let words = [bench.clone(), dtypes.clone(), json(&name)].concat();
