@@ -474,10 +474,11 @@ fn choose_splits(
         (readable, "partial results are read by every workgroup of a slice".to_owned()),
         (mergeable, "partial results are merged by every workgroup of a slice".to_owned()),
     ];
-    // Maps alone have nothing to merge, and those that find totals next to nothing.
+    // Maps alone have nothing to merge, and those that find totals next to nothing. A CPU needs no more workgroups, and each of them loads the statistics of its
+    // strips: llvmpipe, inference of ResNet-50 channels last at batch 8 was 6 % slower with 64 workgroups wherever they are possible.
     let by_every_workgroup = !folds_apart(walk, geometry, wanted.min(worthwhile), capabilities, tuning);
-    let of_partials = of_partials.into_iter().filter(|_| walk.merges);
-    let of_maps = of_maps.into_iter().filter(|_| walk.merges && by_every_workgroup);
+    let of_partials = of_partials.into_iter().filter(|_| walk.merges || capabilities.cpu);
+    let of_maps = of_maps.into_iter().filter(|_| walk.merges && by_every_workgroup || capabilities.cpu);
     let limits = of_walks.into_iter().chain(of_partials).chain(of_maps);
     let (splits, why) = limits.min_by_key(|(splits, _)| *splits).unwrap_or_default();
     reasons.push(format!("splits: {}, {why}", splits.max(1)));
