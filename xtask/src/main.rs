@@ -27,7 +27,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   peers [ARGS]    setup, then the same cases by this crate, burn and PyTorch, and all of them in a table
                   (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)
   gpus [TARGET…]  what the compilers of GPUs that are not here make of the kernels, by Mesa's drivers: docs/gpu-kernels.tsv,
-                  docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus)";
+                  docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus); --windows:
+                  what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();

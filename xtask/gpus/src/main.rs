@@ -10,6 +10,7 @@ mod row;
 mod run;
 mod statistics;
 mod targets;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -21,10 +22,12 @@ type Refusal = Box<dyn std::error::Error>;
 
 const USAGE: &str = "usage: cargo xtask gpus [TARGET…] [--limits own|webgpu] [--model NAME] [--problem LINE] [--filter TEXT]
                          [--shaders DIR] [--program FILE] [--again]
+       cargo xtask gpus --windows [--model NAME] [--problem LINE] [--filter TEXT] [--shaders DIR] [--program FILE]
 
 Compiles the kernels of common models for GPUs that are not here. With all targets and all models writes docs/gpu-kernels.tsv and docs/GPUS.md, else
 target/gpus/kernels.tsv. --limits webgpu plans for what every WebGPU device has; --model, --problem, --filter and --shaders go to `wgnorm kernels`. --program takes a wgnorm that
-is built already, for what another commit's kernels were. --again reads what the last run has left.";
+is built already, for what another commit's kernels were. --again reads what the last run has left.
+--windows has FXC compile what is planned for DirectX 12, under Wine; with all models writes docs/gpu-kernels-fxc.tsv.";
 
 struct Options {
     targets: Vec<&'static Target>,
@@ -32,6 +35,8 @@ struct Options {
     kernels: Vec<String>,
     /// A `wgnorm` that is built already.
     program: Option<PathBuf>,
+    /// Whether the compiler is that of Windows.
+    windows: bool,
     /// Whether nothing is compiled, but what the last run has left is read.
     again: bool,
 }
@@ -40,10 +45,11 @@ impl Options {
     fn parse(args: &[String]) -> Result<Self, Refusal> {
         let (mut targets, mut kernels, mut program) = (Vec::new(), Vec::new(), None);
         let mut args = args.iter();
-        let mut again = false;
+        let (mut again, mut windows) = (false, false);
         while let Some(arg) = args.next() {
-            if arg == "--again" {
-                again = true;
+            let flags = [("--again", &mut again), ("--windows", &mut windows)];
+            if let Some((_, flag)) = flags.into_iter().find(|(name, _)| name == arg) {
+                *flag = true;
                 continue;
             }
             if ["--limits", "--model", "--problem", "--shaders", "--filter", "--program"]
@@ -60,7 +66,13 @@ impl Options {
             let names = || TARGETS.map(|target| target.name).join(", ");
             targets.push(named.ok_or_else(|| format!("{arg:?} is no target ({})\n{USAGE}", names()))?);
         }
-        Ok(Self { targets, kernels, program, again })
+        if windows && (again || !targets.is_empty() || kernels.iter().any(|arg| arg == "--limits")) {
+            return Err(format!(
+                "--windows goes with no targets, limits, and nothing that was left\n{USAGE}"
+            )
+            .into());
+        }
+        Ok(Self { targets, kernels, program, windows, again })
     }
 
     fn is_all(&self) -> bool {
@@ -84,6 +96,18 @@ fn run(args: &[String]) -> Result<(), Refusal> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no repository")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let work = std::path::absolute(target.join("gpus"))?;
+    if options.windows {
+        if options.program.is_none() {
+            cargo(&["build", "--release", "--package", "wgnorm-cli"])?;
+        }
+        let built = options.program.clone().unwrap_or_else(|| target.join("release/wgnorm"));
+        let table = if options.is_all() {
+            root.join("docs/gpu-kernels-fxc.tsv")
+        } else {
+            work.join("kernels-fxc.tsv")
+        };
+        return windows::run(&std::path::absolute(built)?, &work, &options.kernels, &table);
+    }
     let drivers = drivers::set_up(&work.join("drivers"), &root.join("xtask/gpus/intel"))?;
     if options.program.is_none() && !options.again {
         cargo(&["build", "--release", "--package", "wgnorm-cli"])?;
