@@ -26,4 +26,4 @@ pub use crate::engine::disk_cache::PipelineCacheState;
 #[cfg(feature = "wgpu")]
 pub use crate::engine::tune::{Autotuning, IgnoredTuning, LoadedTunings, PinnedTuning, TuningSource};
 pub use crate::ops::map::prepare_copy;
-pub use crate::plan::{Capabilities, Op, Plan, Traffic, Tuning, WalkKind, Window};
+pub use crate::plan::{Capabilities, Hardware, Op, Plan, Traffic, Tuning, WalkKind, Window};

@@ -39,6 +39,16 @@ struct Limits {
     max_workgroup_bytes: u32,
     storage_alignment: u64,
     max_loop_iterations: u64,
+    hardware: Option<HardwareEntry>,
+}
+
+/// How wide a GPU is, by its name or as assumed.
+#[derive(Serialize)]
+struct HardwareEntry {
+    known_as: Option<&'static str>,
+    units: u32,
+    cache_bytes: u64,
+    gigabytes_per_second: u32,
 }
 
 #[derive(Serialize)]
@@ -59,6 +69,12 @@ impl Limits {
             max_workgroup_bytes: c.max_workgroup_bytes,
             storage_alignment: c.storage_alignment,
             max_loop_iterations: c.max_loop_iterations,
+            hardware: (!c.cpu).then_some(HardwareEntry {
+                known_as: c.hardware.known_as,
+                units: c.hardware.units,
+                cache_bytes: c.hardware.cache_bytes,
+                gigabytes_per_second: c.hardware.gigabytes_per_second,
+            }),
         }
     }
 }
@@ -159,6 +175,14 @@ fn print(entry: &Entry) {
         );
         println!("  binding offsets   multiples of {} bytes", limits.storage_alignment);
         println!("  loop iterations   {} per invocation", limits.max_loop_iterations);
+        if let Some(hardware) = &limits.hardware {
+            let HardwareEntry { known_as, units, cache_bytes, gigabytes_per_second } = hardware;
+            let why = known_as.map_or_else(|| "assumed".to_owned(), |name| format!("known as {name}"));
+            let cache = cache_bytes >> 20;
+            println!(
+                "  width             {units} units, {cache} MiB of cache, {gigabytes_per_second} GB/s: {why}"
+            );
+        }
     }
     for plan in &entry.plans {
         println!("  {:?}: {}", plan.shape, plan.plan);

@@ -1,5 +1,6 @@
 //! What a device can do, as far as the policy cares.
 
+use super::hardware::Hardware;
 use crate::base::error::{Error, Result};
 
 /// The limits of a device that decide how a problem is planned.
@@ -29,6 +30,8 @@ pub struct Capabilities {
     /// walk would give a wrong number without any error. No other adapter is known to stop; they are held to
     /// 2^22, seconds of work, for the watchdogs of drivers.
     pub max_loop_iterations: u64,
+    /// How wide a GPU is, as far as its name tells.
+    pub hardware: Hardware,
 }
 
 impl Capabilities {
@@ -50,6 +53,7 @@ impl Capabilities {
             max_buffer_bytes: 256 << 20,
             storage_alignment: 256,
             max_loop_iterations: 1 << 22,
+            hardware: Hardware::UNKNOWN,
         }
     }
 
@@ -82,6 +86,10 @@ impl Capabilities {
             max_buffer_bytes: limits.max_buffer_size,
             storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
             max_loop_iterations: if cpu { 65535 } else { 1 << 22 },
+            hardware: Hardware::named(info.vendor, &info.name).unwrap_or(match info.device_type {
+                wgpu::DeviceType::IntegratedGpu => Hardware::INTEGRATED,
+                _ => Hardware::UNKNOWN,
+            }),
         };
         let (what, needed) = ("max_storage_buffers_per_shader_stage", u64::from(Self::STORAGE_BUFFERS));
         let got = u64::from(limits.max_storage_buffers_per_shader_stage);
@@ -119,6 +127,7 @@ impl Capabilities {
 pub(crate) mod table {
     //! Adapters whose limits are written down, for tests of the policy without a GPU.
 
+    use super::super::hardware::Hardware;
     use super::Capabilities;
 
     /// WebGPU's guaranteed defaults.
@@ -141,6 +150,7 @@ pub(crate) mod table {
 
     /// Intel Iris Xe, Mesa ANV.
     pub const INTEL: Capabilities = Capabilities {
+        hardware: Hardware::INTEGRATED,
         max_workgroup_size: 1024,
         max_workgroup_bytes: 65536,
         max_binding_bytes: TWO_GIB,
@@ -151,6 +161,7 @@ pub(crate) mod table {
 
     /// Apple M1 to M4, Metal.
     pub const APPLE: Capabilities = Capabilities {
+        hardware: Hardware::INTEGRATED,
         max_workgroup_size: 1024,
         max_workgroup_bytes: 32768,
         max_binding_bytes: TWO_GIB,
@@ -171,7 +182,8 @@ pub(crate) mod table {
     };
 
     /// NVIDIA H200, Vulkan: the limits of its smaller siblings, and ten times their width.
-    pub const H200: Capabilities = Capabilities { ..RTX };
+    pub const H200: Capabilities =
+        Capabilities { hardware: Hardware { units: 132, ..Hardware::UNKNOWN }, ..RTX };
 
     /// All of them by name.
     pub const ALL: [(&str, Capabilities); 6] = [

@@ -5,6 +5,7 @@ mod candidates;
 mod capabilities;
 mod forced;
 mod geometry;
+mod hardware;
 mod per_slice;
 #[expect(clippy::module_inception, reason = "the plan of a plan module")]
 mod plan;
@@ -18,6 +19,7 @@ mod windows;
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
 pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
+pub use hardware::Hardware;
 pub(crate) use per_slice::plan_per_slice;
 pub(crate) use plan::{
     CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, RUNNING_BYTES, SAVED_BYTES,

@@ -38,11 +38,11 @@ pub(super) fn workgroup_size(
     Ok(size)
 }
 
-/// Workgroups that fill a device: a few per core of a CPU, four of 256 invocations for each of the 256 or so compute units of a large GPU. NVIDIA H200 (driver
+/// Workgroups that fill a device: a few per core of a CPU, eight of 256 invocations for each unit of a GPU. NVIDIA H200 (driver
 /// 580.159, 2026-11-29, `wgnorm bench --layout channels_first --shape 32,256,56,56 --splits N`), training forward and backward with 512, 1024, 2048 and 4096
-/// workgroups: 91, 87, 80 and 74 % of the copy, 103, 98, 97 and 96 %.
+/// workgroups, that is 4, 8, 16 and 31 a unit: 91, 87, 80 and 74 % of the copy, 103, 98, 97 and 96 %.
 pub(super) fn target_workgroups(capabilities: &Capabilities) -> u64 {
-    if capabilities.cpu { 64 } else { 1024 }
+    if capabilities.cpu { 64 } else { 8 * u64::from(capabilities.hardware.units) }
 }
 
 /// Words per invocation below which a slice is not split further: a workgroup must have more to walk than its tree
@@ -146,7 +146,7 @@ pub(crate) fn maps_along_columns(capabilities: &Capabilities, tuning: &Tuning) -
 /// Teams that share out so many rows among each other in the backward pass of layer and RMS norm, where a row is held: enough to fill the device,
 /// and each with so many rows that its sums over them, 8 bytes for each place, are little beside the rows. On a GPU not measured.
 pub(crate) fn row_teams(rows: u64, teams_of_workgroup: u64, capabilities: &Capabilities) -> u64 {
-    let workgroups = if capabilities.cpu { 16 } else { 512 };
+    let workgroups = if capabilities.cpu { 16 } else { 4 * u64::from(capabilities.hardware.units) };
     // Iterations of an invocation are bounded, on a software adapter.
     let fewest = rows.div_ceil(256);
     (workgroups * teams_of_workgroup).min(rows.div_ceil(32)).max(fewest).max(1)
@@ -156,7 +156,7 @@ pub(crate) fn row_teams(rows: u64, teams_of_workgroup: u64, capabilities: &Capab
 /// workgroups, of a tensor that takes more than a launch, would leave most of the device idle; nor where a workgroup of columns
 /// would read less than two sectors of memory in a row, or 16-bit values are stored one by one. Not measured.
 pub(super) fn holds_slices(plan: &Plan, elements: u64, capabilities: &Capabilities) -> bool {
-    let fills = plan.windows.iter().all(|window| window.blocks >= 64);
+    let fills = plan.windows.iter().all(|window| 2 * window.blocks >= capabilities.hardware.units);
     let small = elements * plan.dtype.size() <= 1 << 20;
     let teams = plan.workgroup_size / plan.team_size;
     let wide = plan.walk == WalkKind::Segments
@@ -172,6 +172,6 @@ pub(super) fn column_words(words: u64, workgroup_size: u32, capabilities: &Capab
     if capabilities.cpu {
         return 8;
     }
-    let per_workgroup = words / 2048 / u64::from(workgroup_size);
+    let per_workgroup = words / (2 * target_workgroups(capabilities)) / u64::from(workgroup_size);
     if per_workgroup >= min_tile_rounds(capabilities) { 32 } else { 4 }
 }
