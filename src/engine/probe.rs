@@ -58,7 +58,7 @@ pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
     Ok(!context.tuning().integer_f16 && has_exact_f16(context).await?)
 }
 
-/// Whether subgroups have the size that the adapter says, and the invocations of a workgroup are in their order
+/// Whether subgroups are no smaller than the adapter says, and the invocations of a workgroup are in them in their order
 /// (shaders/probe/subgroups.wesl).
 pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
     let known = &context.probes().ordered_subgroups;
@@ -72,7 +72,7 @@ pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
             let mut same = true;
             // The smallest workgroups that the policy takes, and large ones.
             for workgroup in [most, 32, 8] {
-                // A workgroup that is less than a subgroup has but one, and needs no size of it.
+                // A workgroup that is less than a subgroup has but one.
                 let constants =
                     [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
                 let wgsl = linked("probe/subgroups");

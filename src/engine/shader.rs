@@ -209,7 +209,6 @@ impl Variant {
             ("EDGES", f64::from(u8::from(self.edges))),
             ("STRIDED", f64::from(u8::from(self.strided))),
             ("CHUNK_WORDS", f64::from(self.chunk_words)),
-            ("SUBGROUP_SIZE", f64::from(self.subgroup_size)),
         ];
         constants.into_iter().filter(|(name, _)| linked.overrides.iter().any(|o| o == name)).collect()
     }

@@ -41,7 +41,7 @@ pub(crate) fn apart(build: &mut Build<'_>, of: Monoid, bytes: u64) -> Result<Opt
 fn apart_teams(partials: u32, capabilities: &Capabilities) -> (u32, u32) {
     let widest = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / 20).min(256);
     let team_size = (partials.next_power_of_two() / 4).clamp(8, 1 << widest.max(8).ilog2());
-    (team_size, capabilities.subgroup_size.filter(|&size| size >= 8).unwrap_or(0))
+    (team_size, capabilities.subgroup_size.unwrap_or(0))
 }
 
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta.

@@ -11,8 +11,8 @@ pub struct Capabilities {
     pub cpu: bool,
     /// Invocations of one workgroup.
     pub max_workgroup_size: u32,
-    /// Invocations of a subgroup, where kernels may use subgroups and wgpu reports one size for all: on most Vulkan devices, not
-    /// on Metal, nor on the web.
+    /// Invocations of the smallest subgroup, where kernels may use subgroups and these have eight or more: on Vulkan and DirectX 12, also where compilers choose among
+    /// several sizes; not on Metal, nor on the web.
     pub subgroup_size: Option<u32>,
     /// Bytes of workgroup memory.
     pub max_workgroup_bytes: u32,
@@ -74,11 +74,9 @@ impl Capabilities {
             max_workgroup_size: limits
                 .max_compute_invocations_per_workgroup
                 .min(limits.max_compute_workgroup_size_x),
-            // One size, so that it is a constant of the kernels; not where compilers choose among several.
+            // Eight members of a team are merged at once, wherever in a subgroup they are.
             subgroup_size: Some(info.subgroup_min_size).filter(|&size| {
-                features.contains(wgpu::Features::SUBGROUP)
-                    && size == info.subgroup_max_size
-                    && size.is_power_of_two()
+                features.contains(wgpu::Features::SUBGROUP) && size >= 8 && size.is_power_of_two()
             }),
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,

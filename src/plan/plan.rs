@@ -56,7 +56,7 @@ pub struct Tuning {
     /// Whether slices that fit are held in registers, so that a training pass is one dispatch which reads each input once. Slices
     /// are streamed where another choice (tiles, groups, several splits, rows as one, or strips) asks for it.
     pub resident: Option<bool>,
-    /// Whether teams merge by shuffles within subgroups, where the device has subgroups of one size.
+    /// Whether teams merge by shuffles within subgroups, where the device has subgroups of eight or more.
     pub subgroups: Option<bool>,
     /// Bytes of a tensor that the two dispatches of a training pass take at a time, so that the second finds in a cache what the
     /// first has read; at least one slice, or block of columns.
