@@ -263,6 +263,7 @@ impl<'c> Build<'c> {
         instead: Option<(Slot, Slot)>,
         total: Option<Scratch>,
     ) {
+        let pointwise = Pointwise { folded: pointwise.folded || total.is_some(), ..pointwise };
         let dispatch = Dispatch { instead, ..Dispatch::new(kernel, pointwise, self.plan.clone()) };
         let records = Records { partials: 1, slices: self.plan.slices, matrix: 0 };
         self.dispatches.push(match total {

@@ -8,6 +8,7 @@ use crate::engine::shader::modules;
 const POLICY: &[&str] = &[
     include_str!("../plan/capabilities.rs"),
     include_str!("../plan/geometry.rs"),
+    include_str!("../plan/hardware.rs"),
     include_str!("../plan/per_slice.rs"),
     include_str!("../plan/plan.rs"),
     include_str!("../plan/policy.rs"),

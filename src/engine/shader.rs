@@ -63,7 +63,8 @@ pub(crate) struct Variant {
 impl Variant {
     /// Without what makes no difference to the kernel, so that it is compiled once.
     pub fn reduced(self) -> Self {
-        let merges = self.kernel.reduces().is_some_and(Monoid::is_shuffled) && self.team_size > 1;
+        let folds = !self.pointwise.of(self.kernel).folded;
+        let merges = folds && self.kernel.reduces().is_some_and(Monoid::is_shuffled) && self.team_size > 1;
         Self {
             strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
             // Along columns a row brings statistics of its own.

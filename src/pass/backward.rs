@@ -37,6 +37,7 @@ impl<'a> Pass<'a> {
             }
             Sums::From(sums) => {
                 build.params.partials = 1;
+                build.pointwise.folded = true;
                 build.buffer(Slot::Partials, self.stretch(&sums.totals.slab(), GRADIENT_SUMS_BYTES));
                 map::backward(&mut build, None);
                 return build.finish(self.traffic(once)).await;

@@ -58,6 +58,7 @@ impl<'a> Pass<'a> {
             Some(moments) => {
                 build.buffer(Slot::Partials, self.stretch(&moments.slab(), MOMENTS_BYTES));
                 build.params.partials = 1;
+                build.pointwise.folded = true;
                 map_forward(&mut build, of)?;
                 mapped
             }

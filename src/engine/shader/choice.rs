@@ -104,7 +104,17 @@ impl Variant {
 
     fn choose_elements(&self, choice: &mut Choice) {
         let Pointwise {
-            activation, residual, d_residual, from_y, masked, marked, of_place, sum, d_sum, ..
+            activation,
+            residual,
+            d_residual,
+            from_y,
+            masked,
+            marked,
+            of_place,
+            sum,
+            d_sum,
+            folded,
+            ..
         } = self.pointwise;
         choice.replace("activation", &*format!("activation/{}", activation.name()));
         choice.feature("activated", activation != ActivationKind::NONE);
@@ -113,6 +123,7 @@ impl Variant {
         choice.feature("masked", masked);
         choice.feature("marked", marked);
         choice.feature("of_place", of_place);
+        choice.feature("folded", folded);
         choice.feature("sum", sum);
         choice.feature("d_sum", d_sum);
         choice.feature("gradient", self.kernel.reads_gradient());

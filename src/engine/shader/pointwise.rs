@@ -1,6 +1,6 @@
 //! What kernels do to each element, as far as it decides their modules.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, StatisticsFrom};
 use crate::base::activation::Activation;
 
 /// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
@@ -43,6 +43,8 @@ pub(crate) struct Pointwise {
     pub sum: bool,
     /// The gradient of that sum is added to dx.
     pub d_sum: bool,
+    /// A map finds one total of each slice instead of partial results: it folds nothing, and needs no workgroup memory.
+    pub folded: bool,
 }
 
 impl Default for Pointwise {
@@ -59,6 +61,7 @@ impl Default for Pointwise {
             of_place: false,
             sum: false,
             d_sum: false,
+            folded: false,
         }
     }
 }
@@ -70,11 +73,23 @@ impl Pointwise {
         let activated = self.activation != ActivationKind::NONE;
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
         let residual = self.residual && (activated || self.from_y);
-        let Self { activation, d_residual, masked, marked, renorm, uncentred, of_place, sum, d_sum, .. } =
-            self;
+        let Self {
+            activation,
+            d_residual,
+            masked,
+            marked,
+            renorm,
+            uncentred,
+            of_place,
+            sum,
+            d_sum,
+            folded,
+            ..
+        } = self;
         match kernel {
-            Kernel::MapForward(_) => {
-                Self { activation, residual: self.residual, uncentred, of_place, ..nothing }
+            Kernel::MapForward(from) => {
+                let folded = folded && from == StatisticsFrom::Batch;
+                Self { activation, residual: self.residual, uncentred, of_place, folded, ..nothing }
             }
             Kernel::ResidentForward(_) => {
                 Self { activation, residual: self.residual, uncentred, of_place, sum, ..nothing }
@@ -84,12 +99,15 @@ impl Pointwise {
             }
             // Of these most makes a difference.
             Kernel::ReduceGradients { dx, .. } => {
-                Self { residual, renorm: false, sum: false, d_sum: d_sum && dx, ..self }
+                Self { residual, renorm: false, sum: false, d_sum: d_sum && dx, folded: false, ..self }
             }
-            Kernel::ResidentBackward(_) => Self { residual, masked: false, sum: false, ..self },
+            Kernel::ResidentBackward(_) => {
+                Self { residual, masked: false, sum: false, folded: false, ..self }
+            }
             Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
                 // With a mask it writes no dgamma.
-                Self { residual, d_residual: false, renorm: renorm && !masked, sum: false, ..self }
+                let folded = folded && statistics == StatisticsFrom::Gradients;
+                Self { residual, d_residual: false, renorm: renorm && !masked, sum: false, folded, ..self }
             }
             Kernel::MapBackward { .. } => {
                 Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
@@ -119,6 +137,7 @@ impl Pointwise {
             (self.of_place, " affine of place"),
             (self.sum, " sum"),
             (self.d_sum, " d_sum"),
+            (self.folded, " folded"),
         ] {
             if is {
                 key += name;

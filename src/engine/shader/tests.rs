@@ -167,7 +167,7 @@ fn plain_variants() -> Vec<Variant> {
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
     let mut all = Vec::new();
     for activation in Activation::ALL {
-        for bits in 0..2048_u32 {
+        for bits in 0..4096_u32 {
             let [
                 residual,
                 d_residual,
@@ -180,7 +180,8 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 d_sum,
                 marked,
                 uncentred,
-            ] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|bit| bits >> bit & 1 == 1);
+                folded,
+            ] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
@@ -213,6 +214,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 of_place,
                 sum,
                 d_sum,
+                folded,
             };
             // Before anything is linked.
             if pointwise.of(kernel) != pointwise {
