@@ -7,7 +7,6 @@ mod intel;
 mod nvidia;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 /// Whose text it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +162,13 @@ pub fn parse(dialect: Dialect, text: &str, is_map: bool) -> Code {
         Dialect::Adreno => adreno::parse(text),
         Dialect::Intel => intel::parse(text),
     };
-    code(&text.resolved(), is_map)
+    let all = text.resolved();
+    let loops = match dialect {
+        // Whose text is not in the order of its loops.
+        Dialect::Nvidia => natural_loops(&all),
+        _ => loops(&all),
+    };
+    code(&all, &loops, is_map)
 }
 
 /// What was printed between the last pipeline and this one.
@@ -182,8 +187,11 @@ fn bytes(instructions: &[Instruction]) -> (u32, u32) {
     })
 }
 
+/// Instructions of a loop, in the order of the text.
+type Loop = Vec<usize>;
+
 /// The loops of a kernel: the text from a place to the last jump back to it.
-fn loops(all: &[Instruction]) -> Vec<Range<usize>> {
+fn loops(all: &[Instruction]) -> Vec<Loop> {
     let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, instruction) in all.iter().enumerate() {
         if let Kind::Jump(to, _) = instruction.kind
@@ -192,37 +200,71 @@ fn loops(all: &[Instruction]) -> Vec<Range<usize>> {
             ends.insert(to, at);
         }
     }
-    ends.into_iter().map(|(begin, end)| begin..end + 1).collect()
+    ends.into_iter().map(|(begin, end)| (begin..=end).collect()).collect()
 }
 
-fn code(all: &[Instruction], is_map: bool) -> Code {
-    let loops = loops(all);
-    let walks = |places: &&Range<usize>| {
-        let (loaded, stored) = bytes(&all[(*places).clone()]);
+/// The loops of a kernel as jumps make them, wherever they stand in the text: what leads to a jump back without coming by the place where it leads to, which
+/// everything else has to come by.
+fn natural_loops(all: &[Instruction]) -> Vec<Loop> {
+    let after = |at: usize| match all[at].kind {
+        Kind::Jump(to, false) => vec![to],
+        Kind::Jump(to, true) => vec![at + 1, to],
+        _ => vec![at + 1],
+    };
+    // From some places on, by edges, without a place.
+    let reached = |from: &[usize], next: &dyn Fn(usize) -> Vec<usize>, without: usize| {
+        let (mut reached, mut open) = (BTreeSet::new(), from.to_vec());
+        while let Some(at) = open.pop() {
+            if at < all.len() && at != without && reached.insert(at) {
+                open.extend(next(at));
+            }
+        }
+        reached
+    };
+    let mut before = vec![Vec::new(); all.len() + 1];
+    for at in 0..all.len() {
+        after(at).into_iter().filter(|&to| to <= all.len()).for_each(|to| before[to].push(at));
+    }
+    let mut heads: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (at, instruction) in all.iter().enumerate() {
+        let Kind::Jump(to, _) = instruction.kind else { continue };
+        // Nobody comes to the jump but by the place where it leads to.
+        if !reached(&[0], &after, to).contains(&at) {
+            let mut body = reached(&[at], &|at| before[at].clone(), to);
+            body.insert(to);
+            heads.entry(to).or_default().extend(body);
+        }
+    }
+    heads.into_values().map(|body| body.into_iter().collect()).collect()
+}
+
+fn code(all: &[Instruction], loops: &[Loop], is_map: bool) -> Code {
+    let of = |places: &Loop| places.iter().map(|&at| all[at]).collect::<Vec<_>>();
+    let walks = |places: &&Loop| {
+        let (loaded, stored) = bytes(&of(places));
         loaded > 0 && (stored > 0 || !is_map)
     };
     // Not those around others. The walk is the one that moves most; others are over partial results or parameters.
-    let walking: Vec<&Range<usize>> = loops.iter().filter(walks).collect();
-    let inside = |inner: &Range<usize>, outer: &Range<usize>| {
-        inner != outer && inner.start >= outer.start && inner.end <= outer.end
-    };
+    let walking: Vec<&Loop> = loops.iter().filter(walks).collect();
+    let inside = |inner: &Loop, outer: &Loop| inner != outer && inner.iter().all(|at| outer.contains(at));
     let innermost = walking.iter().filter(|outer| !walking.iter().any(|inner| inside(inner, outer)));
     let walk = innermost.max_by_key(|places| {
-        let (loaded, stored) = bytes(&all[(**places).clone()]);
+        let (loaded, stored) = bytes(&of(places));
         loaded + stored
     });
-    let body = walk.map_or(all, |places| &all[(**places).clone()]);
-    let (loaded, stored) = bytes(body);
+    let is_loop = walk.is_some();
+    let body = walk.map_or_else(|| all.to_vec(), |places| of(places));
+    let (loaded, stored) = bytes(&body);
     let load_width = |instruction: &Instruction| match instruction.kind {
         Kind::Load(bytes) => Some(bytes),
         _ => None,
     };
     Code {
-        loads_in_flight: in_flight(body),
+        loads_in_flight: in_flight(&body),
         load_bytes: body.iter().filter_map(load_width).max().unwrap_or(0),
         bytes: loaded.max(stored),
         instructions: body.iter().filter(|instruction| instruction.kind != Kind::Nothing).count() as u32,
-        is_loop: walk.is_some(),
+        is_loop,
     }
 }
 
@@ -290,8 +332,9 @@ mod tests {
         (0..4).for_each(|mark| text.push(load(mark)));
         text.jump("partials", true, Wait::No);
         let all = text.resolved();
-        assert_eq!(code(&all, false).bytes, 64);
-        let code = code(&all, true);
+        assert_eq!(code(&all, &loops(&all), false).bytes, 64);
+        assert_eq!(code(&all, &natural_loops(&all), false).bytes, 64);
+        let code = code(&all, &loops(&all), true);
         assert_eq!((code.loads_in_flight, code.bytes, code.instructions, code.is_loop), (2, 32, 4, true));
         assert!((code.instructions_per_16_bytes() - 2.0).abs() < 1e-9);
     }
@@ -308,7 +351,7 @@ mod tests {
         text.jump("head", false, Wait::No);
         text.label("end");
         text.push(Instruction::of(Kind::Other));
-        assert_eq!(loops(&text.resolved()), vec![Range { start: 0, end: 2 }]);
+        assert_eq!(loops(&text.resolved()), vec![vec![0, 1]]);
         // Entered at its end.
         let mut text = Text::default();
         text.push(load(0));
@@ -317,7 +360,29 @@ mod tests {
         text.push(load(1));
         text.label("condition");
         text.jump("body", true, Wait::No);
-        assert_eq!(loops(&text.resolved()), vec![Range { start: 2, end: 4 }]);
+        assert_eq!(loops(&text.resolved()), vec![vec![2, 3]]);
+    }
+
+    #[test]
+    fn a_loop_is_where_its_jumps_are_wherever_it_stands() {
+        // The second half of a loop stands after another loop.
+        let mut text = Text::default();
+        text.label("head");
+        text.push(load(0));
+        text.jump("far", true, Wait::No);
+        text.label("other");
+        text.push(load(1));
+        text.jump("other", true, Wait::No);
+        text.jump("end", false, Wait::No);
+        text.label("far");
+        text.push(Instruction::of(Kind::Store(16)));
+        text.jump("head", false, Wait::No);
+        text.label("end");
+        text.push(Instruction::of(Kind::Other));
+        let all = text.resolved();
+        assert_eq!(natural_loops(&all), vec![vec![0, 1, 5, 6], vec![2, 3]]);
+        let walk = code(&all, &natural_loops(&all), true);
+        assert_eq!((walk.bytes, walk.instructions), (16, 4));
     }
 
     #[test]
