@@ -143,13 +143,24 @@ pub(crate) fn maps_along_columns(capabilities: &Capabilities, tuning: &Tuning) -
     tuning.along_columns.unwrap_or(capabilities.cpu)
 }
 
-/// Teams that share out so many rows among each other in the backward pass of layer and RMS norm, where a row is held: enough to fill the device,
-/// and each with so many rows that its sums over them, 8 bytes for each place, are little beside the rows. On a GPU not measured.
-pub(crate) fn row_teams(rows: u64, teams_of_workgroup: u64, capabilities: &Capabilities) -> u64 {
-    let workgroups = if capabilities.cpu { 16 } else { 4 * u64::from(capabilities.hardware.units) };
+/// Teams that share out so many rows among each other in the backward pass of layer and RMS norm, where a row is held: enough to fill the device, whatever the size
+/// of workgroups, and each with so many rows that its sums over them, 8 bytes for each place, are little beside the rows; on a GPU fewer where units would have
+/// nothing to do. On a GPU not measured: `cargo xtask gpus` had 0.5 MB in flight for rows of 256, in 512 workgroups of 32, and 32 workgroups for 1024 rows of 8192.
+pub(crate) fn row_teams(
+    rows: u64,
+    teams_of_workgroup: u64,
+    workgroup_size: u32,
+    capabilities: &Capabilities,
+) -> u64 {
     // Iterations of an invocation are bounded, on a software adapter.
-    let fewest = rows.div_ceil(256);
-    (workgroups * teams_of_workgroup).min(rows.div_ceil(32)).max(fewest).max(1)
+    let fewest = rows.div_ceil(256).max(1);
+    if capabilities.cpu {
+        return (16 * teams_of_workgroup).min(rows.div_ceil(32)).max(fewest);
+    }
+    let units = u64::from(capabilities.hardware.units);
+    let workgroups = (4 * units * 256 / u64::from(workgroup_size)).max(units);
+    let idle = units.min(rows.div_ceil(8));
+    (workgroups * teams_of_workgroup).min(rows.div_ceil(16)).max(idle).max(fewest)
 }
 
 /// Whether a resident plan pays: not on a CPU, where registers are few and the cache serves the second read; nor where few
@@ -174,4 +185,22 @@ pub(super) fn column_words(words: u64, workgroup_size: u32, capabilities: &Capab
     }
     let per_workgroup = words / (2 * target_workgroups(capabilities)) / u64::from(workgroup_size);
     if per_workgroup >= min_tile_rounds(capabilities) { 32 } else { 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::capabilities::table;
+    use super::*;
+
+    #[test]
+    fn rows_are_shared_out_among_all_of_a_device() {
+        let teams = |rows, of_workgroup, size| row_teams(rows, of_workgroup, size, &table::H200);
+        // Workgroups of 32, of 512, of many teams; few rows.
+        assert_eq!(teams(32768, 1, 32), 2048);
+        assert_eq!(teams(1024, 1, 512), 128);
+        assert_eq!(teams(1 << 20, 8, 32), 4224 * 8);
+        assert_eq!(teams(8, 1, 256), 1);
+        assert_eq!(row_teams(4096, 8, 8, &table::LAVAPIPE), 128);
+        assert_eq!(row_teams(1 << 20, 1, 8, &table::LAVAPIPE), 4096);
+    }
 }

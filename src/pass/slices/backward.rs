@@ -90,7 +90,10 @@ impl<'a> Pass<'a> {
         let rows = slices / samples;
         let Plan { workgroup_size, team_size, .. } = **build.plan();
         let teams = match of_place {
-            true => row_teams(rows, (workgroup_size / team_size).into(), self.spec.context.capabilities()),
+            true => {
+                let capabilities = self.spec.context.capabilities();
+                row_teams(rows, (workgroup_size / team_size).into(), workgroup_size, capabilities)
+            }
             false => rows,
         };
         build.params.samples = samples as u32;
