@@ -30,7 +30,7 @@ pub(crate) fn apart(build: &mut Build<'_>, of: Monoid, bytes: u64) -> Result<Opt
     }
     let (context, slices, partials) = (build.context(), plan.slices, plan.partials());
     let total = build.workspace(u64::from(slices) * bytes);
-    let teams = apart_teams(partials, context.capabilities());
+    let teams = apart_teams(partials, context);
     let fold = context.plan_per_slice(slices.into(), partials, teams, plan.dtype)?;
     let records = Records { partials, slices, matrix: 0 };
     build.dispatch_fold(Kernel::FoldTotal(of), fold, records, vec![(Slot::Total, total.into())]);
@@ -38,10 +38,12 @@ pub(crate) fn apart(build: &mut Build<'_>, of: Monoid, bytes: u64) -> Result<Opt
 }
 
 /// Members of a team that has nothing to do but merge so many partial results, a few each, and invocations of a subgroup by whose shuffles they do.
-fn apart_teams(partials: u32, capabilities: &Capabilities) -> (u32, u32) {
+fn apart_teams(partials: u32, context: &Context) -> (u32, u32) {
+    let capabilities = context.capabilities();
+    let shuffles = context.tuning().subgroups.unwrap_or(true);
     let widest = capabilities.max_workgroup_size.min(capabilities.max_workgroup_bytes / 20).min(256);
     let team_size = (partials.next_power_of_two() / 4).clamp(8, 1 << widest.max(8).ilog2());
-    (team_size, capabilities.subgroup_size.unwrap_or(0))
+    (team_size, capabilities.subgroup_size.filter(|_| shuffles).unwrap_or(0))
 }
 
 /// Dispatches the fold of partial gradient sums into dgamma and dbeta.
@@ -72,7 +74,7 @@ pub(crate) fn team_per_slice(build: &mut Build<'_>, kernel: Kernel) -> Result<()
     let Plan { slices, team_size, subgroup_size, dtype, folds_apart, .. } = **build.plan();
     let partials = build.params.partials;
     let teams = match folds_apart {
-        true => apart_teams(build.plan().partials(), build.context().capabilities()),
+        true => apart_teams(build.plan().partials(), build.context()),
         false => (team_size, subgroup_size),
     };
     let plan = build.context().plan_per_slice(slices.into(), partials, teams, dtype)?;
