@@ -15,6 +15,8 @@ const POLICY: &[&str] = &[
     include_str!("../plan/problem.rs"),
     include_str!("../plan/resident.rs"),
     include_str!("../plan/slices.rs"),
+    include_str!("../plan/splits.rs"),
+    include_str!("../plan/tiles.rs"),
     include_str!("../plan/tuned.rs"),
     include_str!("../plan/windows.rs"),
 ];

@@ -13,6 +13,8 @@ mod policy;
 mod problem;
 mod resident;
 mod slices;
+mod splits;
+mod tiles;
 mod tuned;
 mod windows;
 
@@ -26,9 +28,10 @@ pub(crate) use plan::{
     SLICE_BYTES, SQUARES_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
-pub(crate) use policy::{gcd, plan_walk};
+pub(crate) use policy::plan_walk;
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};
 pub use problem::{Op, Traffic};
 pub use slices::Slices;
 pub(crate) use slices::{Parameters, Records};
+pub(crate) use tiles::gcd;
 pub(crate) use tuned::{maps_along_columns, row_teams};

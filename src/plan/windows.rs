@@ -4,17 +4,9 @@
 use super::geometry::{Geometry, Words};
 use super::plan::Window;
 use super::problem::{Part, Pattern};
+use super::tiles::Tiles;
 use super::{Capabilities, Walk};
 use crate::base::error::{Error, Result};
-
-/// The leaves of the reduction: how each slice is cut into tiles.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Tiles {
-    /// This many samples (segments), or rows (columns), or words (run) each.
-    Whole(u64),
-    /// Each run of a segment into this many tiles of `words` words.
-    OfRuns { per_run: u64, words: u64 },
-}
 
 /// What the windows of a walk have in common.
 pub(super) struct Cutter<'a> {

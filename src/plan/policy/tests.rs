@@ -2,6 +2,7 @@
 
 use super::super::Op;
 use super::super::capabilities::table;
+use super::super::plan::MOMENTS_BYTES;
 use super::super::problem::{Alignment, Part, Pattern};
 use super::*;
 use crate::base::shape::{Layout, Shape};
