@@ -72,6 +72,7 @@ mod wesl;
 pub mod wgsl;
 
 pub use base::activation::Activation;
+pub use base::custom::{ActivationFunctions, CustomActivation};
 pub use base::dtype::DType;
 pub use base::error::{Error, Result};
 pub use base::shape::{Channels, Layout, Shape};

@@ -58,6 +58,8 @@ pub enum Outcome {
 pub type Refusal = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    // Cases and options know them by their names.
+    wgnorm::eval::custom_activations();
     let outcome = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),

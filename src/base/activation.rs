@@ -1,5 +1,6 @@
 //! Activations that a layer can apply to what it has normalized.
 
+use crate::base::custom::CustomActivation;
 use crate::base::error::{Error, Result};
 
 /// What a layer applies to `z = x̂·gamma + beta + residual`; names and definitions are PyTorch's.
@@ -33,10 +34,12 @@ pub enum Activation {
     Tanh,
     /// `z·min(max(z + 3, 0), 6) / 6`; the gradient is 0 up to −3 and 1 from 3.
     HardSwish,
+    /// A function of one's own, by WGSL: [`Activation::custom`].
+    Custom(CustomActivation),
 }
 
 impl Activation {
-    /// One of each, the leaky ReLU with PyTorch's slope.
+    /// One of each that is built in, the leaky ReLU with PyTorch's slope.
     pub const ALL: [Activation; 10] = [
         Activation::None,
         Activation::Relu,
@@ -63,16 +66,42 @@ impl Activation {
             Activation::Sigmoid => "sigmoid",
             Activation::Tanh => "tanh",
             Activation::HardSwish => "hard_swish",
+            Activation::Custom(custom) => custom.name(),
         }
     }
 
-    /// Whether z can be computed from y, so that a training forward pass may write y over x: none, and a leaky ReLU with a
-    /// positive slope, of at least [`Saved::least_slope`](crate::Saved::least_slope).
-    pub const fn is_invertible(self) -> bool {
+    /// What kernels and plans are kept by: its name, and for one of one's own its text.
+    pub(crate) const fn key(self) -> &'static str {
         match self {
-            Activation::None => true,
-            Activation::LeakyRelu { slope } => slope > 0.0,
-            _ => false,
+            Activation::Custom(custom) => custom.key(),
+            built_in => built_in.name(),
+        }
+    }
+
+    /// The one of a [name](Self::name): of several custom ones the last that was made.
+    pub fn named(name: &str) -> Option<Self> {
+        let built_in = Self::ALL.into_iter().find(|activation| activation.name() == name);
+        built_in.or_else(|| CustomActivation::named(name).map(Activation::Custom))
+    }
+
+    /// A word that [`named`](Self::named) knows it by.
+    pub(crate) fn word(self) -> &'static str {
+        if Self::named(self.name()) == Some(self) { self.name() } else { self.key() }
+    }
+
+    /// Whether z can be computed from y, so that a training forward pass may write y over x: none, a leaky ReLU with a
+    /// positive slope, of at least [`Saved::least_slope`](crate::Saved::least_slope), and a custom one with an inverse, of at least that slope.
+    pub const fn is_invertible(self) -> bool {
+        self.least_slope() > 0.0
+    }
+
+    /// The least derivative of one that can be inverted; else 0.
+    pub(crate) const fn least_slope(self) -> f32 {
+        match self {
+            Activation::None => 1.0,
+            Activation::LeakyRelu { slope } if slope > 0.0 => slope.min(1.0),
+            Activation::Custom(custom) => custom.functions().least_slope,
+            _ => 0.0,
         }
     }
 

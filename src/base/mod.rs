@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod curve;
+pub(crate) mod custom;
 pub(crate) mod dtype;
 pub(crate) mod epsilon;
 pub(crate) mod error;

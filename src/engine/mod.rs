@@ -7,6 +7,7 @@ pub(crate) mod bindings;
 pub(crate) mod buffer;
 pub(crate) mod build;
 pub(crate) mod context;
+mod custom;
 #[cfg(feature = "wgpu")]
 pub(crate) mod disk_cache;
 pub(crate) mod draft;

@@ -3,6 +3,7 @@
 //! A kernel is a module of `shaders/` with an entry point. What differs between training and inference, between activations or between storage
 //! types is which modules stand for those that it imports ([`choice`]); how a variant is compiled is that and its pipeline constants.
 
+use super::custom;
 use super::slot::Slot;
 use crate::base::dtype::DType;
 use crate::plan::WalkKind;
@@ -175,12 +176,20 @@ impl Variant {
         outputs
     }
 
+    /// The modules that it is made of.
+    fn package(&self) -> &'static Package {
+        match self.pointwise.activation.custom() {
+            Some(key) => custom::package_with(key),
+            None => modules::package(),
+        }
+    }
+
     /// The kernel as WGSL, with its bindings and pipeline constants.
     ///
     /// # Panics
     /// If its modules cannot be linked, which tests rule out for all variants.
     pub fn link(&self) -> Linked {
-        let linked = modules::package().link(self.entry_module(), &self.choice());
+        let linked = self.package().link(self.entry_module(), &self.choice());
         linked.unwrap_or_else(|error| panic!("{}: {error}", self.key()))
     }
 
@@ -198,7 +207,7 @@ impl Variant {
     #[cfg(feature = "eval")]
     pub fn instantiate(&self) -> (&'static str, Vec<String>, Vec<(String, String)>) {
         let choice = self.choice();
-        let modules = modules::package().instantiate(&choice);
+        let modules = self.package().instantiate(&choice);
         (self.entry_module(), choice.features.into_iter().collect(), modules)
     }
 

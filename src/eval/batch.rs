@@ -200,10 +200,6 @@ impl<'a> Twin<'a> {
         // What a mask leaves out has a dz of 0.
         let counts = |i: usize| inputs.keep.as_ref().is_none_or(|keep| masked::counts(view, keep, i));
         let mut dz = map::dz(&self.normalized, self.residual.as_deref(), &dy, activation);
-        let dz_error = |i: usize| match counts(i) {
-            true => bounds::dz(activation, dy[i], self.z_bound(i)),
-            false => 0.0,
-        };
         let mut x = Cow::Borrowed(x);
         for i in (0..x.len()).filter(|&i| !counts(i)) {
             (x.to_mut()[i], dz[i]) = (s[self.channel(i)].mean, 0.0);
@@ -211,6 +207,13 @@ impl<'a> Twin<'a> {
         let x = &*x;
         let from_y = through == Through::BatchFromY;
         let xhat_error = |i: usize| if from_y { self.recovered(i) } else { 0.0 };
+        let dz_error = |i: usize| match counts(i) {
+            true => {
+                let z_bound = self.z_bound(i) + self.gamma(self.channel(i)).abs() * xhat_error(i);
+                bounds::dz(activation, dy[i], self.z(i), z_bound)
+            }
+            false => 0.0,
+        };
 
         let mut sums = reduce::gradient_sums(x, &dz, view, s);
         let mut m = bounds::magnitudes(x, &dz, view, s);

@@ -36,7 +36,9 @@ pub(super) fn expect(spec: &Spec, curve: Curve, inputs: &mut Inputs) -> Vec<Expe
     };
     let x = of_counted(x);
     let dz = of_counted(map::dz(&z, residual.as_deref(), &dy, activation));
-    let dz_bound = of_counted((0..dz.len()).map(|i| bounds::dz(activation, dy[i], z_bound[i])).collect());
+    let dz_bound = of_counted(
+        (0..dz.len()).map(|i| bounds::dz(activation, dy[i], with_residual[i], z_bound[i])).collect(),
+    );
     let gradients = reference::backward(&x, &dz, view, &p);
     let sums = reference::sum_bounds(&x, &dz, view, &p, |i| dz_bound[i]);
     let dx_bound = |i: usize| reference::dx_bound(&p, x[i], channel(i), dz[i], dz_bound[i]);

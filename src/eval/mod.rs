@@ -19,6 +19,7 @@ mod batch;
 mod builtins;
 mod covering;
 mod curve;
+mod custom;
 mod data;
 #[cfg(not(target_family = "wasm"))]
 mod devices;
@@ -40,6 +41,7 @@ mod variant;
 pub use crate::engine::verdicts::late::set as late_verdicts;
 pub use crate::spec::{Layer, Parameters};
 pub use builtins::{LostNans, keeps_subnormals, lost_nans};
+pub use custom::{activation_faults, custom_activations};
 pub use data::{Data, Draw, Gamma, narrow, rounded, widen};
 #[cfg(not(target_family = "wasm"))]
 pub use devices::{Compiled, Devices, files, read_shaders, trim};

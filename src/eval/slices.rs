@@ -89,7 +89,7 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
     let Twin { scheme, statistics, x, .. } = twin;
     let mut dz = map::dz(&twin.normalized, twin.residual.as_deref(), &dy, activation);
     let mut dz_error: Vec<_> =
-        (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z_bound[i])).collect();
+        (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z[i], twin.z_bound[i])).collect();
     // What a mask leaves out is replaced by something harmless: its dz is 0.
     let (mut x, mut statistics) = (x.clone(), statistics.clone());
     if let Some(keep) = &inputs.keep {

@@ -102,13 +102,13 @@ impl Parts {
 
     /// Requires what backward needs to recover x̂ from y.
     pub fn check_recoverable(&self, from_y: bool, dtype: DType) -> Result<()> {
-        let why = match self.options.activation {
-            _ if !from_y => return Ok(()),
-            Activation::LeakyRelu { slope } if slope > 0.0 && slope < Saved::least_slope(dtype) => {
+        let slope = self.options.activation.least_slope();
+        let why = match slope > 0.0 {
+            _ if !from_y || slope >= Saved::least_slope(dtype) => return Ok(()),
+            true => {
                 "the slope is below Saved::least_slope, so x̂ cannot be recovered from y; keep x and use Saved::new"
             }
-            activation if activation.is_invertible() => return Ok(()),
-            _ => {
+            false => {
                 "the activation cannot be inverted, so x̂ cannot be recovered from y; keep x and use Saved::new"
             }
         };

@@ -25,6 +25,7 @@ pub fn activate(activation: Activation, z: f64) -> f64 {
         Activation::Tanh => z.tanh(),
         Activation::HardSwish if z <= -3.0 => 0.0,
         Activation::HardSwish => z * (z + 3.0).min(6.0) / 6.0,
+        Activation::Custom(custom) => custom.functions().value(z),
     }
 }
 
@@ -54,6 +55,8 @@ pub fn gradient(activation: Activation, z: f64, upstream: f64) -> f64 {
         Activation::HardSwish if z <= -3.0 => 0.0,
         Activation::HardSwish if z >= 3.0 => upstream,
         Activation::HardSwish => upstream * (z / 3.0 + 0.5),
+        Activation::Custom(_) if z.is_nan() => upstream * z,
+        Activation::Custom(custom) => upstream * custom.functions().derivative(z),
     }
 }
 
@@ -68,6 +71,7 @@ pub fn kinks(activation: Activation) -> &'static [f64] {
         Activation::Relu | Activation::LeakyRelu { .. } => &[0.0],
         Activation::Relu6 => &[0.0, 6.0],
         Activation::HardSwish => &[-3.0, 3.0],
+        Activation::Custom(custom) => custom.functions().kinks,
         _ => &[],
     }
 }

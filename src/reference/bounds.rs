@@ -11,6 +11,7 @@ use super::fold::Statistics;
 use super::reduce::{GradientSums, channel};
 use super::renorm::Correction;
 use crate::base::activation::Activation;
+use crate::base::custom::ActivationFunctions;
 use crate::base::dtype::DType;
 use crate::base::shape::Channels;
 
@@ -91,19 +92,40 @@ pub fn activated(activation: Activation, z: f64, z_bound: f64) -> f64 {
         Activation::LeakyRelu { slope } => (f64::from(slope).abs().max(1.0), 0.0),
         Activation::Sigmoid => (0.25, 0.0),
         Activation::Tanh => (1.0, 1.0),
+        Activation::Custom(custom) => return custom_activated(custom.functions(), z, z_bound),
         _ => (1.5, z.abs().min(1.0)),
     };
     slope * z_bound + EVALUATION * U * (value + floor) + TINY
 }
 
 /// Bound of `dz = dy·act'(z)`, for a z within its own bound that is farther than that from where the derivative jumps.
-pub fn dz(activation: Activation, dy: f64, z_bound: f64) -> f64 {
+pub fn dz(activation: Activation, dy: f64, z: f64, z_bound: f64) -> f64 {
     let curvature = match activation {
         Activation::None | Activation::Relu | Activation::Relu6 => return 0.0,
         Activation::LeakyRelu { slope } => return 2.0 * U * (f64::from(slope) * dy).abs() + TINY,
+        Activation::Custom(custom) => return custom_dz(custom.functions(), dy, z, z_bound),
         _ => 1.2,
     };
     dy.abs() * (curvature * z_bound + EVALUATION * U) + TINY
+}
+
+/// The greatest of what a function makes of a z within its bound.
+fn greatest(z: f64, z_bound: f64, of: impl Fn(f64) -> f64) -> f64 {
+    [z, z - z_bound, z + z_bound].into_iter().map(|z| of(z).abs()).fold(0.0, f64::max)
+}
+
+/// [`activated`] of functions of which nothing is known but what they are: the slope is that at and around z, and half as much again.
+fn custom_activated(functions: &ActivationFunctions, z: f64, z_bound: f64) -> f64 {
+    let slope = 1.5 * greatest(z, z_bound, |z| functions.derivative(z));
+    let scale = functions.value(z).abs() + z.abs().min(1.0);
+    slope * z_bound + functions.error * U * scale + TINY
+}
+
+/// [`dz`] of such.
+fn custom_dz(functions: &ActivationFunctions, dy: f64, z: f64, z_bound: f64) -> f64 {
+    let here = functions.derivative(z);
+    let change = 1.5 * greatest(z, z_bound, |z| functions.derivative(z) - here);
+    dy.abs() * (change + functions.error * U * here.abs().max(1.0)) + TINY
 }
 
 /// Error of evaluating an activation in units of [`U`] times its value (or 1): exp is as inexact as WGSL allows.
@@ -200,10 +222,15 @@ pub fn recovered_xhat(
 ) -> f64 {
     let slope = match activation {
         Activation::LeakyRelu { slope } if y < 0.0 => f64::from(slope),
+        Activation::Custom(custom) => f64::from(custom.functions().least_slope),
         _ => 1.0,
     };
     let z = (y / slope).abs();
-    ((y_bound / slope) + 4.0 * U * (z + beta.abs() + residual.abs())) / gamma.abs()
+    let inverting = match activation {
+        Activation::Custom(custom) => custom.functions().error * U * (z + 1.0),
+        _ => 0.0,
+    };
+    ((y_bound / slope) + inverting + 4.0 * U * (z + beta.abs() + residual.abs())) / gamma.abs()
 }
 
 /// Errors of r and d of batch renorm (`limits` are r_max and d_max): where a limit acts, its own rounding error alone.

@@ -122,7 +122,7 @@ impl Spec {
             Activation::LeakyRelu { slope } if slope != DEFAULT_SLOPE => {
                 flag(true, &format!("leaky_relu={slope}"))
             }
-            activation => flag(activation != Activation::None, activation.name()),
+            activation => flag(activation != Activation::None, activation.word()),
         }
         flag(self.residual, "residual");
         flag(self.sum, "sum");
@@ -168,7 +168,7 @@ impl Spec {
             self.dtype = dtype;
             return Ok(());
         }
-        if let Some(activation) = Activation::ALL.into_iter().find(|activation| activation.name() == word) {
+        if let Some(activation) = Activation::named(word) {
             self.activation = activation;
             return Ok(());
         }

@@ -70,6 +70,11 @@ impl Package {
         Ok(())
     }
 
+    /// Whether a module declares a name.
+    pub fn declares(&self, module: &str, name: &str) -> bool {
+        self.modules.get(module).is_some_and(|module| module.declares(name))
+    }
+
     /// The value of a constant of a module that is a number.
     pub fn constant(&self, module: &str, name: &str) -> Option<u32> {
         self.modules.get(module)?.constant(name)

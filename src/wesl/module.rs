@@ -115,6 +115,10 @@ impl Module {
         root(&self.home, name)
     }
 
+    pub fn declares(&self, name: &str) -> bool {
+        self.declarations.iter().any(|declaration| declaration.name == name)
+    }
+
     /// The value of a constant that is a number.
     pub fn constant(&self, name: &str) -> Option<u32> {
         let found = self.declarations.iter().find(|declaration| declaration.name == name)?;

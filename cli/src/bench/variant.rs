@@ -1,6 +1,9 @@
 //! How the tensors of a case are stored and what is fused with its operation.
 
+use std::sync::LazyLock;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use wgnorm::eval::custom_activations;
 use wgnorm::{Activation, DType};
 
 use super::BenchOp;
@@ -55,7 +58,9 @@ pub fn dtype_parser() -> impl TypedValueParser<Value = DType> {
 
 /// Parses the name of an activation.
 pub fn activation_parser() -> impl TypedValueParser<Value = Activation> {
-    parser(&Activation::ALL, Activation::name)
+    static ALL: LazyLock<Vec<Activation>> =
+        LazyLock::new(|| [&Activation::ALL[..], custom_activations()].concat());
+    parser(&ALL, Activation::name)
 }
 
 fn parser<T: Copy + Send + Sync + 'static>(

@@ -6,6 +6,7 @@
 use super::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
 use crate::base::curve::Curve;
 use crate::base::dtype::DType;
+use crate::engine::custom;
 use crate::engine::slot::Slot;
 use crate::plan::WalkKind;
 use crate::wesl::{Choice, Instance};
@@ -116,7 +117,12 @@ impl Variant {
             folded,
             ..
         } = self.pointwise;
-        choice.replace("activation", &*format!("activation/{}", activation.name()));
+        choice.replace("activation", &*format!("activation/{}", activation.module()));
+        if let Some(key) = activation.custom() {
+            // Under names of its own, so that none is in the way of others.
+            let own = Instance::from(&*custom::module_of(key)).named("custom_activation");
+            choice.replace("custom", own);
+        }
         choice.feature("activated", activation != ActivationKind::NONE);
         choice.feature("residual", residual);
         choice.feature("d_residual", d_residual);
@@ -230,7 +236,9 @@ impl Variant {
     fn is_without_x(&self) -> bool {
         match self.kernel {
             Kernel::MapBackward { statistics: from, .. } => {
-                self.pointwise.activation.name() == "none" && !from.has_means() && from.curve().is_none()
+                self.pointwise.activation == ActivationKind::NONE
+                    && !from.has_means()
+                    && from.curve().is_none()
             }
             _ => false,
         }

@@ -15,6 +15,7 @@ macro_rules! modules {
 }
 
 modules! {
+    "activation/custom"
     "activation/gelu"
     "activation/gelu_tanh"
     "activation/hard_swish"

@@ -5,17 +5,26 @@ use crate::base::activation::Activation;
 
 /// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ActivationKind(&'static str);
+pub(crate) struct ActivationKind {
+    key: &'static str,
+    is_custom: bool,
+}
 
 impl ActivationKind {
-    pub const NONE: Self = Self(Activation::None.name());
+    pub const NONE: Self = Self::of(Activation::None);
 
     pub const fn of(activation: Activation) -> Self {
-        Self(activation.name())
+        Self { key: activation.key(), is_custom: matches!(activation, Activation::Custom(_)) }
     }
 
-    pub const fn name(self) -> &'static str {
-        self.0
+    /// The module that stands for `activation`.
+    pub const fn module(self) -> &'static str {
+        if self.is_custom { "custom" } else { self.key }
+    }
+
+    /// The key of an activation of one's own, whose text is a module too.
+    pub const fn custom(self) -> Option<&'static str> {
+        if self.is_custom { Some(self.key) } else { None }
     }
 }
 
@@ -124,7 +133,7 @@ impl Pointwise {
     pub fn key(self) -> String {
         let mut key = String::new();
         if self.activation != ActivationKind::NONE {
-            key += &format!(" {}", self.activation.0);
+            key += &format!(" {}", self.activation.key);
         }
         for (is, name) in [
             (self.residual, " residual"),

@@ -6,6 +6,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 
 use super::*;
 use crate::base::activation::Activation;
+use crate::base::custom::ActivationFunctions;
 
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
@@ -166,7 +167,11 @@ fn plain_variants() -> Vec<Variant> {
 /// Every pointwise operation that a kernel can be asked for, and through which output it can read its inputs.
 fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
     let mut all = Vec::new();
-    for activation in Activation::ALL {
+    let wgsl = "fn activate(z: f32) -> f32 { return 2.0 * z; } fn derivative(z: f32) -> f32 { return 2.0; }
+                fn inverse(y: f32) -> f32 { return 0.5 * y; }";
+    let functions = ActivationFunctions::new(|z| 2.0 * z, |_| 2.0).inverse(|y| 0.5 * y, 2.0);
+    let custom = Activation::custom("twice", wgsl, functions).unwrap();
+    for activation in Activation::ALL.into_iter().chain([custom]) {
         for bits in 0..4096_u32 {
             let [
                 residual,

@@ -68,7 +68,7 @@ impl fmt::Display for Problem {
         write!(f, "{} {} {}", self.op.name(), self.walk.dtype.short(), layout.name())?;
         write!(f, " {samples}x{channels}x{inner}")?;
         if self.activation != Activation::None {
-            write!(f, " {}", self.activation.name())?;
+            write!(f, " {}", self.activation.key())?;
         }
         if self.merged > 1 {
             write!(f, " by {}", self.merged)?;

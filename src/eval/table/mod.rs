@@ -5,6 +5,7 @@
 
 mod batch;
 mod curve;
+mod custom;
 mod pairs;
 mod parts;
 mod slices;
@@ -40,6 +41,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(slices::cases());
     cases.extend(pairs::slices());
     cases.extend(curve::cases());
+    cases.extend(custom::cases());
     cases.extend(parts::cases());
     cases
 }
