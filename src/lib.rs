@@ -75,6 +75,7 @@ pub use base::activation::Activation;
 pub use base::custom::{ActivationFunctions, CustomActivation};
 pub use base::dtype::DType;
 pub use base::error::{Error, Result};
+pub use base::gate::GateOrder;
 pub use base::shape::{Channels, Layout, Shape};
 pub use base::variance::RunningVariance;
 #[doc(inline)]

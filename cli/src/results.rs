@@ -48,6 +48,9 @@ pub struct Case {
     residual: bool,
     #[serde(default)]
     sum: bool,
+    /// Where a gate acts, if there is one.
+    #[serde(default)]
+    gate: Option<String>,
     #[serde(default)]
     in_place: bool,
     #[serde(default = "warm")]
@@ -137,15 +140,16 @@ impl Case {
     pub fn variant(&self) -> String {
         let sum = self.sum.then_some("sum");
         let activation = (self.activation != "none").then_some(self.activation.as_str());
+        let gate = self.gate.as_ref().map(|gate| format!("gate {gate}"));
         let residual = self.residual.then_some("residual");
         let in_place = self.in_place.then_some("in place");
-        let parts = [Some(self.dtype.as_str()), sum, residual, activation, in_place];
+        let parts = [Some(self.dtype.as_str()), sum, gate.as_deref(), residual, activation, in_place];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether nothing is fused or in place, and the cache is warm: what peers are measured in.
     pub fn is_plain(&self) -> bool {
-        let fused = self.activation != "none" || self.residual || self.sum;
+        let fused = self.activation != "none" || self.residual || self.sum || self.gate.is_some();
         !fused && !self.in_place && self.cache == "warm"
     }
 
@@ -165,6 +169,7 @@ impl Case {
 }
 
 fn key(case: &Case) -> Key {
-    let Case { name, layout, dtype, activation, residual, sum, in_place, cache, .. } = case.clone();
+    let Case { name, layout, dtype, activation, residual, sum, gate, in_place, cache, .. } = case.clone();
+    let activation = activation + gate.as_deref().unwrap_or_default();
     ([name, case.norm(), layout, dtype, activation, cache], [residual, sum, in_place], 0)
 }

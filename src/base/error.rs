@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::failure::CollectiveFailure;
+use crate::base::gate::GateOrder;
 #[cfg(feature = "safetensors")]
 use crate::base::report::{LoadReport, Mismatch};
 use crate::base::shape::{Layout, Shape};
@@ -212,6 +213,14 @@ pub enum Error {
     InPlace {
         /// What is wrong, and what to do.
         why: &'static str,
+    },
+    /// A gate in one of forward and backward that is not in the other, or on the other side of the norm.
+    #[error("backward must have the gate of forward, {expected:?}, got {got:?}")]
+    Gate {
+        /// Forward's.
+        expected: Option<GateOrder>,
+        /// Backward's.
+        got: Option<GateOrder>,
     },
     /// A residual in one of forward and backward and not in the other.
     #[error("backward {} a residual, because forward {}", if *.expected { "needs" } else { "must not have" }, if *.expected { "had one" } else { "had none" })]

@@ -7,6 +7,7 @@ pub(crate) mod dtype;
 pub(crate) mod epsilon;
 pub(crate) mod error;
 pub(crate) mod failure;
+pub(crate) mod gate;
 #[cfg(feature = "safetensors")]
 pub(crate) mod report;
 pub(crate) mod setters;

@@ -137,6 +137,7 @@ const REFUSES: &[(Extra, &str)] = &[
     (Extra::Modulation, "its parameters are those of the layer; modulate what it gives"),
     (Extra::Sum, "only the norms of the family write the sum that they normalize"),
     (Extra::DSum, "only the norms of the family write the sum that they normalize"),
+    (Extra::Gate, "only the norms of the family have gates; multiply what it gives"),
     (Extra::Moments, "it has no statistics"),
 ];
 

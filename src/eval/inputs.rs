@@ -19,6 +19,8 @@ pub struct Inputs {
     pub addend: Option<Vec<f32>>,
     /// What is added before the activation, if anything is.
     pub residual: Option<Vec<f32>>,
+    /// The gate, if there is one.
+    pub gate: Option<Vec<f32>>,
     /// The gradient of y, if there is a backward pass.
     pub dy: Option<Vec<f32>>,
     /// The gradient that the sum has from elsewhere.
@@ -96,6 +98,7 @@ impl Inputs {
             x: x_like(spec, &spec.shape, spec.dtype, seed, data),
             addend: spec.sum.then(|| random("/addend")),
             residual: spec.residual.then(|| random("/residual")),
+            gate: spec.gate.is_some().then(|| random("/gate")),
             dy: spec.has_backward().then(|| random("/dy")),
             d_sum: (spec.sum && spec.has_backward()).then(|| random("/d_sum")),
             gamma,

@@ -24,6 +24,7 @@ mod data;
 #[cfg(not(target_family = "wasm"))]
 mod devices;
 mod expected;
+mod gate;
 mod inputs;
 pub mod layout;
 mod modules;

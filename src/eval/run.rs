@@ -9,7 +9,6 @@ use crate::base::activation::Activation;
 use crate::base::error::Result;
 use crate::base::shape::Layout;
 use crate::engine::context::Context;
-use crate::engine::mask::Mask;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
 use crate::pass::{Accumulation, GradientTargets, Train, TrainForward};
@@ -215,12 +214,18 @@ impl<'a> Run<'a> {
         let over_x = self.problem.spec.writes_over_x(true);
         let x = self.put(&inputs.x, if over_x { Role::Written } else { Role::Read }).await?;
         let residual = self.put_if(inputs.residual.as_deref(), Role::Read).await?;
+        let gate = self.put_if(inputs.gate.as_deref(), Role::Read).await?;
         let mask = match &inputs.keep {
             Some(keep) => Some(spec.mask_of(self.context, &x, keep).await?),
             None => None,
         };
         let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
-        let around = (residual.as_ref(), mask.as_ref());
+        let given = x.clone();
+        let around = Input::from(&given).with_residual(residual.as_ref()).masked(mask.as_ref());
+        let around = match (&gate, spec.gate) {
+            (Some(gate), Some(order)) => around.gated(gate, order),
+            _ => around,
+        };
         let x = self.forward(&mut layer, x, around, Some(&room)).await?;
         if let Some(running) = layer.running().await? {
             self.push_running("", running);
@@ -245,16 +250,16 @@ impl<'a> Run<'a> {
         // What is no batch norm takes x as it was.
         let restored = over_x && spec.norm != Norm::Batch;
         let x = if restored { self.put(&inputs.x, Role::Read).await? } else { x };
-        let input = Input::from(&x).with_residual(around.0).masked(around.1);
+        let input = Input { x: &x, ..around };
         self.backward(&mut layer, input, &room).await
     }
 
-    /// Runs a forward pass, alone if nothing is saved, and returns what a backward pass takes in the place of x: the sum, if there is one.
+    /// Runs a forward pass of x, with what is around another, alone if nothing is saved, and returns what a backward pass takes in the place of x: the sum, if there is one.
     async fn forward(
         &mut self,
         layer: &mut Layer,
         x: Tensor,
-        (residual, mask): (Option<&Tensor>, Option<&Mask>),
+        around: Input<'_>,
         saved: Option<&Saved>,
     ) -> Result<Tensor> {
         let Problem { spec, inputs, .. } = self.problem;
@@ -262,7 +267,7 @@ impl<'a> Run<'a> {
         let suffix = if alone { "_alone" } else { "" };
         let Some(addend) = &inputs.addend else {
             let y = if self.problem.spec.writes_over_x(!alone) { x.clone() } else { self.output().await? };
-            let input = Input::from(&x).with_residual(residual).masked(mask);
+            let input = Input { x: &x, ..around };
             let forward = layer.prepare_train_forward(input, &y, saved).await?;
             self.submit(layer, &forward).await?;
             self.push_batch(&format!("y{suffix}"), &y).await?;
@@ -278,7 +283,7 @@ impl<'a> Run<'a> {
             false => self.output().await?,
         };
         let y = self.output().await?;
-        let input = x.plus(&addend, &sum).with_residual(residual).masked(mask);
+        let input = Input { x: &x, ..around }.plus(&addend, &sum);
         let forward = layer.prepare_train_forward(input, &y, saved).await?;
         self.submit(layer, &forward).await?;
         self.push_batch(&format!("sum{suffix}"), &sum).await?;
@@ -290,9 +295,9 @@ impl<'a> Run<'a> {
     async fn backward(&mut self, layer: &mut Layer, input: Input<'_>, saved: &Saved) -> Result<()> {
         let Problem { spec, inputs, .. } = self.problem;
         let Some(upstream) = inputs.dy.as_deref() else { return Ok(()) };
-        let with_residual = spec.residual;
+        let with_residual = spec.residual || spec.gate.is_some();
         // Where an activation needs the residual, d_sum is read after dx has been written.
-        let activated = with_residual && spec.activation != Activation::None;
+        let activated = spec.gate.is_some() || spec.residual && spec.activation != Activation::None;
         let over_d_sum = spec.in_place && spec.sum && !activated;
         let over_dy = spec.in_place && !over_d_sum;
         let role = |written: bool| if written { Role::Written } else { Role::Read };
@@ -316,7 +321,8 @@ impl<'a> Run<'a> {
         let dshift = number(spec.norm == Norm::Derf).await?;
         let targets = GradientTargets {
             dx: Some(&dx),
-            d_residual: d_residual.as_ref(),
+            d_residual: d_residual.as_ref().filter(|_| spec.residual),
+            d_gate: d_residual.as_ref().filter(|_| spec.gate.is_some()),
             dgamma: inputs.gamma.as_ref().map(|_| &dgamma),
             dbeta: inputs.beta.as_ref().map(|_| &dbeta),
             dalpha: dalpha.as_ref(),
@@ -357,7 +363,9 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let backward = layer.prepare_backward(input, dy, saved, targets).await?;
         self.submit(layer, &backward.into()).await?;
-        for (name, tensor) in [("dx", targets.dx), ("dresidual", targets.d_residual)] {
+        for (name, tensor) in
+            [("dx", targets.dx), ("dresidual", targets.d_residual), ("dgate", targets.d_gate)]
+        {
             if let Some(tensor) = tensor {
                 self.push_batch(&format!("{name}{suffix}"), tensor).await?;
             }

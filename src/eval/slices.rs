@@ -3,11 +3,13 @@
 use super::batch::{running, updated};
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
+use super::gate::{self as errors, Product};
 use super::inputs::Inputs;
 use crate::base::activation::Activation;
+use crate::base::gate::GateOrder;
 use crate::base::shape::Layout;
 use crate::reference::family::{self, Affine, Maps, Scheme, SliceStatistics, bounds as slice_bounds};
-use crate::reference::{bounds, map, masked};
+use crate::reference::{bounds, gate, map, masked};
 use crate::spec::{Norm, Spec, Wanted};
 
 /// The reference's maps for x in logical order.
@@ -49,21 +51,28 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
     let maps = maps(&spec.norm, &spec.shape);
     let maps = if spec.modulated { maps.modulated(spec.shape[0]) } else { maps };
     let twin = Twin::new(spec, inputs, &maps);
-    let Spec { dtype, activation, wanted, .. } = *spec;
-    let Twin { scheme, statistics, .. } = &twin;
-    let y = map::activated(&twin.normalized, twin.residual.as_deref(), activation);
-    let y = Expected::stored(dtype, "y", y, |i| bounds::activated(activation, twin.z[i], twin.z_bound[i]));
+    let Spec { dtype, wanted, .. } = *spec;
+    let Twin { scheme, statistics, product, .. } = &twin;
+    let (y, y_bound) = twin.y(spec);
+    let y = Expected::stored(dtype, "y", y, |i| y_bound[i]);
     let of_slices =
-        |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(&SliceStatistics) -> f64| {
-            Expected::new(name, statistics.iter().map(value).collect(), |s| bound(&statistics[s]))
+        |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(usize, &SliceStatistics) -> f64| {
+            Expected::new(name, statistics.iter().map(value).collect(), |s| bound(s, &statistics[s]))
         };
+    let of_var = |slice: usize, s: &SliceStatistics| {
+        let error = product.deviation[slice];
+        slice_bounds::var(s) + error * (2.0 * s.var.sqrt() + error)
+    };
+    let of_inv_std = |slice: usize, s: &SliceStatistics| {
+        slice_bounds::inv_std(s, scheme) + product.spread(slice, s, scheme) * s.inv_std
+    };
     let magnitudes = family::magnitudes(&twin.x, &maps);
     let mut all = vec![
         Expected::new("save_mean", statistics.iter().map(|s| s.mean).collect(), |s| {
-            slice_bounds::single_mean(&statistics[s], scheme, magnitudes[s])
+            slice_bounds::single_mean(&statistics[s], scheme, magnitudes[s]) + product.mean[s]
         }),
-        of_slices("save_var", |s| s.var, &slice_bounds::var),
-        of_slices("save_invstd", |s| s.inv_std, &|s| slice_bounds::inv_std(s, scheme)),
+        of_slices("save_var", |s| s.var, &of_var),
+        of_slices("save_invstd", |s| s.inv_std, &of_inv_std),
     ];
     if spec.norm.tracks() {
         all.extend(expect_running(spec, inputs, statistics));
@@ -86,16 +95,15 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
 fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> Vec<Expected> {
     let Some(dy) = inputs.dy.as_deref().map(widen) else { return Vec::new() };
     let Spec { dtype, parameters, activation, wanted, .. } = *spec;
-    let Twin { scheme, statistics, x, .. } = twin;
-    let mut dz = map::dz(&twin.normalized, twin.residual.as_deref(), &dy, activation);
-    let mut dz_error: Vec<_> =
-        (0..dz.len()).map(|i| bounds::dz(activation, dy[i], twin.z[i], twin.z_bound[i])).collect();
+    let Twin { scheme, statistics, x, product, .. } = twin;
+    let (mut dz, mut dz_error) = twin.dz(spec, &dy);
     // What a mask leaves out is replaced by something harmless: its dz is 0.
-    let (mut x, mut statistics) = (x.clone(), statistics.clone());
+    let (mut x, mut statistics, mut product) = (x.clone(), statistics.clone(), product.clone());
     if let Some(keep) = &inputs.keep {
         let view = spec.positions();
         for i in (0..x.len()).filter(|&i| !masked::counts(view, keep, i)) {
             (x[i], dz[i], dz_error[i]) = (0.0, 0.0, 0.0);
+            product.forget(i, maps.statistic_of[i]);
             statistics[maps.statistic_of[i]] =
                 SliceStatistics { mean: 0.0, var: 1.0, inv_std: 1.0, ..statistics[maps.statistic_of[i]] };
         }
@@ -103,9 +111,10 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
     let (x, statistics) = (&x, &statistics);
     let mut gradients = family::backward(x, &dz, maps, scheme, statistics, twin.affine());
     let mut bound = slice_bounds::backward(x, &dz, Some(&dz_error), maps, scheme, statistics, twin.affine());
+    product.widen(&mut bound, (x, &dz), maps, scheme, statistics, twin.affine());
     if let Some(d_sum) = inputs.d_sum.as_deref().map(widen) {
         // Where a map of its own adds d_sum, dx is stored in between.
-        let of_its_own = spec.residual && activation != Activation::None;
+        let of_its_own = spec.gate.is_some() || spec.residual && activation != Activation::None;
         let between = if of_its_own { dtype.unit_roundoff() } else { 0.0 };
         for (i, d_sum) in d_sum.into_iter().enumerate() {
             let stored = between * (gradients.dx[i].abs() + bound.dx[i]);
@@ -113,7 +122,9 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
             bound.dx[i] += stored + bounds::U * (gradients.dx[i].abs() + d_sum.abs());
         }
     }
+    let of_gate = through_gate(spec, inputs, twin, &dy, (&mut gradients.dx, &mut bound.dx));
     let mut all = vec![Expected::stored(dtype, "dx", gradients.dx, |i| bound.dx[i])];
+    all.extend(of_gate);
     for (name, is, values, bound) in [
         ("dweight", inputs.gamma.is_some(), gradients.dgamma, bound.dgamma),
         ("dbias", inputs.beta.is_some(), gradients.dbeta, bound.dbeta),
@@ -127,6 +138,37 @@ fn expect_gradients(spec: &Spec, inputs: &Inputs, twin: &Twin, maps: &Maps) -> V
         all.push(Expected::stored(dtype, "dresidual", dz, |i| dz_error[i]));
     }
     all
+}
+
+/// The gradient of the gate, if there is one; before the norm it takes its part of dx, which is du until then.
+fn through_gate(
+    spec: &Spec,
+    inputs: &Inputs,
+    twin: &Twin,
+    dy: &[f64],
+    (dx, dx_bound): (&mut Vec<f64>, &mut Vec<f64>),
+) -> Option<Expected> {
+    let (gate, of) = (twin.gate.as_deref()?, spec.activation);
+    // What is masked has no gradient, whatever its gate is.
+    let kept = |i: usize| inputs.keep.as_ref().is_none_or(|keep| masked::counts(spec.positions(), keep, i));
+    let only_kept = |values: Vec<f64>| -> Vec<f64> {
+        values.into_iter().enumerate().map(|(i, value)| if kept(i) { value } else { 0.0 }).collect()
+    };
+    let first = spec.gate == Some(GateOrder::GateFirst);
+    // One of the factors is known, the other within a bound: z, or du.
+    let (known, computed, bound) = match first {
+        true => (widen(&inputs.x), dx.clone(), dx_bound.clone()),
+        false => (dy.to_vec(), twin.z.clone(), twin.z_bound.clone()),
+    };
+    let bounds = (0..gate.len()).map(|i| errors::d_gate(of, known[i], computed[i], bound[i], gate[i]));
+    let bounds = only_kept(bounds.collect());
+    let values = only_kept(gate::d_gate(&known, &computed, gate, of));
+    if first {
+        let bounds = (0..gate.len()).map(|i| errors::gated(of, dx[i], dx_bound[i], gate[i]));
+        *dx_bound = only_kept(bounds.collect());
+        *dx = only_kept(gate::gated(dx, gate, of));
+    }
+    Some(Expected::stored(spec.dtype, "dgate", values, |i| bounds[i]))
 }
 
 fn expect_running(spec: &Spec, inputs: &Inputs, statistics: &[SliceStatistics]) -> [Expected; 2] {
@@ -147,6 +189,9 @@ struct Twin {
     gamma: Option<Vec<f64>>,
     beta: Option<Vec<f64>>,
     residual: Option<Vec<f64>>,
+    gate: Option<Vec<f64>>,
+    /// Of what is normalized, where that is computed.
+    product: Product,
     /// `x̂·gamma + beta`, and with the residual.
     normalized: Vec<f64>,
     z: Vec<f64>,
@@ -158,6 +203,10 @@ impl Twin {
     fn new(spec: &Spec, inputs: &mut Inputs, maps: &Maps) -> Self {
         let scheme = scheme(spec);
         let x = widen(&inputs.normalized(spec.dtype));
+        let gate = inputs.gate.as_deref().map(widen);
+        let first = gate.as_deref().filter(|_| spec.gate == Some(GateOrder::GateFirst));
+        let product = Product::new(&x, first, spec.activation, maps, scheme.centred);
+        let x = first.map_or(x.clone(), |gate| gate::gated(&x, gate, spec.activation));
         let mut statistics = family::statistics(&x, maps, &scheme);
         // A variance beyond the limits is NaN in y, and in all that follows from it, never a finite number.
         for s in statistics.iter_mut().filter(|s| slice_bounds::is_beyond(s, &scheme)) {
@@ -173,8 +222,18 @@ impl Twin {
             })
             .collect();
         let z = map::activated(&normalized, residual.as_deref(), Activation::None);
-        let z_bound = slice_bounds::z(&x, maps, &scheme, &statistics, affine, residual.as_deref());
-        let twin = Self { scheme, x, statistics, gamma, beta, residual, normalized, z, z_bound };
+        let mut z_bound = slice_bounds::z(&x, maps, &scheme, &statistics, affine, residual.as_deref());
+        for (i, bound) in z_bound.iter_mut().enumerate() {
+            let (slice, weight) = (maps.statistic_of[i], affine.weight(&scheme, maps.parameter_of[i]).abs());
+            let s = &statistics[slice];
+            *bound += weight * product.xhat(i, slice, s, &scheme, s.normalize(x[i]));
+        }
+        let twin =
+            Self { scheme, x, statistics, gamma, beta, residual, gate, product, normalized, z, z_bound };
+        if spec.gate.is_some() {
+            // It is known to the last bit, and on which side of a kink.
+            return twin;
+        }
         avoid_kinks(
             spec.activation,
             inputs,
@@ -185,6 +244,40 @@ impl Twin {
             },
         );
         twin
+    }
+
+    /// y, and its bound.
+    fn y(&self, spec: &Spec) -> (Vec<f64>, Vec<f64>) {
+        let (z, of) = (&self.z, spec.activation);
+        let all = 0..z.len();
+        match (&self.gate, spec.gate) {
+            (Some(gate), Some(GateOrder::NormFirst)) => {
+                let bound = |i: usize| errors::gated(of, z[i], self.z_bound[i], gate[i]);
+                (gate::gated(z, gate, of), all.map(bound).collect())
+            }
+            (Some(_), _) => (z.clone(), self.z_bound.clone()),
+            _ => {
+                let y = map::activated(&self.normalized, self.residual.as_deref(), of);
+                (y, all.map(|i| bounds::activated(of, z[i], self.z_bound[i])).collect())
+            }
+        }
+    }
+
+    /// dz of dy, and its error.
+    fn dz(&self, spec: &Spec, dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let of = spec.activation;
+        let all = 0..dy.len();
+        match (&self.gate, spec.gate) {
+            (Some(gate), Some(GateOrder::NormFirst)) => {
+                let error = |i: usize| errors::gated(of, dy[i], 0.0, gate[i]);
+                (gate::gated(dy, gate, of), all.map(error).collect())
+            }
+            (Some(_), _) => (dy.to_vec(), vec![0.0; dy.len()]),
+            _ => {
+                let dz = map::dz(&self.normalized, self.residual.as_deref(), dy, of);
+                (dz, all.map(|i| bounds::dz(of, dy[i], self.z[i], self.z_bound[i])).collect())
+            }
+        }
     }
 
     fn affine(&self) -> Affine<'_> {

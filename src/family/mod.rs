@@ -27,4 +27,4 @@ pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
 pub use tracked::TrackedInstanceNorm;
 
-pub use crate::pass::input::{Modulation, Sum};
+pub use crate::pass::input::{Gate, Modulation, Sum};

@@ -256,10 +256,14 @@ impl<K: Kind> Norm<K> {
     /// x and the residual must be what forward saw, and gamma and beta still those that it used. Moves 5 tensors (x and dy twice, dx once), or
     /// 2 without dx; with an activation and a residual 3 more. dx may be the tensor dy itself.
     ///
+    /// With a gate ([`Input::gated`]) behind the norm dz = dy·act(gate) and d_gate = dy·z·act'(gate); before it, with u = x·act(gate) in the place of x,
+    /// dx = du·act(gate) and d_gate = du·x·act'(gate).
+    ///
     /// After a forward pass of a sum, x is the sum, and [`Input::with_d_sum`] gives the gradient that it has from elsewhere.
     ///
     /// # Errors
-    /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Number`], [`Error::Residual`], [`Error::Activation`], and those of
+    /// [`Error::NoGradient`], [`Error::NoParameter`], [`Error::Number`], [`Error::Residual`], [`Error::Gate`], [`Error::Activation`],
+    /// [`Error::Unsupported`] for d_gate without dx where the gate is before the norm, and those of
     /// [`prepare_forward`](Self::prepare_forward).
     pub async fn prepare_backward<'a>(
         &self,
@@ -315,6 +319,7 @@ impl<K: Kind> Norm<K> {
             layer: self.kind.name(),
             activation: self.options.activation,
             residual: input.residual.is_some(),
+            gate: input.gate.map(|gate| gate.order),
             masked: input.mask.is_some(),
             renorm: false,
         }

@@ -402,6 +402,7 @@ impl BatchNorm {
             layer: "batch norm",
             activation,
             residual: input.residual.is_some(),
+            gate: None,
             masked: input.mask.is_some(),
             renorm: renorm.is_some(),
         }

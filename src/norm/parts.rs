@@ -31,12 +31,18 @@ const MODULATION: (Extra, &str) =
     (Extra::Modulation, "its parameters are those of the layer; modulate what it gives");
 const SUM: (Extra, &str) = (Extra::Sum, "only the norms of the family write the sum that they normalize");
 const D_SUM: (Extra, &str) = (Extra::DSum, "only the norms of the family write the sum that they normalize");
-pub(super) const IN_TRAINING: Refusals = &[MODULATION, SUM, D_SUM];
+const GATE: (Extra, &str) = (Extra::Gate, "only the norms of the family have gates; multiply what it gives");
+pub(super) const IN_TRAINING: Refusals = &[MODULATION, SUM, D_SUM, GATE];
 /// Where moments are those of several inputs together, or of parts of one.
-pub(super) const COMPOSED: Refusals =
-    &[MODULATION, SUM, D_SUM, (Extra::Moments, "its statistics are those of all that the call is given")];
+pub(super) const COMPOSED: Refusals = &[
+    MODULATION,
+    SUM,
+    D_SUM,
+    GATE,
+    (Extra::Moments, "its statistics are those of all that the call is given"),
+];
 pub(super) const FROZEN: Refusals =
-    &[MODULATION, SUM, D_SUM, (Extra::Moments, "it normalizes with its running statistics")];
+    &[MODULATION, SUM, D_SUM, GATE, (Extra::Moments, "it normalizes with its running statistics")];
 
 impl Parts {
     pub async fn new(context: &Context, channels: usize, options: BatchNormOptions) -> Result<Self> {

@@ -1,5 +1,6 @@
 //! What a layer is given.
 
+use crate::base::gate::GateOrder;
 use crate::engine::mask::Mask;
 use crate::engine::tensor::Tensor;
 use crate::statistics::moments::Moments;
@@ -9,6 +10,7 @@ use crate::statistics::moments::Moments;
 /// | | | taken by |
 /// |---|---|---|
 /// | [`with_residual`](Self::with_residual) | `y = act(norm(x) + residual)` | all layers |
+/// | [`gated`](Self::gated) | `y = norm(x)·act(gate)`, or `norm(x·act(gate))` | the norms of the family |
 /// | [`plus`](Self::plus) | `y = norm(x + addend)`, and the sum is written out | the norms of the family |
 /// | [`masked`](Self::masked) | only some positions count | batch norm, curves; layer norm, RMS norm, ScaleNorm |
 /// | [`modulated`](Self::modulated) | gamma and beta of each sample | the norms of the family |
@@ -43,6 +45,8 @@ pub struct Input<'a> {
     pub x: &'a Tensor,
     /// What is added to the normalized x.
     pub residual: Option<&'a Tensor>,
+    /// What is a factor of the normalized x, or of x, instead of a residual; for norms that are not batch norm.
+    pub gate: Option<Gate<'a>>,
     /// Which positions of x count.
     pub mask: Option<&'a Mask>,
     /// gamma and beta of each sample, for norms that are not batch norm.
@@ -53,6 +57,15 @@ pub struct Input<'a> {
     pub d_sum: Option<&'a Tensor>,
     /// Moments with which a forward pass of batch norm in training normalizes, instead of those of x.
     pub moments: Option<&'a Moments>,
+}
+
+/// A gate, of the shape, type and layout of x: its activation, which is that of the layer, is a factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate<'a> {
+    /// What the activation is applied to.
+    pub gate: &'a Tensor,
+    /// Of what it is a factor.
+    pub order: GateOrder,
 }
 
 /// A sum before a norm, of the shape, type and layout of x: the residual stream of a pre-norm transformer. The norm is that of the sum as it is stored.
@@ -79,6 +92,37 @@ impl<'a> Input<'a> {
     #[must_use]
     pub fn with_residual(self, residual: impl Into<Option<&'a Tensor>>) -> Self {
         Self { residual: residual.into(), ..self }
+    }
+
+    /// The same, with a gate instead of a residual: `norm(x)·act(gate)` or `norm(x·act(gate))`, with the activation of the layer ([`Activation::None`](crate::Activation)
+    /// for a plain factor). For norms that are not batch norm.
+    ///
+    /// Nothing but x, the gate and the statistics is kept for the backward pass, which gives the gradients of both
+    /// ([`GradientTargets::d_gate`](crate::GradientTargets)).
+    ///
+    /// ```
+    /// use wgnorm::{Activation, Context, GateOrder, NormOptions, RmsNorm};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     let x = context.upload(&[1, 2], &[3.0, 4.0]).await?;
+    ///     let gate = context.upload(&[1, 2], &[0.0, 100.0]).await?;
+    ///     // Mamba-2's RMSNormGated: silu(0) is 0, silu(100) is 100.
+    ///     let layer = RmsNorm::new(&context, &[2], NormOptions::rms().activation(Activation::Silu)).await?;
+    ///     let (y, saved) = layer.forward(x.gated(&gate, GateOrder::NormFirst)).await?;
+    ///     let y = context.download(&y).await?;
+    ///     assert!(y[0] == 0.0 && (y[1] - 113.137).abs() < 1e-2);
+    ///     let dy = context.upload(&[1, 2], &[1.0, 0.0]).await?;
+    ///     let gradients = layer.backward(x.gated(&gate, GateOrder::NormFirst), &dy, &saved).await?;
+    ///     // x̂·silu'(0), and 0.
+    ///     let d_gate = context.download(&gradients.d_gate.unwrap()).await?;
+    ///     assert!((d_gate[0] - 0.4243).abs() < 1e-3 && d_gate[1] == 0.0);
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn gated(self, gate: &'a Tensor, order: GateOrder) -> Self {
+        Self { gate: Some(Gate { gate, order }), ..self }
     }
 
     /// The same, of which only the positions that the mask keeps count in training.
@@ -135,7 +179,16 @@ impl<'a> Input<'a> {
 
 impl<'a> From<&'a Tensor> for Input<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, residual: None, mask: None, modulation: None, sum: None, d_sum: None, moments: None }
+        Self {
+            x,
+            residual: None,
+            gate: None,
+            mask: None,
+            modulation: None,
+            sum: None,
+            d_sum: None,
+            moments: None,
+        }
     }
 }
 
@@ -144,6 +197,11 @@ impl Tensor {
     /// [`plus`](Self::plus).
     pub fn with_residual<'a>(&'a self, residual: &'a Tensor) -> Input<'a> {
         Input::from(self).with_residual(residual)
+    }
+
+    /// This tensor as x, with a gate ([`Input::gated`]).
+    pub fn gated<'a>(&'a self, gate: &'a Tensor, order: GateOrder) -> Input<'a> {
+        Input::from(self).gated(gate, order)
     }
 
     /// This tensor as x, with gamma and beta of each sample.

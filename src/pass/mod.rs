@@ -39,6 +39,7 @@ use self::spec::Cut;
 use self::tensors::Tensors;
 use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::engine::build::Build;
 use crate::engine::mask::Mask;
 use crate::engine::params::flag;
@@ -57,6 +58,8 @@ pub(crate) struct Pass<'a> {
     pub statistics: Statistics<'a>,
     tensors: Tensors<'a>,
     mask: Option<&'a Mask>,
+    /// How the tensor in the place of a residual enters, if it is a gate.
+    gate: Option<GateOrder>,
     accumulation: Accumulation,
     /// Which records are its own, where it is a part of another pass.
     records: Option<Stretch>,
@@ -83,6 +86,7 @@ impl<'a> Pass<'a> {
             statistics,
             tensors,
             mask: None,
+            gate: None,
             accumulation: Accumulation::Write,
             records: None,
             totals: None,
@@ -102,13 +106,14 @@ impl<'a> Pass<'a> {
             .parameters
             .tensors()
             .with(Slot::X, input.x)
-            .with(Slot::Residual, input.residual)
+            .with(Slot::Residual, input.residual.or(input.gate.map(|gate| gate.gate)))
             .with(Slot::Addend, input.sum.map(|sum| sum.addend))
             .with(Slot::Sum, input.sum.map(|sum| sum.sum))
             .with(Slot::Y, y);
         // All of y is computed, whatever a mask says; it is of interest where x is reduced over positions.
         let mask = input.mask.filter(|_| statistics.are_over_positions());
-        Self { mask, ..Self::new(op, spec, statistics, tensors) }
+        let gate = input.gate.map(|gate| gate.order);
+        Self { mask, gate, ..Self::new(op, spec, statistics, tensors) }
     }
 
     /// The gradients that are asked for.
@@ -124,11 +129,15 @@ impl<'a> Pass<'a> {
         let tensors = parameters
             .and(targets.tensors())
             .with(Slot::X, Some(input.x).filter(|_| reads.x))
-            .with(Slot::Residual, input.residual.filter(|_| reads.residual))
+            .with(
+                Slot::Residual,
+                input.residual.filter(|_| reads.residual).or(input.gate.map(|gate| gate.gate)),
+            )
             .with(Slot::DSum, input.d_sum)
             .with(Slot::Dy, dy);
         let accumulation = targets.accumulation;
-        Self { mask: input.mask, accumulation, ..Self::new(op, spec, statistics, tensors) }
+        let gate = input.gate.map(|gate| gate.order);
+        Self { mask: input.mask, gate, accumulation, ..Self::new(op, spec, statistics, tensors) }
     }
 
     /// The operation, planned as it is fastest as far as that is known.
@@ -243,6 +252,8 @@ impl<'a> Pass<'a> {
         build.pointwise = Pointwise {
             activation: ActivationKind::of(spec.activation),
             residual: tensors.has(Slot::Residual),
+            gate: self.gate,
+            without_beta: self.gate.is_some() && !tensors.has(Slot::Beta),
             d_residual: tensors.has(Slot::DResidual),
             sum: tensors.has(Slot::Sum),
             d_sum: tensors.has(Slot::DSum),

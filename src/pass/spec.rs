@@ -1,12 +1,13 @@
 //! A layer as its passes see it, and what its arguments must be.
 
-use super::input::Input;
+use super::input::{Gate, Input};
 use super::parameters::Parameters;
 use super::statistics::Scheme;
 use super::targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::base::shape::{Channels, Shape};
 use crate::engine::build::Build;
 use crate::engine::context::Context;
@@ -50,6 +51,7 @@ pub(crate) enum Cut {
 /// What an input may have besides x and a residual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extra {
+    Gate,
     Mask,
     Modulation,
     Sum,
@@ -60,6 +62,7 @@ pub(crate) enum Extra {
 impl Extra {
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Gate => "gate",
             Self::Mask => "mask",
             Self::Modulation => "modulation",
             Self::Sum => "sum",
@@ -70,6 +73,7 @@ impl Extra {
 
     pub const fn is_in(self, input: &Input<'_>) -> bool {
         match self {
+            Self::Gate => input.gate.is_some(),
             Self::Mask => input.mask.is_some(),
             Self::Modulation => input.modulation.is_some(),
             Self::Sum => input.sum.is_some(),
@@ -139,7 +143,21 @@ impl Spec<'_> {
             return Err(Error::Unsupported { layer: self.layer, what: extra.name(), why });
         }
         self.parameters.check_with(input.x.dtype())?;
+        if let Some(Gate { order, .. }) = input.gate {
+            let (what, why) = match order {
+                _ if input.residual.is_some() => ("residual", "there is a gate in its place"),
+                GateOrder::GateFirst if input.sum.is_some() || input.d_sum.is_some() => (
+                    "sum",
+                    "what is normalized is x times the gate; gate the sum behind the norm, or add before",
+                ),
+                _ => ("", ""),
+            };
+            if !what.is_empty() {
+                return Err(Error::Unsupported { layer: self.layer, what, why });
+            }
+        }
         let others = [
+            ("gate", input.gate.map(|gate| gate.gate)),
             ("residual", input.residual),
             ("addend", input.sum.map(|sum| sum.addend)),
             ("sum", input.sum.map(|sum| sum.sum)),
@@ -178,13 +196,22 @@ impl Spec<'_> {
             return Err(Error::Unsupported { layer: self.layer, what: Extra::Sum.name(), why });
         }
         self.check_like("dy", dy, input.x)?;
-        for (what, tensor) in [("dx", targets.dx), ("d_residual", targets.d_residual)] {
+        let targeted = [("dx", targets.dx), ("d_residual", targets.d_residual), ("d_gate", targets.d_gate)];
+        for (what, tensor) in targeted {
             if let Some(tensor) = tensor {
                 self.check_like(what, tensor, input.x)?;
             }
         }
         if targets.d_residual.is_some() && input.residual.is_none() {
             return Err(Error::NoParameter { gradient: "d_residual", parameter: "residual" });
+        }
+        if targets.d_gate.is_some() && input.gate.is_none() {
+            return Err(Error::NoParameter { gradient: "d_gate", parameter: "gate" });
+        }
+        let first = input.gate.is_some_and(|gate| gate.order == GateOrder::GateFirst);
+        if first && targets.d_gate.is_some() && targets.dx.is_none() {
+            let why = "of a gate before the norm the gradient is written with dx, of which it is made; ask for both";
+            return Err(Error::Unsupported { layer: self.layer, what: "d_gate", why });
         }
         self.check_parameter_targets(input.x.dtype(), targets)
     }
@@ -250,8 +277,13 @@ impl Spec<'_> {
             Some(_) if self.activation == Activation::None && input.mask.is_none() => Some(dy.clone()),
             Some(_) => Some(self.context.zeros_like(input.x).await?),
         };
+        let d_gate = match input.gate {
+            None => None,
+            Some(_) => Some(self.context.zeros_like(input.x).await?),
+        };
         Ok(LocalGradients {
             d_residual,
+            d_gate,
             dgamma: like(gamma).await?,
             dbeta: like(beta).await?,
             dalpha: like(alpha).await?,

@@ -36,6 +36,8 @@ pub struct GradientTargets<'a> {
     pub dx: Option<&'a Tensor>,
     /// Gradient of the residual, like x. Without an activation it equals dy, which then saves the pass.
     pub d_residual: Option<&'a Tensor>,
+    /// Gradient of the gate, like x; of one before the norm beside dx.
+    pub d_gate: Option<&'a Tensor>,
     /// Gradient of gamma, of its shape: `[C]` in batch norm.
     pub dgamma: Option<&'a Tensor>,
     /// Gradient of beta, of its shape.
@@ -51,6 +53,7 @@ pub struct GradientTargets<'a> {
 setters!(impl<'a> GradientTargets<'a> {
     dx: &'a Tensor,
     d_residual: &'a Tensor,
+    d_gate: &'a Tensor,
     dgamma: &'a Tensor,
     dbeta: &'a Tensor,
     dalpha: &'a Tensor,
@@ -72,13 +75,14 @@ impl<'a> GradientTargets<'a> {
 
     /// With those that are walked.
     pub(super) fn tensors(&self) -> Tensors<'a> {
-        let walked = Tensors::NONE.with(Slot::Dx, self.dx).with(Slot::DResidual, self.d_residual);
+        let walked =
+            Tensors::NONE.with(Slot::Dx, self.dx).with(Slot::DResidual, self.d_residual.or(self.d_gate));
         self.of_parameters().into_iter().fold(walked, |all, (slot, tensor)| all.with(slot, tensor))
     }
 
     /// Requires at least one.
     pub(crate) fn check_any(&self) -> Result<()> {
-        let walked = self.dx.is_some() || self.d_residual.is_some();
+        let walked = self.dx.is_some() || self.d_residual.is_some() || self.d_gate.is_some();
         if walked || self.has_sums() { Ok(()) } else { Err(Error::NoGradient) }
     }
 
@@ -110,6 +114,8 @@ pub struct Gradients {
     pub dx: Tensor,
     /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
     pub d_residual: Option<Tensor>,
+    /// Gradient of the gate, if there is one.
+    pub d_gate: Option<Tensor>,
     /// Gradient of gamma, of its shape, if the layer has one.
     pub dgamma: Option<Tensor>,
     /// Gradient of beta, of its shape, if the layer has one.
@@ -126,6 +132,8 @@ pub struct Gradients {
 pub struct LocalGradients {
     /// Gradient of the residual, if there is one. Without an activation and a mask it is the tensor dy itself.
     pub d_residual: Option<Tensor>,
+    /// Gradient of the gate, if there is one.
+    pub d_gate: Option<Tensor>,
     /// This tensor's part of the gradient of gamma, if the layer has one.
     pub dgamma: Option<Tensor>,
     /// This tensor's part of the gradient of beta, if the layer has one.
@@ -139,8 +147,8 @@ pub struct LocalGradients {
 impl LocalGradients {
     /// Together with the gradient of x.
     pub fn with_dx(self, dx: Tensor) -> Gradients {
-        let Self { d_residual, dgamma, dbeta, dalpha, dshift } = self;
-        Gradients { dx, d_residual, dgamma, dbeta, dalpha, dshift }
+        let Self { d_residual, d_gate, dgamma, dbeta, dalpha, dshift } = self;
+        Gradients { dx, d_residual, d_gate, dgamma, dbeta, dalpha, dshift }
     }
 
     /// What is to be computed of them: not a gradient of the residual that is dy itself.
@@ -148,6 +156,7 @@ impl LocalGradients {
         GradientTargets {
             dx: None,
             d_residual: self.d_residual.as_ref().filter(|d_residual| !d_residual.is_same_place(dy)),
+            d_gate: self.d_gate.as_ref(),
             dgamma: self.dgamma.as_ref(),
             dbeta: self.dbeta.as_ref(),
             dalpha: self.dalpha.as_ref(),
@@ -163,6 +172,7 @@ impl Gradients {
         GradientTargets {
             dx: Some(&self.dx),
             d_residual: self.d_residual.as_ref(),
+            d_gate: self.d_gate.as_ref(),
             dgamma: self.dgamma.as_ref(),
             dbeta: self.dbeta.as_ref(),
             dalpha: self.dalpha.as_ref(),

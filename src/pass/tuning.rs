@@ -6,6 +6,7 @@
 use super::{OfBatch, Pass, Statistics, Sums};
 use crate::base::curve::Curve;
 use crate::base::error::Result;
+use crate::base::gate::GateOrder;
 use crate::engine::slot::Slot;
 use crate::engine::tune::{Chosen, Pin, Problem, fastest, keep, look_up, pin, settled_for};
 use crate::engine::verdicts::apart;
@@ -103,7 +104,9 @@ impl<'a> Pass<'a> {
         let sum_in_place = [(Slot::Sum, Slot::X), (Slot::Sum, Slot::Addend), (Slot::Dx, Slot::DSum)];
         words.extend([
             (self.mask.is_some(), "masked"),
-            (tensors.has(Slot::Residual), "residual"),
+            (self.gate == Some(GateOrder::NormFirst), "gate_last"),
+            (self.gate == Some(GateOrder::GateFirst), "gate_first"),
+            (tensors.has(Slot::Residual) && self.gate.is_none(), "residual"),
             (tensors.has(Slot::Sum), "sum"),
             (tensors.has(Slot::DSum), "d_sum"),
             (tensors.has(Slot::DResidual), "d_residual"),

@@ -21,6 +21,7 @@ mod compare;
 pub mod curve;
 pub mod family;
 pub mod fold;
+pub mod gate;
 pub mod map;
 pub mod masked;
 pub mod reduce;

@@ -3,6 +3,7 @@
 use super::{Norm, Spec, Statistics, Wanted};
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::base::shape::{Layout, Shape};
 use crate::family::Epsilon;
 
@@ -91,6 +92,9 @@ impl Spec {
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
+            (self.gate.is_some(), "a gate", norm.is_of_slices() && !norm.tracks()),
+            (self.gate.is_some() && self.residual, "a gate beside a residual", false),
+            (self.gate == Some(GateOrder::GateFirst) && self.sum, "a gate before a sum", false),
             (self.mask.is_some(), "a mask", can_be_masked && own && self.mask != Some(0)),
             (!own, "statistics from elsewhere", *norm == Norm::Batch),
             (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),

@@ -9,6 +9,7 @@ mod text;
 
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
+use crate::base::gate::GateOrder;
 use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
 use crate::curve::CurveOptions;
@@ -97,6 +98,7 @@ pub enum Place {
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
+/// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
 /// | `in_place`; `backward`; `added`, `alone` | outputs over inputs; both passes; which gradients |
 /// | `given`, `sync=2+0+5`, `accumulated=3`, `ghost=2`, `renorm=1.1,0.3`, `steps=6` | where statistics come from |
@@ -138,6 +140,8 @@ pub struct Spec {
     pub activation: Activation,
     /// Whether a residual is added before the activation.
     pub residual: bool,
+    /// Whether there is a gate in the place of a residual, and where it acts.
+    pub gate: Option<GateOrder>,
     /// Whether something is added to x before the norm, and the sum written out.
     pub sum: bool,
     /// Whether there is a mask, whose positions count, or do not, in runs of so many.
@@ -176,6 +180,7 @@ impl Spec {
             modulated: false,
             activation: Activation::None,
             residual: false,
+            gate: None,
             sum: false,
             mask: None,
             in_place: false,

@@ -57,6 +57,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let mut layer = Layer::new(context, spec, parameters).await?;
     let (x, dy) = (phantom()?, phantom()?);
     let residual = if spec.residual { Some(phantom()?) } else { None };
+    let gate = if spec.gate.is_some() { Some(phantom()?) } else { None };
     let mask = match spec.mask {
         Some(_) => {
             let positions = spec.positions().count() as usize;
@@ -77,6 +78,10 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     };
     let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
     let input = Input::from(&x).with_residual(residual.as_ref()).masked(mask.as_ref());
+    let input = match (&gate, spec.gate) {
+        (Some(gate), Some(order)) => input.gated(gate, order),
+        _ => input,
+    };
     let saved = saves.then_some(&room);
     let forward = match &sum {
         Some((addend, sum)) => input.plus(addend, sum),
@@ -85,6 +90,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let mut names = Names(Vec::new());
     names.add("x", Some(&x));
     names.add("residual", residual.as_ref());
+    names.add("gate", gate.as_ref());
     names.add("addend", sum.as_ref().map(|(addend, _)| addend));
     names.add("sum", sum.as_ref().map(|(_, sum)| sum));
     names.add("y", Some(&y));
@@ -103,6 +109,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
         _ => phantom()?,
     };
     let d_residual = if spec.residual && activated { Some(phantom()?) } else { None };
+    let d_gate = if spec.gate.is_some() { Some(phantom()?) } else { None };
     let like = async |parameter: Option<Tensor>| match parameter {
         Some(parameter) => context.zeros_like(&parameter).await.map(Some),
         None => Ok(None),
@@ -112,6 +119,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let targets = GradientTargets::default()
         .dx(&dx)
         .d_residual(d_residual.as_ref())
+        .d_gate(d_gate.as_ref())
         .dgamma(dgamma.as_ref())
         .dbeta(dbeta.as_ref())
         .dalpha(dalpha.as_ref())
@@ -122,6 +130,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("d_sum", d_sum.as_ref());
     names.add("dx", Some(&dx));
     names.add("d_residual", d_residual.as_ref());
+    names.add("d_gate", d_gate.as_ref());
     let pass = layer.prepare_backward(input, &dy, &room, &targets).await?;
     passes[1] = (pass.op(), pass.traffic());
     Ok(Rehearsed { forward, passes, names: names.0 })

@@ -8,6 +8,7 @@ use super::{Norm, Passes, Place, Spec, Statistics, Wanted};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
 use crate::family::Epsilon;
@@ -125,6 +126,8 @@ impl Spec {
             activation => flag(activation != Activation::None, activation.word()),
         }
         flag(self.residual, "residual");
+        flag(self.gate == Some(GateOrder::NormFirst), "gate=last");
+        flag(self.gate == Some(GateOrder::GateFirst), "gate=first");
         flag(self.sum, "sum");
         flag(self.mask.is_some(), &format!("mask={}", self.mask.unwrap_or(0)));
         flag(self.in_place, "in_place");
@@ -215,6 +218,13 @@ impl Spec {
             "eps" if value == "type" => self.eps = Epsilon::OfType,
             "eps" => self.eps = Epsilon::Value(number(value)?),
             "leaky_relu" => self.activation = Activation::LeakyRelu { slope: number(value)? },
+            "gate" => {
+                self.gate = Some(match value {
+                    "last" => GateOrder::NormFirst,
+                    "first" => GateOrder::GateFirst,
+                    _ => return Err(format!("gate={value}: expected last or first")),
+                });
+            }
             "mask" => self.mask = Some(number(value)?),
             "sync" => self.statistics = Statistics::Synchronised(numbers(value, '+')?),
             "accumulated" => self.statistics = Statistics::Accumulated(number(value)?),

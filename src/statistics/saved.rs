@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::engine::context::{Context, ContextId};
 use crate::engine::slab::Slab;
 use crate::engine::tensor::Tensor;
@@ -72,6 +73,7 @@ pub(crate) struct Note {
     pub layer: &'static str,
     pub activation: Activation,
     pub residual: bool,
+    pub gate: Option<GateOrder>,
     pub masked: bool,
     pub renorm: bool,
 }
@@ -330,6 +332,9 @@ impl Saved {
         }
         if forward.residual != backward.residual {
             return Err(Error::Residual { expected: forward.residual });
+        }
+        if forward.gate != backward.gate {
+            return Err(Error::Gate { expected: forward.gate, got: backward.gate });
         }
         if forward.renorm != backward.renorm {
             return Err(Error::Renormalized { expected: forward.renorm });

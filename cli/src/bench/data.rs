@@ -55,10 +55,10 @@ pub type Results = Vec<(&'static str, Vec<f32>)>;
 
 impl Data {
     pub fn new(layer: &Layer, variant: Variant) -> Self {
-        let Variant { dtype, activation, residual, in_place, sum } = variant;
+        let Variant { dtype, activation, residual, in_place, sum, gate } = variant;
         let mut spec = Spec::new(layer.norm.spec(&layer.dims), &layer.dims);
         (spec.dtype, spec.activation, spec.residual) = (dtype, activation, residual);
-        (spec.in_place, spec.sum, spec.passes) = (in_place, sum, Passes::Backward);
+        (spec.in_place, spec.sum, spec.gate, spec.passes) = (in_place, sum, gate, Passes::Backward);
         Self { copies: copies_of(&spec.norm, &spec.shape), spec, problems: Default::default() }
     }
 
@@ -142,6 +142,7 @@ mod tests {
         residual: false,
         in_place: false,
         sum: false,
+        gate: None,
     };
 
     fn data(norm: Norm, variant: Variant) -> Data {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use wgnorm::tuning::{Tuning, prepare_copy};
-use wgnorm::{Activation, Context, DType, Layout};
+use wgnorm::{Activation, Context, DType, GateOrder, Layout};
 
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal, layout, tuning};
@@ -78,6 +78,9 @@ pub struct Args {
     /// transformer. Not for batch norm
     #[arg(long)]
     sum: bool,
+    /// Multiplies by the activation of a gate, behind the norm or before it; backward writes its gradient too. Not for batch norm
+    #[arg(long, value_name = "last|first", value_parser = variant::gate_parser(), conflicts_with = "residual")]
+    gate: Option<GateOrder>,
     /// Writes y over x and dx over dy. Training backward is then given y in the place of x, if the activation can be
     /// inverted; where it cannot, and for norms other than batch, there is no training forward. With --sum, the sum goes over x
     #[arg(long)]
@@ -102,7 +105,7 @@ pub struct Args {
     /// Instead of speed, measures the time from a fresh context to the first y of a training forward pass, of the first layer and
     /// of all: cold, with the crate's pipeline cache, and with the driver's own. At most 3 runs of each
     #[arg(long, conflicts_with_all = [
-        "norm", "op", "dtype", "cache", "activation", "residual", "sum", "in_place", "explain", "csv", "plot", "autotune",
+        "norm", "op", "dtype", "cache", "activation", "residual", "sum", "gate", "in_place", "explain", "csv", "plot", "autotune",
         "tuning_file", "Forced",
     ])]
     first_use: bool,
@@ -500,9 +503,16 @@ fn layers(args: &Args) -> Result<Vec<suite::Layer>, Refusal> {
 /// Every element type with every activation.
 fn variants(args: &Args) -> Vec<Variant> {
     let (dtypes, activations) = (distinct(&args.dtype), distinct(&args.activation));
-    let (residual, in_place, sum) = (args.residual, args.in_place, args.sum);
+    let (residual, in_place, sum, gate) = (args.residual, args.in_place, args.sum, args.gate);
     let of = |dtype| {
-        activations.iter().map(move |&activation| Variant { dtype, activation, residual, in_place, sum })
+        activations.iter().map(move |&activation| Variant {
+            dtype,
+            activation,
+            residual,
+            in_place,
+            sum,
+            gate,
+        })
     };
     dtypes.into_iter().flat_map(of).collect()
 }

@@ -1,7 +1,7 @@
 //! Which norm is benchmarked, and what shapes, layouts and operations it has.
 
 use clap::ValueEnum;
-use wgnorm::{Layout, Shape, spec};
+use wgnorm::{GateOrder, Layout, Shape, spec};
 
 use super::BenchOp;
 use super::variant::Variant;
@@ -172,9 +172,10 @@ impl Norm {
     /// Says why an operation is not possible.
     pub fn check_op(self, op: BenchOp, variant: Variant) -> Result<(), String> {
         if self.is_batch() {
-            return match variant.sum {
-                true => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),
-                false => variant.check(op),
+            return match (variant.sum, variant.gate) {
+                (true, _) => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),
+                (_, Some(_)) => Err("--gate: batch norm has none; choose another --norm".to_owned()),
+                _ => variant.check(op),
             };
         }
         if self.is_curve() {
@@ -185,10 +186,17 @@ impl Norm {
                     op.name()
                 ));
             }
-            return match variant.sum || variant.in_place {
-                true => Err(format!("--sum, --in-place: not of {}; choose another --norm", self.name())),
+            return match variant.sum || variant.in_place || variant.gate.is_some() {
+                true => {
+                    Err(format!("--sum, --gate, --in-place: not of {}; choose another --norm", self.name()))
+                }
                 false => Ok(()),
             };
+        }
+        if variant.sum && variant.gate == Some(GateOrder::GateFirst) {
+            return Err(
+                "--gate first: what is multiplied is no sum; choose --gate last, or no --sum".to_owned()
+            );
         }
         if op == BenchOp::FrozenBackward {
             return Err(format!(

@@ -10,7 +10,7 @@ use super::case::Measured;
 use super::first_use::FirstUse;
 use super::measure::Spread;
 use super::suite::{self, Layer};
-use super::variant::Variant;
+use super::variant::{Variant, gate_name};
 use super::{BenchOp, Cache, norm};
 use crate::Refusal;
 use crate::report::Adapter;
@@ -45,6 +45,8 @@ pub struct CaseReport {
     pub residual: bool,
     /// Whether something is added to x before the norm.
     pub sum: bool,
+    /// Where a gate acts, if there is one.
+    pub gate: Option<&'static str>,
     pub in_place: bool,
     pub cache: &'static str,
     pub multiplicity: u32,
@@ -98,6 +100,8 @@ pub struct TotalReport {
     pub activation: String,
     pub residual: bool,
     pub sum: bool,
+    /// Where a gate acts, if there is one.
+    pub gate: Option<&'static str>,
     pub in_place: bool,
     pub cache: &'static str,
     pub device_ns: Option<f64>,
@@ -126,6 +130,7 @@ impl CaseReport {
             activation: variant.activation.name().to_owned(),
             residual: variant.residual,
             sum: variant.sum,
+            gate: variant.gate.map(gate_name),
             in_place: variant.in_place,
             cache: cache.name(),
             multiplicity: layer.times,
@@ -145,8 +150,8 @@ impl CaseReport {
     }
 
     /// Element type, and what is fused.
-    pub fn variant(&self) -> (&str, &str, bool, bool, bool) {
-        (&self.dtype, &self.activation, self.residual, self.in_place, self.sum)
+    pub fn variant(&self) -> (&str, &str, bool, bool, bool, Option<&str>) {
+        (&self.dtype, &self.activation, self.residual, self.in_place, self.sum, self.gate)
     }
 
     /// The norm, with its groups if it has any.
@@ -246,6 +251,7 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
         activation: first.activation.clone(),
         residual: first.residual,
         sum: first.sum,
+        gate: first.gate,
         in_place: first.in_place,
         cache: first.cache,
         device_ns,
@@ -273,6 +279,7 @@ struct Row<'r> {
     activation: &'r str,
     residual: bool,
     sum: bool,
+    gate: Option<&'r str>,
     in_place: bool,
     cache: &'r str,
     multiplicity: u32,
@@ -340,6 +347,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         activation: &case.activation,
         residual: case.residual,
         sum: case.sum,
+        gate: case.gate,
         in_place: case.in_place,
         cache: case.cache,
         multiplicity: case.multiplicity,

@@ -40,6 +40,7 @@ pub struct Tensors<'c> {
 pub struct Set {
     pub x: Tensor,
     pub residual: Option<Tensor>,
+    pub gate: Option<Tensor>,
     pub addend: Option<Tensor>,
     pub dy: Tensor,
     pub d_sum: Option<Tensor>,
@@ -80,6 +81,7 @@ impl Set {
         let [x, dy] = x_and_dy(context, problem, layout).await?;
         Ok(Self {
             residual: upload_if(&inputs.residual).await?,
+            gate: upload_if(&inputs.gate).await?,
             addend: upload_if(&inputs.addend).await?,
             dy,
             d_sum: upload_if(&inputs.d_sum).await?,
@@ -95,20 +97,21 @@ impl Set {
         };
         Ok(Self {
             residual: zeros_if(spec.residual).await?,
+            gate: zeros_if(spec.gate.is_some()).await?,
             addend: zeros_if(spec.sum).await?,
             dy: context.zeros_like(&x).await?,
             d_sum: zeros_if(spec.sum).await?,
             y: context.zeros_like(&x).await?,
             sum: zeros_if(spec.sum && !spec.in_place).await?,
             dx: context.zeros_like(&x).await?,
-            dz: zeros_if(writes_d_residual(spec) || Separate::is_of(spec)).await?,
+            dz: zeros_if(writes_d_residual(spec) || spec.gate.is_some() || Separate::is_of(spec)).await?,
             x,
         })
     }
 
     /// What has values.
     fn inputs(&self) -> impl Iterator<Item = &Tensor> {
-        let optional = [&self.residual, &self.addend, &self.d_sum];
+        let optional = [&self.residual, &self.gate, &self.addend, &self.d_sum];
         [&self.x, &self.dy].into_iter().chain(optional.into_iter().flatten())
     }
 
@@ -129,6 +132,19 @@ impl Set {
 
     fn d_residual(&self, spec: &Spec) -> Option<&Tensor> {
         self.dz.as_ref().filter(|_| spec.residual)
+    }
+
+    fn d_gate(&self, spec: &Spec) -> Option<&Tensor> {
+        self.dz.as_ref().filter(|_| spec.gate.is_some())
+    }
+
+    /// A tensor in the place of x, with what there is around it.
+    fn input<'a>(&'a self, spec: &Spec, x: &'a Tensor) -> Input<'a> {
+        let input = Input::from(x).with_residual(self.residual.as_ref());
+        match (&self.gate, spec.gate) {
+            (Some(gate), Some(order)) => input.gated(gate, order),
+            _ => input,
+        }
     }
 }
 
@@ -206,7 +222,7 @@ impl<'c> Tensors<'c> {
         let [dgamma, dbeta, dalpha, dshift] = gradients.each_ref().map(Option::as_ref);
         let mut prepared = async |set: &Set| {
             if op.is_forward() {
-                let input = Input::from(&set.x).with_residual(set.residual.as_ref());
+                let input = set.input(spec, &set.x);
                 let input = match &set.addend {
                     Some(addend) => input.plus(addend, set.sum()),
                     None => input,
@@ -217,12 +233,12 @@ impl<'c> Tensors<'c> {
             let targets = GradientTargets::default()
                 .dx(set.dx(spec))
                 .d_residual(set.d_residual(spec))
+                .d_gate(set.d_gate(spec))
                 .dgamma(dgamma)
                 .dbeta(dbeta)
                 .dalpha(dalpha)
                 .dshift(dshift);
-            let input =
-                Input::from(set.sum()).with_residual(set.residual.as_ref()).with_d_sum(set.d_sum.as_ref());
+            let input = set.input(spec, set.sum()).with_d_sum(set.d_sum.as_ref());
             layer.prepare_backward(input, &set.dy, saved, &targets).await.map(Into::into)
         };
         let prepared = context.block_on(async {
@@ -248,8 +264,10 @@ impl<'c> Tensors<'c> {
         let (spec, set) = (&problem.spec, &sets[0]);
         let mut results = Results::new();
         let batches = match op.is_forward() {
-            true => [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum()))],
-            false => [("dx", Some(set.dx(spec))), ("dresidual", set.d_residual(spec))],
+            true => [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum())), ("", None)],
+            false => {
+                [("dx", Some(set.dx(spec))), ("dresidual", set.d_residual(spec)), ("dgate", set.d_gate(spec))]
+            }
         };
         context.block_on(async {
             for (name, tensor) in batches {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use wgnorm::eval::custom_activations;
-use wgnorm::{Activation, DType};
+use wgnorm::{Activation, DType, GateOrder};
 
 use super::BenchOp;
 
@@ -19,12 +19,14 @@ pub struct Variant {
     pub in_place: bool,
     /// Whether something is added to x before the norm, and the sum written out; not of batch norm.
     pub sum: bool,
+    /// A gate in the place of a residual; not of batch norm.
+    pub gate: Option<GateOrder>,
 }
 
 impl Variant {
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
-        self.sum || self.residual || self.activation != Activation::None
+        self.sum || self.residual || self.gate.is_some() || self.activation != Activation::None
     }
 
     /// Says why an operation of batch norm is not possible.
@@ -40,9 +42,11 @@ impl Variant {
     }
 
     /// What is fused, as the tables show it.
-    pub fn fused_label(sum: bool, activation: &str, residual: bool) -> String {
+    pub fn fused_label(sum: bool, gate: Option<&str>, activation: &str, residual: bool) -> String {
+        let gate = gate.map(|gate| format!("gate {gate}"));
         let parts = [
             sum.then_some("sum"),
+            gate.as_deref(),
             residual.then_some("residual"),
             (activation != "none").then_some(activation),
         ];
@@ -54,6 +58,19 @@ impl Variant {
 /// Parses the name of an element type.
 pub fn dtype_parser() -> impl TypedValueParser<Value = DType> {
     parser(&DType::ALL, DType::name)
+}
+
+/// What a gate is called: by where it acts.
+pub const fn gate_name(gate: GateOrder) -> &'static str {
+    match gate {
+        GateOrder::NormFirst => "last",
+        GateOrder::GateFirst => "first",
+    }
+}
+
+/// Parses it.
+pub fn gate_parser() -> impl TypedValueParser<Value = GateOrder> {
+    parser(&[GateOrder::NormFirst, GateOrder::GateFirst], gate_name)
 }
 
 /// Parses the name of an activation.
@@ -91,9 +108,10 @@ mod tests {
 
     #[test]
     fn labels_name_what_is_fused() {
-        assert_eq!(Variant::fused_label(false, "none", false), "none");
-        assert_eq!(Variant::fused_label(false, "none", true), "residual");
-        assert_eq!(Variant::fused_label(true, "none", false), "sum");
-        assert_eq!(Variant::fused_label(true, "relu", true), "sum, residual, relu");
+        assert_eq!(Variant::fused_label(false, None, "none", false), "none");
+        assert_eq!(Variant::fused_label(false, None, "none", true), "residual");
+        assert_eq!(Variant::fused_label(true, None, "none", false), "sum");
+        assert_eq!(Variant::fused_label(true, None, "relu", true), "sum, residual, relu");
+        assert_eq!(Variant::fused_label(false, Some("last"), "silu", false), "gate last, silu");
     }
 }

@@ -296,6 +296,7 @@ mod tests {
             ("in_place", true.into()),
             ("sum", true.into()),
             ("norm", "rms".into()),
+            ("gate", "last".into()),
         ] {
             let mut case = serde_json::json!({
                 "name": "a", "op": "inference", "layout": "channels_first", "dtype": "float32",
@@ -307,7 +308,14 @@ mod tests {
         let labels: Vec<_> = others.iter().map(Case::variant).collect();
         assert_eq!(
             labels,
-            ["float32, relu", "float32, residual", "float32, in place", "float32, sum", "float32"]
+            [
+                "float32, relu",
+                "float32, residual",
+                "float32, in place",
+                "float32, sum",
+                "float32",
+                "float32, gate last"
+            ]
         );
         assert_eq!((plain.cases[0].norm(), others[4].norm()), ("batch".into(), "rms".into()));
         let mut all = plain.cases;

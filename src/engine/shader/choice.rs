@@ -6,6 +6,7 @@
 use super::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
 use crate::base::curve::Curve;
 use crate::base::dtype::DType;
+use crate::base::gate::GateOrder;
 use crate::engine::custom;
 use crate::engine::slot::Slot;
 use crate::plan::WalkKind;
@@ -107,6 +108,8 @@ impl Variant {
         let Pointwise {
             activation,
             residual,
+            gate,
+            without_beta,
             d_residual,
             from_y,
             masked,
@@ -123,8 +126,15 @@ impl Variant {
             let own = Instance::from(&*custom::module_of(key)).named("custom_activation");
             choice.replace("custom", own);
         }
-        choice.feature("activated", activation != ActivationKind::NONE);
+        let gate_first = gate == Some(GateOrder::GateFirst);
+        choice.feature("activated", activation != ActivationKind::NONE && gate.is_none());
         choice.feature("residual", residual);
+        choice.feature("added", residual && gate.is_none());
+        choice.feature("gate_last", gate == Some(GateOrder::NormFirst));
+        choice.feature("gate_first", gate_first);
+        choice.feature("without_beta", without_beta || gate_first && self.kernel.reads_gradient());
+        // That holds what is normalized.
+        choice.feature("gate_in_x", gate_first && !matches!(self.kernel, Kernel::ResidentForward(_)));
         choice.feature("d_residual", d_residual);
         choice.feature("masked", masked);
         choice.feature("marked", marked);

@@ -66,6 +66,7 @@ modules! {
     "lib/from_curve"
     "lib/from_x"
     "lib/from_y"
+    "lib/gate"
     "lib/gradient_sums"
     "lib/gradient_words"
     "lib/marked"

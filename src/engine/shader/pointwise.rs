@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, StatisticsFrom};
 use crate::base::activation::Activation;
+use crate::base::gate::GateOrder;
 
 /// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +33,12 @@ impl ActivationKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pointwise {
     pub activation: ActivationKind,
-    /// A residual is added before the activation.
+    /// A residual is added before the activation; or there is a gate in its place.
     pub residual: bool,
+    /// What the activation is that of, if not of the normalized.
+    pub gate: Option<GateOrder>,
+    /// With a gate: there is no beta.
+    pub without_beta: bool,
     /// The gradient of the residual is written.
     pub d_residual: bool,
     /// Slot `X` holds y, from which x̂ is recovered.
@@ -61,6 +66,8 @@ impl Default for Pointwise {
         Self {
             activation: ActivationKind::NONE,
             residual: false,
+            gate: None,
+            without_beta: false,
             d_residual: false,
             from_y: false,
             masked: false,
@@ -79,11 +86,18 @@ impl Pointwise {
     /// As far as it makes a difference to a kernel.
     pub fn of(self, kernel: Kernel) -> Self {
         let nothing = Self::default();
+        let gate_first = self.gate == Some(GateOrder::GateFirst);
+        // The gradient of a gate behind the norm asks for z; before it none does.
+        let without_beta = match self.gate {
+            Some(GateOrder::NormFirst) => self.without_beta && self.d_residual,
+            _ => false,
+        };
         let activated = self.activation != ActivationKind::NONE;
         // Without an activation dz is dy, whatever the residual is, unless x̂ has to be recovered.
-        let residual = self.residual && (activated || self.from_y);
+        let residual = self.residual && (activated || self.from_y || self.gate.is_some());
         let Self {
             activation,
+            gate,
             d_residual,
             masked,
             marked,
@@ -98,28 +112,45 @@ impl Pointwise {
         match kernel {
             Kernel::MapForward(from) => {
                 let folded = folded && from == StatisticsFrom::Batch;
-                Self { activation, residual: self.residual, uncentred, of_place, folded, ..nothing }
+                Self { activation, residual: self.residual, gate, uncentred, of_place, folded, ..nothing }
             }
             Kernel::ResidentForward(_) => {
-                Self { activation, residual: self.residual, uncentred, of_place, sum, ..nothing }
+                Self { activation, residual: self.residual, gate, uncentred, of_place, sum, ..nothing }
             }
             Kernel::ReduceRowGradients => {
-                Self { activation, residual, d_residual, marked, uncentred, ..nothing }
+                let d_residual = d_residual && !gate_first;
+                Self { activation, residual, gate, without_beta, d_residual, marked, uncentred, ..nothing }
             }
             // Of these most makes a difference.
             Kernel::ReduceGradients { dx, .. } => {
-                Self { residual, renorm: false, sum: false, d_sum: d_sum && dx, folded: false, ..self }
+                let d_residual = d_residual && (dx || !gate_first);
+                let d_sum = d_sum && dx;
+                Self {
+                    residual,
+                    without_beta,
+                    d_residual,
+                    renorm: false,
+                    sum: false,
+                    d_sum,
+                    folded: false,
+                    ..self
+                }
             }
             Kernel::ResidentBackward(_) => {
-                Self { residual, masked: false, sum: false, folded: false, ..self }
+                Self { residual, without_beta, masked: false, sum: false, folded: false, ..self }
             }
             Kernel::MapBackward { statistics, .. } if statistics.has_means() => {
                 // With a mask it writes no dgamma.
                 let folded = folded && statistics == StatisticsFrom::Gradients;
-                Self { residual, d_residual: false, renorm: renorm && !masked, sum: false, folded, ..self }
+                let d_residual = d_residual && gate_first;
+                let renorm = renorm && !masked;
+                Self { residual, without_beta: false, d_residual, renorm, sum: false, folded, ..self }
             }
             Kernel::MapBackward { .. } => {
                 Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
+            }
+            Kernel::ReduceMoments | Kernel::ReduceSquares if gate_first => {
+                Self { activation, residual, gate, ..nothing }
             }
             Kernel::ReduceMoments => Self { masked, sum, ..nothing },
             Kernel::ReduceSquares => Self { sum, ..nothing },
@@ -136,7 +167,10 @@ impl Pointwise {
             key += &format!(" {}", self.activation.key);
         }
         for (is, name) in [
-            (self.residual, " residual"),
+            (self.gate == Some(GateOrder::NormFirst), " gate last"),
+            (self.gate == Some(GateOrder::GateFirst), " gate first"),
+            (self.without_beta, " without beta"),
+            (self.residual && self.gate.is_none(), " residual"),
             (self.d_residual, " d_residual"),
             (self.from_y, " from_y"),
             (self.masked, " masked"),

@@ -7,6 +7,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use super::*;
 use crate::base::activation::Activation;
 use crate::base::custom::ActivationFunctions;
+use crate::base::gate::GateOrder;
 
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
@@ -206,10 +207,12 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             {
                 continue;
             }
-            let activation = ActivationKind::of(activation);
-            let pointwise = Pointwise {
-                activation,
+            let kind = ActivationKind::of(activation);
+            let of = |gate| Pointwise {
+                activation: kind,
                 residual,
+                gate,
+                without_beta: gate == Some(GateOrder::NormFirst) && d_residual,
                 d_residual,
                 from_y,
                 masked,
@@ -221,46 +224,57 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 d_sum,
                 folded,
             };
-            // Before anything is linked.
-            if pointwise.of(kernel) != pointwise {
-                continue;
-            }
-            let plain = Variant { pointwise, ..example(kernel) };
-            // In place is one input over one output; views may lie between each other in any way.
-            let output = plain.outputs().first().copied().filter(|_| through);
-            let through = match kernel {
-                Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares => {
-                    [output, None, None, None, None]
-                }
-                _ => [None, output, None, None, None],
-            };
-            let bindings = Variant { through, ..plain }.link().bindings.len();
-            // What the host asks for: see ops/.
-            let asked = match kernel {
-                Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
-                Kernel::MapBackward { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
-                Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => {
-                    bindings <= 9 && !from_y
-                }
-                Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
-                OF_SLICES => bindings <= 9,
-                // d_residual is written along rows, and d_sum added by a map of its own.
-                Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
-                    !(d_residual || residual && d_sum)
-                }
-                Kernel::MapBackward { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
-                Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => {
-                    bindings <= 9 && !from_y
-                }
-                Kernel::ReduceGradients { statistics: StatisticsFrom::FoldedCurve(_), .. } => !from_y,
-                _ => true,
-            };
-            if asked {
-                all.push((pointwise, through));
-            }
+            // Before anything is linked; gates are the family's.
+            let family =
+                !of_channels(kernel) || matches!(kernel, Kernel::ReduceMoments | Kernel::ReduceSquares);
+            let gates = [None, Some(GateOrder::NormFirst), Some(GateOrder::GateFirst)].into_iter();
+            let gates = gates.filter(|gate| gate.is_none() || family && residual);
+            let gates = gates.filter(|gate| *gate != Some(GateOrder::GateFirst) || !sum && !d_sum);
+            let with_beta = |pointwise| [pointwise, Pointwise { without_beta: false, ..pointwise }];
+            let known =
+                gates.map(of).flat_map(with_beta).filter(|pointwise| pointwise.of(kernel) == *pointwise);
+            let mut known: Vec<_> = known.collect();
+            known.dedup();
+            all.extend(known.into_iter().map(|pointwise| (pointwise, through)));
         }
     }
-    all
+    all.into_iter().filter_map(|(pointwise, through)| asked(kernel, pointwise, through)).collect()
+}
+
+/// The same, if a kernel is asked for it by the host.
+fn asked(
+    kernel: Kernel,
+    pointwise: Pointwise,
+    through: bool,
+) -> Option<(Pointwise, [Option<Slot>; WALKED_INPUTS.len()])> {
+    let Pointwise { residual, d_residual, d_sum, from_y, gate, .. } = pointwise;
+    let plain = Variant { pointwise, ..example(kernel) };
+    // In place is one input over one output; views may lie between each other in any way.
+    let output = plain.outputs().first().copied().filter(|_| through);
+    let through = match kernel {
+        Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares => {
+            [output, None, None, None, None]
+        }
+        _ => [None, output, None, None, None],
+    };
+    let bindings = Variant { through, ..plain }.link().bindings.len();
+    // What the host asks for: see ops/.
+    let asked = match kernel {
+        Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
+        Kernel::MapBackward { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
+        Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => bindings <= 9 && !from_y,
+        Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
+        OF_SLICES => bindings <= 9,
+        // d_residual is written along rows, and d_sum added by a map of its own.
+        Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
+            gate == Some(GateOrder::GateFirst) || !(d_residual || residual && d_sum)
+        }
+        Kernel::MapBackward { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
+        Kernel::ReduceGradients { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9 && !from_y,
+        Kernel::ReduceGradients { statistics: StatisticsFrom::FoldedCurve(_), .. } => !from_y,
+        _ => true,
+    };
+    asked.then_some((pointwise, through))
 }
 
 /// A variant in the plainest walk.

@@ -6,6 +6,7 @@
 mod batch;
 mod curve;
 mod custom;
+mod gated;
 mod pairs;
 mod parts;
 mod slices;
@@ -42,6 +43,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(pairs::slices());
     cases.extend(curve::cases());
     cases.extend(custom::cases());
+    cases.extend(gated::cases());
     cases.extend(parts::cases());
     cases
 }

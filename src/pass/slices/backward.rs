@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::base::error::{Error, Result};
+use crate::base::gate::GateOrder;
 use crate::engine::build::{Build, Whole};
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::StatisticsFrom;
@@ -76,9 +77,14 @@ impl<'a> Pass<'a> {
     pub(in crate::pass) fn held_backward_of_slices(&self) -> Option<u32> {
         let (tensors, slices) = (&self.tensors, self.slices());
         let more = [Slot::Residual, Slot::DSum, Slot::DResidual].iter().filter(|slot| tensors.has(**slot));
+        // A dispatch has a binding for one more tensor, and one where beta is not read: it is where z is computed anew.
+        let room = match self.gate {
+            Some(GateOrder::GateFirst) => 2,
+            Some(GateOrder::NormFirst) if !tensors.has(Slot::Beta) => 2,
+            _ => 1,
+        };
         let runs = matches!(slices.pattern, Pattern::Run { .. } | Pattern::Segments { samples: 1, .. });
-        // A dispatch has a binding for one more tensor.
-        let fits = tensors.has(Slot::Dx) && runs && slices.merged == 1 && more.count() <= 1;
+        let fits = tensors.has(Slot::Dx) && runs && slices.merged == 1 && more.count() <= room;
         fits.then_some(if slices.parameters.of_place { 4 } else { 2 })
     }
 
@@ -123,7 +129,11 @@ impl<'a> Pass<'a> {
     fn passes(&self) -> (u64, u64) {
         let one = |slot| u64::from(self.tensors.has(slot));
         let read = 2 + one(Slot::Residual);
-        (read + one(Slot::DResidual), read + 1 + one(Slot::DSum))
+        let (of_gate, of_residual) = match self.gate {
+            Some(GateOrder::GateFirst) => (one(Slot::DResidual), 0),
+            _ => (0, one(Slot::DResidual)),
+        };
+        (read + of_residual, read + 1 + one(Slot::DSum) + of_gate)
     }
 
     /// A buffer for the means of all slices, bound as what they are written to and read from.
@@ -196,8 +206,8 @@ impl<'a> Pass<'a> {
             return rows.finish(self.traffic(reduced + mapped)).await;
         }
         for (range, mut columns) in self.columns_in_parts(of, &self.all_columns())? {
-            // That is written already.
-            columns.pointwise.d_residual = false;
+            // That is written already; of a gate before the norm, beside dx.
+            columns.pointwise.d_residual &= self.gate == Some(GateOrder::GateFirst);
             columns.buffer(Slot::Means, means.before());
             let columns = self.along_columns(columns, &range, StatisticsFrom::MeansOfRow)?;
             rows = columns.after(rows);

@@ -126,12 +126,12 @@ impl Maps {
     }
 
     /// Σ of a value of each element, for each statistic.
-    pub(super) fn per_statistic(&self, value: impl Fn(usize) -> f64) -> Vec<f64> {
+    pub(crate) fn per_statistic(&self, value: impl Fn(usize) -> f64) -> Vec<f64> {
         summed(self.statistics, &self.statistic_of, value)
     }
 
     /// Σ of a value of each element, for each parameter.
-    pub(super) fn per_parameter(&self, value: impl Fn(usize) -> f64) -> Vec<f64> {
+    pub(crate) fn per_parameter(&self, value: impl Fn(usize) -> f64) -> Vec<f64> {
         summed(self.parameters, &self.parameter_of, value)
     }
 

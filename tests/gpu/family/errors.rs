@@ -230,3 +230,44 @@ fn what_is_split_into_several_refuses_what_one_dispatch_would() {
         Error::NotContiguous { what: "d_sum" }
     );
 }
+
+#[test]
+fn gates_that_do_not_fit() {
+    use wgnorm::GateOrder::{GateFirst, NormFirst};
+    let context = context();
+    let layer = layer(8);
+    let (x, gate, other) = (zeros(&context, &[2, 8]), zeros(&context, &[2, 8]), zeros(&context, &[2, 8]));
+    let forward = |input: Input<'_>| context.block_on(layer.infer(input)).map(|y| y.shape());
+    let narrow = zeros(&context, &[2, 7]);
+    refused!(forward(x.gated(&narrow, NormFirst)), Error::Shape { what: "gate", .. });
+    refused!(
+        forward(x.gated(&gate, NormFirst).with_residual(&other)),
+        Error::Unsupported { what: "residual", .. }
+    );
+    refused!(
+        forward(x.gated(&gate, GateFirst).plus(&other, &zeros(&context, &[2, 8]))),
+        Error::Unsupported { what: "sum", .. }
+    );
+    let batch = context.block_on(BatchNorm::new(&context, 8, BatchNormOptions::pytorch())).unwrap();
+    refused!(
+        context.block_on(batch.freeze().infer(x.gated(&gate, NormFirst))),
+        Error::Unsupported { what: "gate", .. }
+    );
+
+    let (_, saved) = context.block_on(layer.forward(x.gated(&gate, GateFirst))).unwrap();
+    let backward = |input: Input<'_>, targets: GradientTargets<'_>| {
+        context.block_on(layer.prepare_backward(input, &x, &saved, &targets)).map(|_| ())
+    };
+    let (dx, d_gate) = (zeros(&context, &[2, 8]), zeros(&context, &[2, 8]));
+    let both = GradientTargets::default().dx(&dx).d_gate(&d_gate);
+    assert!(backward(x.gated(&gate, GateFirst), both).is_ok());
+    refused!(
+        backward(x.gated(&gate, NormFirst), both),
+        Error::Gate { expected: Some(GateFirst), got: Some(NormFirst) }
+    );
+    refused!(backward(Input::from(&x), both), Error::NoParameter { gradient: "d_gate", .. });
+    refused!(
+        backward(x.gated(&gate, GateFirst), GradientTargets::default().d_gate(&d_gate)),
+        Error::Unsupported { what: "d_gate", .. }
+    );
+}

@@ -107,9 +107,11 @@ fn title(case: &CaseReport) -> String {
         title += &format!("{}, ", case.layout.replace('_', " "));
     }
     title += &format!("{} cache", case.cache);
-    let (dtype, activation, residual, in_place, sum) = case.variant();
+    let (dtype, activation, residual, in_place, sum, gate) = case.variant();
+    let gate = gate.map(|gate| format!("gate {gate}"));
     let parts = [
         (sum, "sum"),
+        (gate.is_some(), gate.as_deref().unwrap_or_default()),
         (dtype != "float32", dtype),
         (residual, "residual"),
         (activation != "none", activation),
