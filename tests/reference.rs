@@ -3,8 +3,9 @@
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use wgnorm::curve::Curve;
+use wgnorm::reference::family::{self, Maps, Scheme};
 use wgnorm::reference::fold::Running;
-use wgnorm::reference::{Statistics, batch, curve, map};
+use wgnorm::reference::{Statistics, batch, curve, gate, map};
 use wgnorm::{Activation, Layout, Momentum, RunningVariance, Shape};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/conformance");
@@ -193,6 +194,55 @@ fn curves_agree_with_pytorch() {
         hold("dshift", &[got.dshift]);
         if residual.is_some() {
             hold("dresidual", &dz);
+        }
+    }
+}
+
+#[test]
+fn gates_and_groups_agree_with_fla_and_pytorch() {
+    let file: Value = serde_json::from_str(include_str!("data/gated/cases.json")).unwrap();
+    for case in file["cases"].as_array().unwrap() {
+        let of = |values: &Value| -> Vec<f64> {
+            values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+        };
+        let input = |name: &str| case["inputs"][name].is_array().then(|| of(&case["inputs"][name]));
+        let (x, dy, gamma, beta) = (input("x").unwrap(), input("dy").unwrap(), input("gamma"), input("beta"));
+        let dims: Vec<_> = of(&case["shape"]).into_iter().map(|dim| dim as usize).collect();
+        let maps = Maps::layer(&dims, 1).in_groups(case["groups"].as_u64().unwrap() as usize);
+        let (scheme, activation) = match case["norm"] == "rms" {
+            true => (Scheme::rms(1e-5), Activation::Silu),
+            false => (Scheme::standard(1e-5), Activation::Sigmoid),
+        };
+        let affine = family::Affine { gamma: gamma.as_deref(), beta: beta.as_deref() };
+        let gate = input("gate");
+        let (first, last) = (case["gate"] == "first", case["gate"] == "last");
+        let through = |values: &[f64], is: bool| match &gate {
+            Some(gate) if is => gate::gated(values, gate, activation),
+            _ => values.to_vec(),
+        };
+
+        let u = through(&x, first);
+        let (z, statistics) = family::forward(&u, &maps, &scheme, affine);
+        let dz = through(&dy, last);
+        let got = family::backward(&u, &dz, &maps, &scheme, &statistics, affine);
+        let hold = |name: &str, got: &[f64]| {
+            let expected = of(&case["results"][name]);
+            assert_eq!(got.len(), expected.len(), "{name}");
+            for (got, expected) in got.iter().zip(expected) {
+                let what = format!("{} {} {}", case["norm"], case["gate"], case["groups"]);
+                assert!(
+                    (got - expected).abs() <= 1e-13 * expected.abs().max(1.0),
+                    "{what} {name}: {got:e} is not {expected:e}"
+                );
+            }
+        };
+        hold("y", &through(&z, last));
+        hold("dx", &through(&got.dx, first));
+        hold("dgamma", &got.dgamma);
+        beta.iter().for_each(|_| hold("dbeta", &got.dbeta));
+        if let Some(gate) = &gate {
+            let (values, upstream) = if first { (&x, &got.dx) } else { (&z, &dy) };
+            hold("dgate", &gate::d_gate(values, upstream, gate, activation));
         }
     }
 }

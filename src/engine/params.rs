@@ -82,6 +82,10 @@ pub(crate) struct Params {
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
+    pub row_groups: u32,
+    pub group_words: u32,
+    pub group_column: u32,
+    pub unused: [u32; 1],
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -138,8 +142,9 @@ pub(crate) struct Common {
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
-    /// All bytes tell parameters apart.
-    pub unused: u32,
+    pub row_groups: u32,
+    pub group_words: u32,
+    pub group_column: u32,
 }
 
 impl Common {
@@ -220,6 +225,9 @@ impl Params {
             samples: common.samples,
             sample_rows: common.sample_rows,
             row_teams: common.row_teams,
+            row_groups: common.row_groups,
+            group_words: common.group_words,
+            group_column: common.group_column,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
@@ -255,7 +263,7 @@ mod tests {
             partials first_record running_step flags eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
             parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place samples sample_rows
-            row_teams
+            row_teams row_groups group_words group_column
         }
     }
 

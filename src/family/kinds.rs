@@ -6,21 +6,29 @@ use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::tensor::Tensor;
 use crate::pass::Scheme;
+use crate::pass::spec::Extra;
 use crate::plan::{Parameters, Slices};
 
 /// Trailing axes of x are normalized: [`LayerNorm`].
 #[derive(Clone, Copy, Debug)]
-pub struct Layer(pub(super) Shape);
+pub struct Layer(pub(super) Trailing);
 
 /// As [`Layer`], by the root of the mean square: [`RmsNorm`].
 #[derive(Clone, Copy, Debug)]
-pub struct Rms(pub(super) Shape);
+pub struct Rms(pub(super) Trailing);
 
 /// Groups of channels of each sample: [`GroupNorm`].
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     pub(super) groups: u64,
     pub(super) channels: u64,
+}
+
+/// Trailing axes, in groups of neighbouring places that are normalized each for itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trailing {
+    pub shape: Shape,
+    pub groups: u64,
 }
 
 /// Each channel of each sample: [`InstanceNorm`].
@@ -203,11 +211,11 @@ macro_rules! kind {
 
 kind!(Layer, "layer norm", Scheme::Deviation, {
     fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
-        rows_of(x, self.0, modulated)
+        self.0.slices(self.name(), x, modulated)
     }
 
     fn parameters(&self) -> Option<Shape> {
-        Some(self.0)
+        Some(self.0.shape)
     }
 
     fn has_layout(&self) -> bool {
@@ -216,16 +224,20 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
 
     fn is_of_rows(&self) -> bool {
         true
+    }
+
+    fn groups(&self) -> u64 {
+        self.0.groups
     }
 });
 
 kind!(Rms, "RMS norm", Scheme::MeanSquare, {
     fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
-        rows_of(x, self.0, modulated)
+        self.0.slices(self.name(), x, modulated)
     }
 
     fn parameters(&self) -> Option<Shape> {
-        Some(self.0)
+        Some(self.0.shape)
     }
 
     fn has_layout(&self) -> bool {
@@ -234,6 +246,10 @@ kind!(Rms, "RMS norm", Scheme::MeanSquare, {
 
     fn is_of_rows(&self) -> bool {
         true
+    }
+
+    fn groups(&self) -> u64 {
+        self.0.groups
     }
 });
 
@@ -347,6 +363,21 @@ kind!(Standardization, "weight standardization", Scheme::Deviation, {
         false
     }
 });
+
+impl Trailing {
+    /// The slices of x.
+    fn slices(self, layer: &'static str, x: &Tensor, modulated: bool) -> Result<Slices> {
+        let rows = rows_of(x, self.shape, modulated)?;
+        match self.groups {
+            1 => Ok(rows),
+            _ if modulated => {
+                let why = "its rows are in groups";
+                Err(Error::Unsupported { layer, what: Extra::Modulation.name(), why })
+            }
+            groups => Ok(Slices::groups_of_rows(rows.slices(), self.shape.len(), groups)),
+        }
+    }
+}
 
 /// Rows of the trailing axes.
 fn rows_of(x: &Tensor, normalized: Shape, modulated: bool) -> Result<Slices> {

@@ -2,7 +2,7 @@
 
 use super::kinds::{
     Group, GroupNorm, Instance, InstanceNorm, L2Norm, Layer, LayerNorm, Length, MeanVariance,
-    MeanVarianceNorm, Rms, RmsNorm, Scale, ScaleNorm, Standardization, Weight, WeightNorm,
+    MeanVarianceNorm, Rms, RmsNorm, Scale, ScaleNorm, Standardization, Trailing, Weight, WeightNorm,
     WeightStandardization,
 };
 use super::norm::sealed::Sealed;
@@ -29,13 +29,23 @@ fn without_parameters(options: NormOptions, layer: &'static str) -> Result<NormO
     }
 }
 
+impl Trailing {
+    fn of(shape: &[usize], groups: usize) -> Result<Self> {
+        let (shape, groups) = (some(shape)?, groups as u64);
+        if groups == 0 || !shape.len().is_multiple_of(groups) {
+            return Err(Error::Groups { channels: shape.len(), groups });
+        }
+        Ok(Self { shape, groups })
+    }
+}
+
 impl LayerNorm {
     /// A layer over trailing axes of these lengths, with gamma 1 and beta 0.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`] for no values, [`Error::Epsilon`], and those of an allocation.
     pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Layer(some(normalized_shape)?), options).await
+        Self::initial(context, Layer(Trailing::of(normalized_shape, 1)?), options).await
     }
 
     /// A layer from existing parameters of the normalized shape; which it has follows from those that are given.
@@ -49,7 +59,36 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(some(normalized_shape)?), options, gamma, beta)
+        Self::existing(context, Layer(Trailing::of(normalized_shape, 1)?), options, gamma, beta)
+    }
+
+    /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a mean and a variance of its own: as
+    /// Mamba-2 normalizes the heads of a device (there without a mean). gamma and beta are of the normalized shape, all groups of it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Groups`] unless they divide the number of places.
+    pub async fn in_groups(
+        context: &Context,
+        normalized_shape: &[usize],
+        groups: usize,
+        options: NormOptions,
+    ) -> Result<Self> {
+        Self::initial(context, Layer(Trailing::of(normalized_shape, groups)?), options).await
+    }
+
+    /// As [`in_groups`](Self::in_groups), from existing parameters.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts), and [`Error::Groups`].
+    pub fn in_groups_from_parts(
+        context: &Context,
+        normalized_shape: &[usize],
+        groups: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Layer(Trailing::of(normalized_shape, groups)?), options, gamma, beta)
     }
 }
 
@@ -59,7 +98,7 @@ impl RmsNorm {
     /// # Errors
     /// As [`LayerNorm::new`].
     pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Rms(some(normalized_shape)?), options).await
+        Self::initial(context, Rms(Trailing::of(normalized_shape, 1)?), options).await
     }
 
     /// A layer from existing parameters of the normalized shape.
@@ -73,7 +112,36 @@ impl RmsNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Rms(some(normalized_shape)?), options, gamma, beta)
+        Self::existing(context, Rms(Trailing::of(normalized_shape, 1)?), options, gamma, beta)
+    }
+
+    /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a root of mean squares of its own: as
+    /// Mamba-2 normalizes the heads of a device. gamma is of the normalized shape, all groups of it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Groups`] unless they divide the number of places.
+    pub async fn in_groups(
+        context: &Context,
+        normalized_shape: &[usize],
+        groups: usize,
+        options: NormOptions,
+    ) -> Result<Self> {
+        Self::initial(context, Rms(Trailing::of(normalized_shape, groups)?), options).await
+    }
+
+    /// As [`in_groups`](Self::in_groups), from existing parameters.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts), and [`Error::Groups`].
+    pub fn in_groups_from_parts(
+        context: &Context,
+        normalized_shape: &[usize],
+        groups: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Rms(Trailing::of(normalized_shape, groups)?), options, gamma, beta)
     }
 }
 

@@ -55,6 +55,11 @@ pub(crate) mod sealed {
             false
         }
 
+        /// Groups of a row that have statistics of their own.
+        fn groups(&self) -> u64 {
+            1
+        }
+
         /// Whether the order of axes in memory matters.
         fn has_layout(&self) -> bool {
             true
@@ -89,6 +94,7 @@ const REFUSES: &[(Extra, &str)] = &[
     MOMENTS,
 ];
 const REFUSES_OF_ROWS: &[(Extra, &str)] = &[MOMENTS];
+const REFUSES_OF_GROUPS: &[(Extra, &str)] = &[(Extra::Mask, "its rows are in groups"), MOMENTS];
 const MOMENTS: (Extra, &str) = (Extra::Moments, "its statistics are those of each of its slices");
 
 impl<K: Kind> Norm<K> {
@@ -343,7 +349,11 @@ impl<K: Kind> Norm<K> {
             parameters,
             shape,
             unit_offset: self.options.unit_offset,
-            refuses: if self.kind.is_of_rows() { REFUSES_OF_ROWS } else { REFUSES },
+            refuses: match (self.kind.is_of_rows(), self.kind.groups()) {
+                (true, 1) => REFUSES_OF_ROWS,
+                (true, _) => REFUSES_OF_GROUPS,
+                (false, _) => REFUSES,
+            },
         };
         spec.check_input(input)?;
         if slices.count() == 0 && slices.statistics() > 0 {

@@ -172,6 +172,7 @@ impl<'a> Pass<'a> {
         // Slices that belong together because of the parameters that they have.
         let all = slices.slices();
         let (together, parameters) = match (of_place, step) {
+            (true, _) if slices.groups() > 1 => (rows, Shares::Same(rows * step)),
             (true, _) if rows > 1 => (repeat, Shares::Own { steps: repeat, each: step }),
             (true, _) => (1, Shares::Same(slices.count())),
             (false, 0) => (1, Shares::Same(1)),

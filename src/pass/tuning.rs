@@ -87,12 +87,14 @@ impl<'a> Pass<'a> {
                 (tensors.has(Slot::Dy) && of.saved.is_some_and(Saved::is_in_place), "from_y"),
             ],
             Statistics::Slices(_) => {
-                let parameters = self.spec.cut.slices().parameters;
+                let slices = self.spec.cut.slices();
+                let (parameters, groups) = (slices.parameters, slices.groups());
                 vec![
                     (true, self.spec.layer),
                     (tensors.has(Slot::Gamma), "gamma"),
                     (tensors.has(Slot::Beta), "beta"),
-                    (parameters.of_place && parameters.step > 0, "modulated"),
+                    (parameters.of_place && parameters.step > 0 && groups == 1, "modulated"),
+                    (groups > 1, "in_groups"),
                 ]
             }
             Statistics::Running(_) => Vec::new(),

@@ -28,6 +28,10 @@ impl Words {
                 let why = format!("because the tensors begin at different places of {wide}-byte words");
                 return scalar(reasons, &why);
             }
+            Alignment::Groups => {
+                let why = format!("because a {wide}-byte word could hold values of two groups");
+                return scalar(reasons, &why);
+            }
             Alignment::Cut => {
                 let why = format!("because a buffer ends inside of its tensor's last {wide}-byte word");
                 return scalar(reasons, &why);

@@ -187,6 +187,8 @@ pub(crate) enum Alignment {
     Differs,
     /// A buffer ends inside of its tensor's last word.
     Cut,
+    /// A word could hold values of two groups of a row.
+    Groups,
 }
 
 impl Walk {
@@ -199,6 +201,7 @@ impl Walk {
             Alignment::Same => {}
             Alignment::Differs => words.push("unaligned".to_owned()),
             Alignment::Cut => words.push("cut".to_owned()),
+            Alignment::Groups => words.push("groups".to_owned()),
         }
         if self.strided {
             words.push(format!("rows {} samples {} bytes apart", self.row_bytes, self.sample_bytes));

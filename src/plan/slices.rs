@@ -69,6 +69,27 @@ impl Slices {
         Self { pattern: runs(rows, places), merged: 1, parameters }
     }
 
+    /// Rows of `places` values each, in so many groups of neighbouring places that have statistics of their own; a parameter for each place of the row.
+    pub(crate) fn groups_of_rows(rows: u64, places: u64, groups: u64) -> Self {
+        let each = places / groups;
+        let parameters = Parameters { of_place: true, slices: 1, rows: groups, step: each };
+        Self { pattern: runs(rows * groups, each), merged: 1, parameters }
+    }
+
+    /// Slices beside each other that have parameters of their own, one row of them after the other: the groups of rows; else 1.
+    pub(crate) fn groups(&self) -> u64 {
+        let Parameters { of_place, slices, rows, step } = self.parameters;
+        if of_place && step > 0 && slices == 1 && rows < self.slices() { rows } else { 1 }
+    }
+
+    /// Which parameters the columns of rows have: each its own, of all rows or of those of a sample.
+    pub(crate) fn column_parameters(&self) -> Parameters {
+        match self.groups() {
+            1 => self.parameters,
+            _ => Parameters { of_place: true, slices: 1, rows: 1, step: 0 },
+        }
+    }
+
     /// The channels of each sample, of which so many share a statistic; a parameter for each channel, or each of each sample.
     pub(crate) fn channels_of_samples(view: Channels, merged: u64, modulated: bool) -> Self {
         let Channels { samples, channels, inner, layout } = view;
@@ -139,6 +160,7 @@ impl Slices {
         let Parameters { of_place, slices: repeat, rows, step } = self.parameters;
         let parameters = match of_place {
             // Of one sample there is one row of them.
+            true if self.groups() > 1 && slices > rows => self.parameters,
             true if slices <= repeat || rows == 1 => Parameters { of_place, slices: 1, rows: 1, step: 0 },
             true => Parameters { rows: slices / repeat, ..self.parameters },
             false if step > 0 && rows == self.slices() => Parameters::of_slice(slices),
@@ -224,6 +246,18 @@ mod tests {
             assert!(matches!(over(&[4, 5, 6], axes), Err(Error::Axes { .. })), "{axes:?}");
         }
         assert!(matches!(over(&[2, 3, 4, 5], &[0, 2]), Err(Error::Axes { .. })));
+    }
+
+    #[test]
+    fn rows_in_groups_have_parameters_of_the_row() {
+        let slices = Slices::groups_of_rows(6, 20, 4);
+        assert_eq!((slices.slices(), slices.count(), slices.groups()), (24, 5, 4));
+        assert_eq!(slices.some(8), Slices::groups_of_rows(2, 20, 4));
+        // One row is one slice of each of several samples.
+        let one = Slices::groups_of_rows(1, 20, 4);
+        assert_eq!((one, one.groups()), (Slices::rows(4, 5, Some(4)), 1));
+        assert_eq!(slices.some(4), one);
+        assert_eq!(Slices::rows(24, 5, Some(6)).groups(), 1);
     }
 
     #[test]

@@ -115,12 +115,22 @@ impl Layer {
                 let layer = TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?;
                 Kind::Tracked(layer)
             }
-            Norm::Layer(axes) => {
-                Kind::Layer(LayerNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)
-            }
-            Norm::Rms(axes) => {
-                Kind::Rms(RmsNorm::from_parts(context, trailing(*axes), options, gamma, beta)?)
-            }
+            Norm::Layer(axes) => Kind::Layer(LayerNorm::in_groups_from_parts(
+                context,
+                trailing(*axes),
+                spec.groups,
+                options,
+                gamma,
+                beta,
+            )?),
+            Norm::Rms(axes) => Kind::Rms(RmsNorm::in_groups_from_parts(
+                context,
+                trailing(*axes),
+                spec.groups,
+                options,
+                gamma,
+                beta,
+            )?),
             Norm::Group(groups) => {
                 Kind::Group(GroupNorm::from_parts(context, *groups, shape[1], options, gamma, beta)?)
             }

@@ -132,6 +132,8 @@ pub struct Spec {
     pub affine: Affine,
     /// Whether gamma is stored as its distance from 1.
     pub unit_offset: bool,
+    /// Groups of neighbouring places of a row that are normalized each for itself, in layer and RMS norm; 1 for all of it.
+    pub groups: usize,
     /// Whether gamma and beta are those of each sample.
     pub modulated: bool,
     /// What keeps the divisor from 0.
@@ -177,6 +179,7 @@ impl Spec {
             dtype: DType::F32,
             parameters: DType::F32,
             unit_offset: false,
+            groups: 1,
             modulated: false,
             activation: Activation::None,
             residual: false,

@@ -113,6 +113,7 @@ impl Spec {
         flag(self.affine != plain.affine, &format!("affine={affine}"));
         flag(self.parameters != DType::F32, &format!("parameters={}", self.parameters.short()));
         flag(self.unit_offset, "offset");
+        flag(self.groups != 1, &format!("groups={}", self.groups));
         flag(self.modulated, "modulated");
         match self.eps {
             eps if eps == plain.eps => {}
@@ -218,6 +219,7 @@ impl Spec {
             "eps" if value == "type" => self.eps = Epsilon::OfType,
             "eps" => self.eps = Epsilon::Value(number(value)?),
             "leaky_relu" => self.activation = Activation::LeakyRelu { slope: number(value)? },
+            "groups" => self.groups = number(value)?,
             "gate" => {
                 self.gate = Some(match value {
                     "last" => GateOrder::NormFirst,

@@ -1,4 +1,4 @@
-//! Gates behind and before a norm: every kind of kernel (streamed, resident, along rows and columns), element type and word; activations of every kind, or none.
+//! Gates behind and before a norm, and rows in groups: every kind of kernel (streamed, resident, along rows and columns), element type and word; activations of every kind, or none.
 
 use super::Case;
 use crate::eval::data::Data;
@@ -45,6 +45,24 @@ pub(super) fn cases() -> Vec<Case> {
             case("layer.outlier.9x132", "layer 9x132 silu GATE", Data::Outlier, Variants::One("ahead")),
         ]);
     }
+    // Rows in groups, with a gate and without.
+    cases.extend([
+        case("groups.rms.16x96", "rms 16x96 groups=4", Data::Normal, Variants::Sums),
+        case("groups.layer.9x40", "layer 9x40 groups=2", Data::LargeMean, Variants::Sums),
+        normal("groups.layer.7x33.float16", "layer 7x33 f16 groups=3", "repeat"),
+        normal(
+            "groups.rms.last.16x128.bfloat16",
+            "rms 16x128 bf16 parameters=bf16 groups=8 silu gate=last",
+            "repeat",
+        ),
+        normal("groups.rms.first.5x64", "rms 5x64 affine=weight groups=4 silu gate=first", "resident"),
+        normal("groups.layer2.3x4x24", "layer:2 3x4x24 groups=6 relu residual", "repeat"),
+        normal("groups.rms.sum.16x96", "rms 16x96 f16 groups=4 sum", "along rows"),
+        normal("groups.layer.1x64", "layer 1x64 groups=4", "repeat"),
+        normal("groups.rms.65x132.windows", "rms 65x132 groups=3", "windows"),
+        normal("groups.layer.16x96.resident", "layer 16x96 groups=2 silu gate=last", "resident"),
+        normal("groups.layer.31x20.phase", "layer 31x20 groups=5", "phase 1"),
+    ]);
     cases.extend([
         normal("last.rms.sum.17x48", "rms 17x48 bf16 silu sum gate=last", "repeat"),
         normal("last.layer.sum.9x20.resident", "layer 9x20 silu sum gate=last", "resident"),

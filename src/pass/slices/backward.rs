@@ -223,7 +223,7 @@ impl<'a> Pass<'a> {
         from: StatisticsFrom,
     ) -> Result<Build<'a>> {
         let plan = build.plan();
-        let Parameters { rows, step, .. } = self.slices().parameters;
+        let Parameters { rows, step, .. } = self.slices().column_parameters();
         let places = columns.end - columns.start;
         let (parameters, records) = match step {
             0 => (places, Records { partials: plan.partials(), slices: plan.slices, matrix: 0 }),

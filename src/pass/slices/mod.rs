@@ -10,7 +10,7 @@ use super::{OfSlices, Pass};
 use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
 use crate::plan::{
-    GRADIENT_SUMS_BYTES, Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns,
+    Alignment, GRADIENT_SUMS_BYTES, Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns,
 };
 
 impl<'a> Pass<'a> {
@@ -27,8 +27,9 @@ impl<'a> Pass<'a> {
     /// for all of a row and its parameters.
     fn start_columns(&self, of: OfSlices<'a>) -> Result<Option<Build<'a>>> {
         let context = self.spec.context;
-        if !self.slices().parameters.of_place || !maps_along_columns(context.capabilities(), context.tuning())
-        {
+        // Words of a strip have a statistic each where rows are in groups.
+        let suits = self.slices().parameters.of_place && self.slices().groups() == 1;
+        if !suits || !maps_along_columns(context.capabilities(), context.tuning()) {
             return Ok(None);
         }
         match self.build_columns(of, &self.all_columns()) {
@@ -55,7 +56,7 @@ impl<'a> Pass<'a> {
             Err(Error::TooLarge { .. }) => false,
             Err(_) => true,
         };
-        let samples = self.slices().parameters.step > 0;
+        let samples = self.slices().column_parameters().step > 0;
         match middle(columns.end - columns.start, 1, true) {
             Some(middle) if !fits && !samples => {
                 let middle = columns.start + middle;
@@ -74,14 +75,15 @@ impl<'a> Pass<'a> {
     }
 
     fn all_columns(&self) -> Range<u64> {
-        0..self.slices().count()
+        0..self.slices().count() * self.slices().groups()
     }
 
     /// A walk along some columns of rows: the parameters are those of a column, the statistics those of a row.
     fn build_columns(&self, of: OfSlices<'a>, columns: &Range<u64>) -> Result<Build<'a>> {
         let slices = self.slices();
-        let parameters = slices.parameters;
-        let (rows, all, places) = (slices.slices(), slices.count(), columns.end - columns.start);
+        let (parameters, groups) = (slices.column_parameters(), slices.groups());
+        let (rows, all) = (slices.slices() / groups, slices.count() * groups);
+        let places = columns.end - columns.start;
         // Samples have columns of their own where their parameters are their own.
         let pattern = match parameters.step {
             0 => Pattern::Columns { slices: places, samples: 1, inner: rows },
@@ -99,7 +101,10 @@ impl<'a> Pass<'a> {
             }
         };
         let row = self.spec.cut.row().map(|_| places);
-        let walk = Walk { unit_rows: 1, ..self.walk_over(&tensors, row, pattern) };
+        let mut walk = Walk { unit_rows: 1, ..self.walk_over(&tensors, row, pattern) };
+        if groups > 1 && !(slices.count().is_multiple_of(4) && columns.start.is_multiple_of(4)) {
+            walk.alignment = Alignment::Groups;
+        }
         let mut build = self.start_over(walk, &tensors, row)?;
         build.params.flags |= of.scheme.flags();
         build.pointwise.of_place = false;
@@ -108,6 +113,12 @@ impl<'a> Pass<'a> {
         build.params.parameter_rows = own.rows as u32;
         build.params.parameter_step = own.step as u32;
         build.params.sample_rows = rows as u32;
+        if groups > 1 {
+            let width = u64::from(build.plan().width);
+            build.params.row_groups = groups as u32;
+            build.params.group_words = (slices.count() / width) as u32;
+            build.params.group_column = (columns.start / width) as u32;
+        }
         Ok(build)
     }
 }

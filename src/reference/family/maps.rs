@@ -95,6 +95,19 @@ impl Maps {
         })
     }
 
+    /// Rows, of which each is in so many groups of neighbouring values with a statistic of their own.
+    ///
+    /// # Panics
+    /// If they do not divide a row.
+    pub fn in_groups(self, groups: usize) -> Self {
+        let len = self.len();
+        let count = len / self.statistics.max(1);
+        assert!(groups > 0 && count.is_multiple_of(groups), "{groups} groups of {count} values");
+        let each = (count / groups).max(1);
+        let statistic_of = (0..len).map(|i| i / each).collect();
+        Self { statistics: self.statistics * groups, statistic_of, ..self }
+    }
+
     /// gamma and beta for each sample: the parameter of an element is `sample·parameters + parameter`. The samples divide the
     /// tensor, in memory order, into parts of one length.
     ///

@@ -1,6 +1,7 @@
 //! The norms beside batch norm: what their results alone do not show. That they are right is the table's matter.
 
 mod errors;
+mod gated;
 mod limits;
 mod padded;
 mod plans;
