@@ -85,7 +85,6 @@ pub(crate) struct Params {
     pub row_groups: u32,
     pub group_words: u32,
     pub group_column: u32,
-    pub unused: [u32; 1],
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.

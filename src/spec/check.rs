@@ -70,9 +70,12 @@ impl Spec {
         if self.unit_offset && (!norm.is_of_slices() || norm.tracks()) {
             return Some(format!("gamma of {name} is not stored as its distance from 1"));
         }
-        let places: usize = self.parameter_shape().iter().product();
         let grouped = matches!(norm, Norm::Layer(_) | Norm::Rms(_)) && !self.modulated && self.mask.is_none();
-        if self.groups != 1 && !(grouped && self.groups > 0 && places.is_multiple_of(self.groups)) {
+        let divides = || {
+            let places = self.parameter_shape().iter().try_fold(1, |places: usize, &dim| places.checked_mul(dim));
+            self.groups > 0 && places.is_some_and(|places| places.is_multiple_of(self.groups))
+        };
+        if self.groups != 1 && !(grouped && divides()) {
             return Some(format!(
                 "{} groups of rows: expected layer or RMS norm, not modulated or masked, and a divisor of the places of a row",
                 self.groups
