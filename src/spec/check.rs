@@ -72,7 +72,8 @@ impl Spec {
         }
         let grouped = matches!(norm, Norm::Layer(_) | Norm::Rms(_)) && !self.modulated && self.mask.is_none();
         let divides = || {
-            let places = self.parameter_shape().iter().try_fold(1, |places: usize, &dim| places.checked_mul(dim));
+            let places =
+                self.parameter_shape().iter().try_fold(1, |places: usize, &dim| places.checked_mul(dim));
             self.groups > 0 && places.is_some_and(|places| places.is_multiple_of(self.groups))
         };
         if self.groups != 1 && !(grouped && divides()) {
