@@ -91,7 +91,7 @@ pub use family::{GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
 #[doc(inline)]
 pub use norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, Momentum};
 pub use pass::input::Input;
-pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Infer, Train, TrainForward};
+pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Infer, Int8, Train, TrainForward};
 #[doc(inline)]
 pub use spec::Spec;
 pub use statistics::running::{RunningStatistics, RunningValues};

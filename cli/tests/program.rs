@@ -319,7 +319,7 @@ fn a_report_is_one_folder_whatever_its_time_is_enough_for() {
     std::fs::write(dir.join("two.txt"), "4,3,3\n8,2,2 x3\n").unwrap();
     let [suite, out] = ["two.txt", "out"].map(|name| dir.join(name).display().to_string());
     let args = ["report", &out, "--suite", &suite, "--batch", "2", "--dtype", "float32"];
-    let few = ["--check", "normal.1x2x4", "--minutes", "0.5", "--python", "no such program"];
+    let few = ["--check", "normal.1x2x4", "--minutes", "3", "--python", "no such program"];
     assert_eq!(code(&[&args[..], &few].concat()), 0);
     let file = |name: &str| std::fs::read_to_string(Path::new(&out).join(name));
     let page = file("report.md").unwrap();

@@ -12,10 +12,12 @@ pub enum DType {
     F16,
     /// bfloat16: the upper half of binary32.
     Bf16,
+    /// Signed bytes, of a y for inference that was asked for as such ([`Int8`](crate::Int8)), and of nothing else; on the host numbers from -128 to 127.
+    I8,
 }
 
 impl DType {
-    /// All of them.
+    /// All that layers take and give.
     pub const ALL: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
     /// Bytes of one element.
@@ -23,6 +25,7 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::Bf16 => 2,
+            DType::I8 => 1,
         }
     }
 
@@ -32,6 +35,7 @@ impl DType {
             DType::F32 => "float32",
             DType::F16 => "float16",
             DType::Bf16 => "bfloat16",
+            DType::I8 => "int8",
         }
     }
 
@@ -41,6 +45,7 @@ impl DType {
             DType::F32 => 1.0 / 16_777_216.0,
             DType::F16 => 1.0 / 2048.0,
             DType::Bf16 => 1.0 / 256.0,
+            DType::I8 => 0.5,
         }
     }
 
@@ -50,6 +55,7 @@ impl DType {
             DType::F32 => f32::MAX as f64,
             DType::F16 => 65504.0,
             DType::Bf16 => 3.389_531_389_251_535_5e38,
+            DType::I8 => 127.0,
         }
     }
 
@@ -59,6 +65,7 @@ impl DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::Bf16 => "bf16",
+            DType::I8 => "i8",
         }
     }
 
@@ -68,6 +75,8 @@ impl DType {
             DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            // A cast saturates.
+            DType::I8 => values.iter().flat_map(|&v| (v.round_ties_even() as i8).to_le_bytes()).collect(),
         }
     }
 
@@ -78,6 +87,7 @@ impl DType {
             DType::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             DType::F16 => halves().map(|h| half::f16::from_bits(h).to_f32()).collect(),
             DType::Bf16 => halves().map(|h| half::bf16::from_bits(h).to_f32()).collect(),
+            DType::I8 => bytes.iter().map(|&byte| f32::from(byte as i8)).collect(),
         }
     }
 }

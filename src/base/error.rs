@@ -214,6 +214,12 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: &'static str,
     },
+    /// A scale of int8 that cannot be divided by.
+    #[error("a scale must be finite and above 0, got {got}")]
+    Scale {
+        /// The value that was passed.
+        got: f32,
+    },
     /// A gate in one of forward and backward that is not in the other, or on the other side of the norm.
     #[error("backward must have the gate of forward, {expected:?}, got {got:?}")]
     Gate {

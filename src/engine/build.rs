@@ -15,7 +15,8 @@ use super::ready::Ready;
 use super::shader::{Kernel, Pointwise};
 use super::slab::Slab;
 use super::slot::Slot;
-use crate::base::error::Result;
+use crate::base::dtype::DType;
+use crate::base::error::{Error, Result};
 use crate::base::shape::Channels;
 use crate::engine::context::Context;
 use crate::engine::mask::Mask;
@@ -181,6 +182,11 @@ impl<'c> Build<'c> {
     /// Binds a caller's tensor of the walk's shape to a slot.
     pub fn tensor(&mut self, slot: Slot, tensor: &Tensor) -> Result<()> {
         tensor.check_device(slot.name(), self.context)?;
+        // Of int8 is a y that was asked for as such, and nothing else.
+        if tensor.dtype() == DType::I8 && !(slot == Slot::Y && self.pointwise.int8.is_some()) {
+            let (what, expected) = (slot.name(), DType::F32);
+            return Err(Error::DType { what, expected, got: tensor.dtype() });
+        }
         self.walked.push((slot, tensor.clone()));
         Ok(())
     }

@@ -85,6 +85,8 @@ pub(crate) struct Params {
     pub row_groups: u32,
     pub group_words: u32,
     pub group_column: u32,
+    pub y_scale: f32,
+    pub y_zero: f32,
 }
 
 /// Bits of `Params::flags`; the constants `FLAG_*` of the shader.
@@ -144,6 +146,8 @@ pub(crate) struct Common {
     pub row_groups: u32,
     pub group_words: u32,
     pub group_column: u32,
+    pub y_scale: f32,
+    pub y_zero: f32,
 }
 
 impl Common {
@@ -227,6 +231,8 @@ impl Params {
             row_groups: common.row_groups,
             group_words: common.group_words,
             group_column: common.group_column,
+            y_scale: common.y_scale,
+            y_zero: common.y_zero,
             nan: f32::NAN,
             ..Zeroable::zeroed()
         }
@@ -262,7 +268,7 @@ mod tests {
             partials first_record running_step flags eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
             parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place samples sample_rows
-            row_teams row_groups group_words group_column
+            row_teams row_groups group_words group_column y_scale y_zero
         }
     }
 

@@ -15,7 +15,7 @@ pub(crate) mod modules;
 mod pointwise;
 
 pub(crate) use kernel::{Kernel, Monoid, OwnStep, StatisticsFrom};
-pub(crate) use pointwise::{ActivationKind, Pointwise};
+pub(crate) use pointwise::{ActivationKind, Int8Kind, Pointwise};
 
 /// The tensors that kernels read in words, in the order of [`Variant::through`].
 pub(crate) const WALKED_INPUTS: [Slot; 5] = [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum];
@@ -100,6 +100,7 @@ impl Variant {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
             Kernel::MapForward(from)
+            | Kernel::MapInt8(from)
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from)
             | Kernel::FoldStatistics(from)
@@ -163,6 +164,7 @@ impl Variant {
     fn outputs(&self) -> Vec<Slot> {
         let mut outputs = match self.kernel {
             Kernel::MapForward(_)
+            | Kernel::MapInt8(_)
             | Kernel::MapCopy
             | Kernel::ResidentForward(_)
             | Kernel::Own { step: OwnStep::Map, .. } => vec![Slot::Y],

@@ -30,6 +30,7 @@ pub(crate) enum Slot {
     Addend = 21,
     Sum = 22,
     DSum = 23,
+    Scales = 24,
     Alpha = 30,
     Shift = 31,
     Dalpha = 32,
@@ -52,9 +53,22 @@ impl Slot {
     const WALKED: u32 = 9;
 
     /// The rest: the crate's own buffers.
-    const OWN: [Self; 11] = {
+    const OWN: [Self; 12] = {
         use Slot::*;
-        [Params, Running, RunningUpdate, Partials, PartialsOut, Total, SavedOut, Saved, Mask, Means, MeansOut]
+        [
+            Params,
+            Running,
+            RunningUpdate,
+            Partials,
+            PartialsOut,
+            Total,
+            SavedOut,
+            Saved,
+            Mask,
+            Means,
+            MeansOut,
+            Scales,
+        ]
     };
 
     /// Its place in [`PLACES`](Self::PLACES).
@@ -107,6 +121,7 @@ impl Slot {
             Slot::DResidual => "d_residual",
             Slot::Mask => "mask",
             Slot::Means | Slot::MeansOut => "means",
+            Slot::Scales => "scales",
             Slot::Addend => "addend",
             Slot::Sum => "sum",
             Slot::DSum => "d_sum",

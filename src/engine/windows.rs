@@ -189,7 +189,6 @@ impl Assembly<'_> {
         variant: &mut Variant,
         params: &mut Params,
     ) -> Result<Vec<(Slot, Bound)>> {
-        let word_bytes = variant.dtype.size() * u64::from(variant.width);
         let locate = |&(slot, tensor): &(Slot, &Tensor)| (slot, tensor.locate(window.elements.clone()));
         let located: Vec<_> = walked.iter().map(locate).collect();
         for (through, input) in variant.through.iter_mut().zip(WALKED_INPUTS) {
@@ -200,9 +199,11 @@ impl Assembly<'_> {
             input.and_then(|input| variant.through[input]).unwrap_or(slot)
         };
         let mut bound: Vec<(Slot, Bound)> = Vec::new();
-        for (slot, location) in &located {
+        // y may be of another type than x.
+        let word_bytes = |tensor: &Tensor| tensor.dtype().size() * u64::from(variant.width);
+        for ((slot, location), (_, tensor)) in located.iter().zip(walked) {
             let alignment = self.context.capabilities().storage_alignment;
-            let range = self.operands.bound(location, word_bytes, alignment);
+            let range = self.operands.bound(location, word_bytes(tensor), alignment);
             match bound.iter_mut().find(|(bound, _)| *bound == binding_of(*slot)) {
                 Some((_, both)) => both.extend(&range),
                 None => bound.push((binding_of(*slot), range)),
@@ -222,7 +223,7 @@ impl Assembly<'_> {
             let words = |skip: u64| (skip / u64::from(variant.width)) as u32;
             let place = params.place_mut(*slot);
             let start = location.bytes.start - self.operands.find(&location.buffer).1;
-            place.offset = ((start - begin) / word_bytes) as u32;
+            place.offset = ((start - begin) / word_bytes(tensor)) as u32;
             (place.row_skip, place.sample_skip) = (words(row), words(sample));
         }
         Ok(bound)

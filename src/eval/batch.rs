@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
+use super::int8;
 use crate::base::shape::Channels;
 use crate::reference::bounds::{self, Magnitudes};
 use crate::reference::fold::Running;
@@ -176,7 +177,12 @@ impl<'a> Twin<'a> {
     pub fn expect_y(&self) -> Expected {
         let activation = self.spec.activation;
         let y = map::activated(&self.normalized, self.residual.as_deref(), activation);
-        self.stored("y", y, |i| bounds::activated(activation, self.z(i), self.z_bound(i)))
+        let bound = |i: usize| bounds::activated(activation, self.z(i), self.z_bound(i));
+        match self.spec.int8 {
+            // By a scale for all: the first is y.
+            Some(int8) => int8::expected(int8, &y, bound, y.len().max(1)).swap_remove(0),
+            None => self.stored("y", y, bound),
+        }
     }
 
     /// Error of an x̂ that is recovered from y, beyond that of the statistics.

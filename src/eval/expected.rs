@@ -79,14 +79,14 @@ impl Expected {
 
     /// `forward` or `backward`.
     pub fn pass(&self) -> &'static str {
-        let gradients = ["dx", "dresidual", "dweight", "dbias", "dalpha", "dshift", "sum_dy"];
+        let gradients = ["dx", "dresidual", "dgate", "dweight", "dbias", "dalpha", "dshift", "sum_dy"];
         if gradients.iter().any(|name| self.name.starts_with(name)) { "backward" } else { "forward" }
     }
 
     /// y and dx must be NaN where NaN is expected; statistics may be infinite.
     fn where_nan(&self) -> WhereNan {
         match self.name.split('_').next() {
-            Some("y" | "dx" | "dresidual") => WhereNan::Nan,
+            Some("y" | "dx" | "dresidual" | "dgate") => WhereNan::Nan,
             _ => WhereNan::NonFinite,
         }
     }

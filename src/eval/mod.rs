@@ -26,6 +26,7 @@ mod devices;
 mod expected;
 mod gate;
 mod inputs;
+mod int8;
 pub mod layout;
 mod modules;
 mod parts;

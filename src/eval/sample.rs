@@ -218,7 +218,7 @@ impl Dice {
         match spec.dtype {
             _ if !self.once_in(3) || spec.norm.curve().is_some() => Data::Normal,
             DType::F32 => self.of(&OF_F32),
-            DType::F16 | DType::Bf16 => Data::ShiftedMean,
+            DType::F16 | DType::Bf16 | DType::I8 => Data::ShiftedMean,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::data::{Draw, widen};
 use super::expected::{Expected, allow_for, avoid_kinks};
 use super::gate::{self as errors, Product};
 use super::inputs::Inputs;
+use super::int8;
 use crate::base::activation::Activation;
 use crate::base::gate::GateOrder;
 use crate::base::shape::Layout;
@@ -54,7 +55,13 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
     let Spec { dtype, wanted, .. } = *spec;
     let Twin { scheme, statistics, product, .. } = &twin;
     let (y, y_bound) = twin.y(spec);
-    let y = Expected::stored(dtype, "y", y, |i| y_bound[i]);
+    let y = match spec.int8 {
+        None => vec![Expected::stored(dtype, "y", y, |i| y_bound[i])],
+        Some(int8) => {
+            let row = spec.elements() / statistics.len().max(1);
+            int8::expected(int8, &y, |i| y_bound[i], row)
+        }
+    };
     let of_slices =
         |name: &str, value: fn(&SliceStatistics) -> f64, bound: &dyn Fn(usize, &SliceStatistics) -> f64| {
             Expected::new(name, statistics.iter().map(value).collect(), |s| bound(s, &statistics[s]))
@@ -67,6 +74,12 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
         slice_bounds::inv_std(s, scheme) + product.spread(slice, s, scheme) * s.inv_std
     };
     let magnitudes = family::magnitudes(&twin.x, &maps);
+    if spec.int8.is_some() {
+        // For inference alone.
+        let mut all = y;
+        all.extend(spec.sum.then(|| Expected::new("sum", twin.x.clone(), |_| 0.0)));
+        return all;
+    }
     let mut all = vec![
         Expected::new("save_mean", statistics.iter().map(|s| s.mean).collect(), |s| {
             slice_bounds::single_mean(&statistics[s], scheme, magnitudes[s]) + product.mean[s]
@@ -82,12 +95,11 @@ pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expec
     }
     all.extend(expect_gradients(spec, inputs, &twin, &maps));
     if wanted == Wanted::Alone {
-        let alone: Vec<_> =
-            all.iter().chain([&y]).filter(|e| ["y", "dx"].contains(&e.name.as_str())).collect();
+        let alone: Vec<_> = all.iter().chain(&y).filter(|e| ["y", "dx"].contains(&e.name.as_str())).collect();
         let alone: Vec<_> = alone.into_iter().map(|e| e.named(format!("{}_alone", e.name))).collect();
         all.extend(alone);
     }
-    all.push(y);
+    all.extend(y);
     allow_for(draw.data, &mut all);
     all
 }

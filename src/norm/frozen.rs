@@ -3,14 +3,14 @@
 use super::batch::BatchNorm;
 use super::options::BatchNormOptions;
 use super::parts::{FROZEN, Parts, affine};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::pass::infer;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Gradients, Infer, Pass, Reads, Spec, Statistics};
+use crate::pass::{GradientTargets, Gradients, Infer, Int8, Pass, Reads, Spec, Statistics};
 use crate::plan::Op;
 use crate::statistics::running::RunningStatistics;
 
@@ -72,6 +72,33 @@ impl FrozenBatchNorm {
             Ok(y)
         })
         .await
+    }
+
+    /// Prepares a y of int8, of the shape and layout of x, by a scale for all of it ([`Int8::PerTensor`]): four values in each `u32`, in the order of x. One dispatch; reads x, and
+    /// writes a byte for each value. x must begin at a multiple of four elements of its buffer, and a channel have more than two positions of a sample, or lie last.
+    ///
+    /// # Errors
+    /// As [`prepare_infer`](Self::prepare_infer); [`Error::DType`](crate::Error::DType) for a y of another type,
+    /// [`Error::NotContiguous`](crate::Error::NotContiguous), [`Error::Misaligned`](crate::Error::Misaligned), [`Error::Scale`](crate::Error::Scale), and
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for scales of rows, and for an x that cannot be read four values at a time.
+    pub async fn prepare_infer_int8<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        int8: Int8<'_>,
+    ) -> Result<Prepared> {
+        let input = input.into();
+        let spec = self.check(input)?;
+        int8.check(input.x, y)?;
+        if let Int8::PerRow(_) = int8 {
+            let (what, why) =
+                ("scales of rows", "its statistics are those of channels; give one scale for all");
+            return Err(Error::Unsupported { layer: spec.layer, what, why });
+        }
+        if spec.cut.is_empty() {
+            return Ok(Prepared::nothing(spec.context, Op::Inference));
+        }
+        Pass::forward(Op::Inference, spec, input, y, self.statistics()).as_int8(int8).prepare().await
     }
 
     /// Prepares the gradients through the running statistics, as many as are asked for.

@@ -29,6 +29,12 @@ pub(crate) fn forward_of(build: &mut Build<'_>, statistics: StatisticsFrom, x: O
     build.dispatch_with(Kernel::MapForward(statistics), pointwise, x);
 }
 
+/// Dispatches y as int8 by the scale of each row, with x read from the tensor of another slot, if that is given.
+pub(crate) fn int8_of_rows(build: &mut Build<'_>, x: Option<(Slot, Slot)>) {
+    let pointwise = build.pointwise;
+    build.dispatch_with(Kernel::MapInt8(StatisticsFrom::Slices), pointwise, x);
+}
+
 /// Dispatches dx through the statistics of slices that are not channels, from their means.
 pub(crate) fn backward_of_means(build: &mut Build<'_>) {
     build.dispatch(Kernel::MapBackward { statistics: StatisticsFrom::Means, dx: true });

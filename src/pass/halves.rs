@@ -144,6 +144,9 @@ impl<'a> Pass<'a> {
 
     /// How the slices are cut in two, if they can be.
     fn halving(&self) -> Option<Halving> {
+        if self.int8.is_some() {
+            return None;
+        }
         let slices = match self.spec.cut {
             Cut::Channels(view) => {
                 let of_all = [Slot::Dalpha, Slot::Dshift].iter().any(|slot| self.tensors.has(*slot));

@@ -9,6 +9,7 @@ mod forward;
 mod halves;
 pub(crate) mod infer;
 pub(crate) mod input;
+pub(crate) mod int8;
 mod moments;
 pub(crate) mod parameters;
 mod slices;
@@ -23,6 +24,7 @@ mod trial;
 mod tuning;
 
 pub use infer::Infer;
+pub use int8::Int8;
 pub use parameters::Affine;
 pub use targets::{Accumulation, GradientTargets, Gradients, LocalGradients};
 
@@ -38,6 +40,7 @@ use self::input::Input;
 use self::spec::Cut;
 use self::tensors::Tensors;
 use crate::base::activation::Activation;
+use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::gate::GateOrder;
 use crate::engine::build::Build;
@@ -48,7 +51,7 @@ use crate::engine::shader::{ActivationKind, Pointwise};
 use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Op, Pattern, Plan, Traffic, Tuning, Walk};
+use crate::plan::{Op, Part, Pattern, Plan, Traffic, Tuning, Walk};
 
 /// A pass of a layer over tensors that have been checked.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,8 @@ pub(crate) struct Pass<'a> {
     mask: Option<&'a Mask>,
     /// How the tensor in the place of a residual enters, if it is a gate.
     gate: Option<GateOrder>,
+    /// How y is stored, if as int8.
+    int8: Option<Int8<'a>>,
     accumulation: Accumulation,
     /// Which records are its own, where it is a part of another pass.
     records: Option<Stretch>,
@@ -87,6 +92,7 @@ impl<'a> Pass<'a> {
             tensors,
             mask: None,
             gate: None,
+            int8: None,
             accumulation: Accumulation::Write,
             records: None,
             totals: None,
@@ -114,6 +120,11 @@ impl<'a> Pass<'a> {
         let mask = input.mask.filter(|_| statistics.are_over_positions());
         let gate = input.gate.map(|gate| gate.order);
         Self { mask, gate, ..Self::new(op, spec, statistics, tensors) }
+    }
+
+    /// The same with a y of int8.
+    pub fn as_int8(self, int8: Int8<'a>) -> Self {
+        Self { int8: Some(int8), ..self }
     }
 
     /// The gradients that are asked for.
@@ -200,7 +211,10 @@ impl<'a> Pass<'a> {
                 Op::TrainBackward.held().filter(|_| both)
             }
             Statistics::Slices(_) if forward => {
-                Op::TrainForward.held().filter(|_| self.spec.cut.slices().folds_in_map())
+                // A dispatch has no binding left for scales beside a sum and a residual.
+                let scales = matches!(self.int8, Some(Int8::PerRow(_)));
+                let full = scales && tensors.has(Slot::Sum) && tensors.has(Slot::Residual);
+                Op::TrainForward.held().filter(|_| self.spec.cut.slices().folds_in_map() && !full)
             }
             Statistics::Slices(_) => self.held_backward_of_slices(),
             Statistics::Running(_) | Statistics::Curve(_) => None,
@@ -209,7 +223,7 @@ impl<'a> Pass<'a> {
 
     /// How the tensors are walked.
     fn walk(&self, held: Option<u32>) -> Walk {
-        let tensors: Vec<_> = self.tensors.walked().map(|(_, tensor)| tensor).collect();
+        let tensors: Vec<_> = aligned(&self.tensors).collect();
         let alignment = self.spec.context.capabilities().storage_alignment;
         let walk = match self.spec.cut {
             Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
@@ -229,7 +243,7 @@ impl<'a> Pass<'a> {
 
     /// How tensors, of rows of so many elements if they are rows, are walked if they are cut in some way.
     fn walk_over(&self, tensors: &Tensors<'_>, row: Option<u64>, pattern: Pattern) -> Walk {
-        let tensors: Vec<_> = tensors.walked().map(|(_, tensor)| tensor).collect();
+        let tensors: Vec<_> = aligned(tensors).collect();
         let walk = Walk::over(pattern, &tensors, self.spec.context.capabilities().storage_alignment);
         match row {
             Some(row) => walk.of_rows(row, &tensors),
@@ -246,13 +260,26 @@ impl<'a> Pass<'a> {
     fn start_over(&self, walk: Walk, tensors: &Tensors<'_>, row: Option<u64>) -> Result<Build<'a>> {
         let spec = &self.spec;
         let plan = self.plan(&walk, tensors)?;
+        let parts = walk.parts;
         let mut build = Build::new(spec.context, self.op, plan);
         build.params.eps = spec.eps as f32;
         build.params.slope = spec.activation.slope();
+        if let Some(int8) = self.int8 {
+            (build.params.y_scale, build.params.y_zero) = int8.given();
+            let mut starts = part_starts(&parts);
+            let whole =
+                parts.iter().all(|part| part.phase == 0) && starts.all(|start| start.is_multiple_of(4));
+            let shared = matches!(int8, Int8::PerRow(_)) && build.plan().edges;
+            if build.plan().width != 4 || !whole || shared {
+                let why = "four of its values are one word, so x must begin at a multiple of four, and rows be of as many";
+                return Err(Error::Unsupported { layer: spec.layer, what: "y of int8", why });
+            }
+        }
         build.pointwise = Pointwise {
             activation: ActivationKind::of(spec.activation),
             residual: tensors.has(Slot::Residual),
             gate: self.gate,
+            int8: self.int8.map(Int8::kind),
             without_beta: self.gate.is_some() && !tensors.has(Slot::Beta),
             d_residual: tensors.has(Slot::DResidual),
             sum: tensors.has(Slot::Sum),
@@ -287,7 +314,13 @@ impl<'a> Pass<'a> {
 
     /// The plan of a walk; in windows so short that bindings have room for the parameters of their places, if these are wider than x.
     fn plan(&self, walk: &Walk, tensors: &Tensors<'_>) -> Result<Arc<Plan>> {
-        let context = self.spec.context;
+        let whole_rows;
+        let mut context = self.spec.context;
+        if let Some(Int8::PerRow(_)) = self.int8 {
+            // The scale of a row is found by the team that stores it.
+            whole_rows = context.with_tuning(Tuning { splits: Some(1), ..*context.tuning() });
+            context = &whole_rows;
+        }
         let limit = context.capabilities().max_binding_bytes;
         let widest = tensors.values().filter(|(_, tensor)| tensor.byte_len() > limit);
         let widest = widest.map(|(_, tensor)| tensor.dtype().size()).max().unwrap_or(0);
@@ -313,6 +346,25 @@ impl<'a> Pass<'a> {
 
     /// Traffic that moves every tensor once at the least, and so many times as it is done.
     fn traffic(&self, passes: u64) -> Traffic {
+        if let (Some(_), Some(y)) = (self.int8, self.tensors.get(Slot::Y)) {
+            // y is less than a pass.
+            let wide = Traffic::passes(self.tensors.bytes(), self.tensors.passes() - 1, passes - 1);
+            return wide.plus(Traffic::passes(y.byte_len(), 1, 1));
+        }
         Traffic::passes(self.tensors.bytes(), self.tensors.passes(), passes)
     }
+}
+
+/// Tensors whose values lie in words as those of x do: not a y of int8, which begins at a whole one.
+fn aligned<'a>(tensors: &Tensors<'a>) -> impl Iterator<Item = &'a Tensor> {
+    tensors.walked().map(|(_, tensor)| tensor).filter(|tensor| tensor.dtype() != DType::I8)
+}
+
+/// The elements that parts of a tensor begin with.
+fn part_starts(parts: &[Part]) -> impl Iterator<Item = u64> {
+    parts.iter().scan(0, |next, part| {
+        let start = *next;
+        *next += part.elements;
+        Some(start)
+    })
 }

@@ -28,6 +28,10 @@ impl<'a> Pass<'a> {
     /// How the pass is planned.
     pub(super) async fn choose(&self) -> Chosen {
         let context = self.spec.context;
+        // Scales are no tensor that could be written to a twin.
+        if self.int8.is_some() {
+            return Chosen::by_policy(context, None);
+        }
         if let Some(settled) = settled_for(context) {
             return settled;
         }

@@ -135,6 +135,8 @@ pub const EVALUATION: f64 = 16.0;
 pub fn stored(dtype: DType, value: f64, bound: f64) -> f64 {
     match dtype {
         DType::F32 => bound,
+        // Whole numbers, whichever of two is nearer.
+        DType::I8 => bound + dtype.unit_roundoff(),
         // Half of the distance of subnormal numbers.
         DType::F16 => bound + dtype.unit_roundoff() * (value.abs() + bound) + 0.5 / 16_777_216.0,
         DType::Bf16 => bound + dtype.unit_roundoff() * (value.abs() + bound) + TINY,

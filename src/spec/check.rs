@@ -1,6 +1,6 @@
 //! What a problem must be, so that there is a result that it must have.
 
-use super::{Norm, Spec, Statistics, Wanted};
+use super::{AsInt8, Norm, Spec, Statistics, Wanted};
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::gate::GateOrder;
@@ -104,6 +104,14 @@ impl Spec {
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
+            (self.int8.is_some() && self.has_backward(), "int8 and a backward pass", false),
+            (self.int8.is_some() && self.in_place, "int8 over x", false),
+            (
+                self.int8.is_some(),
+                "a y of int8",
+                norm.is_of_slices() && !norm.tracks() || *norm == Norm::FrozenBatch,
+            ),
+            (self.int8 == Some(AsInt8::PerRow), "scales of rows", norm.is_of_rows() && self.groups == 1),
             (self.gate.is_some(), "a gate", norm.is_of_slices() && !norm.tracks()),
             (self.gate.is_some() && self.residual, "a gate beside a residual", false),
             (self.gate == Some(GateOrder::GateFirst) && self.sum, "a gate before a sum", false),

@@ -12,7 +12,7 @@ use crate::family::{
 use crate::norm::{BatchNorm, FrozenBatchNorm};
 use crate::pass::input::Input;
 use crate::pass::train::sealed::Sealed;
-use crate::pass::{GradientTargets, Gradients, Train, TrainForward};
+use crate::pass::{GradientTargets, Gradients, Int8, Train, TrainForward};
 use crate::spec::{Norm, Spec, Statistics};
 use crate::statistics::moments::Moments;
 use crate::statistics::running::{RunningStatistics, RunningValues};
@@ -160,6 +160,36 @@ impl Layer {
         };
         let given = spec.statistics == Statistics::Given;
         Ok(Self { context: context.clone(), kind, modulation, given })
+    }
+
+    /// Prepares a y of int8, for inference, of a norm that has one.
+    ///
+    /// # Errors
+    /// Those of the layer; [`Error::Unsupported`] for one that has none.
+    pub async fn prepare_infer_int8<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        int8: Int8<'_>,
+    ) -> Result<Prepared> {
+        let input = modulated(input.into(), self.modulation.as_ref());
+        match &self.kind {
+            Kind::Frozen(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Layer(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Rms(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Group(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Instance(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::MeanVariance(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::L2(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Scale(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Weight(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Standardization(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Batch(_) | Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+                let (layer, what) = ("this layer", "y of int8");
+                let why = "only frozen batch norm and the norms of the family have it";
+                Err(Error::Unsupported { layer, what, why })
+            }
+        }
     }
 
     /// Room for what forward of a tensor like x leaves, where y may be written over x.

@@ -87,6 +87,20 @@ pub enum Place {
     Mixed,
 }
 
+/// How y is stored as int8 ([`Int8`](crate::Int8)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AsInt8 {
+    /// By a scale of each row.
+    PerRow,
+    /// By a scale for all.
+    PerTensor {
+        /// The scale.
+        scale: f32,
+        /// What 0 is stored as.
+        zero_point: i8,
+    },
+}
+
 /// A problem: which norm, over which tensor, with what.
 ///
 /// It prints as one line and is parsed back; what is as it usually is is left out. The first word is the norm, the second the shape in logical
@@ -98,6 +112,7 @@ pub enum Place {
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
+/// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`](crate::Int8)) |
 /// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
 /// | `in_place`; `backward`; `added`, `alone` | outputs over inputs; both passes; which gradients |
@@ -150,6 +165,8 @@ pub struct Spec {
     pub mask: Option<usize>,
     /// Whether outputs are written over inputs, as far as the norm can do that.
     pub in_place: bool,
+    /// How y is stored, if as int8, for inference.
+    pub int8: Option<AsInt8>,
     /// Which passes are run.
     pub passes: Passes,
     /// Which gradients are asked for.
@@ -187,6 +204,7 @@ impl Spec {
             sum: false,
             mask: None,
             in_place: false,
+            int8: None,
             passes: Passes::Forward,
             wanted: Wanted::All,
             statistics: Statistics::Own,

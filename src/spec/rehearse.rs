@@ -1,7 +1,8 @@
 //! The passes of a problem prepared on a context that notes what they would run, over tensors that take no memory.
 
-use super::{Layer, Norm, Parameters, Passes, Spec, Statistics};
+use super::{AsInt8, Layer, Norm, Parameters, Passes, Spec, Statistics};
 use crate::base::activation::Activation;
+use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Layout;
 use crate::engine::buffer::Buffer;
@@ -10,7 +11,7 @@ use crate::engine::context::Context;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Train};
+use crate::pass::{GradientTargets, Int8, Train};
 use crate::plan::{Op, Traffic};
 use crate::statistics::running::RunningValues;
 
@@ -94,6 +95,20 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("addend", sum.as_ref().map(|(addend, _)| addend));
     names.add("sum", sum.as_ref().map(|(_, sum)| sum));
     names.add("y", Some(&y));
+    if let Some(int8) = spec.int8 {
+        let rows = spec.elements() / spec.shape.last().copied().unwrap_or(1).max(1);
+        let (y, scales) =
+            (Tensor::phantom(context, &dims, DType::I8, spec.layout)?, context.zeros(&[rows]).await?);
+        let int8 = match int8 {
+            AsInt8::PerRow => Int8::PerRow(&scales),
+            AsInt8::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
+        };
+        names.add("y", Some(&y));
+        names.add("scales", Some(&scales));
+        let pass = layer.prepare_infer_int8(forward, &y, int8).await?;
+        let forward = context.rehearsal().map_or(0, Rehearsal::count);
+        return Ok(Rehearsed { forward, passes: [(pass.op(), pass.traffic()); 2], names: names.0 });
+    }
     let pass = layer.prepare_train_forward(forward, &y, saved).await?;
     let mut passes = [(pass.op(), pass.traffic()); 2];
     let forward = context.rehearsal().map_or(0, Rehearsal::count);

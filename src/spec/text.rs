@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Norm, Passes, Place, Spec, Statistics, Wanted};
+use super::{AsInt8, Norm, Passes, Place, Spec, Statistics, Wanted};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
@@ -113,6 +113,13 @@ impl Spec {
         flag(self.affine != plain.affine, &format!("affine={affine}"));
         flag(self.parameters != DType::F32, &format!("parameters={}", self.parameters.short()));
         flag(self.unit_offset, "offset");
+        match self.int8 {
+            None => {}
+            Some(AsInt8::PerRow) => flag(true, "int8"),
+            Some(AsInt8::PerTensor { scale, zero_point }) => {
+                flag(true, &format!("int8={scale},{zero_point}"))
+            }
+        }
         flag(self.groups != 1, &format!("groups={}", self.groups));
         flag(self.modulated, "modulated");
         match self.eps {
@@ -184,6 +191,7 @@ impl Spec {
             "offset" => self.unit_offset = true,
             "modulated" => self.modulated = true,
             "residual" => self.residual = true,
+            "int8" => self.int8 = Some(AsInt8::PerRow),
             "sum" => self.sum = true,
             "in_place" => self.in_place = true,
             "given" => self.statistics = Statistics::Given,
@@ -219,6 +227,11 @@ impl Spec {
             "eps" if value == "type" => self.eps = Epsilon::OfType,
             "eps" => self.eps = Epsilon::Value(number(value)?),
             "leaky_relu" => self.activation = Activation::LeakyRelu { slope: number(value)? },
+            "int8" => {
+                let (scale, zero_point) = value.split_once(',').unwrap_or((value, "0"));
+                let (scale, zero_point) = (number(scale)?, number(zero_point)?);
+                self.int8 = Some(AsInt8::PerTensor { scale, zero_point });
+            }
             "groups" => self.groups = number(value)?,
             "gate" => {
                 self.gate = Some(match value {

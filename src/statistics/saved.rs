@@ -196,7 +196,7 @@ impl Saved {
     /// The least |gamma| with which x̂ is recovered from values of a type: 2^-10 in f32, 2^-5 in f16, 2^-4 in bf16.
     pub const fn least_gamma(dtype: DType) -> f32 {
         match dtype {
-            DType::F32 => 1.0 / 1024.0,
+            DType::F32 | DType::I8 => 1.0 / 1024.0,
             DType::F16 => 1.0 / 32.0,
             DType::Bf16 => 1.0 / 16.0,
         }
@@ -206,7 +206,7 @@ impl Saved {
     /// and bf16, 2^-7 in f16.
     pub const fn least_slope(dtype: DType) -> f32 {
         match dtype {
-            DType::F32 | DType::Bf16 => 1.0 / 1_048_576.0,
+            DType::F32 | DType::Bf16 | DType::I8 => 1.0 / 1_048_576.0,
             DType::F16 => 1.0 / 128.0,
         }
     }

@@ -3,7 +3,9 @@
 //! Shaders import what they use by paths such as `package::activation`, for which there is no file: what such a path stands for is decided
 //! here, by the variant. `package::tensors::x` is an instance of a module of `shaders/tensor/`.
 
-use super::{ActivationKind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS};
+use super::{
+    ActivationKind, Int8Kind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS,
+};
 use crate::base::curve::Curve;
 use crate::base::dtype::DType;
 use crate::base::gate::GateOrder;
@@ -33,6 +35,7 @@ impl Variant {
             Kernel::FoldStatistics(_) => "fold/statistics",
             Kernel::FoldMeans { .. } => "fold/means_alone",
             Kernel::MapForward(_) => "map/forward",
+            Kernel::MapInt8(_) => "map/int8",
             Kernel::MapBackward { .. } => "map/backward",
             Kernel::MapCopy => "map/copy",
             Kernel::ResidentForward(_) => "resident/forward",
@@ -63,7 +66,7 @@ impl Variant {
         choice.replace(
             "storage",
             match (self.dtype, wide) {
-                (DType::F32, _) => "lib/storage_f32",
+                (DType::F32 | DType::I8, _) => "lib/storage_f32",
                 (_, true) => "lib/storage_half_x4",
                 (_, false) => "lib/storage_half_x1",
             },
@@ -72,7 +75,7 @@ impl Variant {
         choice.replace(
             "half",
             match half {
-                DType::F32 | DType::F16 => "lib/f16",
+                DType::F32 | DType::F16 | DType::I8 => "lib/f16",
                 DType::Bf16 => "lib/bf16",
             },
         );
@@ -118,6 +121,7 @@ impl Variant {
             sum,
             d_sum,
             folded,
+            int8,
             ..
         } = self.pointwise;
         choice.replace("activation", &*format!("activation/{}", activation.module()));
@@ -141,6 +145,7 @@ impl Variant {
         choice.feature("of_place", of_place);
         choice.feature("folded", folded);
         choice.feature("sum", sum);
+        choice.feature("per_row", int8 == Some(Int8Kind::PerRow));
         choice.feature("d_sum", d_sum);
         choice.feature("gradient", self.kernel.reads_gradient());
         choice.replace("affine", if of_place { "affine/of_place" } else { "affine/of_slice" });
@@ -233,11 +238,16 @@ impl Variant {
             };
             choice.replace(&path(slot), input);
         }
-        for (slots, module) in [
-            (OUTPUTS, "tensor/output"),
-            (PARAMETERS, "tensor/parameter"),
-            (PARAMETER_GRADIENTS, "tensor/parameter_gradient"),
-        ] {
+        let as_int8 = |slot: &Slot| *slot == Slot::Y && self.pointwise.int8.is_some();
+        OUTPUTS
+            .into_iter()
+            .filter(as_int8)
+            .for_each(|slot| choice.replace(&path(slot), instance("tensor/output_int8", slot)));
+        let outputs = OUTPUTS.into_iter().filter(|slot| !as_int8(slot));
+        outputs.for_each(|slot| choice.replace(&path(slot), instance("tensor/output", slot)));
+        for (slots, module) in
+            [(PARAMETERS, "tensor/parameter"), (PARAMETER_GRADIENTS, "tensor/parameter_gradient")]
+        {
             slots.into_iter().for_each(|slot| choice.replace(&path(slot), instance(module, slot)));
         }
     }

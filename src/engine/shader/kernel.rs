@@ -133,6 +133,8 @@ pub(crate) enum Kernel {
         times_gamma: bool,
     },
     MapForward(StatisticsFrom),
+    /// The same as int8, by the scale of each row.
+    MapInt8(StatisticsFrom),
     /// dx, if asked for, and d_residual.
     MapBackward {
         statistics: StatisticsFrom,
@@ -177,6 +179,7 @@ impl Kernel {
             Kernel::FoldStatistics(_) => "fold_statistics",
             Kernel::FoldMeans { .. } => "fold_means",
             Kernel::MapForward(_) => "map_forward",
+            Kernel::MapInt8(_) => "map_int8",
             Kernel::MapBackward { .. } => "map_backward",
             Kernel::MapCopy => "map_copy",
             Kernel::ResidentForward(_) => "resident_forward",
@@ -206,6 +209,7 @@ impl Kernel {
         matches!(
             self,
             Kernel::MapForward(_)
+                | Kernel::MapInt8(_)
                 | Kernel::MapBackward { .. }
                 | Kernel::MapCopy
                 | Kernel::ResidentForward(_)
@@ -229,6 +233,7 @@ impl Kernel {
             Kernel::ReduceMoments
             | Kernel::FoldStatistics(_)
             | Kernel::MapForward(StatisticsFrom::Batch | StatisticsFrom::Slices)
+            | Kernel::MapInt8(StatisticsFrom::Slices)
             | Kernel::ResidentForward(_) => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
             | Kernel::FoldGradients
@@ -258,6 +263,7 @@ impl Kernel {
             | Kernel::FoldRecords(from)
             | Kernel::FoldStatistics(from)
             | Kernel::MapForward(from)
+            | Kernel::MapInt8(from)
             | Kernel::MapBackward { statistics: from, .. }
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from) => from,

@@ -29,6 +29,13 @@ impl ActivationKind {
     }
 }
 
+/// By what a y that is stored as int8 is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Int8Kind {
+    PerRow,
+    PerTensor,
+}
+
 /// What a kernel does to each element beside the normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pointwise {
@@ -59,6 +66,8 @@ pub(crate) struct Pointwise {
     pub d_sum: bool,
     /// A map finds one total of each slice instead of partial results: it folds nothing, and needs no workgroup memory.
     pub folded: bool,
+    /// y is stored as int8.
+    pub int8: Option<Int8Kind>,
 }
 
 impl Default for Pointwise {
@@ -78,6 +87,7 @@ impl Default for Pointwise {
             sum: false,
             d_sum: false,
             folded: false,
+            int8: None,
         }
     }
 }
@@ -107,15 +117,28 @@ impl Pointwise {
             sum,
             d_sum,
             folded,
+            int8,
             ..
         } = self;
         match kernel {
             Kernel::MapForward(from) => {
                 let folded = folded && from == StatisticsFrom::Batch;
-                Self { activation, residual: self.residual, gate, uncentred, of_place, folded, ..nothing }
+                Self {
+                    activation,
+                    residual: self.residual,
+                    gate,
+                    uncentred,
+                    of_place,
+                    folded,
+                    int8,
+                    ..nothing
+                }
+            }
+            Kernel::MapInt8(_) => {
+                Self { activation, residual: self.residual, gate, uncentred, of_place, int8, ..nothing }
             }
             Kernel::ResidentForward(_) => {
-                Self { activation, residual: self.residual, gate, uncentred, of_place, sum, ..nothing }
+                Self { activation, residual: self.residual, gate, uncentred, of_place, sum, int8, ..nothing }
             }
             Kernel::ReduceRowGradients => {
                 let d_residual = d_residual && !gate_first;
@@ -181,6 +204,8 @@ impl Pointwise {
             (self.sum, " sum"),
             (self.d_sum, " d_sum"),
             (self.folded, " folded"),
+            (self.int8 == Some(Int8Kind::PerRow), " int8 of rows"),
+            (self.int8 == Some(Int8Kind::PerTensor), " int8"),
         ] {
             if is {
                 key += name;

@@ -52,6 +52,7 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::MapForward(Slices),
         Kernel::MapForward(Recorded),
         Kernel::MapForward(RecordedOfRow),
+        Kernel::MapInt8(Slices),
         Kernel::ReduceRowGradients,
         Kernel::MapBackward { statistics: Gradients, dx: true },
         Kernel::MapBackward { statistics: Means, dx: true },
@@ -132,7 +133,7 @@ fn plain_variants() -> Vec<Variant> {
                     for (shared, strided) in [(false, false), (true, true)] {
                         let variant = Variant {
                             kernel,
-                            pointwise: Pointwise::default(),
+                            pointwise: plain_pointwise(kernel),
                             dtype: DType::F32,
                             parameters: DType::F32,
                             packed_f16: false,
@@ -223,6 +224,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 sum,
                 d_sum,
                 folded,
+                int8: None,
             };
             // Before anything is linked; gates are the family's.
             let family =
@@ -235,6 +237,18 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 gates.map(of).flat_map(with_beta).filter(|pointwise| pointwise.of(kernel) == *pointwise);
             let mut known: Vec<_> = known.collect();
             known.dedup();
+            let int8: &[_] = match kernel {
+                Kernel::MapInt8(_) => &[Some(Int8Kind::PerRow)],
+                Kernel::MapForward(StatisticsFrom::Running | StatisticsFrom::Slices) => {
+                    &[None, Some(Int8Kind::PerTensor)]
+                }
+                Kernel::ResidentForward(StatisticsFrom::Slices) => {
+                    &[None, Some(Int8Kind::PerTensor), Some(Int8Kind::PerRow)]
+                }
+                _ => &[None],
+            };
+            let known = known.iter().flat_map(|known| int8.iter().map(|&int8| Pointwise { int8, ..*known }));
+            let known: Vec<_> = known.collect();
             all.extend(known.into_iter().map(|pointwise| (pointwise, through)));
         }
     }
@@ -252,14 +266,18 @@ fn asked(
     // In place is one input over one output; views may lie between each other in any way.
     let output = plain.outputs().first().copied().filter(|_| through);
     let through = match kernel {
-        Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares => {
+        Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares
+            if pointwise.int8.is_none() =>
+        {
             [output, None, None, None, None]
         }
         _ => [None, output, None, None, None],
     };
     let bindings = Variant { through, ..plain }.link().bindings.len();
-    // What the host asks for: see ops/.
+    // What the host asks for: see ops/. Nothing is read through a y of int8.
     let asked = match kernel {
+        _ if pointwise.int8.is_some() && output.is_some() => false,
+        Kernel::ResidentForward(_) if pointwise.int8 == Some(Int8Kind::PerRow) => bindings <= 9,
         Kernel::MapBackward { dx: false, .. } => d_residual && bindings <= 9,
         Kernel::MapBackward { statistics: StatisticsFrom::Running, .. } => bindings <= 9,
         Kernel::ReduceGradients { statistics: StatisticsFrom::Running, .. } => bindings <= 9 && !from_y,
@@ -305,6 +323,12 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
         chunk_words: if kernel.chunked() { 16 } else { 0 },
         shared: false,
     }
+}
+
+/// What a kernel does at the least.
+fn plain_pointwise(kernel: Kernel) -> Pointwise {
+    let int8 = matches!(kernel, Kernel::MapInt8(_)).then_some(Int8Kind::PerRow);
+    Pointwise { int8, ..Pointwise::default() }
 }
 
 fn all_variants() -> Vec<Variant> {
@@ -384,6 +408,12 @@ fn all_variants() -> Vec<Variant> {
     }
     variants.sort_by_key(Variant::key);
     variants.dedup();
+    // Four values of int8 are a word; those of a row of one scale have no edges.
+    variants.retain(|variant| match variant.pointwise.int8 {
+        None => true,
+        Some(Int8Kind::PerTensor) => variant.width == 4,
+        Some(Int8Kind::PerRow) => variant.width == 4 && !variant.edges && variant.walk == WalkKind::Segments,
+    });
     variants
 }
 

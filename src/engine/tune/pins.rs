@@ -146,7 +146,8 @@ impl Chosen {
         Self { context: context.with_tuning(tuning), reason: None }
     }
 
-    fn by_policy(context: &Context, reason: Option<&str>) -> Self {
+    /// The policy's plan.
+    pub fn by_policy(context: &Context, reason: Option<&str>) -> Self {
         Self { context: context.clone(), reason: reason.map(str::to_owned) }
     }
 

@@ -7,6 +7,7 @@ mod batch;
 mod curve;
 mod custom;
 mod gated;
+mod int8;
 mod pairs;
 mod parts;
 mod slices;
@@ -44,6 +45,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(curve::cases());
     cases.extend(custom::cases());
     cases.extend(gated::cases());
+    cases.extend(int8::cases());
     cases.extend(parts::cases());
     cases
 }

@@ -31,7 +31,20 @@ impl<'a> Pass<'a> {
         let summed = tensors.has(Slot::Sum).then_some((Slot::X, Slot::Sum));
         let once = self.traffic(tensors.passes());
         let twice = self.traffic(tensors.passes() + 1);
-        if !held && let Some(columns) = self.start_columns(of)? {
+        if let Some(int8) = self.int8
+            && let Some(scales) = int8.scales(self.spec.context, self.slices().slices())?
+        {
+            build.buffer(Slot::Scales, &scales);
+            if !held {
+                reduce::moments(&mut build);
+                map::int8_of_rows(&mut build, summed);
+                return build.finish(twice).await;
+            }
+        }
+        if !held
+            && self.int8.is_none()
+            && let Some(columns) = self.start_columns(of)?
+        {
             // Moments by a walk along rows, y by one along columns, where gamma and beta stay in registers.
             let (mut rows, mut columns) = (build, columns);
             reduce::moments(&mut rows);

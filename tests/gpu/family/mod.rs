@@ -2,6 +2,7 @@
 
 mod errors;
 mod gated;
+mod int8;
 mod limits;
 mod padded;
 mod plans;
