@@ -52,6 +52,8 @@ pub struct Case {
     #[serde(default)]
     gate: Option<String>,
     #[serde(default)]
+    int8: bool,
+    #[serde(default)]
     in_place: bool,
     #[serde(default = "warm")]
     pub cache: String,
@@ -143,13 +145,15 @@ impl Case {
         let gate = self.gate.as_ref().map(|gate| format!("gate {gate}"));
         let residual = self.residual.then_some("residual");
         let in_place = self.in_place.then_some("in place");
-        let parts = [Some(self.dtype.as_str()), sum, gate.as_deref(), residual, activation, in_place];
+        let int8 = self.int8.then_some("int8");
+        let parts = [Some(self.dtype.as_str()), sum, gate.as_deref(), residual, activation, in_place, int8];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether nothing is fused or in place, and the cache is warm: what peers are measured in.
     pub fn is_plain(&self) -> bool {
-        let fused = self.activation != "none" || self.residual || self.sum || self.gate.is_some();
+        let fused =
+            self.activation != "none" || self.residual || self.sum || self.gate.is_some() || self.int8;
         !fused && !self.in_place && self.cache == "warm"
     }
 
@@ -169,7 +173,8 @@ impl Case {
 }
 
 fn key(case: &Case) -> Key {
-    let Case { name, layout, dtype, activation, residual, sum, gate, in_place, cache, .. } = case.clone();
-    let activation = activation + gate.as_deref().unwrap_or_default();
+    let Case { name, layout, dtype, activation, residual, sum, gate, int8, in_place, cache, .. } =
+        case.clone();
+    let activation = activation + gate.as_deref().unwrap_or_default() + if int8 { "int8" } else { "" };
     ([name, case.norm(), layout, dtype, activation, cache], [residual, sum, in_place], 0)
 }

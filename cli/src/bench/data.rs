@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 
 use wgnorm::eval::{Draw, Problem};
-use wgnorm::spec::{Norm, Passes};
+use wgnorm::spec::{AsInt8, Norm, Passes};
 use wgnorm::{Context, Layout, Spec, Tensor};
 
 use super::BenchOp;
@@ -55,10 +55,17 @@ pub type Results = Vec<(&'static str, Vec<f32>)>;
 
 impl Data {
     pub fn new(layer: &Layer, variant: Variant) -> Self {
-        let Variant { dtype, activation, residual, in_place, sum, gate } = variant;
+        let Variant { dtype, activation, residual, in_place, sum, gate, int8 } = variant;
         let mut spec = Spec::new(layer.norm.spec(&layer.dims), &layer.dims);
         (spec.dtype, spec.activation, spec.residual) = (dtype, activation, residual);
         (spec.in_place, spec.sum, spec.gate, spec.passes) = (in_place, sum, gate, Passes::Backward);
+        if int8 {
+            spec.passes = Passes::Forward;
+            spec.int8 = Some(match spec.norm {
+                Norm::Layer(_) | Norm::Rms(_) | Norm::Scale => AsInt8::PerRow,
+                _ => AsInt8::PerTensor { scale: 0.05, zero_point: 0 },
+            });
+        }
         Self { copies: copies_of(&spec.norm, &spec.shape), spec, problems: Default::default() }
     }
 
@@ -143,6 +150,7 @@ mod tests {
         in_place: false,
         sum: false,
         gate: None,
+        int8: false,
     };
 
     fn data(norm: Norm, variant: Variant) -> Data {

@@ -81,6 +81,9 @@ pub struct Args {
     /// Multiplies by the activation of a gate, behind the norm or before it; backward writes its gradient too. Not for batch norm
     #[arg(long, value_name = "last|first", value_parser = variant::gate_parser(), conflicts_with = "residual")]
     gate: Option<GateOrder>,
+    /// Writes y as int8, of inference: by a scale of each row, or, of batch norm and where slices are no rows, by one for all
+    #[arg(long, conflicts_with_all = ["in_place"])]
+    int8: bool,
     /// Writes y over x and dx over dy. Training backward is then given y in the place of x, if the activation can be
     /// inverted; where it cannot, and for norms other than batch, there is no training forward. With --sum, the sum goes over x
     #[arg(long)]
@@ -105,7 +108,7 @@ pub struct Args {
     /// Instead of speed, measures the time from a fresh context to the first y of a training forward pass, of the first layer and
     /// of all: cold, with the crate's pipeline cache, and with the driver's own. At most 3 runs of each
     #[arg(long, conflicts_with_all = [
-        "norm", "op", "dtype", "cache", "activation", "residual", "sum", "gate", "in_place", "explain", "csv", "plot", "autotune",
+        "norm", "op", "dtype", "cache", "activation", "residual", "sum", "gate", "int8", "in_place", "explain", "csv", "plot", "autotune",
         "tuning_file", "Forced",
     ])]
     first_use: bool,
@@ -476,7 +479,8 @@ struct Chosen {
 impl Chosen {
     /// What was asked for, or why a norm does not have it.
     fn of(norm: Norm, args: &Args, variants: &[Variant]) -> Result<Self, String> {
-        let ops = distinct(if args.op.is_empty() { norm.ops() } else { &args.op });
+        let all = if args.int8 { &[BenchOp::Inference] } else { norm.ops() };
+        let ops = distinct(if args.op.is_empty() { all } else { &args.op });
         for (&variant, &op) in variants.iter().flat_map(|variant| ops.iter().map(move |op| (variant, op))) {
             norm.check_op(op, variant)?;
         }
@@ -503,7 +507,7 @@ fn layers(args: &Args) -> Result<Vec<suite::Layer>, Refusal> {
 /// Every element type with every activation.
 fn variants(args: &Args) -> Vec<Variant> {
     let (dtypes, activations) = (distinct(&args.dtype), distinct(&args.activation));
-    let (residual, in_place, sum, gate) = (args.residual, args.in_place, args.sum, args.gate);
+    let Args { residual, in_place, sum, gate, int8, .. } = *args;
     let of = |dtype| {
         activations.iter().map(move |&activation| Variant {
             dtype,
@@ -512,6 +516,7 @@ fn variants(args: &Args) -> Vec<Variant> {
             in_place,
             sum,
             gate,
+            int8,
         })
     };
     dtypes.into_iter().flat_map(of).collect()

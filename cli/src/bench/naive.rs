@@ -283,7 +283,7 @@ impl Naive {
 
 /// Whether it is batch norm with nothing fused.
 fn is_plain(spec: &Spec) -> bool {
-    let fused = spec.residual || spec.in_place || spec.activation != Activation::None;
+    let fused = spec.residual || spec.in_place || spec.int8.is_some() || spec.activation != Activation::None;
     spec.norm.is_batch() && spec.dtype == DType::F32 && !fused
 }
 

@@ -171,6 +171,13 @@ impl Norm {
 
     /// Says why an operation is not possible.
     pub fn check_op(self, op: BenchOp, variant: Variant) -> Result<(), String> {
+        if variant.int8 && (op != BenchOp::Inference || self.is_curve()) {
+            return Err(format!(
+                "--int8: {} of {} has no y of int8; choose --op inference",
+                op.name(),
+                self.name()
+            ));
+        }
         if self.is_batch() {
             return match (variant.sum, variant.gate) {
                 (true, _) => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),

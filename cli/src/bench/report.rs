@@ -47,6 +47,8 @@ pub struct CaseReport {
     pub sum: bool,
     /// Where a gate acts, if there is one.
     pub gate: Option<&'static str>,
+    /// Whether y is of int8.
+    pub int8: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub multiplicity: u32,
@@ -102,6 +104,8 @@ pub struct TotalReport {
     pub sum: bool,
     /// Where a gate acts, if there is one.
     pub gate: Option<&'static str>,
+    /// Whether y is of int8.
+    pub int8: bool,
     pub in_place: bool,
     pub cache: &'static str,
     pub device_ns: Option<f64>,
@@ -131,6 +135,7 @@ impl CaseReport {
             residual: variant.residual,
             sum: variant.sum,
             gate: variant.gate.map(gate_name),
+            int8: variant.int8,
             in_place: variant.in_place,
             cache: cache.name(),
             multiplicity: layer.times,
@@ -150,8 +155,8 @@ impl CaseReport {
     }
 
     /// Element type, and what is fused.
-    pub fn variant(&self) -> (&str, &str, bool, bool, bool, Option<&str>) {
-        (&self.dtype, &self.activation, self.residual, self.in_place, self.sum, self.gate)
+    pub fn variant(&self) -> (&str, &str, bool, bool, bool, Option<&str>, bool) {
+        (&self.dtype, &self.activation, self.residual, self.in_place, self.sum, self.gate, self.int8)
     }
 
     /// The norm, with its groups if it has any.
@@ -252,6 +257,7 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
         residual: first.residual,
         sum: first.sum,
         gate: first.gate,
+        int8: first.int8,
         in_place: first.in_place,
         cache: first.cache,
         device_ns,
@@ -280,6 +286,7 @@ struct Row<'r> {
     residual: bool,
     sum: bool,
     gate: Option<&'r str>,
+    int8: bool,
     in_place: bool,
     cache: &'r str,
     multiplicity: u32,
@@ -348,6 +355,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         residual: case.residual,
         sum: case.sum,
         gate: case.gate,
+        int8: case.int8,
         in_place: case.in_place,
         cache: case.cache,
         multiplicity: case.multiplicity,

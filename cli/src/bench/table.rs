@@ -80,7 +80,7 @@ pub fn case(report: &CaseReport, columns: Columns) {
         columns.variant(
             &report.norm_label(),
             &report.dtype,
-            &Variant::fused_label(report.sum, report.gate, &report.activation, report.residual)
+            &Variant::fused_label(report.sum, report.gate, &report.activation, report.residual, report.int8)
         )
     );
     let Some(timing) = &report.timing else {
@@ -139,7 +139,7 @@ pub fn totals(layers: Option<u32>, totals: &[TotalReport], columns: Columns) {
             columns.variant(
                 &total.norm_label(),
                 &total.dtype,
-                &Variant::fused_label(total.sum, total.gate, &total.activation, total.residual)
+                &Variant::fused_label(total.sum, total.gate, &total.activation, total.residual, total.int8)
             ),
             total.device_ns.map_or("-".to_owned(), |ns| format!("{:.2}", ns / 1e6)),
             total.wall_ns / 1e6,

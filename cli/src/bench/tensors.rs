@@ -2,11 +2,11 @@
 //! cache is rotated.
 
 use wgnorm::eval::{Inputs, Layer, Parameters};
-use wgnorm::spec::Norm;
+use wgnorm::spec::{AsInt8, Norm};
 use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
-    Activation, Context, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Train,
-    TrainForward,
+    Activation, Context, DType, GradientTargets, Input, Int8, Layout, Prepared, Result, Saved, Spec, Tensor,
+    Train, TrainForward,
 };
 
 use super::data::{GRADIENTS, Posed, Results};
@@ -41,6 +41,8 @@ pub struct Set {
     pub x: Tensor,
     pub residual: Option<Tensor>,
     pub gate: Option<Tensor>,
+    /// Of the rows of a y of int8.
+    pub scales: Option<Tensor>,
     pub addend: Option<Tensor>,
     pub dy: Tensor,
     pub d_sum: Option<Tensor>,
@@ -101,7 +103,17 @@ impl Set {
             addend: zeros_if(spec.sum).await?,
             dy: context.zeros_like(&x).await?,
             d_sum: zeros_if(spec.sum).await?,
-            y: context.zeros_like(&x).await?,
+            y: match spec.int8 {
+                None => context.zeros_like(&x).await?,
+                Some(_) => context.zeros_as(x.shape().dims(), DType::I8).await?.with_layout(x.layout()),
+            },
+            scales: match spec.int8 {
+                Some(AsInt8::PerRow) => {
+                    let rows = x.shape().dims().iter().rev().skip(1).product();
+                    Some(context.zeros(&[rows]).await?)
+                }
+                _ => None,
+            },
             sum: zeros_if(spec.sum && !spec.in_place).await?,
             dx: context.zeros_like(&x).await?,
             dz: zeros_if(writes_d_residual(spec) || spec.gate.is_some() || Separate::is_of(spec)).await?,
@@ -128,6 +140,11 @@ impl Set {
     /// Where a backward operation writes dx.
     fn dx(&self, spec: &Spec) -> &Tensor {
         if spec.in_place { &self.dy } else { &self.dx }
+    }
+
+    /// Where a copy of x has room.
+    fn copy_of_x(&self) -> &Tensor {
+        if self.y.dtype() == self.x.dtype() { &self.y } else { &self.dx }
     }
 
     fn d_residual(&self, spec: &Spec) -> Option<&Tensor> {
@@ -200,7 +217,7 @@ impl<'c> Tensors<'c> {
             for set in &self.sets {
                 // Forced plans are the operation's: the yardstick stays what it is.
                 let free = context.with_tuning(Tuning::default());
-                self.copies.push(prepare_copy(&free, &set.x, &set.y).await?);
+                self.copies.push(prepare_copy(&free, &set.x, set.copy_of_x()).await?);
             }
             Ok(())
         };
@@ -227,6 +244,16 @@ impl<'c> Tensors<'c> {
                     Some(addend) => input.plus(addend, set.sum()),
                     None => input,
                 };
+                let int8 = match (spec.int8, &set.scales) {
+                    (None, _) => None,
+                    (Some(AsInt8::PerTensor { scale, zero_point }), _) => {
+                        Some(Int8::PerTensor { scale, zero_point })
+                    }
+                    (_, scales) => scales.as_ref().map(Int8::PerRow),
+                };
+                if let Some(int8) = int8 {
+                    return layer.prepare_infer_int8(input, &set.y, int8).await.map(Into::into);
+                }
                 let saved = (op == BenchOp::TrainForward).then_some(&*saved);
                 return layer.prepare_train_forward(input, set.y(spec, op), saved).await;
             }
@@ -295,7 +322,8 @@ impl<'c> Tensors<'c> {
 /// What operations may write over.
 async fn x_and_dy(context: &Context, problem: &Posed, layout: Layout) -> Result<[Tensor; 2]> {
     let inputs = &problem.problem.inputs;
-    let dy = inputs.dy.as_deref().unwrap_or_default();
+    // For inference alone there is none.
+    let dy = inputs.dy.as_deref().unwrap_or(&inputs.x);
     Ok([upload(context, problem, layout, &inputs.x).await?, upload(context, problem, layout, dy).await?])
 }
 

@@ -21,12 +21,14 @@ pub struct Variant {
     pub sum: bool,
     /// A gate in the place of a residual; not of batch norm.
     pub gate: Option<GateOrder>,
+    /// y as int8, of inference alone.
+    pub int8: bool,
 }
 
 impl Variant {
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
-        self.sum || self.residual || self.gate.is_some() || self.activation != Activation::None
+        self.sum || self.residual || self.gate.is_some() || self.int8 || self.activation != Activation::None
     }
 
     /// Says why an operation of batch norm is not possible.
@@ -42,13 +44,20 @@ impl Variant {
     }
 
     /// What is fused, as the tables show it.
-    pub fn fused_label(sum: bool, gate: Option<&str>, activation: &str, residual: bool) -> String {
+    pub fn fused_label(
+        sum: bool,
+        gate: Option<&str>,
+        activation: &str,
+        residual: bool,
+        int8: bool,
+    ) -> String {
         let gate = gate.map(|gate| format!("gate {gate}"));
         let parts = [
             sum.then_some("sum"),
             gate.as_deref(),
             residual.then_some("residual"),
             (activation != "none").then_some(activation),
+            int8.then_some("int8"),
         ];
         let fused = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
         if fused.is_empty() { "none".to_owned() } else { fused }
@@ -108,10 +117,10 @@ mod tests {
 
     #[test]
     fn labels_name_what_is_fused() {
-        assert_eq!(Variant::fused_label(false, None, "none", false), "none");
-        assert_eq!(Variant::fused_label(false, None, "none", true), "residual");
-        assert_eq!(Variant::fused_label(true, None, "none", false), "sum");
-        assert_eq!(Variant::fused_label(true, None, "relu", true), "sum, residual, relu");
-        assert_eq!(Variant::fused_label(false, Some("last"), "silu", false), "gate last, silu");
+        assert_eq!(Variant::fused_label(false, None, "none", false, false), "none");
+        assert_eq!(Variant::fused_label(false, None, "none", true, false), "residual");
+        assert_eq!(Variant::fused_label(true, None, "none", false, false), "sum");
+        assert_eq!(Variant::fused_label(true, None, "relu", true, true), "sum, residual, relu, int8");
+        assert_eq!(Variant::fused_label(false, Some("last"), "silu", false, false), "gate last, silu");
     }
 }

@@ -107,7 +107,7 @@ fn title(case: &CaseReport) -> String {
         title += &format!("{}, ", case.layout.replace('_', " "));
     }
     title += &format!("{} cache", case.cache);
-    let (dtype, activation, residual, in_place, sum, gate) = case.variant();
+    let (dtype, activation, residual, in_place, sum, gate, int8) = case.variant();
     let gate = gate.map(|gate| format!("gate {gate}"));
     let parts = [
         (sum, "sum"),
@@ -116,6 +116,7 @@ fn title(case: &CaseReport) -> String {
         (residual, "residual"),
         (activation != "none", activation),
         (in_place, "in place"),
+        (int8, "int8"),
     ];
     for (_, part) in parts.iter().filter(|(named, _)| *named) {
         title.extend([", ", part]);
