@@ -1,7 +1,14 @@
-//! A y of int8: what it must be, and the scales of its rows.
+//! A y of int8: what it must be with the scales of its rows, and the pass that writes them.
 
+use super::arena::Role;
 use super::expected::Expected;
+use super::layout;
+use super::problem::Problem;
+use super::run::Run;
 use crate::base::dtype::DType;
+use crate::base::error::Result;
+use crate::pass::Int8;
+use crate::pass::input::Input;
 use crate::reference::bounds::U;
 use crate::spec::AsInt8;
 
@@ -46,4 +53,45 @@ fn scale_of(y: &[f64], bound: &impl Fn(usize) -> f64, row: std::ops::Range<usize
     let magnitude = row.clone().map(|i| y[i].abs()).fold(0.0, greatest);
     let error = row.map(bound).fold(0.0, f64::max);
     (magnitude / 127.0, (error + 4.0 * U * magnitude) / 127.0)
+}
+
+impl Run<'_> {
+    /// A y of int8, and the scales of its rows.
+    pub(super) async fn int8_pass(&mut self, int8: AsInt8) -> Result<()> {
+        let Problem { spec, inputs, .. } = self.problem;
+        let layer = self.layer().await?;
+        let x = self.put(&inputs.x, Role::Read).await?;
+        let residual = self.put_if(inputs.residual.as_deref(), Role::Read).await?;
+        let gate = self.put_if(inputs.gate.as_deref(), Role::Read).await?;
+        let addend = self.put_if(inputs.addend.as_deref(), Role::Read).await?;
+        let sum = if spec.sum { Some(self.output().await?) } else { None };
+        let input = Input::from(&x).with_residual(residual.as_ref());
+        let input = match (&gate, spec.gate) {
+            (Some(gate), Some(order)) => input.gated(gate, order),
+            _ => input,
+        };
+        let input = match (&addend, &sum) {
+            (Some(addend), Some(sum)) => input.plus(addend, sum),
+            _ => input,
+        };
+        // What is written of neither is a number that no row has.
+        let nothing = vec![77.0; inputs.x.len()];
+        let y = layout::upload(self.context, self.layout, &spec.shape, &nothing, DType::I8).await?;
+        let row = spec.shape.last().copied().unwrap_or(1).max(1);
+        let scales = self.context.upload(&[inputs.x.len() / row], &vec![-1.0; inputs.x.len() / row]).await?;
+        let int8 = match int8 {
+            AsInt8::PerRow => Int8::PerRow(&scales),
+            AsInt8::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
+        };
+        let infer = layer.prepare_infer_int8(input, &y, int8).await?;
+        self.took(infer.kernels());
+        self.context.submit(&[&infer]).await?;
+        self.push_batch("y", &y).await?;
+        if let Some(sum) = &sum {
+            self.push_batch("sum", sum).await?;
+        }
+        let scales = self.context.download(&scales).await?;
+        self.push("scales", scales);
+        Ok(())
+    }
 }

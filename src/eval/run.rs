@@ -6,15 +6,14 @@ use super::inputs::Part;
 use super::problem::Problem;
 use super::{layout, parts};
 use crate::base::activation::Activation;
-use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::base::shape::Layout;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{Accumulation, GradientTargets, Int8, Train, TrainForward};
+use crate::pass::{Accumulation, GradientTargets, Train, TrainForward};
 use crate::plan::Tuning;
-use crate::spec::{AsInt8, Layer, Norm, Parameters, Place, Spec, Statistics};
+use crate::spec::{Layer, Norm, Parameters, Place, Spec, Statistics};
 use crate::statistics::running::RunningValues;
 use crate::statistics::saved::Saved;
 
@@ -206,45 +205,6 @@ impl<'a> Run<'a> {
             running: inputs.running.clone(),
         };
         Layer::new(self.context, spec, parameters).await
-    }
-
-    /// A y of int8, and the scales of its rows.
-    async fn int8_pass(&mut self, int8: AsInt8) -> Result<()> {
-        let Problem { spec, inputs, .. } = self.problem;
-        let layer = self.layer().await?;
-        let x = self.put(&inputs.x, Role::Read).await?;
-        let residual = self.put_if(inputs.residual.as_deref(), Role::Read).await?;
-        let gate = self.put_if(inputs.gate.as_deref(), Role::Read).await?;
-        let addend = self.put_if(inputs.addend.as_deref(), Role::Read).await?;
-        let sum = if spec.sum { Some(self.output().await?) } else { None };
-        let input = Input::from(&x).with_residual(residual.as_ref());
-        let input = match (&gate, spec.gate) {
-            (Some(gate), Some(order)) => input.gated(gate, order),
-            _ => input,
-        };
-        let input = match (&addend, &sum) {
-            (Some(addend), Some(sum)) => input.plus(addend, sum),
-            _ => input,
-        };
-        // What is written of neither is a number that no row has.
-        let nothing = vec![77.0; inputs.x.len()];
-        let y = layout::upload(self.context, self.layout, &spec.shape, &nothing, DType::I8).await?;
-        let row = spec.shape.last().copied().unwrap_or(1).max(1);
-        let scales = self.context.upload(&[inputs.x.len() / row], &vec![-1.0; inputs.x.len() / row]).await?;
-        let int8 = match int8 {
-            AsInt8::PerRow => Int8::PerRow(&scales),
-            AsInt8::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
-        };
-        let infer = layer.prepare_infer_int8(input, &y, int8).await?;
-        self.took(infer.kernels());
-        self.context.submit(&[&infer]).await?;
-        self.push_batch("y", &y).await?;
-        if let Some(sum) = &sum {
-            self.push_batch("sum", sum).await?;
-        }
-        let scales = self.context.download(&scales).await?;
-        self.push("scales", scales);
-        Ok(())
     }
 
     /// Forward, and backward if there is a dy.

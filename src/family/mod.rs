@@ -13,6 +13,7 @@
 //! | [`L2Norm`], [`ScaleNorm`] | `x / max(‖x‖, eps)` | any axes, the last axis |
 //! | [`WeightNorm`], [`WeightStandardization`] | `v / ‖v‖`, `(w − mean) / sqrt(var + eps)` | each index of a weight's first axis |
 
+mod int8;
 mod kinds;
 mod layers;
 mod norm;

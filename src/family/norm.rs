@@ -14,7 +14,7 @@ use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
 use crate::pass::train::sealed::Sealed;
 use crate::pass::{
-    Affine, GradientTargets, Gradients, Infer, Int8, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train,
+    Affine, GradientTargets, Gradients, Infer, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train,
     TrainForward,
 };
 use crate::plan::{Op, Slices};
@@ -251,57 +251,6 @@ impl<K: Kind> Norm<K> {
         .await
     }
 
-    /// Prepares a y of int8, of the shape and layout of x, for inference: four values in each `u32`, as `dot4I8Packed` takes them, written where y would be.
-    ///
-    /// Of a sum ([`Input::plus`]) the sum is written as ever. Moves x twice, or once where the plan holds rows in registers, and a byte for each value of y. By a scale of each row
-    /// ([`Int8::PerRow`]) it is found by the team that stores the row; a row is then the work of one workgroup. x must begin at a multiple of four elements of its buffer, and
-    /// rows be of as many.
-    ///
-    /// ```
-    /// use wgnorm::{Context, DType, Int8, NormOptions, RmsNorm};
-    /// let context = Context::headless_blocking()?;
-    /// context.block_on(async {
-    ///     let x = context.upload(&[2, 4], &[1.0, -2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]).await?;
-    ///     let layer = RmsNorm::new(&context, &[4], NormOptions::rms()).await?;
-    ///     let (y, scales) = (context.zeros_as(&[2, 4], DType::I8).await?, context.zeros(&[2]).await?);
-    ///     let infer = layer.prepare_infer_int8(&x, &y, Int8::PerRow(&scales)).await?;
-    ///     context.submit(&[&infer]).await?;
-    ///     assert_eq!(context.download(&y).await?, [32.0, -64.0, 95.0, 127.0, 0.0, 0.0, 0.0, 0.0]);
-    ///     let scales = context.download(&scales).await?;
-    ///     assert!((scales[0] * 127.0 - 1.4606).abs() < 1e-3 && scales[1] == 0.0);
-    ///     Ok::<(), wgnorm::Error>(())
-    /// })?;
-    /// # Ok::<(), wgnorm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`prepare_forward`](Self::prepare_forward); [`Error::DType`] for a y of another type, [`Error::NotContiguous`], [`Error::Misaligned`], [`Error::Scale`];
-    /// [`Error::Unsupported`] for scales of rows of a norm whose slices are no rows, or are groups of them, and for an x that cannot be read four values at a time.
-    pub async fn prepare_infer_int8<'a>(
-        &self,
-        input: impl Into<Input<'a>>,
-        y: &Tensor,
-        int8: Int8<'_>,
-    ) -> Result<Prepared> {
-        let input = input.into();
-        let (spec, x) = (self.check(input)?, input.x);
-        int8.check(x, y)?;
-        let is_of_rows = self.kind.is_of_rows() && self.kind.groups() == 1;
-        if matches!(int8, Int8::PerRow(_)) && !is_of_rows {
-            let (what, why) = ("scales of rows", "its statistics are not those of rows");
-            return Err(Error::Unsupported { layer: spec.layer, what, why });
-        }
-        if input.d_sum.is_some() {
-            let (what, why) = ("d_sum", "it is a gradient");
-            return Err(Error::Unsupported { layer: spec.layer, what, why });
-        }
-        if spec.cut.is_empty() {
-            return Ok(Prepared::nothing(&self.context, Op::Inference));
-        }
-        let statistics = self.statistics(None);
-        Pass::forward(Op::Inference, spec, input, y, statistics).as_int8(int8).prepare().await
-    }
-
     /// Prepares the gradients, as many as are asked for.
     ///
     /// ```text
@@ -366,7 +315,7 @@ impl<K: Kind> Norm<K> {
         .await
     }
 
-    fn statistics<'s>(&self, saved: Option<&'s Saved>) -> Statistics<'s> {
+    pub(super) fn statistics<'s>(&self, saved: Option<&'s Saved>) -> Statistics<'s> {
         Statistics::Slices(OfSlices { scheme: self.kind.scheme(), saved })
     }
 
@@ -383,7 +332,7 @@ impl<K: Kind> Norm<K> {
     }
 
     /// The layer over an input that it takes, with parameters of its own or those of the input.
-    fn check<'s>(&'s self, input: Input<'s>) -> Result<Spec<'s>> {
+    pub(super) fn check<'s>(&'s self, input: Input<'s>) -> Result<Spec<'s>> {
         let x = input.x;
         x.check_device("x", &self.context)?;
         let slices = self.kind.slices(x, input.modulation.is_some())?;
