@@ -128,10 +128,18 @@ impl CustomActivation {
         Self(one)
     }
 
-    /// The last that was made of a name, or the one with this key.
+    /// The last that was made of a name, else one with that key.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let defined = DEFINED.lock().unwrap_or_else(PoisonError::into_inner);
-        defined.iter().rev().find(|one| one.name == name || one.key == name).map(|one| Self(one))
+        let last = defined.iter().rev().find(|one| one.name == name).map(|one| Self(one));
+        drop(defined);
+        last.or_else(|| Self::of_key(name))
+    }
+
+    /// One with this key: all of them have one text.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        let defined = DEFINED.lock().unwrap_or_else(PoisonError::into_inner);
+        defined.iter().find(|one| one.key == key).map(|one| Self(one))
     }
 
     /// The name that it was given.

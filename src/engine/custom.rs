@@ -12,13 +12,9 @@ use crate::wesl::Package;
 /// The folder of their modules, so that none is in the way of the crate's.
 const HOME: &str = "custom";
 
-/// What a text may declare, with its parameter, and whether it must.
-const FUNCTIONS: [(&str, &str, bool); 4] = [
-    ("activate", "z", true),
-    ("derivative", "z", true),
-    ("second_derivative", "z", false),
-    ("inverse", "y", false),
-];
+/// What a text may declare, with its parameter.
+const FUNCTIONS: [(&str, &str); 4] =
+    [("activate", "z"), ("derivative", "z"), ("second_derivative", "z"), ("inverse", "y")];
 
 impl Activation {
     /// A function of one's own, fused into every kernel like those that are built in: forward, backward, beside a residual, in all element types, and
@@ -91,7 +87,7 @@ impl Activation {
         let mut own = Package::default();
         own.add(HOME, name, wgsl)?;
         let twins = [true, true, functions.second_derivative.is_some(), inverse];
-        for ((function, parameter, _), twin) in FUNCTIONS.iter().zip(twins) {
+        for ((function, parameter), twin) in FUNCTIONS.iter().zip(twins) {
             let declared = own.declares(&format!("{HOME}/{name}"), function);
             if declared != twin {
                 let signature = format!("fn {function}({parameter}: f32) -> f32");
@@ -113,7 +109,7 @@ pub(super) fn package_with(key: &'static str) -> &'static Package {
     let mut packages = PACKAGES.lock().unwrap_or_else(PoisonError::into_inner);
     packages.get_or_insert_default().entry(key).or_insert_with(|| {
         let mut all = package().clone();
-        if let Some(custom) = CustomActivation::named(key)
+        if let Some(custom) = CustomActivation::of_key(key)
             && let Err(error) = all.add(HOME, key, custom.wgsl())
         {
             unreachable!("what was read once: {error}")
@@ -165,7 +161,7 @@ mod validation {
             let what = "expected functions, constants and structs alone, got a variable, a pipeline constant or an entry point";
             return Err(error(None, what.to_owned()));
         }
-        for (function, parameter, _) in FUNCTIONS {
+        for (function, parameter) in FUNCTIONS {
             let found = module.functions.iter().find(|(_, one)| one.name.as_deref() == Some(function));
             let Some((handle, found)) = found else { continue };
             let typed = match (&found.arguments[..], &found.result) {

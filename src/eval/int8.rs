@@ -7,7 +7,6 @@ use super::problem::Problem;
 use super::run::Run;
 use crate::base::dtype::DType;
 use crate::base::error::Result;
-use crate::pass::Int8;
 use crate::pass::input::Input;
 use crate::reference::bounds::U;
 use crate::spec::AsInt8;
@@ -79,10 +78,7 @@ impl Run<'_> {
         let y = layout::upload(self.context, self.layout, &spec.shape, &nothing, DType::I8).await?;
         let row = spec.shape.last().copied().unwrap_or(1).max(1);
         let scales = self.context.upload(&[inputs.x.len() / row], &vec![-1.0; inputs.x.len() / row]).await?;
-        let int8 = match int8 {
-            AsInt8::PerRow => Int8::PerRow(&scales),
-            AsInt8::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
-        };
+        let int8 = int8.into_scales(&scales);
         let infer = layer.prepare_infer_int8(input, &y, int8).await?;
         self.took(infer.kernels());
         self.context.submit(&[&infer]).await?;

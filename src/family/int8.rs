@@ -12,7 +12,7 @@ impl<K: Kind> Norm<K> {
     /// Prepares a y of int8, of the shape and layout of x, for inference: four values in each `u32`, as `dot4I8Packed` takes them, written where y would be.
     ///
     /// Of a sum ([`Input::plus`]) the sum is written as ever. Moves x twice, or once where the plan holds rows in registers, and a byte for each value of y. By a scale of each row
-    /// ([`Int8::PerRow`]) it is found by the team that stores the row; a row is then the work of one workgroup. x must begin at a multiple of four elements of its buffer, and
+    /// ([`Int8::PerRow`]) it is found by the team that stores the row; a row is then the work of one team, and longer rows than that can walk, millions of values on a CPU, are refused. x must begin at a multiple of four elements of its buffer, and
     /// rows be of as many.
     ///
     /// ```

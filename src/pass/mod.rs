@@ -269,7 +269,12 @@ impl<'a> Pass<'a> {
             let mut starts = part_starts(&parts);
             let whole =
                 parts.iter().all(|part| part.phase == 0) && starts.all(|start| start.is_multiple_of(4));
-            let shared = matches!(int8, Int8::PerRow(_)) && build.plan().edges;
+            let of_rows = matches!(int8, Int8::PerRow(_));
+            if of_rows && build.plan().partials() > 1 {
+                let why = "a row is longer than one team can walk";
+                return Err(Error::Unsupported { layer: spec.layer, what: "scales of rows", why });
+            }
+            let shared = of_rows && build.plan().edges;
             if build.plan().width != 4 || !whole || shared {
                 let why = "four of its values are one word, so x must begin at a multiple of four, and rows be of as many";
                 return Err(Error::Unsupported { layer: spec.layer, what: "y of int8", why });
@@ -318,6 +323,10 @@ impl<'a> Pass<'a> {
         let mut context = self.spec.context;
         if let Some(Int8::PerRow(_)) = self.int8 {
             // The scale of a row is found by the team that stores it.
+            if let Some(got) = context.tuning().splits.filter(|&splits| splits > 1) {
+                let expected = "1 where rows have scales".to_owned();
+                return Err(Error::Tuning { choice: "splits", expected, got: got.into() });
+            }
             whole_rows = context.with_tuning(Tuning { splits: Some(1), ..*context.tuning() });
             context = &whole_rows;
         }

@@ -13,9 +13,10 @@ use crate::base::gate::GateOrder;
 use crate::base::shape::Layout;
 use crate::base::variance::RunningVariance;
 use crate::curve::CurveOptions;
+use crate::engine::tensor::Tensor;
 use crate::family::{Epsilon, NormOptions};
 use crate::norm::{BatchNormOptions, Momentum};
-use crate::pass::Affine;
+use crate::pass::{Affine, Int8};
 use crate::plan::Tuning;
 use crate::statistics::renorm::Renorm;
 
@@ -99,6 +100,16 @@ pub enum AsInt8 {
         /// What 0 is stored as.
         zero_point: i8,
     },
+}
+
+impl AsInt8 {
+    /// With the scales of rows written there, if they are found.
+    pub fn into_scales(self, scales: &Tensor) -> Int8<'_> {
+        match self {
+            Self::PerRow => Int8::PerRow(scales),
+            Self::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
+        }
+    }
 }
 
 /// A problem: which norm, over which tensor, with what.

@@ -1,6 +1,6 @@
 //! The passes of a problem prepared on a context that notes what they would run, over tensors that take no memory.
 
-use super::{AsInt8, Layer, Norm, Parameters, Passes, Spec, Statistics};
+use super::{Layer, Norm, Parameters, Passes, Spec, Statistics};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::engine::context::Context;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Int8, Train};
+use crate::pass::{GradientTargets, Train};
 use crate::plan::{Op, Traffic};
 use crate::statistics::running::RunningValues;
 
@@ -99,10 +99,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
         let rows = spec.elements() / spec.shape.last().copied().unwrap_or(1).max(1);
         let (y, scales) =
             (Tensor::phantom(context, &dims, DType::I8, spec.layout)?, context.zeros(&[rows]).await?);
-        let int8 = match int8 {
-            AsInt8::PerRow => Int8::PerRow(&scales),
-            AsInt8::PerTensor { scale, zero_point } => Int8::PerTensor { scale, zero_point },
-        };
+        let int8 = int8.into_scales(&scales);
         names.add("y", Some(&y));
         names.add("scales", Some(&scales));
         let pass = layer.prepare_infer_int8(forward, &y, int8).await?;

@@ -2,11 +2,11 @@
 //! cache is rotated.
 
 use wgnorm::eval::{Inputs, Layer, Parameters};
-use wgnorm::spec::{AsInt8, Norm};
+use wgnorm::spec::Norm;
 use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
-    Activation, Context, DType, GradientTargets, Input, Int8, Layout, Prepared, Result, Saved, Spec, Tensor,
-    Train, TrainForward,
+    Activation, Context, DType, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Train,
+    TrainForward,
 };
 
 use super::data::{GRADIENTS, Posed, Results};
@@ -41,7 +41,7 @@ pub struct Set {
     pub x: Tensor,
     pub residual: Option<Tensor>,
     pub gate: Option<Tensor>,
-    /// Of the rows of a y of int8.
+    /// Of the rows of a y of int8, if they are found.
     pub scales: Option<Tensor>,
     pub addend: Option<Tensor>,
     pub dy: Tensor,
@@ -108,11 +108,12 @@ impl Set {
                 Some(_) => context.zeros_as(x.shape().dims(), DType::I8).await?.with_layout(x.layout()),
             },
             scales: match spec.int8 {
-                Some(AsInt8::PerRow) => {
+                // Of no use where one is given.
+                Some(_) => {
                     let rows = x.shape().dims().iter().rev().skip(1).product();
                     Some(context.zeros(&[rows]).await?)
                 }
-                _ => None,
+                None => None,
             },
             sum: zeros_if(spec.sum && !spec.in_place).await?,
             dx: context.zeros_like(&x).await?,
@@ -244,14 +245,8 @@ impl<'c> Tensors<'c> {
                     Some(addend) => input.plus(addend, set.sum()),
                     None => input,
                 };
-                let int8 = match (spec.int8, &set.scales) {
-                    (None, _) => None,
-                    (Some(AsInt8::PerTensor { scale, zero_point }), _) => {
-                        Some(Int8::PerTensor { scale, zero_point })
-                    }
-                    (_, scales) => scales.as_ref().map(Int8::PerRow),
-                };
-                if let Some(int8) = int8 {
+                if let (Some(int8), Some(scales)) = (spec.int8, &set.scales) {
+                    let int8 = int8.into_scales(scales);
                     return layer.prepare_infer_int8(input, &set.y, int8).await.map(Into::into);
                 }
                 let saved = (op == BenchOp::TrainForward).then_some(&*saved);

@@ -4,6 +4,8 @@ use wgnorm::{
     BatchNorm, BatchNormOptions, DType, Error, GroupNorm, Int8, LayerNorm, NormOptions, RmsNorm, Tensor,
 };
 
+use wgnorm::tuning::Tuning;
+
 use crate::support::{context, download, placed, refused, upload, zeros};
 
 #[test]
@@ -89,6 +91,21 @@ fn what_has_no_int8() {
     let shifted = placed(&context, &[4, 8], &[1.0; 32], 1);
     refused!(prepare(&shifted, &y, given), Error::Unsupported { what: "y of int8", .. });
     assert!(prepare(&placed(&context, &[4, 8], &[1.0; 32], 4), &y, given).is_ok());
+    // A row with a scale is one team's, or nobody's.
+    let split = context.with_tuning(Tuning::default().splits(4));
+    let forced = context.block_on(LayerNorm::new(&split, &[8], NormOptions::layer())).unwrap();
+    refused!(
+        context.block_on(forced.prepare_infer_int8(&x, &y, Int8::PerRow(&scales))),
+        Error::Tuning { choice: "splits", got: 4, .. }
+    );
+    const LONG: usize = 1 << 22;
+    let (row, of_row) = (zeros(&context, &[1, LONG]), zeros(&context, &[1]));
+    let long = context.block_on(RmsNorm::new(&context, &[LONG], NormOptions::rms())).unwrap();
+    let y_of_row = context.block_on(context.zeros_as(&[1, LONG], DType::I8)).unwrap();
+    match context.block_on(long.prepare_infer_int8(&row, &y_of_row, Int8::PerRow(&of_row))) {
+        Ok(prepared) => assert_eq!(prepared.plan().map(|plan| plan.splits), Some(1)),
+        Err(error) => assert!(matches!(error, Error::Unsupported { what: "scales of rows", .. }), "{error}"),
+    }
     // Rows, not channels or groups of channels.
     let batch = context.block_on(BatchNorm::new(&context, 8, BatchNormOptions::pytorch())).unwrap().freeze();
     refused!(
