@@ -88,7 +88,7 @@ pub enum Place {
     Mixed,
 }
 
-/// How y is stored as int8 ([`Int8`](crate::Int8)).
+/// How y is stored as int8 ([`Int8`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AsInt8 {
     /// By a scale of each row.
@@ -123,7 +123,7 @@ impl AsInt8 {
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
-/// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`](crate::Int8)) |
+/// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`]) |
 /// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
 /// | `in_place`; `backward`; `added`, `alone` | outputs over inputs; both passes; which gradients |
