@@ -183,7 +183,11 @@ impl<'a> Pass<'a> {
             tensor.check_dtype(slot.name(), x.dtype())?;
             tensor.check_contiguous(slot.name())?;
         }
-        let slices = Slices::over_axes(x.shape(), self.axes)?;
+        let slices = Slices::over_axes(x.shape(), self.axes)?.ok_or_else(|| Error::Axes {
+            axes: self.axes.to_vec(),
+            shape: x.shape(),
+            why: "they alternate with the other axes more often than kernels can walk; permute first",
+        })?;
         if slices.count() == 0 && slices.statistics() > 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
@@ -204,8 +208,8 @@ impl<'a> Pass<'a> {
         build.scratch(partials * u64::from(*record_bytes));
         build.dispatch(self.program.kernel(OwnStep::Reduce));
         let map = self.program.kernel(OwnStep::Map);
-        if slices.folds_in_map() {
-            build.dispatch(map);
+        if slices.folds_in_map(build.plan()) {
+            build.dispatch_from(map, None, records);
         } else {
             let statistics = slices.statistics();
             let total = build.workspace(statistics * u64::from(*record_bytes));

@@ -199,6 +199,41 @@ fn curves_agree_with_pytorch() {
 }
 
 #[test]
+fn any_axes_agree_with_keras_and_pytorch() {
+    let file: Value = serde_json::from_str(include_str!("data/axes/cases.json")).unwrap();
+    for case in file["cases"].as_array().unwrap() {
+        let of = |values: &Value| -> Vec<f64> {
+            values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+        };
+        let indices =
+            |name: &str| -> Vec<usize> { of(&case[name]).into_iter().map(|i| i as usize).collect() };
+        let input = |name: &str| case["inputs"][name].is_array().then(|| of(&case["inputs"][name]));
+        let (x, dy, gamma, beta) = (input("x").unwrap(), input("dy").unwrap(), input("gamma"), input("beta"));
+        let maps = Maps::over(&indices("shape"), &indices("axes"));
+        let scheme = if case["norm"] == "rms" { Scheme::rms(1e-5) } else { Scheme::standard(1e-5) };
+        let affine = family::Affine { gamma: gamma.as_deref(), beta: beta.as_deref() };
+        let (y, statistics) = family::forward(&x, &maps, &scheme, affine);
+        let got = family::backward(&x, &dy, &maps, &scheme, &statistics, affine);
+        let hold = |name: &str, got: &[f64]| {
+            let expected = of(&case["results"][name]);
+            assert_eq!(got.len(), expected.len(), "{name}");
+            for (got, expected) in got.iter().zip(expected) {
+                assert!(
+                    (got - expected).abs() <= 1e-13 * expected.abs().max(1.0),
+                    "{} {} {name}: {got:e} is not {expected:e}",
+                    case["norm"],
+                    case["axes"]
+                );
+            }
+        };
+        hold("y", &y);
+        hold("dx", &got.dx);
+        hold("dgamma", &got.dgamma);
+        beta.iter().for_each(|_| hold("dbeta", &got.dbeta));
+    }
+}
+
+#[test]
 fn gates_and_groups_agree_with_fla_and_pytorch() {
     let file: Value = serde_json::from_str(include_str!("data/gated/cases.json")).unwrap();
     for case in file["cases"].as_array().unwrap() {

@@ -1,4 +1,5 @@
-"""What `wgnorm bench` fuses, as PyTorch on the CPU would be given it: gated RMS norm, RMS norm to int8 by rows, batch norm with mish. Medians in ms.
+"""What `wgnorm bench` fuses, as PyTorch on the CPU would be given it: gated RMS norm, RMS norm to int8 by rows, batch norm with mish; and layer norm over the channels of each position of
+[32, 96, 56, 56], as ConvNeXt has it. Medians in ms.
 
     pip install torch
     python fused.py [ROWS WIDTH]
@@ -8,6 +9,7 @@ The same of wgnorm:
     cargo wgnorm bench --norm rms --shape ROWS,WIDTH --activation silu --gate last     # first, too
     cargo wgnorm bench --norm rms --shape ROWS,WIDTH --int8
     cargo wgnorm bench --shape ROWS,WIDTH --op inference --activation mish
+    cargo wgnorm bench --norm layer --axes 1 --shape 32,96,56,56
 """
 
 import statistics
@@ -69,6 +71,35 @@ with torch.no_grad():
     }
     times = {name: median(run) for name, run in runs.items()}
 times |= {f"gate {name}: forward and backward": median(step(run)) for name, run in (("last", last), ("first", first))}
+
+
+def channels_by_permuting(images, weight, bias):
+    # torchvision's LayerNorm2d.
+    return F.layer_norm(images.permute(0, 2, 3, 1), weight.shape, weight, bias).permute(0, 3, 1, 2)
+
+
+def channels_by_hand(images, weight, bias):
+    # ConvNeXt's own, in its repository.
+    mean = images.mean(1, keepdim=True)
+    variance = (images - mean).pow(2).mean(1, keepdim=True)
+    xhat = (images - mean) / torch.sqrt(variance + 1e-6)
+    return weight[:, None, None] * xhat + bias[:, None, None]
+
+
+images, channel = torch.randn(32, 96, 56, 56), torch.randn(96)
+d_images = torch.randn_like(images)
+for name, norm in (("permuting", channels_by_permuting), ("by hand", channels_by_hand)):
+    with torch.no_grad():
+        # As convolutions want it.
+        times[f"channels, {name}: forward"] = median(lambda: norm(images, channel, channel).contiguous(), 5)
+    leaves = [tensor.clone().requires_grad_() for tensor in (images, channel, channel)]
+
+    def train():
+        norm(*leaves).contiguous().backward(d_images)
+        for leaf in leaves:
+            leaf.grad = None
+
+    times[f"channels, {name}: forward and backward"] = median(train, 5)
 print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32 {rows} x {width}")
 for name, ms in times.items():
     print(f"{name:<36} {ms:8.1f} ms")

@@ -38,6 +38,7 @@ pub struct Case {
     #[serde(default = "batch")]
     norm: String,
     groups: Option<usize>,
+    axes: Option<String>,
     #[serde(default)]
     pub shape: Vec<usize>,
     pub layout: String,
@@ -133,9 +134,9 @@ impl Clock {
 }
 
 impl Case {
-    /// The norm, with its groups if it has any.
+    /// The norm, with its groups or axes if it has any.
     pub fn norm(&self) -> String {
-        norm::label(&self.norm, self.groups)
+        norm::label(&self.norm, self.groups, self.axes.as_deref())
     }
 
     /// Element type, and what is fused or in place, if anything is.

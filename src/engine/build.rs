@@ -261,6 +261,12 @@ impl<'c> Build<'c> {
         self.dispatches.push(Dispatch { instead, ..dispatch });
     }
 
+    /// As [`dispatch_with`](Self::dispatch_with), for a kernel that finds partial results where `records` says.
+    pub fn dispatch_from(&mut self, kernel: Kernel, instead: Option<(Slot, Slot)>, records: Records) {
+        let dispatch = Dispatch::new(kernel, self.pointwise, self.plan.clone());
+        self.dispatches.push(Dispatch { instead, records: Some(records), ..dispatch });
+    }
+
     /// As [`dispatch_with`](Self::dispatch_with), for a kernel that finds one total of each slice, if it has been folded, instead of partial results.
     pub fn dispatch_of(
         &mut self,

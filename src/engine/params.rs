@@ -3,6 +3,7 @@
 use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::slot::Slot;
+use crate::base::shape::Shape;
 use crate::plan::{Plan, Records, WalkKind, Window};
 
 /// Where a tensor, or a value per channel, is in its binding.
@@ -17,11 +18,21 @@ pub(crate) struct Place {
     pub unused: u32,
 }
 
+/// An axis of a tensor whose axes are put into another order: its length, and what it is apart in the other tensor.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Axis {
+    pub len: u32,
+    pub stride: u32,
+    pub unused: [u32; 2],
+}
+
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
     /// By [`Slot::place`].
     pub places: [Place; Slot::PLACES.len()],
+    pub axes: [Axis; Shape::MAX_RANK],
     pub slices: u32,
     pub records: u32,
     pub blocks: u32,
@@ -79,12 +90,14 @@ pub(crate) struct Params {
     pub gamma_base: f32,
     pub slice_runs: u32,
     pub first_place: u32,
+    pub run_places: u32,
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
     pub row_groups: u32,
     pub group_words: u32,
     pub group_column: u32,
+    pub row_cycle: u32,
     pub y_scale: f32,
     pub y_zero: f32,
 }
@@ -114,8 +127,10 @@ pub(crate) mod flag {
 #[derive(Clone, Copy, Debug, Default, NoUninit)]
 #[repr(C)]
 pub(crate) struct Common {
-    /// Values of a run, each with parameters of its own.
+    /// Values of a run, each with parameters of its own, and of a sample, where each has a run of a slice.
     pub places: u64,
+    pub sample_len: u64,
+    pub axes: [Axis; Shape::MAX_RANK],
     pub partials: u32,
     pub first_record: u32,
     pub running_step: u32,
@@ -140,12 +155,14 @@ pub(crate) struct Common {
     pub beta_step: u32,
     pub gamma_base: f32,
     pub slice_runs: u32,
+    pub run_places: u32,
     pub samples: u32,
     pub sample_rows: u32,
     pub row_teams: u32,
     pub row_groups: u32,
     pub group_words: u32,
     pub group_column: u32,
+    pub row_cycle: u32,
     pub y_scale: f32,
     pub y_zero: f32,
 }
@@ -154,6 +171,12 @@ impl Common {
     /// What tells them apart.
     pub fn bits(&self) -> &[u8] {
         bytemuck::bytes_of(self)
+    }
+
+    /// The first of the parameters of an element's slice that the element, or one behind it, has.
+    pub fn first_place(&self, element: u64) -> u64 {
+        let runs = if self.run_places > 0 { element / self.sample_len.max(1) } else { 0 };
+        runs * self.places + element % self.places.max(1)
     }
 }
 
@@ -224,13 +247,16 @@ impl Params {
             beta_step: common.beta_step,
             gamma_base: common.gamma_base,
             slice_runs: common.slice_runs,
-            first_place: (window.elements.start % common.places.max(1)) as u32,
+            first_place: common.first_place(window.elements.start) as u32,
+            run_places: common.run_places,
             samples: common.samples,
             sample_rows: common.sample_rows,
             row_teams: common.row_teams,
             row_groups: common.row_groups,
             group_words: common.group_words,
             group_column: common.group_column,
+            row_cycle: common.row_cycle,
+            axes: common.axes,
             y_scale: common.y_scale,
             y_zero: common.y_zero,
             nan: f32::NAN,
@@ -263,12 +289,12 @@ mod tests {
             ($($field:ident)*) => { vec![$((stringify!($field), std::mem::offset_of!(Params, $field))),*] };
         }
         offsets! {
-            places slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
+            places axes slices records blocks splits slice_words tile_words span_words span_tiles run_words slice_stride run_stride step_words
             step_stride step_runs inner elements phase before last_word window_slices first_slice first_split first_row
             partials first_record running_step flags eps old_weight new_weight nan slope least_gamma zero first_column mask_first mask_lead
             r_max d_max r_begin r_end d_begin d_end record_slices record_matrix matrix_splits window_row merged count
-            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place samples sample_rows
-            row_teams row_groups group_words group_column y_scale y_zero
+            parameter_slices parameter_rows parameter_step gamma_step beta_step gamma_base slice_runs first_place run_places samples sample_rows
+            row_teams row_groups group_words group_column row_cycle y_scale y_zero
         }
     }
 

@@ -112,6 +112,14 @@ impl Prepared {
         Self { traffic: Traffic { floor_bytes, ..self.traffic }, ..self }
     }
 
+    /// The same, whose plan tells one thing more.
+    pub(crate) fn telling(mut self, reason: String) -> Self {
+        if let Some(plan) = &mut self.plan {
+            Arc::make_mut(plan).reasons.push(reason);
+        }
+        self
+    }
+
     /// The same with so many bytes more that it holds.
     pub(crate) fn with_workspace(self, bytes: u64) -> Self {
         Self { workspace_bytes: self.workspace_bytes + bytes, ..self }

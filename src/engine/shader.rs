@@ -6,7 +6,7 @@
 use super::custom;
 use super::slot::Slot;
 use crate::base::dtype::DType;
-use crate::plan::WalkKind;
+use crate::plan::{AffineOf, WalkKind};
 use crate::wesl::{self, Linked, Package};
 
 mod choice;
@@ -42,7 +42,7 @@ pub(crate) struct Variant {
     pub strided: bool,
     /// A row has each channel once (columns): not several rows as one.
     pub single_rows: bool,
-    /// Words that an invocation walks at once: 1, 2, 4, 8 or 16.
+    /// Words that an invocation walks at once: 1 to 16.
     pub strip: u32,
     /// Words that an invocation loads before it uses the first: 1, 2, 4 or 8.
     pub depth: u32,
@@ -66,8 +66,10 @@ impl Variant {
     pub fn reduced(self) -> Self {
         let folds = !self.pointwise.of(self.kernel).folded;
         let merges = folds && self.kernel.reduces().is_some_and(Monoid::is_shuffled) && self.team_size > 1;
+        // Teams among each other.
+        let merges = merges || matches!(self.kernel, Kernel::ReduceRowGradients { .. });
         Self {
-            strip: if self.kernel == Kernel::MapCopy { 1 } else { self.strip },
+            strip: if matches!(self.kernel, Kernel::MapCopy | Kernel::MapPermute) { 1 } else { self.strip },
             // Along columns a row brings statistics of its own.
             depth: if self.kernel.is_ahead() && !self.kernel.statistics().of_rows() { self.depth } else { 1 },
             subgroup_size: if merges { self.subgroup_size } else { 0 },
@@ -84,7 +86,7 @@ impl Variant {
     /// Whether gamma and beta can be read four at a time.
     pub fn reads_parameter_words(&self) -> bool {
         let whole = self.width == 4 && !self.edges && self.parameters == DType::F32;
-        whole && self.pointwise.of(self.kernel).of_place
+        whole && self.pointwise.of(self.kernel).affine == AffineOf::Place
     }
 
     /// Whether values of binary16 are converted.
@@ -96,7 +98,7 @@ impl Variant {
     pub fn key(&self) -> String {
         let mut key = self.kernel.entry().to_owned();
         match self.kernel {
-            Kernel::ReduceGradients { statistics, dx } => {
+            Kernel::ReduceGradients { statistics, dx } | Kernel::ReduceRowGradients { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { ",dx" } else { "" });
             }
             Kernel::MapForward(from)
@@ -166,11 +168,13 @@ impl Variant {
             Kernel::MapForward(_)
             | Kernel::MapInt8(_)
             | Kernel::MapCopy
+            | Kernel::MapPermute
             | Kernel::ResidentForward(_)
             | Kernel::Own { step: OwnStep::Map, .. } => vec![Slot::Y],
             Kernel::ResidentBackward(_)
             | Kernel::MapBackward { dx: true, .. }
-            | Kernel::ReduceGradients { dx: true, .. } => vec![Slot::Dx],
+            | Kernel::ReduceGradients { dx: true, .. }
+            | Kernel::ReduceRowGradients { dx: true, .. } => vec![Slot::Dx],
             _ => vec![],
         };
         outputs.extend(self.pointwise.d_residual.then_some(Slot::DResidual));

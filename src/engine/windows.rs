@@ -16,7 +16,7 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Capabilities, WalkKind, Window};
+use crate::plan::{AffineOf, Capabilities, WalkKind, Window};
 
 /// What one window of a dispatch runs and binds.
 pub(super) struct BoundWindow {
@@ -125,8 +125,10 @@ impl Assembly<'_> {
         let Dispatch { kernel, pointwise, plan, .. } = self.dispatch;
         let all = tensor.shape().len();
         let fits = all * tensor.dtype().size() <= self.context.capabilities().max_binding_bytes;
-        let is_run = plan.walk == WalkKind::Segments && window.slices == 1;
-        if fits || !pointwise.of_place || !is_run || !kernel.parameters().contains(&slot) {
+        // Of slices of several runs a window has places of many.
+        let of_one_run = self.stage.params.run_places == 0;
+        let is_run = plan.walk == WalkKind::Segments && window.slices == 1 && of_one_run;
+        if fits || pointwise.affine != AffineOf::Place || !is_run || !kernel.parameters().contains(&slot) {
             return 0..all;
         }
         let Common { places, parameter_slices, parameter_rows, parameter_step, .. } = self.stage.params;

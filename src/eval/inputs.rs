@@ -179,7 +179,7 @@ impl Inputs {
 fn x_like(spec: &Spec, shape: &[usize], dtype: DType, seed: u64, data: Data) -> Vec<f32> {
     let elements = shape.iter().product();
     let slices: Vec<Vec<usize>> = match spec.norm.is_of_slices() {
-        true => slices::members(&spec.norm, shape, spec.groups),
+        true => slices::members(spec),
         false => {
             let view = channels(shape);
             (0..view.channels).map(|c| reduce::channel(view, c).collect()).collect()

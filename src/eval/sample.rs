@@ -124,6 +124,7 @@ impl Dice {
         if self.once_in(60) && !spec.norm.tracks() && has_rows {
             spec.shape[0] = 0;
         }
+        spec.axes = self.axes(&spec);
         spec.dtype = self.of(&DType::ALL);
         spec.parameters = self.of(&[DType::F32, spec.dtype]);
         if self.once_in(3) && spec.norm.has_channels() {
@@ -162,6 +163,18 @@ impl Dice {
             spec.tuning = self.tuning(spec.elements());
         }
         spec
+    }
+
+    /// Axes of layer and RMS norm, in any order.
+    fn axes(&mut self, spec: &Spec) -> Option<Vec<usize>> {
+        if !matches!(spec.norm, Norm::Layer(1) | Norm::Rms(1)) || !self.once_in(2) {
+            return None;
+        }
+        let mut axes: Vec<usize> = (0..spec.shape.len()).filter(|_| self.once_in(2)).collect();
+        if self.once_in(3) {
+            axes.reverse();
+        }
+        Some(axes)
     }
 
     fn statistics(&mut self, samples: usize) -> Statistics {

@@ -14,20 +14,24 @@ use crate::reference::{bounds, gate, map, masked};
 use crate::spec::{Norm, Spec, Wanted};
 
 /// The reference's maps for x in logical order.
-fn maps(norm: &Norm, shape: &[usize], groups: usize) -> Maps {
+fn maps(spec: &Spec) -> Maps {
+    let Spec { norm, shape, groups, axes, .. } = spec;
+    if let Some(axes) = axes {
+        return Maps::over(shape, axes);
+    }
     match norm {
         Norm::Group(groups) => Maps::group(shape, Layout::ChannelsFirst, *groups),
         Norm::MeanVariance(axes) | Norm::L2(axes) => Maps::axes(shape, axes),
         Norm::Scale => Maps::scalar(shape, 1),
         Norm::Weight | Norm::WeightStandardization => Maps::rows(shape, shape.len() - 1),
-        Norm::Layer(axes) | Norm::Rms(axes) => Maps::layer(shape, *axes).in_groups(groups),
+        Norm::Layer(axes) | Norm::Rms(axes) => Maps::layer(shape, *axes).in_groups(*groups),
         _ => Maps::instance(shape, Layout::ChannelsFirst),
     }
 }
 
 /// The flat indices of the elements of each slice that shares a statistic.
-pub(super) fn members(norm: &Norm, shape: &[usize], groups: usize) -> Vec<Vec<usize>> {
-    let maps = maps(norm, shape, groups);
+pub(super) fn members(spec: &Spec) -> Vec<Vec<usize>> {
+    let maps = maps(spec);
     let mut slices = vec![Vec::new(); maps.statistics];
     maps.statistic_of.iter().enumerate().for_each(|(i, &s)| slices[s].push(i));
     slices
@@ -49,7 +53,7 @@ fn scheme(spec: &Spec) -> Scheme {
 
 /// Forward, and backward if there is a dy. Clears dy at kinks.
 pub(super) fn expect(spec: &Spec, draw: &Draw, inputs: &mut Inputs) -> Vec<Expected> {
-    let maps = maps(&spec.norm, &spec.shape, spec.groups);
+    let maps = maps(spec);
     let maps = if spec.modulated { maps.modulated(spec.shape[0]) } else { maps };
     let twin = Twin::new(spec, inputs, &maps);
     let Spec { dtype, wanted, .. } = *spec;

@@ -34,7 +34,8 @@ impl<K: Kind> Norm<K> {
     ///
     /// # Errors
     /// As [`prepare_forward`](Self::prepare_forward); [`Error::DType`] for a y of another type, [`Error::NotContiguous`], [`Error::Misaligned`], [`Error::Scale`];
-    /// [`Error::Unsupported`] for scales of rows of a norm whose slices are no rows, or are groups of them, and for an x that cannot be read four values at a time.
+    /// [`Error::Unsupported`] for scales of rows of a norm whose slices are no rows, or are groups of them, for an x that cannot be read four values at a time, and for axes that no
+    /// walk has as they lie.
     pub async fn prepare_infer_int8<'a>(
         &self,
         input: impl Into<Input<'a>>,
@@ -51,6 +52,11 @@ impl<K: Kind> Norm<K> {
         }
         if input.d_sum.is_some() {
             let (what, why) = ("d_sum", "it is a gradient");
+            return Err(Error::Unsupported { layer: spec.layer, what, why });
+        }
+        if self.arrangement(x.shape())?.is_some() {
+            let (what, why) =
+                ("y of int8", "its axes, or its parameters, go through copies in another order");
             return Err(Error::Unsupported { layer: spec.layer, what, why });
         }
         if spec.cut.is_empty() {

@@ -1,34 +1,28 @@
 //! The norms of the family: what their slices are.
 
+use super::axes::{Arrangement, Axes};
 use super::norm::sealed::Sealed;
 use super::norm::{Kind, Norm};
+use super::places::{Places, rows_of};
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::tensor::Tensor;
 use crate::pass::Scheme;
-use crate::pass::spec::Extra;
 use crate::plan::{Parameters, Slices};
 
-/// Trailing axes of x are normalized: [`LayerNorm`].
+/// Trailing axes of x are normalized, or any: [`LayerNorm`].
 #[derive(Clone, Copy, Debug)]
-pub struct Layer(pub(super) Trailing);
+pub struct Layer(pub(super) Places);
 
 /// As [`Layer`], by the root of the mean square: [`RmsNorm`].
 #[derive(Clone, Copy, Debug)]
-pub struct Rms(pub(super) Trailing);
+pub struct Rms(pub(super) Places);
 
 /// Groups of channels of each sample: [`GroupNorm`].
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     pub(super) groups: u64,
     pub(super) channels: u64,
-}
-
-/// Trailing axes, in groups of neighbouring places that are normalized each for itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trailing {
-    pub shape: Shape,
-    pub groups: u64,
 }
 
 /// Each channel of each sample: [`InstanceNorm`].
@@ -38,15 +32,15 @@ pub struct Instance {
 }
 
 /// Any axes, centred and scaled without parameters: [`MeanVarianceNorm`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MeanVariance {
-    pub(super) axes: Vec<usize>,
+    pub(super) axes: Axes,
 }
 
 /// Any axes, divided by their length: [`L2Norm`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Length {
-    pub(super) axes: Vec<usize>,
+    pub(super) axes: Axes,
 }
 
 /// The last axis, divided by its length, with one parameter for all: [`ScaleNorm`].
@@ -215,7 +209,7 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
     }
 
     fn parameters(&self) -> Option<Shape> {
-        Some(self.0.shape)
+        Some(self.0.shape())
     }
 
     fn has_layout(&self) -> bool {
@@ -223,11 +217,15 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
     }
 
     fn is_of_rows(&self) -> bool {
-        true
+        self.0.are_rows()
     }
 
     fn groups(&self) -> u64 {
-        self.0.groups
+        self.0.groups()
+    }
+
+    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+        self.0.arrangement(x).map(|arrangement| arrangement.of(Layer))
     }
 });
 
@@ -237,7 +235,7 @@ kind!(Rms, "RMS norm", Scheme::MeanSquare, {
     }
 
     fn parameters(&self) -> Option<Shape> {
-        Some(self.0.shape)
+        Some(self.0.shape())
     }
 
     fn has_layout(&self) -> bool {
@@ -245,11 +243,15 @@ kind!(Rms, "RMS norm", Scheme::MeanSquare, {
     }
 
     fn is_of_rows(&self) -> bool {
-        true
+        self.0.are_rows()
     }
 
     fn groups(&self) -> u64 {
-        self.0.groups
+        self.0.groups()
+    }
+
+    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+        self.0.arrangement(x).map(|arrangement| arrangement.of(Rms))
     }
 });
 
@@ -283,7 +285,11 @@ kind!(Instance, "instance norm", Scheme::Deviation, {
 
 kind!(MeanVariance, "mean-variance norm", Scheme::DeviationPlus, {
     fn slices(&self, x: &Tensor, _: bool) -> Result<Slices> {
-        Slices::over_axes(x.shape(), &self.axes)
+        self.axes.slices_of_some(x.shape())
+    }
+
+    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+        self.axes.arrangement(x, |axes| Self { axes })
     }
 
     fn parameters(&self) -> Option<Shape> {
@@ -297,7 +303,11 @@ kind!(MeanVariance, "mean-variance norm", Scheme::DeviationPlus, {
 
 kind!(Length, "L2 norm", Scheme::Length, {
     fn slices(&self, x: &Tensor, _: bool) -> Result<Slices> {
-        Slices::over_axes(x.shape(), &self.axes)
+        self.axes.slices_of_some(x.shape())
+    }
+
+    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+        self.axes.arrangement(x, |axes| Self { axes })
     }
 
     fn parameters(&self) -> Option<Shape> {
@@ -363,48 +373,6 @@ kind!(Standardization, "weight standardization", Scheme::Deviation, {
         false
     }
 });
-
-impl Trailing {
-    /// The slices of x.
-    fn slices(self, layer: &'static str, x: &Tensor, modulated: bool) -> Result<Slices> {
-        let rows = rows_of(x, self.shape, modulated)?;
-        match self.groups {
-            1 => Ok(rows),
-            _ if modulated => {
-                let why = "its rows are in groups";
-                Err(Error::Unsupported { layer, what: Extra::Modulation.name(), why })
-            }
-            groups => Ok(Slices::groups_of_rows(rows.slices(), self.shape.len(), groups)),
-        }
-    }
-}
-
-/// Rows of the trailing axes.
-fn rows_of(x: &Tensor, normalized: Shape, modulated: bool) -> Result<Slices> {
-    let shape = x.shape();
-    let dims = shape.dims();
-    let Some(leading) = dims.len().checked_sub(normalized.rank()) else {
-        return Err(Error::Rank {
-            what: "x",
-            expected: "no less than that of the normalized shape",
-            got: dims.len(),
-        });
-    };
-    if dims[leading..] != *normalized.dims() {
-        let mut expected = dims.to_vec();
-        expected[leading..].copy_from_slice(normalized.dims());
-        return Err(Error::Shape { what: "x", expected: Shape::new(&expected)?, got: x.shape() });
-    }
-    if modulated && leading == 0 {
-        return Err(Error::Rank {
-            what: "x",
-            expected: "more than that of the normalized shape",
-            got: dims.len(),
-        });
-    }
-    let rows = dims[..leading].iter().map(|&dim| dim as u64).product();
-    Ok(Slices::rows(rows, normalized.len(), modulated.then(|| dims[0] as u64)))
-}
 
 /// Channels of each sample.
 fn channels_of(x: &Tensor, channels: u64, merged: u64, modulated: bool) -> Result<Slices> {

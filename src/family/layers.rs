@@ -1,41 +1,23 @@
 //! How layers of each kind are made.
 
+use super::axes::Axes;
 use super::kinds::{
     Group, GroupNorm, Instance, InstanceNorm, L2Norm, Layer, LayerNorm, Length, MeanVariance,
-    MeanVarianceNorm, Rms, RmsNorm, Scale, ScaleNorm, Standardization, Trailing, Weight, WeightNorm,
+    MeanVarianceNorm, Rms, RmsNorm, Scale, ScaleNorm, Standardization, Weight, WeightNorm,
     WeightStandardization,
 };
 use super::norm::sealed::Sealed;
 use super::options::NormOptions;
+use super::places::{Places, some};
 use crate::base::error::{Error, Result};
-use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
 use crate::pass::Affine;
-
-/// A shape of parameters, of which there must be some.
-fn some(shape: &[usize]) -> Result<Shape> {
-    let shape = Shape::new(shape)?;
-    if shape.len() == 0 {
-        return Err(Error::Channels { what: "a layer", expected: 1, got: 0 });
-    }
-    Ok(shape)
-}
 
 fn without_parameters(options: NormOptions, layer: &'static str) -> Result<NormOptions> {
     match options.affine {
         Affine::None => Ok(options),
         _ => Err(Error::Unsupported { layer, what: "affine parameters", why: "its scale is that of x" }),
-    }
-}
-
-impl Trailing {
-    fn of(shape: &[usize], groups: usize) -> Result<Self> {
-        let (shape, groups) = (some(shape)?, groups as u64);
-        if groups == 0 || !shape.len().is_multiple_of(groups) {
-            return Err(Error::Groups { channels: shape.len(), groups });
-        }
-        Ok(Self { shape, groups })
     }
 }
 
@@ -45,7 +27,7 @@ impl LayerNorm {
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`] for no values, [`Error::Epsilon`], and those of an allocation.
     pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Layer(Trailing::of(normalized_shape, 1)?), options).await
+        Self::initial(context, Layer(Places::trailing(normalized_shape, 1)?), options).await
     }
 
     /// A layer from existing parameters of the normalized shape; which it has follows from those that are given.
@@ -59,7 +41,54 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(Trailing::of(normalized_shape, 1)?), options, gamma, beta)
+        Self::existing(context, Layer(Places::trailing(normalized_shape, 1)?), options, gamma, beta)
+    }
+
+    /// A layer over any axes of x, of these lengths in the same order, with gamma 1 and beta 0: `[1]` and `[C]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt
+    /// normalizes them. Parameters have the lengths for their shape, in the order in which the axes are named, as WebNN and Keras have them; of no axes, `&[]`, each value is a slice, and
+    /// parameters are `[1]`: x̂ is 0, and y beta.
+    ///
+    /// Where at most two of its strides tell a slice, it is walked as it lies; else x and y go through copies whose last axes these are, and parameters in another order than that of
+    /// x through copies of theirs. [`Plan::reasons`](crate::tuning::Plan::reasons) says so. x must be contiguous.
+    ///
+    /// ```
+    /// use wgnorm::{Context, LayerNorm, NormOptions};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     // Two channels of three positions.
+    ///     let x = context.upload(&[1, 2, 3], &[1.0, 5.0, 0.0, 3.0, 7.0, 0.0]).await?;
+    ///     let layer = LayerNorm::over(&context, &[1], &[2], NormOptions::layer()).await?;
+    ///     let y = context.download(&layer.infer(&x).await?).await?;
+    ///     assert!(y.iter().zip([-1.0, -1.0, 0.0, 1.0, 1.0, 0.0]).all(|(y, wanted)| (y - wanted).abs() < 1e-4));
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Rank`] unless there is a length for each axis. Axes are checked with the shape of x ([`Error::Axes`]).
+    pub async fn over(
+        context: &Context,
+        axes: &[usize],
+        lengths: &[usize],
+        options: NormOptions,
+    ) -> Result<Self> {
+        Self::initial(context, Layer(Places::over(axes, lengths)?), options).await
+    }
+
+    /// As [`over`](Self::over), from existing parameters.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts) and [`over`](Self::over).
+    pub fn over_from_parts(
+        context: &Context,
+        axes: &[usize],
+        lengths: &[usize],
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Layer(Places::over(axes, lengths)?), options, gamma, beta)
     }
 
     /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a mean and a variance of its own: as
@@ -73,7 +102,7 @@ impl LayerNorm {
         groups: usize,
         options: NormOptions,
     ) -> Result<Self> {
-        Self::initial(context, Layer(Trailing::of(normalized_shape, groups)?), options).await
+        Self::initial(context, Layer(Places::trailing(normalized_shape, groups)?), options).await
     }
 
     /// As [`in_groups`](Self::in_groups), from existing parameters.
@@ -88,7 +117,7 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(Trailing::of(normalized_shape, groups)?), options, gamma, beta)
+        Self::existing(context, Layer(Places::trailing(normalized_shape, groups)?), options, gamma, beta)
     }
 }
 
@@ -98,7 +127,7 @@ impl RmsNorm {
     /// # Errors
     /// As [`LayerNorm::new`].
     pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Rms(Trailing::of(normalized_shape, 1)?), options).await
+        Self::initial(context, Rms(Places::trailing(normalized_shape, 1)?), options).await
     }
 
     /// A layer from existing parameters of the normalized shape.
@@ -112,7 +141,40 @@ impl RmsNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Rms(Trailing::of(normalized_shape, 1)?), options, gamma, beta)
+        Self::existing(context, Rms(Places::trailing(normalized_shape, 1)?), options, gamma, beta)
+    }
+
+    /// A layer over any axes of x, of these lengths in the same order, with a neutral gamma: `[1]` and `[C]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt
+    /// normalizes them. Parameters have the lengths for their shape, in the order in which the axes are named, as WebNN and Keras have them; of no axes, `&[]`, each value is a slice, and
+    /// parameters are `[1]`.
+    ///
+    /// Where at most two of its strides tell a slice, it is walked as it lies; else x and y go through copies whose last axes these are, and parameters in another order than that of
+    /// x through copies of theirs. [`Plan::reasons`](crate::tuning::Plan::reasons) says so. x must be contiguous.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Rank`] unless there is a length for each axis. Axes are checked with the shape of x ([`Error::Axes`]).
+    pub async fn over(
+        context: &Context,
+        axes: &[usize],
+        lengths: &[usize],
+        options: NormOptions,
+    ) -> Result<Self> {
+        Self::initial(context, Rms(Places::over(axes, lengths)?), options).await
+    }
+
+    /// As [`over`](Self::over), from existing parameters.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts) and [`over`](Self::over).
+    pub fn over_from_parts(
+        context: &Context,
+        axes: &[usize],
+        lengths: &[usize],
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+    ) -> Result<Self> {
+        Self::existing(context, Rms(Places::over(axes, lengths)?), options, gamma, beta)
     }
 
     /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a root of mean squares of its own: as
@@ -126,7 +188,7 @@ impl RmsNorm {
         groups: usize,
         options: NormOptions,
     ) -> Result<Self> {
-        Self::initial(context, Rms(Trailing::of(normalized_shape, groups)?), options).await
+        Self::initial(context, Rms(Places::trailing(normalized_shape, groups)?), options).await
     }
 
     /// As [`in_groups`](Self::in_groups), from existing parameters.
@@ -141,7 +203,7 @@ impl RmsNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Rms(Trailing::of(normalized_shape, groups)?), options, gamma, beta)
+        Self::existing(context, Rms(Places::trailing(normalized_shape, groups)?), options, gamma, beta)
     }
 }
 
@@ -212,24 +274,24 @@ impl InstanceNorm {
 }
 
 impl MeanVarianceNorm {
-    /// A norm over these axes, in ascending order. ONNX's default for x `[N, C, H, W]` is `[0, 2, 3]`.
+    /// A norm over these axes. ONNX's default for x `[N, C, H, W]` is `[0, 2, 3]`.
     ///
     /// # Errors
     /// [`Error::Epsilon`], [`Error::Unsupported`] for affine parameters. Axes are checked with the shape of x ([`Error::Axes`]).
     pub async fn new(context: &Context, axes: &[usize], options: NormOptions) -> Result<Self> {
-        let kind = MeanVariance { axes: axes.to_vec() };
+        let kind = MeanVariance { axes: Axes::new(axes)? };
         let options = without_parameters(options, kind.name())?;
         Self::initial(context, kind, options).await
     }
 }
 
 impl L2Norm {
-    /// A norm over these axes, in ascending order; PyTorch's default is `[1]`.
+    /// A norm over these axes; PyTorch's default is `[1]`.
     ///
     /// # Errors
     /// As [`MeanVarianceNorm::new`].
     pub async fn new(context: &Context, axes: &[usize], options: NormOptions) -> Result<Self> {
-        let kind = Length { axes: axes.to_vec() };
+        let kind = Length { axes: Axes::new(axes)? };
         let options = without_parameters(options, kind.name())?;
         Self::initial(context, kind, options).await
     }

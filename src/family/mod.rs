@@ -5,20 +5,24 @@
 //!
 //! | | x̂ | over |
 //! |---|---|---|
-//! | [`LayerNorm`] | `(x − mean) / sqrt(var + eps)` | trailing axes |
-//! | [`RmsNorm`] | `x / sqrt(mean(x²) + eps)` | trailing axes |
+//! | [`LayerNorm`] | `(x − mean) / sqrt(var + eps)` | trailing axes, or any |
+//! | [`RmsNorm`] | `x / sqrt(mean(x²) + eps)` | trailing axes, or any |
 //! | [`GroupNorm`] | `(x − mean) / sqrt(var + eps)` | groups of channels of each sample |
 //! | [`InstanceNorm`], [`TrackedInstanceNorm`] | the same | each channel of each sample |
 //! | [`MeanVarianceNorm`] | `(x − mean) / (sqrt(var) + eps)` | any axes |
 //! | [`L2Norm`], [`ScaleNorm`] | `x / max(‖x‖, eps)` | any axes, the last axis |
 //! | [`WeightNorm`], [`WeightStandardization`] | `v / ‖v‖`, `(w − mean) / sqrt(var + eps)` | each index of a weight's first axis |
 
+mod arranged;
+mod axes;
 mod int8;
 mod kinds;
 mod layers;
 mod norm;
 mod options;
+mod places;
 mod tracked;
+mod train;
 
 pub use kinds::{
     GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, WeightNorm,

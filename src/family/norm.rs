@@ -1,5 +1,6 @@
 //! The layers of the family, which differ in their slices and in nothing else.
 
+use super::axes::Arrangement;
 use super::options::NormOptions;
 use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
@@ -8,15 +9,10 @@ use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
-use crate::pass::infer;
 use crate::pass::input::{Input, Modulation};
 use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
-use crate::pass::train::sealed::Sealed;
-use crate::pass::{
-    Affine, GradientTargets, Gradients, Infer, OfSlices, Pass, Reads, Scheme, Spec, Statistics, Train,
-    TrainForward,
-};
+use crate::pass::{Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Scheme, Spec, Statistics};
 use crate::plan::{Op, Slices};
 use crate::statistics::saved::{Kept, Note, Saved};
 
@@ -55,6 +51,14 @@ pub(crate) mod sealed {
             false
         }
 
+        /// How x and the parameters are put into another order for a layer whose walk is known, where they must be.
+        fn arrangement(&self, _x: Shape) -> Option<Arrangement<Self>>
+        where
+            Self: Sized,
+        {
+            None
+        }
+
         /// Groups of a row that have statistics of their own.
         fn groups(&self) -> u64 {
             1
@@ -85,14 +89,12 @@ pub struct Norm<K> {
     pub(super) context: Context,
     pub(super) kind: K,
     pub(super) options: NormOptions,
-    parameters: Owned,
+    pub(super) parameters: Owned,
 }
 
 /// What of an input a norm of the family has no use for.
-const REFUSES: &[(Extra, &str)] = &[
-    (Extra::Mask, "its slices hold values of many positions; pad x where it is to have no effect"),
-    MOMENTS,
-];
+const REFUSES: &[(Extra, &str)] =
+    &[(Extra::Mask, "its slices are not the rows of x; pad x where it is to have no effect"), MOMENTS];
 const REFUSES_OF_ROWS: &[(Extra, &str)] = &[MOMENTS];
 const REFUSES_OF_GROUPS: &[(Extra, &str)] = &[(Extra::Mask, "its rows are in groups"), MOMENTS];
 const MOMENTS: (Extra, &str) = (Extra::Moments, "its statistics are those of each of its slices");
@@ -119,7 +121,12 @@ impl<K: Kind> Norm<K> {
         Self::with(context, kind, options, Owned { gamma, beta, ..Owned::default() })
     }
 
-    fn with(context: &Context, kind: K, mut options: NormOptions, parameters: Owned) -> Result<Self> {
+    pub(super) fn with(
+        context: &Context,
+        kind: K,
+        mut options: NormOptions,
+        parameters: Owned,
+    ) -> Result<Self> {
         options.check()?;
         let given = parameters.get();
         options.affine = given.affine();
@@ -208,6 +215,9 @@ impl<K: Kind> Norm<K> {
         if spec.cut.is_empty() {
             return Ok(Prepared::nothing(&self.context, Op::TrainForward));
         }
+        if let Some(arrangement) = self.arrangement(x.shape())? {
+            return self.prepare_arranged_forward(arrangement, input, y, saved).await;
+        }
         let statistics = self.statistics(saved);
         let prepared = Pass::forward(Op::TrainForward, spec, input, y, statistics).prepare().await?;
         if let Some(saved) = saved {
@@ -287,6 +297,9 @@ impl<K: Kind> Norm<K> {
         saved.check_same(self.noted(input))?;
         if spec.cut.is_empty() {
             return spec.prepare_empty_sums(Op::TrainBackward, input.x.dtype(), targets).await;
+        }
+        if let Some(arrangement) = self.arrangement(input.x.shape())? {
+            return self.prepare_arranged_backward(arrangement, input, dy, saved, targets).await;
         }
         // Without an activation dz is dy, whatever the residual is.
         let residual = self.options.activation != Activation::None;
@@ -388,61 +401,5 @@ impl<K: Kind> Norm<K> {
         let parameters = Parameters { gamma, beta, ..Parameters::default() };
         parameters.check(&self.context, shape)?;
         Ok((parameters, shape))
-    }
-}
-
-impl<K: Kind> Sealed for Norm<K> {
-    fn context(&self) -> &Context {
-        &self.context
-    }
-}
-
-impl<K: Kind> Train for Norm<K> {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        Norm::room_for(self, x).await
-    }
-
-    async fn prepare_train_forward<'a>(
-        &mut self,
-        input: impl Into<Input<'a>>,
-        y: &Tensor,
-        saved: Option<&Saved>,
-    ) -> Result<TrainForward> {
-        self.prepare_forward(input, y, saved).await.map(Into::into)
-    }
-
-    async fn prepare_backward<'a>(
-        &self,
-        input: impl Into<Input<'a>>,
-        dy: &Tensor,
-        saved: &Saved,
-        targets: &GradientTargets<'_>,
-    ) -> Result<Prepared> {
-        Norm::prepare_backward(self, input, dy, saved, targets).await
-    }
-
-    async fn backward<'a>(
-        &self,
-        input: impl Into<Input<'a>>,
-        dy: &Tensor,
-        saved: &Saved,
-    ) -> Result<Gradients> {
-        Norm::backward(self, input, dy, saved).await
-    }
-
-    async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        self.forward(input).await
-    }
-}
-
-impl<K: Kind> infer::sealed::Sealed for Norm<K> {}
-
-impl<K: Kind> Infer for Norm<K> {
-    async fn prepare_infer<'a>(&self, input: impl Into<Input<'a>>, y: &Tensor) -> Result<Prepared> {
-        self.prepare_forward(input, y, None).await
-    }
-
-    async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
-        Norm::infer(self, input).await
     }
 }

@@ -3,14 +3,17 @@
 
 use crate::base::dtype::DType;
 use crate::base::error::Result;
+use crate::base::shape::Shape;
 use crate::engine::bindings::check_apart;
 use crate::engine::build::{Build, Scratch};
 use crate::engine::context::Context;
+use crate::engine::params::Axis;
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Pointwise, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Op, Traffic, Walk};
+use crate::engine::windows::check_binding;
+use crate::plan::{Alignment, Op, Records, Traffic, Walk};
 
 /// Dispatches y = act(x̂·gamma + beta + residual).
 pub(crate) fn forward(build: &mut Build<'_>, statistics: StatisticsFrom) {
@@ -27,6 +30,11 @@ pub(crate) fn forward_of_batch(build: &mut Build<'_>, total: Option<Scratch>) {
 pub(crate) fn forward_of(build: &mut Build<'_>, statistics: StatisticsFrom, x: Option<(Slot, Slot)>) {
     let pointwise = build.pointwise;
     build.dispatch_with(Kernel::MapForward(statistics), pointwise, x);
+}
+
+/// Dispatches y from partial moments of slices that lie as `records` says, with x read from the tensor of another slot, if that is given.
+pub(crate) fn forward_of_slices(build: &mut Build<'_>, records: Records, x: Option<(Slot, Slot)>) {
+    build.dispatch_from(Kernel::MapForward(StatisticsFrom::Slices), x, records);
 }
 
 /// Dispatches y as int8 by the scale of each row, with x read from the tensor of another slot, if that is given.
@@ -104,6 +112,38 @@ pub(crate) async fn prepare_sum(
     build.tensor(Slot::Y, sum)?;
     build.dispatch(Kernel::MapCopy);
     build.finish(Traffic::passes(x.byte_len(), 3, 3)).await
+}
+
+/// Prepares y = x with its axes in another order: axis k of y is axis `order[k]` of x.
+///
+/// # Errors
+/// [`Error::TooLarge`](crate::Error::TooLarge) for more than a binding has room for: what one window needs of x is all over it.
+pub(crate) async fn prepare_permuted(
+    context: &Context,
+    x: &Tensor,
+    order: &[usize],
+    y: &Tensor,
+) -> Result<Prepared> {
+    let (from, to) = (x.shape(), y.shape());
+    debug_assert!(order.iter().zip(to.dims()).all(|(&axis, &len)| from.dims()[axis] == len));
+    for (what, tensor) in [("a tensor that is permuted", x), ("a permuted tensor", y)] {
+        tensor.check_contiguous(what)?;
+        let around = context.capabilities().storage_alignment;
+        check_binding(what, tensor.byte_len().saturating_add(around), context.capabilities())?;
+    }
+    let walk = Walk::flat(&[x, y], context.capabilities().storage_alignment);
+    let plan = context.plan_walk(&Walk { alignment: Alignment::Permuted, ..walk }, None)?;
+    let mut build = Build::new(context, Op::Copy, plan);
+    let stride_of = |axis: usize| from.dims()[axis + 1..].iter().product::<usize>();
+    build.params.axes = [Axis { len: 1, ..Axis::default() }; Shape::MAX_RANK];
+    let axes = &mut build.params.axes[Shape::MAX_RANK - order.len()..];
+    for (k, &axis) in axes.iter_mut().zip(order) {
+        (k.len, k.stride) = (from.dims()[axis] as u32, stride_of(axis) as u32);
+    }
+    build.tensor(Slot::X, x)?;
+    build.tensor(Slot::Y, y)?;
+    build.dispatch(Kernel::MapPermute);
+    build.finish(Traffic::passes(x.byte_len(), 2, 2)).await
 }
 
 /// A contiguous tensor as one of f32, if it begins and ends at multiples of 4 bytes.

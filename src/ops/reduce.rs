@@ -1,6 +1,8 @@
 //! Reduce: per slice, the moments of x (shaders/reduce/moments.wesl) or the gradient sums
 //! (shaders/reduce/gradients.wesl), as one partial result per team and tile.
 
+use std::sync::Arc;
+
 use crate::base::error::Result;
 use crate::engine::build::Build;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
@@ -66,16 +68,27 @@ pub(crate) fn gradients_of_many(
     build.dispatch(Kernel::ReduceGradients { statistics, dx });
 }
 
-/// Dispatches the gradient sums of so many rows by a walk along columns; where they are.
-pub(crate) fn row_gradients(build: &mut Build<'_>, rows: u64) -> Result<Records> {
-    let Plan { workgroup_size, team_size, ref windows, .. } = **build.plan();
-    // One partial result of a row for each invocation that walks it, in whole workgroups.
-    let blocks = windows.iter().map(|window| window.blocks).max().unwrap_or(0);
-    let strips = blocks * (workgroup_size / team_size);
+/// Dispatches the gradient sums of so many rows by a walk along columns, and dx on the way if `dx`; where they are.
+pub(crate) fn row_gradients(
+    build: &mut Build<'_>,
+    statistics: StatisticsFrom,
+    dx: bool,
+    rows: u64,
+) -> Records {
+    let Plan { workgroup_size, team_size, strip, ref windows, .. } = **build.plan();
+    let teams = workgroup_size / team_size;
+    // TOGETHER of shaders/lib/teams.wesl.
+    let together = 1 << teams.trailing_zeros().min(3);
+    // One partial result of a row for so many neighbouring teams that walk it, in whole workgroups.
+    let words = windows.iter().map(|window| window.run_words).max().unwrap_or(0);
+    let strips = words.div_ceil(teams * strip) * teams / together;
+    let shuffled = build.context().tuning().subgroups.unwrap_or(true);
+    let subgroup_size = build.context().capabilities().subgroup_size.filter(|_| shuffled).unwrap_or(0);
+    let plan = Arc::new(Plan { subgroup_size, ..Plan::clone(build.plan()) });
     // A strip of no words writes none.
     build.zeroed_scratch(u64::from(strips) * rows * GRADIENT_SUMS_BYTES);
-    build.dispatch(Kernel::ReduceRowGradients);
-    Ok(Records { partials: strips, slices: rows as u32, matrix: 0 })
+    build.dispatch_over(Kernel::ReduceRowGradients { statistics, dx }, plan);
+    Records { partials: strips, slices: rows as u32, matrix: 0 }
 }
 
 fn partials(build: &Build<'_>) -> u64 {

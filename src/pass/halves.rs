@@ -18,7 +18,9 @@ use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::engine::windows::check_binding;
 use crate::ops::fold;
-use crate::plan::{GRADIENT_SUMS_BYTES, Parameters, Pattern, Records, SLICE_BYTES, Slices, Traffic, gcd};
+use crate::plan::{
+    AffineOf, GRADIENT_SUMS_BYTES, Parameters, Pattern, Records, SLICE_BYTES, Slices, Traffic, gcd,
+};
 
 /// Why a plan is one of a part.
 const REASON: &str = "in parts: no binding has room for what all slices need";
@@ -162,7 +164,7 @@ impl<'a> Pass<'a> {
             }
             Cut::Slices(slices) => slices,
         };
-        let Slices { pattern, merged, parameters: Parameters { of_place, slices: repeat, rows, step } } =
+        let Slices { pattern, merged, parameters: Parameters { affine, slices: repeat, rows, step } } =
             slices;
         let (along, slices_of_step) = match pattern {
             Pattern::Matrices { samples: 2.., slices, inner } => (Along::Rows(slices * inner), slices),
@@ -174,13 +176,13 @@ impl<'a> Pass<'a> {
         };
         // Slices that belong together because of the parameters that they have.
         let all = slices.slices();
-        let (together, parameters) = match (of_place, step) {
-            (true, _) if slices.groups() > 1 => (rows, Shares::Same(rows * step)),
-            (true, _) if rows > 1 => (repeat, Shares::Own { steps: repeat, each: step }),
-            (true, _) => (1, Shares::Same(slices.count())),
-            (false, 0) => (1, Shares::Same(1)),
-            (false, _) if rows == all => (1, Shares::Own { steps: 1, each: slices_of_step }),
-            (false, _) => (rows, Shares::Same(rows)),
+        let (together, parameters) = match (affine, step) {
+            (AffineOf::Place, _) if slices.groups() > 1 => (rows, Shares::Same(rows * step)),
+            (AffineOf::Place, _) if rows > 1 => (repeat, Shares::Own { steps: repeat, each: step }),
+            (AffineOf::Place | AffineOf::Row, _) => (1, Shares::Same(slices.count())),
+            (AffineOf::Slice, 0) => (1, Shares::Same(1)),
+            (AffineOf::Slice, _) if rows == all => (1, Shares::Own { steps: 1, each: slices_of_step }),
+            (AffineOf::Slice, _) => (rows, Shares::Same(rows)),
         };
         let len = all / slices_of_step;
         let together = lcm(together, merged).div_ceil(slices_of_step);

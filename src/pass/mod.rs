@@ -51,7 +51,7 @@ use crate::engine::shader::{ActivationKind, Pointwise};
 use crate::engine::slab::Slab;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
-use crate::plan::{Op, Part, Pattern, Plan, Traffic, Tuning, Walk};
+use crate::plan::{AffineOf, Op, Part, Pattern, Plan, Traffic, Tuning, Walk};
 
 /// A pass of a layer over tensors that have been checked.
 #[derive(Clone, Copy, Debug)]
@@ -214,7 +214,9 @@ impl<'a> Pass<'a> {
                 // A dispatch has no binding left for scales beside a sum and a residual.
                 let scales = matches!(self.int8, Some(Int8::PerRow(_)));
                 let full = scales && tensors.has(Slot::Sum) && tensors.has(Slot::Residual);
-                Op::TrainForward.held().filter(|_| self.spec.cut.slices().folds_in_map() && !full)
+                let slices = self.spec.cut.slices();
+                let apart = slices.merged == 1 && !slices.is_of_matrices();
+                Op::TrainForward.held().filter(|_| apart && !full)
             }
             Statistics::Slices(_) => self.held_backward_of_slices(),
             Statistics::Running(_) | Statistics::Curve(_) => None,
@@ -228,7 +230,10 @@ impl<'a> Pass<'a> {
         let walk = match self.spec.cut {
             Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
             Cut::Slices(slices) => {
-                return Walk { held, ..self.walk_over(&self.tensors, self.spec.cut.row(), slices.pattern) };
+                let walk = self.walk_over(&self.tensors, self.spec.cut.row(), slices.pattern);
+                // A row of columns that has parameters of its own is walked by itself.
+                let unit_rows = if slices.parameters.affine == AffineOf::Row { 1 } else { walk.unit_rows };
+                return Walk { held, unit_rows, ..walk };
             }
         };
         let is_map = matches!(self.statistics, Statistics::Running(_) | Statistics::Curve(_))
@@ -333,7 +338,7 @@ impl<'a> Pass<'a> {
         let limit = context.capabilities().max_binding_bytes;
         let widest = tensors.values().filter(|(_, tensor)| tensor.byte_len() > limit);
         let widest = widest.map(|(_, tensor)| tensor.dtype().size()).max().unwrap_or(0);
-        if !self.spec.cut.slices().parameters.of_place || widest <= walk.dtype.size() {
+        if self.spec.cut.slices().parameters.affine != AffineOf::Place || widest <= walk.dtype.size() {
             return context.plan_walk(walk, self.reason);
         }
         let short = limit * walk.dtype.size() / widest;

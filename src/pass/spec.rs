@@ -16,7 +16,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::ops::{curve, fold};
-use crate::plan::{Op, Pattern, Slices, Traffic};
+use crate::plan::{AffineOf, Op, Pattern, Slices, Traffic};
 use crate::statistics::saved::Kept;
 
 /// A norm over an x of some shape, as data.
@@ -297,14 +297,19 @@ impl Spec<'_> {
         let params = &mut build.params;
         params.merged = slices.merged as u32;
         params.count = slices.count() as f32;
-        params.places = if parameters.of_place { slices.count() } else { 1 };
+        params.places = if parameters.affine == AffineOf::Place { slices.run() } else { 1 };
+        if let (AffineOf::Place, Pattern::Segments { slices: each, samples: 2.., inner }) =
+            (parameters.affine, slices.pattern)
+        {
+            (params.sample_len, params.run_places) = (each * inner, inner as u32);
+        }
         params.parameter_slices = parameters.slices as u32;
         params.parameter_rows = parameters.rows as u32;
         params.parameter_step = parameters.step as u32;
         params.gamma_step = self.parameters.gamma.is_some().into();
         params.beta_step = self.parameters.beta.is_some().into();
         params.gamma_base = f32::from(u8::from(self.unit_offset || self.parameters.gamma.is_none()));
-        build.pointwise.of_place = parameters.of_place;
+        build.pointwise.affine = parameters.affine;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::gate::GateOrder;
 use crate::engine::slot::Slot;
 use crate::engine::tune::{Chosen, Pin, Problem, fastest, keep, look_up, pin, settled_for};
 use crate::engine::verdicts::apart;
+use crate::plan::AffineOf;
 use crate::statistics::gradient_sums::GradientSums;
 use crate::statistics::saved::Saved;
 
@@ -93,12 +94,14 @@ impl<'a> Pass<'a> {
             Statistics::Slices(_) => {
                 let slices = self.spec.cut.slices();
                 let (parameters, groups) = (slices.parameters, slices.groups());
+                let is_modulated = parameters.affine == AffineOf::Place && parameters.step > 0 && groups == 1;
                 vec![
                     (true, self.spec.layer),
                     (tensors.has(Slot::Gamma), "gamma"),
                     (tensors.has(Slot::Beta), "beta"),
-                    (parameters.of_place && parameters.step > 0 && groups == 1, "modulated"),
+                    (is_modulated, "modulated"),
                     (groups > 1, "in_groups"),
+                    (parameters.affine == AffineOf::Row, "of_rows"),
                 ]
             }
             Statistics::Running(_) => Vec::new(),

@@ -32,6 +32,9 @@ impl Words {
                 let why = format!("because a {wide}-byte word could hold values of two groups");
                 return scalar(reasons, &why);
             }
+            Alignment::Permuted => {
+                return scalar(reasons, "because neighbours are not neighbours in the other tensor");
+            }
             Alignment::Cut => {
                 let why = format!("because a buffer ends inside of its tensor's last {wide}-byte word");
                 return scalar(reasons, &why);
@@ -257,13 +260,17 @@ fn column_team(
         None => (1..=8).map(|times| whole * times).filter(possible).filter(affordable).collect(),
     };
     // Strips as long as possible of as few rows as possible that no more than an eighth of the invocations are idle; best
-    // none, which needs no masks.
+    // none, which needs no masks, with strips of any length from three quarters of the longest.
     let bytes = slices * rows * walk.dtype.size();
     let longest = tuning.strip.unwrap_or(most_column_strips(row(whole), bytes, capabilities));
-    let mut strips = [16, 8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
-    let chosen = strips.find_map(|strip| {
-        let enough = |most: f64| candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
-        enough(0.0).or_else(|| enough(0.125)).map(|&repeat| (repeat, strip))
+    let enough = |strip: u32, most: f64| {
+        let repeat = candidates.iter().find(|&&repeat| idle(repeat, strip) <= most);
+        repeat.map(|&repeat| (repeat, strip))
+    };
+    let full = (longest - longest / 4..=longest).rev().find_map(|strip| enough(strip, 0.0));
+    let chosen = full.or_else(|| {
+        let mut strips = [16, 8, 4, 2, 1].into_iter().filter(|&strip| strip <= longest);
+        strips.find_map(|strip| enough(strip, 0.0).or_else(|| enough(strip, 0.125)))
     });
     let (repeat, strip) = chosen.unwrap_or_else(|| {
         let least = candidates.iter().min_by(|&&a, &&b| idle(a, 1).total_cmp(&idle(b, 1)));

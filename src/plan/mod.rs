@@ -32,6 +32,6 @@ pub(crate) use policy::plan_walk;
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};
 pub use problem::{Op, Traffic};
 pub use slices::Slices;
-pub(crate) use slices::{Parameters, Records};
+pub(crate) use slices::{AffineOf, Parameters, Records};
 pub(crate) use tiles::gcd;
 pub(crate) use tuned::{maps_along_columns, row_teams};

@@ -40,7 +40,7 @@ pub struct Tuning {
     pub splits: Option<u32>,
     /// Channels last: times the fewest rows that are whole words are taken as one row.
     pub rows: Option<u32>,
-    /// Words that an invocation walks at once at most, 1, 2, 4, 8 or 16: channels last words of a row, as many as leave no more than
+    /// Words that an invocation walks at once at most, 1 to 16: channels last words of a row, as many as leave no more than
     /// an eighth of the invocations idle; else words of a slice, at most 8 and as many as all tiles are multiples of.
     pub strip: Option<u32>,
     /// Words of a slice that an invocation loads before it uses the first, 1, 2, 4 or 8; not beside strips.
@@ -105,7 +105,7 @@ impl Tuning {
         let is = |allowed: &'static [u64]| move |got: &u64| !allowed.contains(got);
         for (choice, expected, refused) in [
             ("width", "1 or 4", wide(self.width).filter(is(&[1, 4]))),
-            ("strip", "1, 2, 4, 8 or 16", wide(self.strip).filter(is(&[1, 2, 4, 8, 16]))),
+            ("strip", "1 to 16", wide(self.strip).filter(|got| !(1..=16).contains(got))),
             ("depth", "1, 2, 4 or 8", wide(self.depth).filter(is(&[1, 2, 4, 8]))),
             at_least_one("workgroup_size", wide(self.workgroup_size)),
             at_least_one("team_size", wide(self.team_size)),

@@ -189,6 +189,8 @@ pub(crate) enum Alignment {
     Cut,
     /// A word could hold values of two groups of a row.
     Groups,
+    /// Neighbours in one tensor are not neighbours in another.
+    Permuted,
 }
 
 impl Walk {
@@ -202,6 +204,7 @@ impl Walk {
             Alignment::Differs => words.push("unaligned".to_owned()),
             Alignment::Cut => words.push("cut".to_owned()),
             Alignment::Groups => words.push("groups".to_owned()),
+            Alignment::Permuted => words.push("permuted".to_owned()),
         }
         if self.strided {
             words.push(format!("rows {} samples {} bytes apart", self.row_bytes, self.sample_bytes));

@@ -1,5 +1,6 @@
 //! How a norm cuts x into slices: which elements share a mean and a variance, and which share parameters. Pure.
 
+use super::tuned::FOLDED_BY_MAPS;
 use super::{Pattern, Plan};
 use crate::base::error::{Error, Result};
 use crate::base::shape::{Channels, Layout, Shape};
@@ -27,21 +28,37 @@ pub struct Slices {
 /// Which parameters belong to a slice: number `slice / slices % rows · step`, and where they vary within it those that follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Whether there is one for each place of a run; else one for the slice.
-    pub(crate) of_place: bool,
+    pub(crate) affine: AffineOf,
     pub(crate) slices: u64,
     pub(crate) rows: u64,
     pub(crate) step: u64,
 }
 
+/// Along what gamma and beta vary: the modules `shaders/affine/of_*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum AffineOf {
+    /// Over slices: within each of them they are one value.
+    #[default]
+    Slice,
+    /// Within slices that are runs: a value for each place of a run, and each run.
+    Place,
+    /// Within slices that are columns: a value for each row.
+    Row,
+}
+
 impl Parameters {
+    /// One for each value of a slice, the same for all slices.
+    const fn within(affine: AffineOf) -> Self {
+        Self { affine, slices: 1, rows: 1, step: 0 }
+    }
+
     /// One for every slice, of which there are so many until they repeat.
     pub(crate) const fn of_slice(rows: u64) -> Self {
-        Self { of_place: false, slices: 1, rows, step: 1 }
+        Self { affine: AffineOf::Slice, slices: 1, rows, step: 1 }
     }
 
     /// None, or one for all.
-    pub(crate) const ONE: Self = Self { of_place: false, slices: 1, rows: 1, step: 0 };
+    pub(crate) const ONE: Self = Self { affine: AffineOf::Slice, slices: 1, rows: 1, step: 0 };
 }
 
 impl Slices {
@@ -58,9 +75,9 @@ impl Slices {
     /// Rows of `places` values each, with a parameter for each place; `modulated`: for each place of a sample.
     pub(crate) fn rows(rows: u64, places: u64, modulated: Option<u64>) -> Self {
         let parameters = match modulated {
-            None => Parameters { of_place: true, slices: 1, rows: 1, step: 0 },
+            None => Parameters::within(AffineOf::Place),
             Some(samples) => Parameters {
-                of_place: true,
+                affine: AffineOf::Place,
                 slices: (rows / samples.max(1)).max(1),
                 rows: samples,
                 step: places,
@@ -72,22 +89,44 @@ impl Slices {
     /// Rows of `places` values each, in so many groups of neighbouring places that have statistics of their own; a parameter for each place of the row.
     pub(crate) fn groups_of_rows(rows: u64, places: u64, groups: u64) -> Self {
         let each = places / groups;
-        let parameters = Parameters { of_place: true, slices: 1, rows: groups, step: each };
+        let parameters = Parameters { affine: AffineOf::Place, slices: 1, rows: groups, step: each };
         Self { pattern: runs(rows * groups, each), merged: 1, parameters }
     }
 
     /// Slices beside each other that have parameters of their own, one row of them after the other: the groups of rows; else 1.
     pub(crate) fn groups(&self) -> u64 {
-        let Parameters { of_place, slices, rows, step } = self.parameters;
-        if of_place && step > 0 && slices == 1 && rows < self.slices() { rows } else { 1 }
+        let Parameters { affine, slices, rows, step } = self.parameters;
+        let is_in_rows = affine == AffineOf::Place && step > 0 && slices == 1;
+        if is_in_rows && rows < self.slices() { rows } else { 1 }
     }
 
     /// Which parameters the columns of rows have: each its own, of all rows or of those of a sample.
     pub(crate) fn column_parameters(&self) -> Parameters {
-        match self.groups() {
-            1 => self.parameters,
-            _ => Parameters { of_place: true, slices: 1, rows: 1, step: 0 },
+        match self.pattern {
+            _ if self.groups() > 1 => Parameters::within(AffineOf::Place),
+            // The runs of all slices that have the same place in them are the rows of a sample.
+            Pattern::Segments { slices, samples: runs @ 2.., inner } => {
+                Parameters { affine: AffineOf::Place, slices, rows: runs, step: inner }
+            }
+            _ => self.parameters,
         }
+    }
+
+    /// Values of a run.
+    pub(crate) const fn run(&self) -> u64 {
+        match self.pattern {
+            Pattern::Segments { inner, .. } => inner,
+            _ => self.count(),
+        }
+    }
+
+    /// The same with gamma and beta for each value of a slice.
+    pub(crate) fn with_parameters_within(self) -> Self {
+        let affine = match self.pattern {
+            Pattern::Run { .. } | Pattern::Segments { .. } => AffineOf::Place,
+            Pattern::Columns { .. } | Pattern::Matrices { .. } => AffineOf::Row,
+        };
+        Self { parameters: Parameters::within(affine), ..self }
     }
 
     /// The channels of each sample, of which so many share a statistic; a parameter for each channel, or each of each sample.
@@ -101,21 +140,18 @@ impl Slices {
         Self { pattern, merged, parameters: Parameters::of_slice(rows) }
     }
 
-    /// Statistics over these axes of a shape; the parameters are to be set.
+    /// Statistics over these axes of a shape, of which there may be none, in any order; the parameters are to be set. `None` where the axes alternate with the others
+    /// so often that no walk has them.
     ///
     /// # Errors
-    /// [`Error::Axes`] for axes that there are not or that are not in order, and for axes that alternate with the others in such a way that no
-    /// walk has them.
-    pub(crate) fn over_axes(shape: Shape, axes: &[usize]) -> Result<Self> {
+    /// [`Error::Axes`] for axes that there are not, and for one that is named twice.
+    pub(crate) fn over_axes(shape: Shape, axes: &[usize]) -> Result<Option<Self>> {
         let refused = |why| Err(Error::Axes { axes: axes.to_vec(), shape, why });
-        if axes.is_empty() {
-            return refused("there are none");
-        }
-        if !axes.is_sorted_by(|a, b| a < b) {
-            return refused("they are not in ascending order");
-        }
         if axes.iter().any(|&axis| axis >= shape.rank()) {
             return refused("there is no such axis");
+        }
+        if axes.iter().enumerate().any(|(i, axis)| axes[..i].contains(axis)) {
+            return refused("one is named twice");
         }
         // Neighbouring axes of one kind are one; an axis of one value is of either kind.
         let mut runs_of: Vec<(bool, u64)> = Vec::new();
@@ -136,13 +172,9 @@ impl Slices {
             [(false, samples), (true, inner), (false, slices)] => {
                 Pattern::Matrices { slices, samples, inner }
             }
-            _ => {
-                return refused(
-                    "they alternate with the other axes more often than kernels can walk; permute first",
-                );
-            }
+            _ => return Ok(None),
         };
-        Ok(Self { pattern, merged: 1, parameters: Parameters::ONE })
+        Ok(Some(Self { pattern, merged: 1, parameters: Parameters::ONE }))
     }
 
     /// The same of so many slices, which are whole rows, samples or columns, and of the parameters that these have.
@@ -157,14 +189,14 @@ impl Slices {
             Pattern::Matrices { samples, inner, .. } => Pattern::Matrices { slices, samples, inner },
             Pattern::Run { .. } => self.pattern,
         };
-        let Parameters { of_place, slices: repeat, rows, step } = self.parameters;
-        let parameters = match of_place {
+        let Parameters { affine, slices: repeat, rows, step } = self.parameters;
+        let parameters = match affine {
             // Of one sample there is one row of them.
-            true if self.groups() > 1 && slices > rows => self.parameters,
-            true if slices <= repeat || rows == 1 => Parameters { of_place, slices: 1, rows: 1, step: 0 },
-            true => Parameters { rows: slices / repeat, ..self.parameters },
-            false if step > 0 && rows == self.slices() => Parameters::of_slice(slices),
-            false => self.parameters,
+            AffineOf::Place if self.groups() > 1 && slices > rows => self.parameters,
+            AffineOf::Place if slices <= repeat || rows == 1 => Parameters::within(affine),
+            AffineOf::Place => Parameters { rows: slices / repeat, ..self.parameters },
+            AffineOf::Slice if step > 0 && rows == self.slices() => Parameters::of_slice(slices),
+            AffineOf::Slice | AffineOf::Row => self.parameters,
         };
         Self { pattern, parameters, ..self }
     }
@@ -197,9 +229,16 @@ impl Slices {
         }
     }
 
-    /// Whether the statistics of a slice are the prologue of the map: not where slices share them, or are columns of matrices.
-    pub(crate) fn folds_in_map(&self) -> bool {
-        self.merged == 1 && !matches!(self.pattern, Pattern::Matrices { .. })
+    /// Whether the statistics of a slice are the prologue of the map: not where slices share them; of columns of matrices, which are many, not where each has many
+    /// partial results.
+    pub(crate) fn folds_in_map(&self, plan: &Plan) -> bool {
+        let many = self.is_of_matrices() && u64::from(self.records(plan).partials) > FOLDED_BY_MAPS;
+        self.merged == 1 && !many
+    }
+
+    /// Whether slices are the columns of several matrices.
+    pub(crate) const fn is_of_matrices(&self) -> bool {
+        matches!(self.pattern, Pattern::Matrices { .. })
     }
 
     /// Values that each of them is taken over.
@@ -223,29 +262,53 @@ fn runs(slices: u64, inner: u64) -> Pattern {
 mod tests {
     use super::*;
 
-    fn over(dims: &[usize], axes: &[usize]) -> Result<Pattern> {
-        Slices::over_axes(Shape::new(dims).unwrap(), axes).map(|slices| slices.pattern)
+    fn over(dims: &[usize], axes: &[usize]) -> Option<Pattern> {
+        Slices::over_axes(Shape::new(dims).unwrap(), axes).unwrap().map(|slices| slices.pattern)
     }
 
     #[test]
     fn axes_are_walked_as_they_lie() {
-        assert_eq!(over(&[4, 5, 6], &[2]), Ok(Pattern::Segments { slices: 20, samples: 1, inner: 6 }));
-        assert_eq!(over(&[4, 5, 6], &[1, 2]), Ok(Pattern::Segments { slices: 4, samples: 1, inner: 30 }));
-        assert_eq!(over(&[4, 5, 6], &[0, 1, 2]), Ok(Pattern::Run { elements: 120 }));
-        assert_eq!(over(&[1, 5, 6], &[1, 2]), Ok(Pattern::Run { elements: 30 }));
-        assert_eq!(over(&[4, 5, 6], &[0]), Ok(Pattern::Columns { slices: 30, samples: 1, inner: 4 }));
-        assert_eq!(over(&[4, 5, 6], &[0, 2]), Ok(Pattern::Segments { slices: 5, samples: 4, inner: 6 }));
-        assert_eq!(over(&[4, 5, 6], &[1]), Ok(Pattern::Matrices { slices: 6, samples: 4, inner: 5 }));
+        assert_eq!(over(&[4, 5, 6], &[2]), Some(Pattern::Segments { slices: 20, samples: 1, inner: 6 }));
+        assert_eq!(over(&[4, 5, 6], &[1, 2]), Some(Pattern::Segments { slices: 4, samples: 1, inner: 30 }));
+        assert_eq!(over(&[4, 5, 6], &[0, 1, 2]), Some(Pattern::Run { elements: 120 }));
+        assert_eq!(over(&[1, 5, 6], &[1, 2]), Some(Pattern::Run { elements: 30 }));
+        assert_eq!(over(&[4, 5, 6], &[0]), Some(Pattern::Columns { slices: 30, samples: 1, inner: 4 }));
+        assert_eq!(over(&[4, 5, 6], &[0, 2]), Some(Pattern::Segments { slices: 5, samples: 4, inner: 6 }));
+        assert_eq!(over(&[4, 5, 6], &[1]), Some(Pattern::Matrices { slices: 6, samples: 4, inner: 5 }));
         // Axes of one value do not part others.
-        assert_eq!(over(&[4, 1, 6], &[0, 2]), Ok(Pattern::Run { elements: 24 }));
+        assert_eq!(over(&[4, 1, 6], &[0, 2]), Some(Pattern::Run { elements: 24 }));
         assert_eq!(
             over(&[2, 3, 4, 5], &[0, 2, 3]),
-            Ok(Pattern::Segments { slices: 3, samples: 2, inner: 20 })
+            Some(Pattern::Segments { slices: 3, samples: 2, inner: 20 })
         );
-        for axes in [&[][..], &[3], &[1, 0], &[1, 1]] {
-            assert!(matches!(over(&[4, 5, 6], axes), Err(Error::Axes { .. })), "{axes:?}");
+        // Of no axes every value is a slice; their order makes no difference.
+        assert_eq!(over(&[4, 5, 6], &[]), Some(Pattern::Segments { slices: 120, samples: 1, inner: 1 }));
+        assert_eq!(over(&[4, 5, 6], &[2, 0]), over(&[4, 5, 6], &[0, 2]));
+        // Two of one kind with one of the other between them are walked, three are not.
+        assert_eq!(over(&[2, 3, 4, 5], &[0, 2]), None);
+        assert_eq!(over(&[2, 3, 4, 5], &[1, 3]), None);
+        for axes in [&[3][..], &[1, 1]] {
+            let refused = Slices::over_axes(Shape::new(&[4, 5, 6]).unwrap(), axes);
+            assert!(matches!(refused, Err(Error::Axes { .. })), "{axes:?}");
         }
-        assert!(matches!(over(&[2, 3, 4, 5], &[0, 2]), Err(Error::Axes { .. })));
+    }
+
+    #[test]
+    fn parameters_vary_within_slices_as_these_lie() {
+        let within = |axes: &[usize]| {
+            let slices = Slices::over_axes(Shape::new(&[4, 5, 6]).unwrap(), axes).unwrap().unwrap();
+            slices.with_parameters_within()
+        };
+        assert_eq!(within(&[2]), Slices::rows(20, 6, None));
+        assert_eq!(
+            (within(&[1]).parameters.affine, within(&[0]).parameters.affine),
+            (AffineOf::Row, AffineOf::Row)
+        );
+        // Four runs of each of five slices: the columns of four matrices of five rows.
+        let runs = within(&[0, 2]);
+        assert_eq!((runs.parameters.affine, runs.groups(), runs.run()), (AffineOf::Place, 1, 6));
+        let columns = runs.column_parameters();
+        assert_eq!((columns.slices, columns.rows, columns.step), (5, 4, 6));
     }
 
     #[test]

@@ -33,6 +33,18 @@ impl Spec {
             (axes.is_empty() || !ascending || axes.last().is_some_and(|&axis| axis >= rank))
                 .then(|| format!("axes {axes:?} of {rank}: expected some of them, in ascending order"))
         };
+        if let Some(over) = &self.axes {
+            if !matches!(self.norm, Norm::Layer(1) | Norm::Rms(1)) {
+                let name = self.norm.name();
+                return Some(format!(
+                    "{name} takes no axes: expected layer or RMS norm, without a number of trailing ones"
+                ));
+            }
+            let twice = over.iter().enumerate().any(|(i, axis)| over[..i].contains(axis));
+            if twice || over.iter().any(|&axis| axis >= rank) {
+                return Some(format!("axes {over:?} of {rank}: expected some of them, or none, each once"));
+            }
+        }
         match &self.norm {
             Norm::Layer(over) | Norm::Rms(over) => (*over == 0 || *over > rank)
                 .then(|| format!("{over} trailing axes of {rank}: expected 1 to {rank}")),
@@ -71,6 +83,7 @@ impl Spec {
             return Some(format!("gamma of {name} is not stored as its distance from 1"));
         }
         let grouped = matches!(norm, Norm::Layer(_) | Norm::Rms(_)) && !self.modulated && self.mask.is_none();
+        let grouped = grouped && self.axes.is_none();
         let divides = || {
             let places =
                 self.parameter_shape().iter().try_fold(1, |places: usize, &dim| places.checked_mul(dim));
@@ -82,7 +95,7 @@ impl Spec {
                 self.groups
             ));
         }
-        if self.modulated && !norm.can_be_modulated() {
+        if self.modulated && !(norm.can_be_modulated() && self.axes.is_none()) {
             return Some(format!("parameters of each sample: {name} does not take them"));
         }
         if *parameters != DType::F32 && parameters != dtype {
@@ -100,7 +113,7 @@ impl Spec {
         let Self { norm, statistics, .. } = self;
         let name = norm.name();
         let own = *statistics == Statistics::Own;
-        let can_be_masked = !norm.is_of_slices() || norm.is_of_rows();
+        let can_be_masked = !norm.is_of_slices() || self.is_of_rows();
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
@@ -111,7 +124,7 @@ impl Spec {
                 "a y of int8",
                 norm.is_of_slices() && !norm.tracks() || *norm == Norm::FrozenBatch,
             ),
-            (self.int8 == Some(AsInt8::PerRow), "scales of rows", norm.is_of_rows() && self.groups == 1),
+            (self.int8 == Some(AsInt8::PerRow), "scales of rows", self.is_of_rows() && self.groups == 1),
             (self.gate.is_some(), "a gate", norm.is_of_slices() && !norm.tracks()),
             (self.gate.is_some() && self.residual, "a gate beside a residual", false),
             (self.gate == Some(GateOrder::GateFirst) && self.sum, "a gate before a sum", false),

@@ -97,6 +97,7 @@ impl Layer {
         let (gamma, beta) = if spec.modulated { (None, None) } else { (gamma, beta) };
         let (options, shape) = (spec.norm_options(), &spec.shape);
         let trailing = |axes: usize| &shape[shape.len() - axes..];
+        let lengths: Vec<_> = spec.axes.iter().flatten().map(|&axis| shape[axis]).collect();
         let running = async || RunningStatistics::upload(context, &running).await;
         let number = |what: &str, tensor: Option<Tensor>| {
             tensor.ok_or_else(|| Error::Spec { reason: format!("{} needs {what}", spec.norm.name()) })
@@ -115,22 +116,28 @@ impl Layer {
                 let layer = TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?;
                 Kind::Tracked(layer)
             }
-            Norm::Layer(axes) => Kind::Layer(LayerNorm::in_groups_from_parts(
-                context,
-                trailing(*axes),
-                spec.groups,
-                options,
-                gamma,
-                beta,
-            )?),
-            Norm::Rms(axes) => Kind::Rms(RmsNorm::in_groups_from_parts(
-                context,
-                trailing(*axes),
-                spec.groups,
-                options,
-                gamma,
-                beta,
-            )?),
+            Norm::Layer(axes) => Kind::Layer(match &spec.axes {
+                Some(over) => LayerNorm::over_from_parts(context, over, &lengths, options, gamma, beta)?,
+                None => LayerNorm::in_groups_from_parts(
+                    context,
+                    trailing(*axes),
+                    spec.groups,
+                    options,
+                    gamma,
+                    beta,
+                )?,
+            }),
+            Norm::Rms(axes) => Kind::Rms(match &spec.axes {
+                Some(over) => RmsNorm::over_from_parts(context, over, &lengths, options, gamma, beta)?,
+                None => RmsNorm::in_groups_from_parts(
+                    context,
+                    trailing(*axes),
+                    spec.groups,
+                    options,
+                    gamma,
+                    beta,
+                )?,
+            }),
             Norm::Group(groups) => {
                 Kind::Group(GroupNorm::from_parts(context, *groups, shape[1], options, gamma, beta)?)
             }

@@ -123,6 +123,7 @@ impl AsInt8 {
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
+/// | `axes=1`, `axes=3,1`, `axes=none` | layer and RMS norm over these axes, with parameters of these axes in this order |
 /// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`]) |
 /// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
@@ -160,6 +161,8 @@ pub struct Spec {
     pub unit_offset: bool,
     /// Groups of neighbouring places of a row that are normalized each for itself, in layer and RMS norm; 1 for all of it.
     pub groups: usize,
+    /// The axes that layer and RMS norm are over, in the order that those of their parameters have, if not the last ones.
+    pub axes: Option<Vec<usize>>,
     /// Whether gamma and beta are those of each sample.
     pub modulated: bool,
     /// What keeps the divisor from 0.
@@ -208,6 +211,7 @@ impl Spec {
             parameters: DType::F32,
             unit_offset: false,
             groups: 1,
+            axes: None,
             modulated: false,
             activation: Activation::None,
             residual: false,
@@ -239,7 +243,13 @@ impl Spec {
     /// Whether its slices are rows that may be apart from each other: those of a matrix.
     #[cfg(feature = "eval")]
     pub(crate) fn has_rows_apart(&self) -> bool {
-        matches!(self.norm, Norm::Layer(1) | Norm::Rms(1) | Norm::Scale) && self.shape.len() == 2
+        let one = matches!(self.norm, Norm::Layer(1) | Norm::Rms(1) | Norm::Scale);
+        one && self.axes.is_none() && self.shape.len() == 2
+    }
+
+    /// Whether its slices are rows of x, positions with all of their values.
+    pub fn is_of_rows(&self) -> bool {
+        self.norm.is_of_rows() && self.axes.is_none()
     }
 
     /// Whether a forward pass writes y over x: where backward is given what it leaves there, or x is of no more use.
@@ -255,6 +265,10 @@ impl Spec {
     /// Lengths of the axes of gamma and beta; of one value where there are none.
     pub fn parameter_shape(&self) -> Vec<usize> {
         let shape = &self.shape;
+        if let Some(axes) = &self.axes {
+            let lengths: Vec<_> = axes.iter().map(|&axis| shape[axis]).collect();
+            return if lengths.is_empty() { vec![1] } else { lengths };
+        }
         let own = match &self.norm {
             Norm::Layer(axes) | Norm::Rms(axes) => &shape[shape.len() - axes..],
             Norm::Weight | Norm::WeightStandardization => &shape[..1],

@@ -27,7 +27,7 @@ impl Spec {
 
     /// The mask of these truth values.
     pub(crate) async fn mask_of(&self, context: &Context, x: &Tensor, keep: &[bool]) -> Result<Mask> {
-        match self.norm.is_of_rows() {
+        match self.is_of_rows() {
             true => Mask::of_rows(context, keep).await,
             false => Mask::of_positions(context, x, keep).await,
         }

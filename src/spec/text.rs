@@ -121,6 +121,11 @@ impl Spec {
             }
         }
         flag(self.groups != 1, &format!("groups={}", self.groups));
+        match &self.axes {
+            None => {}
+            Some(axes) if axes.is_empty() => flag(true, "axes=none"),
+            Some(axes) => flag(true, &format!("axes={}", list(axes, ","))),
+        }
         flag(self.modulated, "modulated");
         match self.eps {
             eps if eps == plain.eps => {}
@@ -233,6 +238,8 @@ impl Spec {
                 self.int8 = Some(AsInt8::PerTensor { scale, zero_point });
             }
             "groups" => self.groups = number(value)?,
+            "axes" if value == "none" => self.axes = Some(Vec::new()),
+            "axes" => self.axes = Some(numbers(value, ',')?),
             "gate" => {
                 self.gate = Some(match value {
                     "last" => GateOrder::NormFirst,
@@ -321,6 +328,9 @@ mod tests {
             "group:32 2x64x7x7 last window_bytes=1024 resident=false integer_f16",
             "mvn:0,2,3 2x3x4x5 shifted",
             "l2:1 2x5x4x3 parts",
+            "layer 2x96x7x7 axes=1 gelu backward",
+            "rms 2x3x4x5 affine=both axes=3,1",
+            "layer 2x3 axes=none",
             "tracked 2x3x7x5 old=0.99",
             "tanh 3x5x7x3 f16 gelu residual mask=2 gaps=4",
             "frozen 3x5x7x3 mask=2 mixed",
@@ -351,6 +361,12 @@ mod tests {
             ("mvn 4x6", "mvn:AXIS"),
             ("mvn:1,0 4x6", "ascending"),
             ("batch 4", "N, C"),
+            ("layer 4x6 axes=2", "axes [2] of 2"),
+            ("layer 4x6 axes=1,1", "axes [1, 1] of 2"),
+            ("layer:2 4x6 axes=1", "trailing"),
+            ("batch 4x6 axes=1", "axes"),
+            ("layer 4x6 axes=0 mask=2", "does not take a mask"),
+            ("rms 4x6 axes=0 int8", "scales of rows"),
             ("batch 4x5x1x1x1x1", "axes"),
             ("batch 4x5 sum", "does not take a sum"),
             ("instance 4x5x6 mask=3", "does not take a mask"),
@@ -381,7 +397,7 @@ mod tests {
         fn any_line_is_a_problem_or_an_error(
             norm in "(batch|frozen|layer|rms|group|instance|tracked|mvn|l2|scale|weight|tanh|[a-z]{3})(:[0-9,]{1,4})?",
             shape in "([0-9]|[0-9]{1,20})(x([0-9]|[0-9]{1,20})){0,5}",
-            words in "( (f16|bf16|last|affine=none|offset|modulated|eps=[0-9e.-]{1,5}|relu|residual|sum|mask=[0-9]{1,20}|backward|added|given|(sync|accumulated|ghost|steps|renorm|new|old|phase|view|gaps|width|splits|tile|strip|window_bytes|binding_bytes)=[0-9,.+x-]{1,22})){0,5}",
+            words in "( (f16|bf16|last|affine=none|offset|modulated|eps=[0-9e.-]{1,5}|axes=(none|[0-9,]{1,5})|groups=[0-9]{1,2}|relu|residual|sum|mask=[0-9]{1,20}|backward|added|given|(sync|accumulated|ghost|steps|renorm|new|old|phase|view|gaps|width|splits|tile|strip|window_bytes|binding_bytes)=[0-9,.+x-]{1,22})){0,5}",
         ) {
             let line = format!("{norm} {shape}{words}");
             if let Ok(spec) = line.parse::<Spec>() {

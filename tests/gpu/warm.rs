@@ -8,7 +8,7 @@ use wgnorm::{Error, Spec};
 
 use crate::support::*;
 
-const LINES: [&str; 9] = [
+const LINES: [&str; 11] = [
     "batch 2x3x16x16 relu residual backward",
     "batch 6x20 bf16 last backward",
     "batch 3x5x7x5 mask=3 backward",
@@ -18,6 +18,8 @@ const LINES: [&str; 9] = [
     "group:2 2x6x5x5 last relu residual backward",
     "rms 16x40 modulated backward",
     "tanh 8x32 backward",
+    "layer 4x16x64 axes=1 backward",
+    "rms 3x5x4x8 affine=both axes=3,1 backward",
 ];
 
 #[test]

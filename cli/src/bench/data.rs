@@ -57,12 +57,13 @@ impl Data {
     pub fn new(layer: &Layer, variant: Variant) -> Self {
         let Variant { dtype, activation, residual, in_place, sum, gate, int8 } = variant;
         let mut spec = Spec::new(layer.norm.spec(&layer.dims), &layer.dims);
+        spec.axes = layer.norm.axes_of_spec();
         (spec.dtype, spec.activation, spec.residual) = (dtype, activation, residual);
         (spec.in_place, spec.sum, spec.gate, spec.passes) = (in_place, sum, gate, Passes::Backward);
         if int8 {
             spec.passes = Passes::Forward;
             spec.int8 = Some(match spec.norm {
-                Norm::Layer(_) | Norm::Rms(_) | Norm::Scale => AsInt8::PerRow,
+                _ if spec.is_of_rows() => AsInt8::PerRow,
                 _ => AsInt8::PerTensor { scale: 0.05, zero_point: 0 },
             });
         }

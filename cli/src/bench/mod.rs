@@ -51,6 +51,9 @@ pub struct Args {
     /// Groups of group norm
     #[arg(long, value_name = "G", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     groups: u32,
+    /// Axes that layer and RMS norm, mean-variance and L2 norm are over, in any order, instead of the usual ones; with --shape
+    #[arg(long, value_name = "AXIS,..", requires = "shape", requires = "norm")]
+    axes: Option<norm::Axes>,
     /// Times this operation only; may be given several times. Of norms other than batch, inference is the forward pass that
     /// saves nothing, and there is no frozen_backward
     #[arg(long, value_enum)]
@@ -142,7 +145,7 @@ struct Forced {
     /// Channels last: times the fewest rows that are whole words are taken as one
     #[arg(long, value_name = "N")]
     rows: Option<u32>,
-    /// Words that an invocation walks at once, 1, 2, 4, 8 or 16
+    /// Words that an invocation walks at once, 1 to 16
     #[arg(long, value_name = "N")]
     strip: Option<u32>,
     /// Words that an invocation loads before it uses the first: 1, 2, 4 or 8
@@ -491,7 +494,8 @@ impl Chosen {
 /// The layers of the suite, or the shapes in its place, each a shape of its norm's.
 fn layers(args: &Args) -> Result<Vec<suite::Layer>, Refusal> {
     let groups = args.groups as usize;
-    let norms: Vec<Norm> = distinct(&args.norm).into_iter().map(|name| Norm::named(name, groups)).collect();
+    let named = distinct(&args.norm).into_iter().map(|name| Norm::named(name, groups).over(args.axes));
+    let norms = named.collect::<Result<Vec<Norm>, _>>()?;
     let layers = match args.shape.is_empty() {
         true => suite::load(&args.suite, args.batch as usize, &norms)?,
         false => {

@@ -1,6 +1,10 @@
 //! Which norm is benchmarked, and what shapes, layouts and operations it has.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::ValueEnum;
+use serde::{Serialize, Serializer};
 use wgnorm::{GateOrder, Layout, Shape, spec};
 
 use super::BenchOp;
@@ -43,6 +47,45 @@ pub struct Norm {
     pub name: NormName,
     /// Of group norm.
     pub groups: Option<usize>,
+    /// Of norms over any axes, if they are others than usual.
+    pub axes: Option<Axes>,
+}
+
+/// Axes in any order, as in `3,1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Axes([Option<usize>; Shape::MAX_RANK]);
+
+impl Axes {
+    pub fn list(self) -> Vec<usize> {
+        self.0.into_iter().flatten().collect()
+    }
+}
+
+impl FromStr for Axes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |axis: &str| axis.parse().map_err(|_| format!("{axis:?} is no axis"));
+        let axes = text.split(',').map(number).collect::<Result<Vec<usize>, _>>()?;
+        let mut all = [None; Shape::MAX_RANK];
+        if axes.len() > all.len() {
+            return Err(format!("{} axes: a tensor has at most {}", axes.len(), all.len()));
+        }
+        all.iter_mut().zip(axes).for_each(|(place, axis)| *place = Some(axis));
+        Ok(Self(all))
+    }
+}
+
+impl fmt::Display for Axes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.list().iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl Serialize for Axes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Norm {
@@ -50,17 +93,28 @@ impl Norm {
 
     /// A norm without groups.
     pub const fn plain(name: NormName) -> Self {
-        Self { name, groups: None }
+        Self { name, groups: None, axes: None }
     }
 
     /// Group norm.
     pub const fn group(groups: usize) -> Self {
-        Self { name: NormName::Group, groups: Some(groups) }
+        Self { groups: Some(groups), ..Self::plain(NormName::Group) }
     }
 
     /// A norm by name; only group norm takes the groups.
     pub fn named(name: NormName, groups: usize) -> Self {
         if name == NormName::Group { Self::group(groups) } else { Self::plain(name) }
+    }
+
+    /// The same over these axes.
+    pub fn over(self, axes: Option<Axes>) -> Result<Self, String> {
+        use NormName::{L2, Layer, MeanVariance, Rms};
+        match axes {
+            Some(_) if !matches!(self.name, Layer | Rms | MeanVariance | L2) => {
+                Err(format!("--axes: not of {}; choose layer, rms, mean_variance or l2", self.name()))
+            }
+            axes => Ok(Self { axes, ..self }),
+        }
     }
 
     /// The name in files and on the command line.
@@ -81,9 +135,9 @@ impl Norm {
         }
     }
 
-    /// The name with the number of groups, if there are any.
+    /// The name with the number of groups, or the axes, if there are any.
     pub fn label(self) -> String {
-        label(self.name(), self.groups)
+        label(self.name(), self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
     }
 
     pub fn is_batch(self) -> bool {
@@ -95,9 +149,11 @@ impl Norm {
         matches!(self.name, NormName::DynamicTanh | NormName::Derf)
     }
 
-    /// The norm over a shape; batch norm in training. Where axes can be chosen, they are those of ONNX's default, and of PyTorch's.
+    /// The norm over a shape; batch norm in training. Where axes can be chosen and are not, they are those of ONNX's default, and of PyTorch's.
     pub fn spec(self, dims: &[usize]) -> spec::Norm {
         match self.name {
+            NormName::MeanVariance if self.axes.is_some() => spec::Norm::MeanVariance(self.ascending_axes()),
+            NormName::L2 if self.axes.is_some() => spec::Norm::L2(self.ascending_axes()),
             NormName::Batch => spec::Norm::Batch,
             NormName::Layer => spec::Norm::Layer(1),
             NormName::Rms => spec::Norm::Rms(1),
@@ -113,6 +169,17 @@ impl Norm {
             NormName::DynamicTanh => spec::Norm::DynamicTanh,
             NormName::Derf => spec::Norm::Derf,
         }
+    }
+
+    fn ascending_axes(self) -> Vec<usize> {
+        let mut axes = self.axes.map(Axes::list).unwrap_or_default();
+        axes.sort_unstable();
+        axes
+    }
+
+    /// The axes of layer and RMS norm, if they are not the last.
+    pub fn axes_of_spec(self) -> Option<Vec<usize>> {
+        self.axes.filter(|_| matches!(self.name, NormName::Layer | NormName::Rms)).map(Axes::list)
     }
 
     /// Whether the order of axes in memory is a choice: not where slices are rows, or chosen by axis.
@@ -156,6 +223,13 @@ impl Norm {
             return Err(format!("shape {shape} has no elements"));
         }
         let few = |of: &str| Err(format!("shape {shape} has fewer than 2 values per {of}"));
+        if let Some(axes) = self.axes {
+            let list = axes.list();
+            let twice = list.iter().enumerate().any(|(i, axis)| list[..i].contains(axis));
+            if twice || list.iter().any(|&axis| axis >= dims.len()) {
+                return Err(format!("--axes {axes}: expected some of those of {shape}, each once"));
+            }
+        }
         match self {
             Self { name: NormName::Batch, .. } if shape.len() < 2 * dims[1] as u64 => few("channel"),
             Self { name: NormName::Instance, .. } if shape.len() < 2 * (dims[0] * dims[1]) as u64 => {
@@ -223,9 +297,11 @@ impl Norm {
     }
 }
 
-/// A norm's name with the number of groups, if there are any.
-pub fn label(name: &str, groups: Option<usize>) -> String {
-    groups.map_or_else(|| name.to_owned(), |groups| format!("{name}{groups}"))
+/// A norm's name with the number of groups, or the axes, if there are any.
+pub fn label(name: &str, groups: Option<usize>, axes: Option<&str>) -> String {
+    let groups = groups.map(|groups| groups.to_string()).unwrap_or_default();
+    let axes = axes.map(|axes| format!("_over_{}", axes.replace(',', "_"))).unwrap_or_default();
+    format!("{name}{groups}{axes}")
 }
 
 #[cfg(test)]

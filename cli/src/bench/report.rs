@@ -9,6 +9,7 @@ use wgnorm::Layout;
 use super::case::Measured;
 use super::first_use::FirstUse;
 use super::measure::Spread;
+use super::norm::Axes;
 use super::suite::{self, Layer};
 use super::variant::{Variant, gate_name};
 use super::{BenchOp, Cache, norm};
@@ -38,6 +39,8 @@ pub struct CaseReport {
     pub norm: &'static str,
     /// Of group norm.
     pub groups: Option<usize>,
+    /// Of norms over other axes than usual.
+    pub axes: Option<Axes>,
     pub shape: Vec<usize>,
     pub layout: &'static str,
     pub dtype: String,
@@ -97,6 +100,7 @@ pub struct TotalReport {
     pub op: &'static str,
     pub norm: &'static str,
     pub groups: Option<usize>,
+    pub axes: Option<Axes>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: String,
@@ -128,6 +132,7 @@ impl CaseReport {
             op: op.name(),
             norm: layer.norm.name(),
             groups: layer.norm.groups,
+            axes: layer.norm.axes,
             shape: layer.dims.clone(),
             layout: layout.name(),
             dtype: variant.dtype.name().to_owned(),
@@ -159,16 +164,16 @@ impl CaseReport {
         (&self.dtype, &self.activation, self.residual, self.in_place, self.sum, self.gate, self.int8)
     }
 
-    /// The norm, with its groups if it has any.
+    /// The norm, with its groups or axes if it has any.
     pub fn norm_label(&self) -> String {
-        norm::label(self.norm, self.groups)
+        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
     }
 }
 
 impl TotalReport {
-    /// The norm, with its groups if it has any.
+    /// The norm, with its groups or axes if it has any.
     pub fn norm_label(&self) -> String {
-        norm::label(self.norm, self.groups)
+        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
     }
 }
 
@@ -214,7 +219,7 @@ pub fn totals(reports: &[CaseReport]) -> Vec<TotalReport> {
         // All in the order they were run.
         let first = |same: &dyn Fn(&CaseReport) -> bool| reports.iter().position(same);
         (
-            first(&|other| (other.norm, other.groups) == (report.norm, report.groups)),
+            first(&|other| other.norm_label() == report.norm_label()),
             first(&|other| other.variant() == report.variant()),
             first(&|other| other.layout == report.layout),
             first(&|other| other.cache == report.cache),
@@ -251,6 +256,7 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
         op: first.op,
         norm: first.norm,
         groups: first.groups,
+        axes: first.axes,
         layout: first.layout,
         dtype: first.dtype.clone(),
         activation: first.activation.clone(),
@@ -279,6 +285,7 @@ struct Row<'r> {
     op: &'r str,
     norm: &'r str,
     groups: Option<usize>,
+    axes: Option<Axes>,
     shape: String,
     layout: &'r str,
     dtype: &'r str,
@@ -348,6 +355,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         op: case.op,
         norm: case.norm,
         groups: case.groups,
+        axes: case.axes,
         shape: suite::label(&case.shape),
         layout: case.layout,
         dtype: &case.dtype,

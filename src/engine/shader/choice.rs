@@ -11,7 +11,7 @@ use crate::base::dtype::DType;
 use crate::base::gate::GateOrder;
 use crate::engine::custom;
 use crate::engine::slot::Slot;
-use crate::plan::WalkKind;
+use crate::plan::{AffineOf, WalkKind};
 use crate::wesl::{Choice, Instance};
 
 /// Values that are read: per channel, per place, or of all slices.
@@ -26,7 +26,7 @@ impl Variant {
             Kernel::ReduceMoments => "reduce/moments",
             Kernel::ReduceSquares => "reduce/squares",
             Kernel::ReduceGradients { .. } => "reduce/gradients",
-            Kernel::ReduceRowGradients => "reduce/row_gradients",
+            Kernel::ReduceRowGradients { .. } => "reduce/row_gradients",
             Kernel::FoldTotal(_) => "fold/total",
             Kernel::FoldMerge(_) => "fold/merge",
             Kernel::FoldGradients => "fold/gradients",
@@ -38,6 +38,7 @@ impl Variant {
             Kernel::MapInt8(_) => "map/int8",
             Kernel::MapBackward { .. } => "map/backward",
             Kernel::MapCopy => "map/copy",
+            Kernel::MapPermute => "map/permute",
             Kernel::ResidentForward(_) => "resident/forward",
             Kernel::ResidentBackward(_) => "resident/backward",
             Kernel::FoldCurve => "curve/fold_gradients",
@@ -117,7 +118,7 @@ impl Variant {
             from_y,
             masked,
             marked,
-            of_place,
+            affine,
             sum,
             d_sum,
             folded,
@@ -142,13 +143,21 @@ impl Variant {
         choice.feature("d_residual", d_residual);
         choice.feature("masked", masked);
         choice.feature("marked", marked);
-        choice.feature("of_place", of_place);
+        choice.feature("of_place", affine == AffineOf::Place);
+        choice.feature("of_row", affine == AffineOf::Row);
         choice.feature("folded", folded);
         choice.feature("sum", sum);
         choice.feature("per_row", int8 == Some(Int8Kind::PerRow));
         choice.feature("d_sum", d_sum);
         choice.feature("gradient", self.kernel.reads_gradient());
-        choice.replace("affine", if of_place { "affine/of_place" } else { "affine/of_slice" });
+        choice.replace(
+            "affine",
+            match affine {
+                AffineOf::Slice => "affine/of_slice",
+                AffineOf::Place => "affine/of_place",
+                AffineOf::Row => "affine/of_row",
+            },
+        );
         let curve = self.kernel.statistics().curve();
         choice.replace("curve", if curve == Some(Curve::Erf) { "curve/erf" } else { "curve/tanh" });
         choice.replace(
@@ -215,6 +224,7 @@ impl Variant {
         let of_curve = kernel.monoid() == Monoid::CurveSums;
         choice.replace("gradient_sums", if of_curve { "curve/sums" } else { "lib/gradient_sums" });
         choice.replace("gradient_words", if of_curve { "curve/words" } else { "lib/gradient_words" });
+        choice.feature("shuffled", self.subgroup_size > 0);
         choice.replace("tree", if self.subgroup_size > 0 { "lib/tree_subgroups" } else { "lib/tree" });
         choice.feature("groups", matches!(kernel, Kernel::FoldStatistics(Slices) | Kernel::FoldMeans { .. }));
         choice.feature("times_gamma", kernel == Kernel::FoldMeans { times_gamma: true });

@@ -114,8 +114,11 @@ pub(crate) enum Kernel {
         statistics: StatisticsFrom,
         dx: bool,
     },
-    /// Gradient sums of rows by a walk along columns.
-    ReduceRowGradients,
+    /// Gradient sums of rows by a walk along columns, with dx on the way if `dx`.
+    ReduceRowGradients {
+        statistics: StatisticsFrom,
+        dx: bool,
+    },
     /// The total of each slice from partial results.
     FoldTotal(Monoid),
     /// Two totals to one.
@@ -141,6 +144,8 @@ pub(crate) enum Kernel {
         dx: bool,
     },
     MapCopy,
+    /// A copy with axes in another order.
+    MapPermute,
     /// Reduce, fold and map of training forward in one.
     ResidentForward(StatisticsFrom),
     /// Reduce, fold and map of training backward in one.
@@ -170,7 +175,7 @@ impl Kernel {
             Kernel::ReduceMoments => "reduce_moments",
             Kernel::ReduceSquares => "reduce_squares",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
-            Kernel::ReduceRowGradients => "reduce_row_gradients",
+            Kernel::ReduceRowGradients { .. } => "reduce_row_gradients",
             Kernel::FoldTotal(_) => "fold_total",
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
@@ -182,6 +187,7 @@ impl Kernel {
             Kernel::MapInt8(_) => "map_int8",
             Kernel::MapBackward { .. } => "map_backward",
             Kernel::MapCopy => "map_copy",
+            Kernel::MapPermute => "map_permute",
             Kernel::ResidentForward(_) => "resident_forward",
             Kernel::ResidentBackward(_) => "resident_backward",
             Kernel::FoldCurve => "fold_curve",
@@ -212,6 +218,7 @@ impl Kernel {
                 | Kernel::MapInt8(_)
                 | Kernel::MapBackward { .. }
                 | Kernel::MapCopy
+                | Kernel::MapPermute
                 | Kernel::ResidentForward(_)
                 | Kernel::ResidentBackward(_)
                 | Kernel::Own { step: OwnStep::Map, .. }
@@ -248,7 +255,7 @@ impl Kernel {
     pub const fn monoid(self) -> Monoid {
         match self {
             Kernel::FoldMerge(of) => of,
-            Kernel::ReduceRowGradients => Monoid::GradientSums,
+            Kernel::ReduceRowGradients { .. } => Monoid::GradientSums,
             _ => match self.reduces() {
                 Some(of) => of,
                 None => Monoid::Moments,
@@ -260,6 +267,7 @@ impl Kernel {
     pub const fn statistics(self) -> StatisticsFrom {
         match self {
             Kernel::ReduceGradients { statistics: from, .. }
+            | Kernel::ReduceRowGradients { statistics: from, .. }
             | Kernel::FoldRecords(from)
             | Kernel::FoldStatistics(from)
             | Kernel::MapForward(from)
@@ -267,7 +275,6 @@ impl Kernel {
             | Kernel::MapBackward { statistics: from, .. }
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from) => from,
-            Kernel::ReduceRowGradients => StatisticsFrom::RecordedOfRow,
             _ => StatisticsFrom::Saved,
         }
     }
@@ -277,6 +284,7 @@ impl Kernel {
         matches!(
             self,
             Kernel::ReduceGradients { dx: true, .. }
+                | Kernel::ReduceRowGradients { dx: true, .. }
                 | Kernel::MapBackward { dx: true, .. }
                 | Kernel::ResidentBackward(_)
         )
@@ -304,7 +312,7 @@ impl Kernel {
         matches!(
             self,
             Kernel::ReduceGradients { .. }
-                | Kernel::ReduceRowGradients
+                | Kernel::ReduceRowGradients { .. }
                 | Kernel::MapBackward { .. }
                 | Kernel::ResidentBackward(_)
         )

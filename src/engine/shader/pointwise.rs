@@ -3,6 +3,7 @@
 use super::kernel::{Kernel, StatisticsFrom};
 use crate::base::activation::Activation;
 use crate::base::gate::GateOrder;
+use crate::plan::AffineOf;
 
 /// An activation without its parameters, which are uniforms: what decides the modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +59,8 @@ pub(crate) struct Pointwise {
     pub renorm: bool,
     /// No mean is subtracted: slices that are not channels are reduced to their squares.
     pub uncentred: bool,
-    /// gamma and beta vary within a slice.
-    pub of_place: bool,
+    /// Along what gamma and beta vary, of norms whose slices are not channels.
+    pub affine: AffineOf,
     /// What is normalized is a sum, which is written.
     pub sum: bool,
     /// The gradient of that sum is added to dx.
@@ -83,7 +84,7 @@ impl Default for Pointwise {
             marked: false,
             renorm: false,
             uncentred: false,
-            of_place: false,
+            affine: AffineOf::Slice,
             sum: false,
             d_sum: false,
             folded: false,
@@ -113,7 +114,7 @@ impl Pointwise {
             marked,
             renorm,
             uncentred,
-            of_place,
+            affine,
             sum,
             d_sum,
             folded,
@@ -123,26 +124,29 @@ impl Pointwise {
         match kernel {
             Kernel::MapForward(from) => {
                 let folded = folded && from == StatisticsFrom::Batch;
-                Self {
-                    activation,
-                    residual: self.residual,
-                    gate,
-                    uncentred,
-                    of_place,
-                    folded,
-                    int8,
-                    ..nothing
-                }
+                Self { activation, residual: self.residual, gate, uncentred, affine, folded, int8, ..nothing }
             }
             Kernel::MapInt8(_) => {
-                Self { activation, residual: self.residual, gate, uncentred, of_place, int8, ..nothing }
+                Self { activation, residual: self.residual, gate, uncentred, affine, int8, ..nothing }
             }
             Kernel::ResidentForward(_) => {
-                Self { activation, residual: self.residual, gate, uncentred, of_place, sum, int8, ..nothing }
+                Self { activation, residual: self.residual, gate, uncentred, affine, sum, int8, ..nothing }
             }
-            Kernel::ReduceRowGradients => {
-                let d_residual = d_residual && !gate_first;
-                Self { activation, residual, gate, without_beta, d_residual, marked, uncentred, ..nothing }
+            Kernel::ReduceRowGradients { dx, .. } => {
+                let d_residual = d_residual && (dx || !gate_first);
+                let d_sum = d_sum && dx;
+                Self {
+                    activation,
+                    residual,
+                    gate,
+                    without_beta,
+                    d_residual,
+                    marked,
+                    uncentred,
+                    affine,
+                    d_sum,
+                    ..nothing
+                }
             }
             // Of these most makes a difference.
             Kernel::ReduceGradients { dx, .. } => {
@@ -200,7 +204,8 @@ impl Pointwise {
             (self.marked, " marked"),
             (self.renorm, " renorm"),
             (self.uncentred, " uncentred"),
-            (self.of_place, " affine of place"),
+            (self.affine == AffineOf::Place, " affine of place"),
+            (self.affine == AffineOf::Row, " affine of row"),
             (self.sum, " sum"),
             (self.d_sum, " d_sum"),
             (self.folded, " folded"),

@@ -8,6 +8,7 @@ use super::*;
 use crate::base::activation::Activation;
 use crate::base::custom::ActivationFunctions;
 use crate::base::gate::GateOrder;
+use crate::plan::AffineOf;
 
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
@@ -53,13 +54,16 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::MapForward(Recorded),
         Kernel::MapForward(RecordedOfRow),
         Kernel::MapInt8(Slices),
-        Kernel::ReduceRowGradients,
+        Kernel::ReduceRowGradients { statistics: RecordedOfRow, dx: false },
+        Kernel::ReduceRowGradients { statistics: Recorded, dx: false },
+        Kernel::ReduceRowGradients { statistics: Means, dx: true },
         Kernel::MapBackward { statistics: Gradients, dx: true },
         Kernel::MapBackward { statistics: Means, dx: true },
         Kernel::MapBackward { statistics: Running, dx: true },
         Kernel::MapBackward { statistics: Running, dx: false },
         Kernel::MapBackward { statistics: Saved, dx: true },
         Kernel::MapCopy,
+        Kernel::MapPermute,
         Kernel::ResidentForward(Batch),
         Kernel::ResidentForward(Slices),
         Kernel::ResidentBackward(Saved),
@@ -76,6 +80,28 @@ fn all_kernels() -> Vec<Kernel> {
         Kernel::FoldCurve,
         Kernel::FoldAlpha,
     ]
+}
+
+/// Whether the kernel knows no walk but that along columns.
+fn is_along_columns(kernel: Kernel) -> bool {
+    kernel.statistics().of_rows() || matches!(kernel, Kernel::ReduceRowGradients { .. })
+}
+
+/// Whether the host asks a kernel for parameters that vary so.
+fn suits(kernel: Kernel, affine: AffineOf) -> bool {
+    use StatisticsFrom::*;
+    match (kernel, affine) {
+        (Kernel::ReduceRowGradients { statistics, .. }, _) => {
+            let own = if statistics.of_rows() { AffineOf::Slice } else { AffineOf::Row };
+            affine == own
+        }
+        (_, AffineOf::Slice) => true,
+        (_, AffineOf::Place) => !kernel.statistics().of_rows(),
+        (Kernel::ReduceGradients { statistics: Recorded, .. }, AffineOf::Row) => true,
+        (Kernel::MapForward(Slices | Recorded) | Kernel::ResidentForward(Slices), AffineOf::Row) => true,
+        (Kernel::MapBackward { statistics: Means, .. }, AffineOf::Row) => true,
+        (_, AffineOf::Row) => false,
+    }
 }
 
 /// Whether the host dispatches the kernel over slices, as segments of single values.
@@ -100,14 +126,14 @@ fn plain_variants() -> Vec<Variant> {
     for kernel in all_kernels() {
         for walk in [WalkKind::Segments, WalkKind::Columns] {
             for (width, edges) in [(1, false), (1, true), (4, false), (4, true)] {
-                let flat = per_slice(kernel) || kernel == Kernel::MapCopy;
+                let flat = per_slice(kernel) || matches!(kernel, Kernel::MapCopy | Kernel::MapPermute);
                 let columns = walk == WalkKind::Columns;
-                let words = per_slice(kernel) && (width == 4 || edges);
+                let words = flat && kernel != Kernel::MapCopy && (width == 4 || edges);
                 // Words of one value have edges in columns only, where rows and strips may not be full.
                 if words
                     || flat && columns
                     || width == 1 && edges && !columns
-                    || kernel.statistics().of_rows() && !columns
+                    || is_along_columns(kernel) && !columns
                     || kernel == OF_SLICES && columns
                 {
                     continue;
@@ -174,7 +200,9 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
     let functions = ActivationFunctions::new(|z| 2.0 * z, |_| 2.0).inverse(|y| 0.5 * y, 2.0);
     let custom = Activation::custom("twice", wgsl, functions).unwrap();
     for activation in Activation::ALL.into_iter().chain([custom]) {
-        for bits in 0..4096_u32 {
+        let bits_of = |affine| (0..2048_u32).map(move |bits| (bits, affine));
+        for (bits, affine) in [AffineOf::Slice, AffineOf::Place, AffineOf::Row].into_iter().flat_map(bits_of)
+        {
             let [
                 residual,
                 d_residual,
@@ -182,13 +210,12 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 through,
                 masked,
                 renorm,
-                of_place,
                 sum,
                 d_sum,
                 marked,
                 uncentred,
                 folded,
-            ] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].map(|bit| bits >> bit & 1 == 1);
+            ] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|bit| bits >> bit & 1 == 1);
             if from_y && !activation.is_invertible() {
                 continue;
             }
@@ -200,10 +227,10 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
             }
             // Batch norm knows neither of places nor of sums, and it alone of what else there is.
             if of_channels(kernel)
-                && (of_place || sum || d_sum || marked || uncentred)
+                && (affine != AffineOf::Slice || sum || d_sum || marked || uncentred)
                 && !matches!(kernel, Kernel::ReduceMoments | Kernel::MapCopy)
                 || !of_channels(kernel) && (from_y || masked || renorm)
-                || kernel.statistics().of_rows() && of_place
+                || !suits(kernel, affine)
                 || sum && masked
             {
                 continue;
@@ -220,7 +247,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 marked,
                 renorm,
                 uncentred,
-                of_place,
+                affine,
                 sum,
                 d_sum,
                 folded,
@@ -284,7 +311,8 @@ fn asked(
         Kernel::ReduceGradients { statistics: StatisticsFrom::Saved, dx: true } => !from_y,
         OF_SLICES => bindings <= 9,
         // d_residual is written along rows, and d_sum added by a map of its own.
-        Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. } => {
+        Kernel::ReduceGradients { statistics: StatisticsFrom::MeansOfRow, .. }
+        | Kernel::ReduceRowGradients { dx: true, .. } => {
             gate == Some(GateOrder::GateFirst) || !(d_residual || residual && d_sum)
         }
         Kernel::MapBackward { statistics: StatisticsFrom::Curve(_), .. } => bindings <= 9,
@@ -305,8 +333,8 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
         packed_f16: false,
         parameter_words: false,
         through: [None; WALKED_INPUTS.len()],
-        walk: if kernel.statistics().of_rows() { WalkKind::Columns } else { WalkKind::Segments },
-        width: if per_slice(kernel) { 1 } else { 4 },
+        walk: if is_along_columns(kernel) { WalkKind::Columns } else { WalkKind::Segments },
+        width: if per_slice(kernel) || kernel == Kernel::MapPermute { 1 } else { 4 },
         edges: false,
         strided: false,
         strip: 1,
@@ -328,15 +356,24 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
 /// What a kernel does at the least.
 fn plain_pointwise(kernel: Kernel) -> Pointwise {
     let int8 = matches!(kernel, Kernel::MapInt8(_)).then_some(Int8Kind::PerRow);
-    Pointwise { int8, ..Pointwise::default() }
+    let affine = match suits(kernel, AffineOf::Slice) {
+        true => AffineOf::Slice,
+        false => AffineOf::Row,
+    };
+    Pointwise { int8, affine, ..Pointwise::default() }
 }
 
 fn all_variants() -> Vec<Variant> {
     let mut variants = plain_variants();
     for kernel in all_kernels() {
         for (pointwise, through) in all_pointwise(kernel) {
+            let by_row = pointwise.affine == AffineOf::Row;
+            let example = |kernel| {
+                let example = example(kernel);
+                Variant { walk: if by_row { WalkKind::Columns } else { example.walk }, ..example }
+            };
             variants.push(Variant { pointwise, through, ..example(kernel) });
-            if pointwise.of_place {
+            if pointwise.affine == AffineOf::Place {
                 let example = Variant { pointwise, through, parameter_words: true, ..example(kernel) };
                 variants.push(example);
             }
@@ -374,14 +411,16 @@ fn all_variants() -> Vec<Variant> {
                     for width in [1, 4] {
                         if per_slice(kernel)
                             && (width == 4 || matches!(kernel, Kernel::FoldTotal(_) | Kernel::FoldMerge(_)))
+                            || kernel == Kernel::MapPermute && width == 4
                         {
                             continue;
                         }
                         for walk in [WalkKind::Segments, WalkKind::Columns] {
                             let columns = walk == WalkKind::Columns;
-                            let segments = matches!(kernel, Kernel::MapCopy | OF_SLICES);
-                            if columns && (per_slice(kernel) || segments || pointwise.of_place)
-                                || !columns && kernel.statistics().of_rows()
+                            let segments = matches!(kernel, Kernel::MapCopy | Kernel::MapPermute | OF_SLICES);
+                            let by_place = pointwise.affine == AffineOf::Place;
+                            if columns && (per_slice(kernel) || segments || by_place)
+                                || !columns && (by_row || is_along_columns(kernel))
                             {
                                 continue;
                             }

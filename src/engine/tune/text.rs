@@ -280,7 +280,7 @@ mod tests {
             "p = splits four",
             "p = splits -1",
             "p = splits 0",
-            "p = strip 3",
+            "p = strip 17",
             "p = splits 4294967296",
             "p = splits 1, splits 2",
             "p = speed 11",

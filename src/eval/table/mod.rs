@@ -3,6 +3,7 @@
 //! The quick table has what stored fixtures lack (sizes around every boundary, ranges that overflow, empty batches, more workgroups than
 //! one dimension holds, slices longer than one invocation may walk) and all pairs of choices; the full one also every combination of a few.
 
+mod axes;
 mod batch;
 mod curve;
 mod custom;
@@ -45,6 +46,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(curve::cases());
     cases.extend(custom::cases());
     cases.extend(gated::cases());
+    cases.extend(axes::cases());
     cases.extend(int8::cases());
     cases.extend(parts::cases());
     cases

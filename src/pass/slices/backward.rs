@@ -15,7 +15,7 @@ use crate::engine::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
 use crate::pass::{OfSlices, Pass};
 use crate::plan::{
-    GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, SLICE_BYTES, row_teams,
+    AffineOf, GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, SLICE_BYTES, row_teams,
 };
 
 impl<'a> Pass<'a> {
@@ -30,7 +30,8 @@ impl<'a> Pass<'a> {
             self.bind_recorded(&mut build, of)?;
             return self.backward_held(build).await;
         }
-        if !self.slices().parameters.of_place {
+        let affine = self.slices().parameters.affine;
+        if affine == AffineOf::Slice {
             self.bind_recorded(&mut build, of)?;
             return self.backward_of_walk(build).await;
         }
@@ -55,7 +56,10 @@ impl<'a> Pass<'a> {
             let all = Prepared::sequence(context, self.op, vec![normed, summed]);
             return Ok(all.with_floor(tensors.passes() * dx.byte_len()));
         }
-        self.backward_of_rows(build, of).await
+        match affine {
+            AffineOf::Row => self.backward_of_columns(build, of).await,
+            _ => self.backward_of_rows(build, of).await,
+        }
     }
 
     /// Binds what forward has saved, with the rows marked that do not count.
@@ -85,12 +89,13 @@ impl<'a> Pass<'a> {
         };
         let runs = matches!(slices.pattern, Pattern::Run { .. } | Pattern::Segments { samples: 1, .. });
         let fits = tensors.has(Slot::Dx) && runs && slices.merged == 1 && more.count() <= room;
-        fits.then_some(if slices.parameters.of_place { 4 } else { 2 })
+        fits.then_some(if slices.parameters.affine == AffineOf::Place { 4 } else { 2 })
     }
 
     /// All gradients by one walk over slices that a team holds, and the fold of what it leaves for dgamma and dbeta.
     async fn backward_held(&self, mut build: Build<'a>) -> Result<Prepared> {
-        let Parameters { of_place, rows: samples, .. } = self.slices().parameters;
+        let Parameters { affine, rows: samples, .. } = self.slices().parameters;
+        let of_place = affine == AffineOf::Place;
         let (slices, places) = (self.slices().slices(), self.slices().count());
         let samples = if of_place { samples } else { 1 };
         let rows = slices / samples;
@@ -185,7 +190,8 @@ impl<'a> Pass<'a> {
         let (mut rows, records) = match along_columns {
             Some(mut build) => {
                 self.bind_recorded(&mut build, of)?;
-                let records = reduce::row_gradients(&mut build, self.slices().slices())?;
+                let rows = self.slices().slices();
+                let records = reduce::row_gradients(&mut build, StatisticsFrom::RecordedOfRow, false, rows);
                 (build, records)
             }
             None => {
@@ -213,6 +219,56 @@ impl<'a> Pass<'a> {
             rows = columns.after(rows);
         }
         rows.finish(self.traffic(reduced + mapped)).await
+    }
+
+    /// By walks along columns, down which gamma varies: their sums, then dx, and on its way the sums of rows.
+    async fn backward_of_columns(&self, mut build: Build<'a>, of: OfSlices<'a>) -> Result<Prepared> {
+        let (reduced, mapped) = self.passes();
+        let (dx, sums) = (self.tensors.has(Slot::Dx), self.tensors.has_sums());
+        self.bind_recorded(&mut build, of)?;
+        if !dx && sums {
+            self.row_sums(&mut build, StatisticsFrom::Recorded)?;
+            return build.finish(self.traffic(reduced)).await;
+        }
+        reduce::gradients(&mut build, StatisticsFrom::Recorded, false);
+        if !dx {
+            return build.finish(self.traffic(reduced)).await;
+        }
+        let means = self.bind_means(&mut build);
+        let records = self.records(build.plan());
+        fold::means(&mut build, self.slices().statistics(), records, false)?;
+        if !sums {
+            map::backward_of_means(&mut build);
+            return build.finish(self.traffic(reduced + mapped)).await;
+        }
+        let mut of_rows = self.start(self.walk(None))?;
+        // As after a walk along rows.
+        of_rows.pointwise.d_residual &= self.gate == Some(GateOrder::GateFirst);
+        of_rows.params.flags |= of.scheme.flags();
+        of_rows.buffer(Slot::Means, means.before());
+        self.row_sums(&mut of_rows, StatisticsFrom::Means)?;
+        of_rows.after(build).finish(self.traffic(reduced + mapped)).await
+    }
+
+    /// Dispatches the gradient sums of rows, with dx if the means that it subtracts are there, and their fold into dgamma and dbeta: a row of each matrix has the same
+    /// parameters.
+    fn row_sums(&self, build: &mut Build<'a>, from: StatisticsFrom) -> Result<()> {
+        let parameters = self.slices().count();
+        let rows = self.slices().pattern.elements() / u64::from(build.plan().slices);
+        build.params.sample_rows = rows as u32;
+        let records = reduce::row_gradients(build, from, from.has_means(), rows);
+        // Those of a strip follow each other, matrix by matrix.
+        let partials = u64::from(records.partials) * (rows / parameters);
+        let partials = u32::try_from(partials).map_err(|_| Error::TooLarge {
+            what: "x",
+            needed: partials,
+            unit: "partial results",
+            limit_name: "address range",
+            limit: u32::MAX.into(),
+        })?;
+        build.zeroed_scratch(parameters * fold::padded(partials.into()) * GRADIENT_SUMS_BYTES);
+        let records = Records { partials, slices: parameters as u32, matrix: 0 };
+        self.fold_parameters(build, parameters, records)
     }
 
     /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.

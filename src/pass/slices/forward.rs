@@ -26,7 +26,7 @@ impl<'a> Pass<'a> {
         }
         build.params.flags |= of.scheme.flags();
         let held = build.plan().held > 0;
-        let folds_in_map = self.slices().folds_in_map();
+        let folds_in_map = self.slices().folds_in_map(build.plan());
         // The map reads the sum where the reduction has left it.
         let summed = tensors.has(Slot::Sum).then_some((Slot::X, Slot::Sum));
         let once = self.traffic(tensors.passes());
@@ -63,7 +63,8 @@ impl<'a> Pass<'a> {
         }
         reduce::moments(&mut build);
         if folds_in_map {
-            map::forward_of(&mut build, StatisticsFrom::Slices, summed);
+            let records = self.records(build.plan());
+            map::forward_of_slices(&mut build, records, summed);
         } else {
             let record = self.fold_statistics(&mut build, of)?;
             build.buffer(Slot::Saved, record);

@@ -10,7 +10,8 @@ use super::{OfSlices, Pass};
 use crate::base::error::{Error, Result};
 use crate::engine::build::Build;
 use crate::plan::{
-    Alignment, GRADIENT_SUMS_BYTES, Parameters, Pattern, Plan, Records, Slices, Walk, maps_along_columns,
+    AffineOf, Alignment, GRADIENT_SUMS_BYTES, Parameters, Pattern, Plan, Records, Slices, Walk,
+    maps_along_columns,
 };
 
 impl<'a> Pass<'a> {
@@ -28,7 +29,8 @@ impl<'a> Pass<'a> {
     fn start_columns(&self, of: OfSlices<'a>) -> Result<Option<Build<'a>>> {
         let context = self.spec.context;
         // Words of a strip have a statistic each where rows are in groups.
-        let suits = self.slices().parameters.of_place && self.slices().groups() == 1;
+        let (slices, runs) = (self.slices(), self.spec.cut.row().is_some());
+        let suits = slices.parameters.affine == AffineOf::Place && runs && slices.groups() == 1;
         if !suits || !maps_along_columns(context.capabilities(), context.tuning()) {
             return Ok(None);
         }
@@ -75,14 +77,14 @@ impl<'a> Pass<'a> {
     }
 
     fn all_columns(&self) -> Range<u64> {
-        0..self.slices().count() * self.slices().groups()
+        0..self.slices().run() * self.slices().groups()
     }
 
     /// A walk along some columns of rows: the parameters are those of a column, the statistics those of a row.
     fn build_columns(&self, of: OfSlices<'a>, columns: &Range<u64>) -> Result<Build<'a>> {
         let slices = self.slices();
         let (parameters, groups) = (slices.column_parameters(), slices.groups());
-        let (rows, all) = (slices.slices() / groups, slices.count() * groups);
+        let (rows, all) = (slices.slices() / groups, slices.run() * groups);
         let places = columns.end - columns.start;
         // Samples have columns of their own where their parameters are their own.
         let pattern = match parameters.step {
@@ -107,12 +109,16 @@ impl<'a> Pass<'a> {
         }
         let mut build = self.start_over(walk, &tensors, row)?;
         build.params.flags |= of.scheme.flags();
-        build.pointwise.of_place = false;
+        build.pointwise.affine = AffineOf::Slice;
         let own = Parameters::of_slice(u32::MAX.into());
         build.params.parameter_slices = own.slices as u32;
         build.params.parameter_rows = own.rows as u32;
         build.params.parameter_step = own.step as u32;
         build.params.sample_rows = rows as u32;
+        // Of runs that one slice has several of, all that begin alike have the statistics of one.
+        let is_of_runs = matches!(slices.pattern, Pattern::Segments { samples: 2.., .. });
+        build.params.row_cycle = if is_of_runs { rows as u32 } else { 0 };
+        build.params.run_places = 0;
         if groups > 1 {
             let width = u64::from(build.plan().width);
             build.params.row_groups = groups as u32;

@@ -95,6 +95,20 @@ impl Maps {
         })
     }
 
+    /// As [`axes`](Self::axes), with a parameter for each place on the axes that are listed, row-major in the order of the list: layer norm over any axes, as WebNN
+    /// and Keras have it.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    pub fn over(dims: &[usize], axes: &[usize]) -> Self {
+        let maps = Self::axes(dims, axes);
+        let index = |i: usize, axis: usize| i / dims[axis + 1..].iter().product::<usize>() % dims[axis];
+        let place = |i: usize| axes.iter().fold(0, |place, &axis| place * dims[axis] + index(i, axis));
+        let parameter_of = (0..maps.len()).map(place).collect();
+        let parameters = axes.iter().map(|&axis| dims[axis]).product();
+        Self { parameters, parameter_of, ..maps }
+    }
+
     /// Rows, of which each is in so many groups of neighbouring values with a statistic of their own.
     ///
     /// # Panics

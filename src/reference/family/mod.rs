@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | layer norm (Ba, Kiros & Hinton 2016) | [`Maps::layer`] | [`Scheme::standard`] |
 //! | RMS norm (Zhang & Sennrich 2019) | [`Maps::layer`] | [`Scheme::rms`] |
+//! | either over any axes (WebNN, Keras, ConvNeXt) | [`Maps::over`] | the same |
 //! | group norm (Wu & He 2018) | [`Maps::group`] | [`Scheme::standard`] |
 //! | instance norm (Ulyanov, Vedaldi & Lempitsky 2016) | [`Maps::instance`] | [`Scheme::standard`] |
 //! | AdaLN, AdaIN, FiLM: gamma and beta of a condition | any, [`Maps::modulated`] | any |
