@@ -2,7 +2,9 @@
 //! known.
 
 use super::axes::{Arrangement, Axes};
-use super::norm::{Kind, Norm};
+use super::norm::sealed::Sealed;
+use super::options::NormOptions;
+use super::passes::{Passes, checked};
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
@@ -14,6 +16,20 @@ use crate::pass::parameters::Owned;
 use crate::pass::{Accumulation, Affine, GradientTargets};
 use crate::plan::Op;
 use crate::statistics::saved::Saved;
+
+/// The layer of another kind.
+struct Arranged {
+    kind: Box<dyn Sealed>,
+    options: NormOptions,
+    parameters: Owned,
+}
+
+impl Arranged {
+    fn passes<'l>(&'l self, context: &'l Context) -> Passes<'l> {
+        let Self { kind, options, parameters } = self;
+        Passes { context, kind: &**kind, options, parameters }
+    }
+}
 
 /// Copies around a pass.
 struct Copies<'c> {
@@ -69,7 +85,7 @@ impl<'c> Copies<'c> {
     }
 }
 
-impl<K> Arrangement<K> {
+impl Arrangement {
     /// Why there are copies.
     fn reason(&self, x: Shape) -> String {
         match self.x {
@@ -82,9 +98,9 @@ impl<K> Arrangement<K> {
     }
 }
 
-impl<K: Kind> Norm<K> {
+impl Passes<'_> {
     /// How tensors are arranged for this layer, if they must be.
-    pub(super) fn arrangement(&self, x: Shape) -> Result<Option<Arrangement<K>>> {
+    pub(super) fn arrangement(self, x: Shape) -> Result<Option<Arrangement>> {
         let found = self.kind.arrangement(x);
         let needed =
             found.filter(|arrangement| arrangement.x.is_some() || self.options.affine != Affine::None);
@@ -96,45 +112,47 @@ impl<K: Kind> Norm<K> {
     }
 
     /// The layer that is given arranged tensors.
-    async fn arranged(&self, copies: &mut Copies<'_>, arrangement: Arrangement<K>) -> Result<Self> {
-        let Owned { gamma, beta, .. } = &self.parameters;
+    async fn arranged(self, copies: &mut Copies<'_>, arrangement: Arrangement) -> Result<Arranged> {
+        let Owned { gamma, beta, .. } = self.parameters;
         let mut parameters = Owned::default();
         for (own, arranged) in [(gamma, &mut parameters.gamma), (beta, &mut parameters.beta)] {
             if let Some(own) = own {
                 *arranged = Some(copies.read(own, arrangement.parameters).await?);
             }
         }
-        Self::with(&self.context, arrangement.kind, self.options, parameters)
+        let options = checked(self.context, &*arrangement.kind, *self.options, &parameters)?;
+        Ok(Arranged { kind: arrangement.kind, options, parameters })
     }
 
     /// As [`prepare_forward`](Self::prepare_forward), of what has been checked.
     pub(super) async fn prepare_arranged_forward(
-        &self,
-        arrangement: Arrangement<K>,
+        self,
+        arrangement: Arrangement,
         input: Input<'_>,
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<Prepared> {
-        let mut copies = Copies::new(&self.context);
+        let mut copies = Copies::new(self.context);
         let reason = arrangement.reason(input.x.shape());
         let order = arrangement.x;
         let layer = self.arranged(&mut copies, arrangement).await?;
         let tensors = Tensors::of(&mut copies, input, order).await?;
         let y = copies.written(y, order).await?;
-        let pass = Box::pin(layer.prepare_forward(tensors.input(input), &y, saved)).await?;
+        let pass =
+            Box::pin(layer.passes(self.context).prepare_forward(tensors.input(input), &y, saved)).await?;
         Ok(copies.around(Op::TrainForward, pass, reason))
     }
 
     /// As [`prepare_backward`](Self::prepare_backward), of what has been checked.
     pub(super) async fn prepare_arranged_backward(
-        &self,
-        arrangement: Arrangement<K>,
+        self,
+        arrangement: Arrangement,
         input: Input<'_>,
         dy: &Tensor,
         saved: &Saved,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        let mut copies = Copies::new(&self.context);
+        let mut copies = Copies::new(self.context);
         let reason = arrangement.reason(input.x.shape());
         let (order, of_parameters) = (arrangement.x, arrangement.parameters);
         let layer = self.arranged(&mut copies, arrangement).await?;
@@ -165,7 +183,13 @@ impl<K: Kind> Norm<K> {
             dbeta: dbeta.as_ref(),
             ..*targets
         };
-        let pass = Box::pin(layer.prepare_backward(tensors.input(input), &dy, saved, &arranged)).await?;
+        let pass = Box::pin(layer.passes(self.context).prepare_backward(
+            tensors.input(input),
+            &dy,
+            saved,
+            &arranged,
+        ))
+        .await?;
         Ok(copies.around(Op::TrainBackward, pass, reason))
     }
 }

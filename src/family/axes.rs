@@ -1,5 +1,6 @@
 //! Axes of x in any order, the slices over them, and how x is arranged where no walk has these as they lie.
 
+use super::norm::sealed::Sealed;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::plan::Slices;
@@ -12,21 +13,14 @@ pub struct Axes {
 }
 
 /// How tensors and parameters are put into another order for a layer of another kind, which gives the same.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrangement<K> {
-    /// That layer.
-    pub kind: K,
+#[derive(Debug)]
+pub struct Arrangement {
+    /// The kind of that layer.
+    pub kind: Box<dyn Sealed>,
     /// The axes of x, and of all that is like it, in the order that they are put into, unless that is their own.
     pub x: Option<Axes>,
     /// The same of gamma and beta.
     pub parameters: Option<Axes>,
-}
-
-impl<K> Arrangement<K> {
-    /// The same for a kind that is made of another.
-    pub fn of<L>(self, kind: impl Fn(K) -> L) -> Arrangement<L> {
-        Arrangement { kind: kind(self.kind), x: self.x, parameters: self.parameters }
-    }
 }
 
 impl Axes {
@@ -122,17 +116,25 @@ impl Axes {
     }
 
     /// How x is arranged for a layer over its last axes, where no walk has these axes as they lie.
-    pub fn arrangement<K>(&self, shape: Shape, kind: impl Fn(Axes) -> K) -> Option<Arrangement<K>> {
+    pub fn arrangement<K: Sealed + 'static>(
+        &self,
+        shape: Shape,
+        kind: impl Fn(Axes) -> K,
+    ) -> Option<Arrangement> {
         let walked = Slices::over_axes(shape, self.get()).ok()?;
         let last = Self::last(self.count, shape.rank());
-        let arranged =
-            || Arrangement { kind: kind(last), x: Some(self.after_others(shape)), parameters: None };
+        let arranged = || Arrangement {
+            kind: Box::new(kind(last)),
+            x: Some(self.after_others(shape)),
+            parameters: None,
+        };
         walked.is_none().then(arranged)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::MeanVariance;
     use super::*;
 
     fn axes(axes: &[usize]) -> Axes {
@@ -160,10 +162,11 @@ mod tests {
     #[test]
     fn only_what_no_walk_has_is_arranged() {
         let shape = Shape::new(&[2, 3, 4, 5]).unwrap();
-        let arranged = |over: &[usize]| axes(over).arrangement(shape, |axes| axes);
+        let arranged = |over: &[usize]| axes(over).arrangement(shape, |axes| MeanVariance { axes });
         assert!(arranged(&[1]).is_none() && arranged(&[0, 2, 3]).is_none());
         let alternating = arranged(&[1, 3]).unwrap();
-        assert_eq!((alternating.kind.get(), alternating.x.unwrap().get()), (&[2, 3][..], &[0, 2, 1, 3][..]));
+        assert_eq!(alternating.x.unwrap().get(), [0, 2, 1, 3]);
+        assert_eq!(format!("{:?}", alternating.kind), format!("{:?}", MeanVariance { axes: axes(&[2, 3]) }));
         assert_eq!(axes(&[1, 3]).slices(shape).unwrap(), Slices::rows(8, 15, None));
         assert!(Axes::new(&[0; 6]).is_err() && axes(&[]).slices_of_some(shape).is_err());
     }

@@ -1,6 +1,7 @@
 //! y of int8, of the norms of the family.
 
 use super::norm::{Kind, Norm};
+use super::passes::Passes;
 use crate::base::error::{Error, Result};
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
@@ -42,7 +43,13 @@ impl<K: Kind> Norm<K> {
         y: &Tensor,
         int8: Int8<'_>,
     ) -> Result<Prepared> {
-        let input = input.into();
+        self.passes().prepare_infer_int8(input.into(), y, int8).await
+    }
+}
+
+impl Passes<'_> {
+    /// [`Norm::prepare_infer_int8`].
+    async fn prepare_infer_int8(self, input: Input<'_>, y: &Tensor, int8: Int8<'_>) -> Result<Prepared> {
         let (spec, x) = (self.check(input)?, input.x);
         int8.check(x, y)?;
         let is_of_rows = self.kind.is_of_rows() && self.kind.groups() == 1;
@@ -60,7 +67,7 @@ impl<K: Kind> Norm<K> {
             return Err(Error::Unsupported { layer: spec.layer, what, why });
         }
         if spec.cut.is_empty() {
-            return Ok(Prepared::nothing(&self.context, Op::Inference));
+            return Ok(Prepared::nothing(self.context, Op::Inference));
         }
         let statistics = self.statistics(None);
         Pass::forward(Op::Inference, spec, input, y, statistics).as_int8(int8).prepare().await

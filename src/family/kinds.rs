@@ -224,8 +224,8 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
         self.0.groups()
     }
 
-    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
-        self.0.arrangement(x).map(|arrangement| arrangement.of(Layer))
+    fn arrangement(&self, x: Shape) -> Option<Arrangement> {
+        self.0.arrangement(x, Layer)
     }
 });
 
@@ -250,8 +250,8 @@ kind!(Rms, "RMS norm", Scheme::MeanSquare, {
         self.0.groups()
     }
 
-    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
-        self.0.arrangement(x).map(|arrangement| arrangement.of(Rms))
+    fn arrangement(&self, x: Shape) -> Option<Arrangement> {
+        self.0.arrangement(x, Rms)
     }
 });
 
@@ -288,7 +288,7 @@ kind!(MeanVariance, "mean-variance norm", Scheme::DeviationPlus, {
         self.axes.slices_of_some(x.shape())
     }
 
-    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+    fn arrangement(&self, x: Shape) -> Option<Arrangement> {
         self.axes.arrangement(x, |axes| Self { axes })
     }
 
@@ -306,7 +306,7 @@ kind!(Length, "L2 norm", Scheme::Length, {
         self.axes.slices_of_some(x.shape())
     }
 
-    fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+    fn arrangement(&self, x: Shape) -> Option<Arrangement> {
         self.axes.arrangement(x, |axes| Self { axes })
     }
 

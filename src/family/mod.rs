@@ -20,6 +20,7 @@ mod kinds;
 mod layers;
 mod norm;
 mod options;
+mod passes;
 mod places;
 mod tracked;
 mod train;

@@ -1,6 +1,7 @@
 //! What layer and RMS norm normalize: trailing axes of x, perhaps in groups, or any axes, with gamma and beta for each of their places.
 
 use super::axes::{Arrangement, Axes};
+use super::norm::sealed::Sealed;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::tensor::Tensor;
@@ -85,14 +86,14 @@ impl Places {
     }
 
     /// How x, or the parameters, are put into another order for a layer whose walk is known, where they must be.
-    pub fn arrangement(&self, x: Shape) -> Option<Arrangement<Self>> {
+    pub fn arrangement<K: Sealed + 'static>(&self, x: Shape, of: impl Fn(Self) -> K) -> Option<Arrangement> {
         let Self::Over { axes, shape } = *self else { return None };
         // Where x is arranged anyway, its axes are in the order of the parameters'.
-        let of_rows = |_| Self::Trailing { shape, groups: 1 };
+        let of_rows = |_| of(Self::Trailing { shape, groups: 1 });
         axes.arrangement(x, of_rows).or_else(|| {
             let ranks = axes.reorder(x).then(|| axes.ranks())?;
             let shape = ranks.inverse().permute(shape).ok()?;
-            let kind = Self::Over { axes: axes.ascending(), shape };
+            let kind = Box::new(of(Self::Over { axes: axes.ascending(), shape }));
             Some(Arrangement { kind, x: None, parameters: Some(ranks.inverse()) })
         })
     }
