@@ -42,7 +42,8 @@ const LIMITS: [&str; 6] = ["policy", "repeat", "scalar", "many splits", "large t
 
 /// Those that a matrix leaves to plain cases: `policy`, which `repeat` has, and how a walk is cut among teams, which does not depend on what is
 /// done to an element, nor do parts, which are of many slices.
-pub(super) const PLAIN: [&str; 10] = [
+pub(super) const PLAIN: [&str; 11] = [
+    "many teams",
     "ahead",
     "policy",
     "split",
@@ -56,7 +57,7 @@ pub(super) const PLAIN: [&str; 10] = [
 ];
 
 /// All of them.
-pub fn all() -> [Variant; 23] {
+pub fn all() -> [Variant; 24] {
     let free = Tuning::default();
     // Most variants force these, so that they share kernels: compiling takes nearly all of the time.
     let team = Tuning { workgroup_size: Some(8), team_size: Some(8), strip: Some(1), ..free };
@@ -114,6 +115,8 @@ pub fn all() -> [Variant; 23] {
         of("along rows", Tuning { along_columns: Some(false), ..team }, Place::Apart),
         // binary16 by integer arithmetic, which adapters need whose own conversion is not exact.
         of("integer f16", Tuning { integer_f16: true, ..team }, Place::Apart),
+        // More teams of a workgroup than are summed together, with strips between each other.
+        of("many teams", Tuning { team_size: Some(1), ..teams }, Place::Apart),
     ]
 }
 
@@ -161,6 +164,7 @@ impl Variant {
                 "default bindings" => bytes > DEFAULT_BINDING / 4,
                 "parts" => spec.shape[0] > 1,
                 "integer f16" => spec.dtype == DType::F16,
+                "many teams" => spec.axes.is_some(),
                 "along rows" => matches!(spec.norm, Norm::Layer(_) | Norm::Rms(_)),
                 _ => true,
             }

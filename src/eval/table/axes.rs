@@ -77,6 +77,9 @@ pub(super) fn cases() -> Vec<Case> {
         normal("rms.none", "rms 6x10 affine=both axes=none", "repeat"),
         normal("layer.ones", "layer 6x1x10 axes=1", "repeat"),
         normal("layer.between_ones", "layer 3x1x8x1x12 axes=2", "repeat"),
+        // Several sums of one row.
+        normal("layer.matrices.many_teams", "layer 3x13x500 axes=1", "many teams"),
+        normal("rms.columns.many_teams", "rms 29x280 affine=both axes=0 silu gate=first", "many teams"),
         // Many splits of a sample, long rows, more channels than words of a row.
         normal("layer.convnext", "layer 2x96x28x28 axes=1", "repeat"),
         normal("layer.convnext.7x7", "layer 3x192x7x7 axes=1", "repeat"),
