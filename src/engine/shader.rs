@@ -13,6 +13,8 @@ mod choice;
 mod kernel;
 pub(crate) mod modules;
 mod pointwise;
+#[cfg(any(test, target_family = "wasm"))]
+mod strip;
 
 pub(crate) use kernel::{Kernel, Monoid, OwnStep, StatisticsFrom};
 pub(crate) use pointwise::{ActivationKind, Int8Kind, Pointwise};

@@ -1,4 +1,4 @@
-//! `cargo xtask setup | test | bench | faults | peers | gpus`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | faults | peers | gpus | web`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
@@ -9,6 +9,7 @@ mod gate;
 mod house;
 mod peers;
 mod setup;
+mod web;
 
 use std::env;
 use std::ffi::OsStr;
@@ -28,7 +29,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                   (--python PROGRAM or $PYTHON has torch; other ARGS go to `wgnorm bench`)
   gpus [TARGET…]  what the compilers of GPUs that are not here make of the kernels, by Mesa's drivers: docs/gpu-kernels.tsv,
                   docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus); --windows:
-                  what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv";
+                  what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv
+  web             builds and tests the package for browsers, in Node.js on Dawn (web/)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "faults" => setup::vulkan().and_then(|()| faults::run(rest)),
         "peers" => setup::vulkan().and_then(|()| peers::run(rest)),
         "gpus" => cargo(&["run", "--quiet", "--package", "wgnorm-gpus", "--bin", "gpus", "--"], rest),
+        "web" if rest.is_empty() => web::run(),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())

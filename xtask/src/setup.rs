@@ -186,7 +186,8 @@ fn run_as_root(command: &[&str]) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", words.join(" ")).into()) }
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether a program is found.
+pub fn on_path(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default())
         .any(|directory| directory.join(program).is_file())
 }

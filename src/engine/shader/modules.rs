@@ -6,11 +6,31 @@ use crate::wesl::Package;
 
 static PACKAGE: OnceLock<Package> = OnceLock::new();
 
+#[cfg(not(target_family = "wasm"))]
+macro_rules! text {
+    ($path:literal) => {
+        include_str!(concat!("../../../shaders/", $path, ".wesl"))
+    };
+}
+
+/// Without comments, which would be downloaded with every page.
+#[cfg(target_family = "wasm")]
+macro_rules! text {
+    ($path:literal) => {{
+        const TEXT: &str = include_str!(concat!("../../../shaders/", $path, ".wesl"));
+        const LEN: usize = super::strip::len(TEXT);
+        const STRIPPED: [u8; LEN] = super::strip::strip(TEXT);
+        match std::str::from_utf8(&STRIPPED) {
+            Ok(text) => text,
+            Err(_) => panic!("a comment ends inside of a character"),
+        }
+    }};
+}
+
 macro_rules! modules {
     ($($path:literal)*) => {
         /// Paths and texts.
-        const BUILT_IN: &[(&str, &str)] =
-            &[$(($path, include_str!(concat!("../../../shaders/", $path, ".wesl")))),*];
+        const BUILT_IN: &[(&str, &str)] = &[$(($path, text!($path))),*];
     };
 }
 

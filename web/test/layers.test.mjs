@@ -1,0 +1,112 @@
+// Layers on a real device, beside float64.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { WgnormError, batchNorm, createContext, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../dist/index.js";
+import { close, openDevice, values } from "./support.mjs";
+
+let context;
+before(async () => {
+    const { device, adapter } = await openDevice();
+    context = await createContext(device, { adapterInfo: adapter.info });
+});
+after(() => setTimeout(() => process.exit(), 100).unref());
+
+// y and dx of slices that are lists of indices, each element with a parameter of its own, in float64.
+function reference(x, dy, slices, gamma, eps = 1e-5, centred = true) {
+    const [y, dx] = [new Float64Array(x.length), new Float64Array(x.length)];
+    for (const slice of slices) {
+        const sum = (of) => slice.reduce((total, i) => total + of(i), 0) / slice.length;
+        const mean = centred ? sum((i) => x[i]) : 0;
+        const inverse = 1 / Math.sqrt(sum((i) => (x[i] - mean) ** 2) + eps);
+        const xhat = (i) => (x[i] - mean) * inverse;
+        const first = centred ? sum((i) => gamma(i) * dy[i]) : 0;
+        const second = sum((i) => gamma(i) * dy[i] * xhat(i));
+        for (const i of slice) {
+            y[i] = xhat(i) * gamma(i);
+            dx[i] = inverse * (gamma(i) * dy[i] - first - xhat(i) * second);
+        }
+    }
+    return { y, dx };
+}
+
+function grouped(length, of) {
+    const slices = new Map();
+    for (let i = 0; i < length; i += 1) slices.set(of(i), [...(slices.get(of(i)) ?? []), i]);
+    return [...slices.values()];
+}
+
+const [N, C, S] = [3, 8, 10];
+for (const [name, make, slice, gamma, eps, centred] of [
+    ["batch norm", () => batchNorm(context, C), (i) => Math.floor(i / S) % C, (i) => Math.floor(i / S) % C],
+    ["batch norm, channels last", () => batchNorm(context, C, { layout: "channels_last" }), (i) => i % C, (i) => i % C],
+    ["group norm", () => groupNorm(context, 2, C), (i) => Math.floor(i / (S * 4)), (i) => Math.floor(i / S) % C],
+    ["instance norm", () => instanceNorm(context, C, { affine: "both" }), (i) => Math.floor(i / S), (i) => Math.floor(i / S) % C],
+    ["layer norm", () => layerNorm(context, [S]), (i) => Math.floor(i / S), (i) => i % S],
+    ["RMS norm", () => rmsNorm(context, [S], { eps: 1e-6 }), (i) => Math.floor(i / S), (i) => i % S, 1e-6, false],
+]) {
+    test(`${name}, a training step`, async () => {
+        const last = name.endsWith("last");
+        const shape = last ? [N, S, C] : [N, C, S];
+        const [x, dy] = [values(N * C * S, 11), values(N * C * S, 12)];
+        const layer = make();
+        const length = layer.parameters.gamma.length;
+        const weights = values(length, 13);
+        layer.parameters.gamma.destroy();
+        layer.parameters.gamma = context.upload([length], weights);
+        const [tx, tdy] = [context.upload(shape, x), context.upload(shape, dy)];
+        const { y, saved } = await layer.forward({ x: tx });
+        const gradients = await layer.backward({ x: tx }, tdy, saved);
+        const expected = reference(x, dy, grouped(x.length, slice), (i) => weights[gamma(i)], eps, centred);
+        close(`${name} y`, await context.download(y), expected.y);
+        close(`${name} dx`, await context.download(gradients.dx), expected.dx, 1e-4);
+        if (gradients.dbeta) {
+            const dbeta = new Float64Array(length);
+            dy.forEach((value, i) => (dbeta[gamma(i)] += value));
+            close(`${name} dbeta`, await context.download(gradients.dbeta), dbeta);
+        }
+        if (name !== "batch norm" && !last) close(`${name} alone`, await context.download(await layer.infer({ x: tx })), expected.y);
+        layer.destroy();
+        await assert.rejects(layer.forward({ x: tx }), (error) => error instanceof WgnormError && error.kind === "Destroyed");
+    });
+}
+
+test("a residual and an activation, and what is frozen", async () => {
+    const shape = [N, C, S];
+    const [x, residual] = [values(N * C * S, 21), values(N * C * S, 22)];
+    const [tx, tr] = [context.upload(shape, x), context.upload(shape, residual)];
+    const layer = batchNorm(context, C, { activation: "relu", momentum: { new: 1 }, biased: true });
+    const { y, saved } = await layer.forward({ x: tx, residual: tr });
+    const expected = reference(x, x, grouped(x.length, (i) => Math.floor(i / S) % C), () => 1).y.map((value, i) => Math.max(0, value + residual[i]));
+    close("y", await context.download(y), expected);
+    const { dResidual } = await layer.backward({ x: tx, residual: tr }, tr, saved);
+    close("d_residual", await context.download(dResidual), [...expected].map((value, i) => (value > 0 ? residual[i] : 0)));
+    // Its running statistics are those of the batch.
+    const frozen = layer.freeze();
+    close("frozen y", await context.download(await frozen.infer({ x: tx, residual: tr })), expected);
+    await assert.rejects(layer.forward({ x: tx }), (error) => error.kind === "Destroyed");
+    const other = context.zeros([N, C, S + 1]);
+    await assert.rejects(frozen.infer({ x: tx, residual: other }), (error) => error.kind === "Shape" && error.message.includes("residual must be [3,8,10]"));
+    frozen.destroy();
+});
+
+test("curves", async () => {
+    const x = values(N * C, 31);
+    const tx = context.upload([N, C], x);
+    const tanh = dynamicTanh(context, C, { alpha: 2 });
+    close("tanh", await context.download(await tanh.infer({ x: tx })), [...x].map((value) => Math.tanh(2 * value)));
+    const gradients = await tanh.backward({ x: tx }, tx, undefined);
+    close("dalpha", await context.download(gradients.dalpha), [[...x].reduce((sum, value) => sum + value * value * (1 - Math.tanh(2 * value) ** 2), 0)], 1e-4);
+    const { y } = await derf(context, C).forward({ x: tx });
+    assert.equal((await context.download(y)).length, N * C);
+});
+
+test("kernels that were warmed up are compiled no more", async () => {
+    const layer = layerNorm(context, [16]);
+    const x = context.zeros([4, 16]);
+    await context.warmUp([layer.line({ x })]);
+    const compile = context.device.createComputePipelineAsync;
+    context.device.createComputePipelineAsync = () => assert.fail("something is compiled");
+    await layer.forward({ x });
+    context.device.createComputePipelineAsync = compile;
+});
