@@ -499,7 +499,7 @@ fn a_plan_explains_itself_and_can_be_forced() {
     ] {
         assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
-    for wrong in [["--team-size", "3"], ["--strip", "3"], ["--width", "2"], ["--splits", "0"]] {
+    for wrong in [["--team-size", "3"], ["--strip", "17"], ["--width", "2"], ["--splits", "0"]] {
         let (code, report) =
             report("forced_wrong", &[&args[..], &["--workgroup-size", "8"], &wrong].concat());
         assert_eq!(code, 1, "{wrong:?}");
