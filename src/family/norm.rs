@@ -3,6 +3,8 @@
 use super::axes::Arrangement;
 use super::options::NormOptions;
 use super::passes::{Passes, checked};
+#[cfg(doc)]
+use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
