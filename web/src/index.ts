@@ -6,3 +6,4 @@ export { Operation, Prepared, type Range } from "./operation.js";
 export type { Capabilities, Recipe, Recipes } from "./planner.js";
 export { Tensor, type DType } from "./tensor.js";
 export { Layer, batchNorm, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm, type BatchNormOptions, type Gradients, type Input, type LayerOptions, type Layout } from "./layers.js";
+export { NAMINGS, loadLayer, readSafetensors, saveLayer, writeSafetensors, type Entry, type Naming, type Rebias } from "./safetensors.js";

@@ -52,6 +52,7 @@ interface Kind {
     /** Lengths of gamma and beta. */
     parameters: number[];
     words: string[];
+    biased?: boolean | undefined;
 }
 
 const NAMES = ["gamma", "beta", "alpha", "shift"] as const;
@@ -69,6 +70,11 @@ export class Layer implements Disposable {
         /** `[3, C]`: means, variances and the number of batches (as u32), of batch norm. */
         readonly running?: Tensor,
     ) {}
+
+    /** Whether the running variance is the biased one. Frozen layers take it as it is: what they were in training. */
+    get biased(): boolean {
+        return this.kind.biased ?? false;
+    }
 
     /** The line of the problem over an input, in training or, without what a backward pass needs, alone: what `Context.operations` and `Context.warmUp` take. */
     line({ x, residual, gate }: Input, passes: "training" | "forward" = "training"): string {
@@ -213,7 +219,7 @@ export function batchNorm(context: Context, channels: number, options: BatchNorm
     const { momentum, biased } = options;
     const moving = momentum === undefined ? "" : momentum === "cumulative" ? momentum : "new" in momentum ? `new=${momentum.new}` : `old=${momentum.old}`;
     const all = [...words(options), moving, biased ? "biased" : ""].filter(Boolean);
-    return layer(context, { norm: "batch", hasChannels: true, parameters: [channels], words: all }, options, "both");
+    return layer(context, { norm: "batch", hasChannels: true, parameters: [channels], words: all, biased }, options, "both");
 }
 
 /** Layer normalization over trailing axes of these lengths (Ba, Kiros & Hinton 2016). */
