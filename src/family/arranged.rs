@@ -5,7 +5,7 @@ use super::axes::{Arrangement, Axes};
 use super::norm::sealed::Sealed;
 use super::options::NormOptions;
 use super::passes::{Passes, checked};
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
@@ -35,7 +35,8 @@ impl Arranged {
 struct Copies<'c> {
     context: &'c Context,
     before: Vec<Prepared>,
-    after: Vec<Prepared>,
+    /// What is copied where behind the pass. Prepared behind it too, because recipes are in the order of preparation.
+    after: Vec<(Tensor, Axes, Tensor)>,
     bytes: u64,
 }
 
@@ -58,11 +59,11 @@ impl<'c> Copies<'c> {
         Ok(copy)
     }
 
-    /// What a pass writes in its place.
+    /// What a pass writes in its place; as large as what is read, so what can be read can be written.
     async fn written(&mut self, tensor: &Tensor, order: Option<Axes>) -> Result<Tensor> {
         let Some(order) = order else { return Ok(tensor.clone()) };
         let copy = self.room(tensor, order).await?;
-        self.after.push(map::prepare_permuted(self.context, &copy, order.inverse().get(), tensor).await?);
+        self.after.push((copy.clone(), order.inverse(), tensor.clone()));
         Ok(copy)
     }
 
@@ -70,18 +71,20 @@ impl<'c> Copies<'c> {
     async fn added_to(&mut self, tensor: &Tensor, order: Option<Axes>) -> Result<Tensor> {
         let Some(order) = order else { return Ok(tensor.clone()) };
         let copy = self.read(tensor, Some(order)).await?;
-        self.after.push(map::prepare_permuted(self.context, &copy, order.inverse().get(), tensor).await?);
+        self.after.push((copy.clone(), order.inverse(), tensor.clone()));
         Ok(copy)
     }
 
     /// The pass among them.
-    fn around(self, op: Op, pass: Prepared, reason: String) -> Prepared {
+    async fn around(self, op: Op, pass: Prepared, reason: String) -> Result<Prepared> {
+        let Self { context, before, after, bytes } = self;
         // What goes through copies is neither input nor output.
         let floor = pass.traffic().floor_bytes;
-        let before = Prepared::sequence(self.context, op, self.before);
-        let mut all = vec![pass.after(before)];
-        all.extend(self.after);
-        Prepared::sequence(self.context, op, all).with_floor(floor).with_workspace(self.bytes).telling(reason)
+        let mut all = vec![pass.after(Prepared::sequence(context, op, before))];
+        for (copy, order, tensor) in after {
+            all.push(map::prepare_permuted(context, &copy, order.get(), &tensor).await?);
+        }
+        Ok(Prepared::sequence(context, op, all).with_floor(floor).with_workspace(bytes).telling(reason))
     }
 }
 
@@ -100,15 +103,9 @@ impl Arrangement {
 
 impl Passes<'_> {
     /// How tensors are arranged for this layer, if they must be.
-    pub(super) fn arrangement(self, x: Shape) -> Result<Option<Arrangement>> {
+    pub(super) fn arrangement(self, x: Shape) -> Option<Arrangement> {
         let found = self.kind.arrangement(x);
-        let needed =
-            found.filter(|arrangement| arrangement.x.is_some() || self.options.affine != Affine::None);
-        if needed.is_some() && self.context.is_on_paper() {
-            let why = "they go through copies, of which a recipe has none";
-            return Err(Error::Unsupported { layer: self.kind.name(), what: "these axes", why });
-        }
-        Ok(needed)
+        found.filter(|arrangement| arrangement.x.is_some() || self.options.affine != Affine::None)
     }
 
     /// The layer that is given arranged tensors.
@@ -140,7 +137,7 @@ impl Passes<'_> {
         let y = copies.written(y, order).await?;
         let pass =
             Box::pin(layer.passes(self.context).prepare_forward(tensors.input(input), &y, saved)).await?;
-        Ok(copies.around(Op::TrainForward, pass, reason))
+        copies.around(Op::TrainForward, pass, reason).await
     }
 
     /// As [`prepare_backward`](Self::prepare_backward), of what has been checked.
@@ -190,7 +187,7 @@ impl Passes<'_> {
             &arranged,
         ))
         .await?;
-        Ok(copies.around(Op::TrainBackward, pass, reason))
+        copies.around(Op::TrainBackward, pass, reason).await
     }
 }
 

@@ -61,7 +61,7 @@ impl Passes<'_> {
             let (what, why) = ("d_sum", "it is a gradient");
             return Err(Error::Unsupported { layer: spec.layer, what, why });
         }
-        if self.arrangement(x.shape())?.is_some() {
+        if self.arrangement(x.shape()).is_some() {
             let (what, why) =
                 ("y of int8", "its axes, or its parameters, go through copies in another order");
             return Err(Error::Unsupported { layer: spec.layer, what, why });

@@ -86,7 +86,7 @@ impl<'l> Passes<'l> {
         if spec.cut.is_empty() {
             return Ok(Prepared::nothing(self.context, Op::TrainForward));
         }
-        if let Some(arrangement) = self.arrangement(x.shape())? {
+        if let Some(arrangement) = self.arrangement(x.shape()) {
             return self.prepare_arranged_forward(arrangement, input, y, saved).await;
         }
         let statistics = self.statistics(saved);
@@ -141,7 +141,7 @@ impl<'l> Passes<'l> {
         if spec.cut.is_empty() {
             return spec.prepare_empty_sums(Op::TrainBackward, input.x.dtype(), targets).await;
         }
-        if let Some(arrangement) = self.arrangement(input.x.shape())? {
+        if let Some(arrangement) = self.arrangement(input.x.shape()) {
             return self.prepare_arranged_backward(arrangement, input, dy, saved, targets).await;
         }
         // Without an activation dz is dy, whatever the residual is.

@@ -21,6 +21,24 @@ use crate::spec::{Norm, Rehearsed, Spec, Statistics, rehearse};
 /// Bytes that are bound where there is nothing.
 const NOTHING: u64 = 256;
 
+/// What tensors of a problem are bound as, all of which it has names for.
+const TENSORS: [&str; 14] = [
+    "x",
+    "y",
+    "residual",
+    "gate",
+    "addend",
+    "sum",
+    "dy",
+    "dx",
+    "d_residual",
+    "d_sum",
+    "gamma",
+    "beta",
+    "dgamma",
+    "dbeta",
+];
+
 impl Spec {
     /// What passes of the problem run on a device that can do this, over tensors in buffers of their own: the forward pass, and with
     /// [`Passes::Backward`](crate::spec::Passes::Backward) the backward pass with all gradients. Pure: there is no device.
@@ -94,8 +112,8 @@ fn at_once<T>(future: impl Future<Output = T>) -> Result<T> {
 /// Writes one recipe of several drafts.
 struct Writer<'n> {
     names: &'n [(&'static str, Buffer)],
-    /// The buffers of the operands.
-    known: Vec<Buffer>,
+    /// The buffers that several operations see, and where they are.
+    known: Vec<(Buffer, Source)>,
     operands: Vec<Operand>,
     kernels: Vec<Kernel>,
     scratch: Vec<Scratch>,
@@ -149,11 +167,11 @@ impl<'n> Writer<'n> {
         let rooms = draft.rooms.iter().map(|room| Scratch { bytes: room.bytes.max(4), zeroed: room.zeroed });
         self.scratch.extend(rooms);
         self.uniforms.extend(&draft.uniforms);
-        let places: Vec<usize> = operands
+        let places: Vec<Source> = operands
             .buffers
             .iter()
             .zip(&draft.operands)
-            .map(|(operand, (name, written))| self.operand(&operand.buffer, name, *written))
+            .map(|(operand, (name, written))| self.place(&operand.buffer, name, *written))
             .collect();
         for step in &draft.steps {
             let kernel = self.kernel(step)?;
@@ -184,13 +202,13 @@ impl<'n> Writer<'n> {
         &mut self,
         slot: Slot,
         bound: &Bound,
-        places: &[usize],
+        places: &[Source],
         operands: &Operands,
         scratch: usize,
     ) -> Binding {
         let (source, offset) = match bound.at {
             At::Scratch(at) => (Source::Scratch(scratch + at), bound.begin),
-            At::Operand(at) => (Source::Operand(places[at]), operands.buffers[at].base + bound.begin),
+            At::Operand(at) => (places[at], operands.buffers[at].base + bound.begin),
         };
         let bytes = bound.bytes();
         if let Source::Operand(at) = source {
@@ -200,17 +218,29 @@ impl<'n> Writer<'n> {
         Binding { number: slot as u32, source, offset, bytes }
     }
 
-    /// The place of a buffer among the operands, under the name that the problem has for it, else the one that it is first bound as.
-    fn operand(&mut self, buffer: &Buffer, bound_as: &str, written: bool) -> usize {
-        if let Some(at) = self.known.iter().position(|known| known == buffer) {
-            self.operands[at].written |= written;
-            return at;
+    /// Where a buffer is: among the operands, under the name that the problem has for it, else the one that it is first bound as; or, if it is a tensor that no problem has, one
+    /// that one operation leaves for the next.
+    fn place(&mut self, buffer: &Buffer, bound_as: &str, written: bool) -> Source {
+        if let Some((_, source)) = self.known.iter().find(|(known, _)| known == buffer) {
+            if let Source::Operand(at) = *source {
+                self.operands[at].written |= written;
+            }
+            return *source;
         }
         let named = self.names.iter().find(|(_, named)| named == buffer);
-        let name = named.map_or(bound_as, |(name, _)| *name).to_owned();
-        self.known.push(buffer.clone());
-        self.operands.push(Operand { name, bytes: 4, written });
-        self.operands.len() - 1
+        let source = match named {
+            None if TENSORS.contains(&bound_as) => {
+                self.scratch.push(Scratch { bytes: buffer.size(), zeroed: false });
+                Source::Scratch(self.scratch.len() - 1)
+            }
+            _ => {
+                let name = named.map_or(bound_as, |(name, _)| *name).to_owned();
+                self.operands.push(Operand { name, bytes: 4, written });
+                Source::Operand(self.operands.len() - 1)
+            }
+        };
+        self.known.push((buffer.clone(), source));
+        source
     }
 
     fn kernel(&mut self, step: &DraftStep) -> Result<usize> {

@@ -95,6 +95,8 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("addend", sum.as_ref().map(|(addend, _)| addend));
     names.add("sum", sum.as_ref().map(|(_, sum)| sum));
     names.add("y", Some(&y));
+    names.add("gamma", gamma.as_ref());
+    names.add("beta", beta.as_ref());
     if let Some(int8) = spec.int8 {
         let rows = spec.elements() / spec.shape.last().copied().unwrap_or(1).max(1);
         let (y, scales) =
@@ -143,6 +145,8 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("dx", Some(&dx));
     names.add("d_residual", d_residual.as_ref());
     names.add("d_gate", d_gate.as_ref());
+    names.add("dgamma", dgamma.as_ref());
+    names.add("dbeta", dbeta.as_ref());
     let pass = layer.prepare_backward(input, &dy, &room, &targets).await?;
     passes[1] = (pass.op(), pass.traffic());
     Ok(Rehearsed { forward, passes, names: names.0 })

@@ -10,7 +10,7 @@ use wgnorm::{Context, ContextOptions, Error, Spec, Tensor};
 
 use crate::support::*;
 
-const LINES: [&str; 13] = [
+const LINES: [&str; 16] = [
     "batch 2x3x16x16 relu residual backward",
     "batch 6x20 f16 backward",
     "batch 3x5x7x5 backward splits=3",
@@ -24,6 +24,9 @@ const LINES: [&str; 13] = [
     "rms 16x40 modulated backward",
     "instance 3x4x9 backward",
     "derf 8x32 backward",
+    "layer 2x12x7 axes=1 relu residual backward",
+    "layer 3x5x4x6 axes=3,1 backward",
+    "rms 7x4x10 affine=both axes=2,1 backward",
 ];
 
 /// The tensors of a problem by the names that a recipe has for them.

@@ -73,7 +73,7 @@ test("batch norm tracks running statistics", async () => {
 test("what is wrong is told", async () => {
     const refused = (kind, part) => (error) => error instanceof WgnormError && error.kind === kind && error.message.includes(part);
     await assert.rejects(context.operations("lair 4x5"), refused("Spec", '"lair" is no norm'));
-    await assert.rejects(context.operations("layer 2x3x4x5 axes=1,3"), refused("Unsupported", "recipe"));
+    await assert.rejects(context.operations("batch 8x3x4 ghost=2"), refused("Spec", "several passes"));
     const { forward } = await context.operations("layer 4x64");
     const x = context.zeros([4, 64]), gamma = context.zeros([64]), beta = context.zeros([64]);
     const given = { x: x.range, y: x.range, gamma: gamma.range, beta: beta.range };

@@ -152,7 +152,7 @@ mod tests {
     fn what_is_wrong_has_a_kind() {
         for (request, kind, part) in [
             (r#"{"spec": "lair 4x5"}"#, "Spec", "no norm"),
-            (r#"{"spec": "layer 2x3x4x5 axes=1,3"}"#, "Unsupported", "recipe"),
+            (r#"{"spec": "batch 8x3x4 ghost=2"}"#, "Spec", "several passes"),
             (r#"{"spec": "layer 4x5", "capabilities": {"colour": 1}}"#, "Request", "colour"),
             (r#"{"spec": "layer 4x5", "capabilities": {"storageAlignment": 0}}"#, "MissingCapability", ""),
             ("nothing", "Request", "expected"),
