@@ -222,14 +222,27 @@ export function batchNorm(context: Context, channels: number, options: BatchNorm
     return layer(context, { norm: "batch", hasChannels: true, parameters: [channels], words: all, biased }, options, "both");
 }
 
-/** Layer normalization over trailing axes of these lengths (Ba, Kiros & Hinton 2016). */
-export function layerNorm(context: Context, shape: readonly number[], options: Omit<LayerOptions, "layout"> = {}): Layer {
-    return layer(context, { norm: `layer:${shape.length}`, hasChannels: false, parameters: [...shape], words: words(options) }, options, "both");
+export interface AxesOptions extends Omit<LayerOptions, "layout"> {
+    /** The axes that the lengths are of, in any order, if not the last ones: `[1]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt has them. */
+    axes?: readonly number[];
 }
 
-/** Root mean square normalization over trailing axes of these lengths (Zhang & Sennrich 2019). */
-export function rmsNorm(context: Context, shape: readonly number[], options: Omit<LayerOptions, "layout"> = {}): Layer {
-    return layer(context, { norm: `rms:${shape.length}`, hasChannels: false, parameters: [...shape], words: words(options) }, options, "weight");
+/** Layer normalization over axes of these lengths, the last ones unless others are named (Ba, Kiros & Hinton 2016). */
+export function layerNorm(context: Context, lengths: readonly number[], options: AxesOptions = {}): Layer {
+    return overAxes(context, "layer", lengths, options, "both");
+}
+
+/** Root mean square normalization over axes of these lengths, the last ones unless others are named (Zhang & Sennrich 2019). */
+export function rmsNorm(context: Context, lengths: readonly number[], options: AxesOptions = {}): Layer {
+    return overAxes(context, "rms", lengths, options, "weight");
+}
+
+function overAxes(context: Context, name: string, lengths: readonly number[], options: AxesOptions, affine: "both" | "weight"): Layer {
+    const { axes } = options;
+    if (axes && axes.length !== lengths.length) throw new WgnormError("Shape", `${axes.length} axes and ${lengths.length} lengths: expected as many`);
+    const over = axes ? [`axes=${axes.length > 0 ? axes.join(",") : "none"}`] : [];
+    const kind = { norm: axes ? name : `${name}:${lengths.length}`, hasChannels: false, parameters: axes?.length === 0 ? [1] : [...lengths], words: [...words(options), ...over] };
+    return layer(context, kind, options, affine);
 }
 
 /** Group normalization (Wu & He 2018). */

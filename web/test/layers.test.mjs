@@ -43,6 +43,8 @@ for (const [name, make, slice, gamma, eps, centred] of [
     ["group norm", () => groupNorm(context, 2, C), (i) => Math.floor(i / (S * 4)), (i) => Math.floor(i / S) % C],
     ["instance norm", () => instanceNorm(context, C, { affine: "both" }), (i) => Math.floor(i / S), (i) => Math.floor(i / S) % C],
     ["layer norm", () => layerNorm(context, [S]), (i) => Math.floor(i / S), (i) => i % S],
+    ["layer norm over channels", () => layerNorm(context, [C], { axes: [1] }), (i) => Math.floor(i / (S * C)) * S + (i % S), (i) => Math.floor(i / S) % C],
+    ["layer norm over samples and positions", () => layerNorm(context, [S, N], { axes: [2, 0] }), (i) => Math.floor(i / S) % C, (i) => (i % S) * N + Math.floor(i / (S * C))],
     ["RMS norm", () => rmsNorm(context, [S], { eps: 1e-6 }), (i) => Math.floor(i / S), (i) => i % S, 1e-6, false],
 ]) {
     test(`${name}, a training step`, async () => {
@@ -50,10 +52,10 @@ for (const [name, make, slice, gamma, eps, centred] of [
         const shape = last ? [N, S, C] : [N, C, S];
         const [x, dy] = [values(N * C * S, 11), values(N * C * S, 12)];
         const layer = make();
-        const length = layer.parameters.gamma.length;
+        const { length, shape: of } = layer.parameters.gamma;
         const weights = values(length, 13);
         layer.parameters.gamma.destroy();
-        layer.parameters.gamma = context.upload([length], weights);
+        layer.parameters.gamma = context.upload(of, weights);
         const [tx, tdy] = [context.upload(shape, x), context.upload(shape, dy)];
         const { y, saved } = await layer.forward({ x: tx });
         const gradients = await layer.backward({ x: tx }, tdy, saved);
