@@ -2,7 +2,7 @@
 
 use wgnorm::reference::WhereNan;
 use wgnorm::tuning::Autotuning;
-use wgnorm::{DType, Error, Int8, LayerNorm, NormOptions, RmsNorm, Tensor};
+use wgnorm::{DType, Error, GradientTargets, Int8, LayerNorm, NormOptions, RmsNorm, Tensor};
 
 use crate::support::{assert_holds, assert_within, context, download, headless, upload, zeros};
 
@@ -155,4 +155,33 @@ fn autotuning_tells_ways_of_parameters_apart() {
     let pinned = context.pinned_tunings();
     let by_row = pinned.iter().filter(|pin| pin.problem.contains("of_rows")).count();
     assert_eq!((by_row, pinned.len()), (4, 8));
+}
+
+#[test]
+fn no_tensor_is_read_more_often_than_it_must() {
+    let context = context();
+    let entries = |prepared: wgnorm::Prepared| -> Vec<String> {
+        prepared.kernels().map(|kernel| kernel.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    context.block_on(async {
+        let layer = LayerNorm::over(&context, &[1], &[6], NormOptions::layer()).await.unwrap();
+        let (x, y, dx) = (
+            context.zeros(&[4, 6, 64]).await.unwrap(),
+            context.zeros(&[4, 6, 64]).await.unwrap(),
+            context.zeros(&[4, 6, 64]).await.unwrap(),
+        );
+        let (saved, dgamma) = (layer.room_for(&x).await.unwrap(), context.zeros(&[6]).await.unwrap());
+        let forward = layer.prepare_forward(&x, &y, Some(&saved)).await.unwrap();
+        assert_eq!(entries(forward), ["reduce_moments", "map_forward<slices>"]);
+        let all = GradientTargets::default().dx(&dx).dgamma(&dgamma);
+        let backward = layer.prepare_backward(&x, &y, &saved, &all).await.unwrap();
+        assert_eq!(backward.traffic().plan_bytes, 5 * x.byte_len());
+        assert_eq!(
+            entries(backward),
+            ["reduce_gradients<recorded>", "fold_means", "reduce_row_gradients<means,dx>", "fold_gradients"]
+        );
+        let sums = GradientTargets::default().dgamma(&dgamma);
+        let backward = layer.prepare_backward(&x, &y, &saved, &sums).await.unwrap();
+        assert_eq!(entries(backward), ["reduce_row_gradients<recorded>", "fold_gradients"]);
+    });
 }
