@@ -21,7 +21,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   setup [mpi]     installs a Vulkan driver if this machine has none; with `mpi`, what the feature `mpi` needs too
   test [--full] [ARGS]
                   setup mpi, then all tests (ARGS go to `cargo test`); without MPI where it cannot be installed. With
-                  --full also what takes longer: tests that are left out of the quick gate, `wgnorm check --full`
+                  --full also what takes longer: tests that are left out of the quick gate, `wgnorm check --full`,
+                  the package for the web
   bench [ARGS]    setup, then the ResNet-50 benchmark (ARGS go to `wgnorm bench`)
   faults [TEXT]   setup, then deliberate faults in the shaders, one at a time: does `wgnorm check` find each?
                   (TEXT: those that have it in words, text or file; --full: also those that only the full table finds)
@@ -30,7 +31,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gpus [TARGET…]  what the compilers of GPUs that are not here make of the kernels, by Mesa's drivers: docs/gpu-kernels.tsv,
                   docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus); --windows:
                   what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv
-  web             builds and tests the package for browsers, in Node.js on Dawn (web/)";
+  web             builds and tests the package for browsers, in Node.js on Dawn and in Chromium (web/)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
