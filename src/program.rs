@@ -76,7 +76,7 @@ impl Program {
         Self::of(modules)
     }
 
-    /// Starts a pass over slices that share these axes' values, in ascending order: `[1, 2, 3]` of `[N, C, H, W]` are the samples, the last axis alone
+    /// Starts a pass over slices that share these axes' values, in any order: `[1, 2, 3]` of `[N, C, H, W]` are the samples, the last axis alone
     /// are rows.
     pub fn over<'a>(&'a self, axes: &'a [usize]) -> Pass<'a> {
         Pass { program: self, axes, tensors: Vec::new() }
