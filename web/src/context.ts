@@ -3,7 +3,7 @@
 import { WgnormError } from "./errors.js";
 import { Operation, type Compiled } from "./operation.js";
 import { Planner, type Capabilities, type Kernel, type Recipe } from "./planner.js";
-import { Tensor, type DType } from "./tensor.js";
+import { Tensor, bytesOf, type DType } from "./tensor.js";
 
 /** The passes of a problem. */
 export interface Operations {
@@ -106,8 +106,7 @@ export class Context {
 
     private create(shape: readonly number[], dtype: DType, contents: Uint8Array | undefined): Tensor {
         this.checkLost();
-        const bytes = new Tensor({ size: Infinity } as GPUBuffer, shape, dtype).bytes;
-        const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+        const size = Math.max(16, Math.ceil(bytesOf(shape, dtype) / 16) * 16);
         if (size > this.capabilities.maxBufferBytes) {
             throw new WgnormError("TooLarge", `[${shape}] of ${dtype} needs ${size} bytes, a buffer has ${this.capabilities.maxBufferBytes} at most`);
         }

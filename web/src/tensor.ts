@@ -7,6 +7,14 @@ export type DType = "float32" | "float16" | "bfloat16" | "int8";
 
 const BYTES: Record<DType, number> = { float32: 4, float16: 2, bfloat16: 2, int8: 1 };
 
+/** Bytes of the values of a tensor. */
+export function bytesOf(shape: readonly number[], dtype: DType): number {
+    if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
+        throw new WgnormError("Shape", `a shape has whole numbers, got [${shape}]`);
+    }
+    return shape.reduce((product, length) => product * length, BYTES[dtype]);
+}
+
 /** A dense tensor in a buffer, which is its own or somebody else's. */
 export class Tensor implements Disposable {
     private destroyed = false;
@@ -21,9 +29,6 @@ export class Tensor implements Disposable {
         readonly offset = 0,
         private readonly owned = false,
     ) {
-        if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
-            throw new WgnormError("Shape", `a shape has whole numbers, got [${shape}]`);
-        }
         if (offset + this.bytes > buffer.size) {
             throw new WgnormError("BufferTooSmall", `[${shape}] of ${dtype} needs ${this.bytes} bytes behind byte ${offset}, the buffer has ${buffer.size} in all`);
         }
@@ -36,7 +41,7 @@ export class Tensor implements Disposable {
 
     /** Bytes of its values. */
     get bytes(): number {
-        return this.length * BYTES[this.dtype];
+        return bytesOf(this.shape, this.dtype);
     }
 
     /** What is bound. */
