@@ -3,7 +3,7 @@
 use super::axes::{Arrangement, Axes};
 use super::norm::sealed::Sealed;
 use super::norm::{Kind, Norm};
-use super::places::{Places, rows_of};
+use super::places::{OfPlaces, Places, rows_of};
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
 use crate::engine::tensor::Tensor;
@@ -201,6 +201,21 @@ macro_rules! kind {
             $($body)*
         }
     };
+}
+
+impl OfPlaces for Layer {}
+impl OfPlaces for Rms {}
+
+impl From<Places> for Layer {
+    fn from(places: Places) -> Self {
+        Self(places)
+    }
+}
+
+impl From<Places> for Rms {
+    fn from(places: Places) -> Self {
+        Self(places)
+    }
 }
 
 kind!(Layer, "layer norm", Scheme::Deviation, {

@@ -2,13 +2,13 @@
 
 use super::axes::Axes;
 use super::kinds::{
-    Group, GroupNorm, Instance, InstanceNorm, L2Norm, Layer, LayerNorm, Length, MeanVariance,
-    MeanVarianceNorm, Rms, RmsNorm, Scale, ScaleNorm, Standardization, Weight, WeightNorm,
-    WeightStandardization,
+    Group, GroupNorm, Instance, InstanceNorm, L2Norm, Length, MeanVariance, MeanVarianceNorm, Scale,
+    ScaleNorm, Standardization, Weight, WeightNorm, WeightStandardization,
 };
+use super::norm::Norm;
 use super::norm::sealed::Sealed;
 use super::options::NormOptions;
-use super::places::{Places, some};
+use super::places::{OfPlaces, Places, some};
 use crate::base::error::{Error, Result};
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
@@ -21,13 +21,14 @@ fn without_parameters(options: NormOptions, layer: &'static str) -> Result<NormO
     }
 }
 
-impl LayerNorm {
-    /// A layer over trailing axes of these lengths, with gamma 1 and beta 0.
+/// Layer and RMS norm.
+impl<K: OfPlaces> Norm<K> {
+    /// A layer over trailing axes of these lengths, with a neutral gamma and, if there is one, a beta of 0.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Channels`] for no values, [`Error::Epsilon`], and those of an allocation.
     pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Layer(Places::trailing(normalized_shape, 1)?), options).await
+        Self::initial(context, K::from(Places::trailing(normalized_shape, 1)?), options).await
     }
 
     /// A layer from existing parameters of the normalized shape; which it has follows from those that are given.
@@ -41,12 +42,12 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(Places::trailing(normalized_shape, 1)?), options, gamma, beta)
+        Self::existing(context, K::from(Places::trailing(normalized_shape, 1)?), options, gamma, beta)
     }
 
-    /// A layer over any axes of x, of these lengths in the same order, with gamma 1 and beta 0: `[1]` and `[C]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt
+    /// A layer over any axes of x, of these lengths in the same order, with a neutral gamma and perhaps a beta of 0: `[1]` and `[C]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt
     /// normalizes them. Parameters have the lengths for their shape, in the order in which the axes are named, as WebNN and Keras have them; of no axes, `&[]`, each value is a slice, and
-    /// parameters are `[1]`: x̂ is 0, and y beta.
+    /// parameters are `[1]`: of layer norm x̂ is 0, and y beta.
     ///
     /// Where at most two of its strides tell a slice, it is walked as it lies; else x and y go through copies whose last axes these are, and parameters in another order than that of
     /// x through copies of theirs. [`Plan::reasons`](crate::tuning::Plan::reasons) says so. x must be contiguous.
@@ -73,7 +74,7 @@ impl LayerNorm {
         lengths: &[usize],
         options: NormOptions,
     ) -> Result<Self> {
-        Self::initial(context, Layer(Places::over(axes, lengths)?), options).await
+        Self::initial(context, K::from(Places::over(axes, lengths)?), options).await
     }
 
     /// As [`over`](Self::over), from existing parameters.
@@ -88,11 +89,11 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(Places::over(axes, lengths)?), options, gamma, beta)
+        Self::existing(context, K::from(Places::over(axes, lengths)?), options, gamma, beta)
     }
 
-    /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a mean and a variance of its own: as
-    /// Mamba-2 normalizes the heads of a device (there without a mean). gamma and beta are of the normalized shape, all groups of it.
+    /// A layer over trailing axes of these lengths in groups of neighbouring places, each with statistics of its own: as
+    /// Mamba-2 normalizes the heads of a device by RMS norm. gamma and beta are of the normalized shape, all groups of it.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`Error::Groups`] unless they divide the number of places.
@@ -102,7 +103,7 @@ impl LayerNorm {
         groups: usize,
         options: NormOptions,
     ) -> Result<Self> {
-        Self::initial(context, Layer(Places::trailing(normalized_shape, groups)?), options).await
+        Self::initial(context, K::from(Places::trailing(normalized_shape, groups)?), options).await
     }
 
     /// As [`in_groups`](Self::in_groups), from existing parameters.
@@ -117,93 +118,7 @@ impl LayerNorm {
         gamma: Option<Tensor>,
         beta: Option<Tensor>,
     ) -> Result<Self> {
-        Self::existing(context, Layer(Places::trailing(normalized_shape, groups)?), options, gamma, beta)
-    }
-}
-
-impl RmsNorm {
-    /// A layer over trailing axes of these lengths, with a neutral gamma.
-    ///
-    /// # Errors
-    /// As [`LayerNorm::new`].
-    pub async fn new(context: &Context, normalized_shape: &[usize], options: NormOptions) -> Result<Self> {
-        Self::initial(context, Rms(Places::trailing(normalized_shape, 1)?), options).await
-    }
-
-    /// A layer from existing parameters of the normalized shape.
-    ///
-    /// # Errors
-    /// As [`LayerNorm::from_parts`].
-    pub fn from_parts(
-        context: &Context,
-        normalized_shape: &[usize],
-        options: NormOptions,
-        gamma: Option<Tensor>,
-        beta: Option<Tensor>,
-    ) -> Result<Self> {
-        Self::existing(context, Rms(Places::trailing(normalized_shape, 1)?), options, gamma, beta)
-    }
-
-    /// A layer over any axes of x, of these lengths in the same order, with a neutral gamma: `[1]` and `[C]` for the channels of each position of `[N, C, H, W]`, as ConvNeXt
-    /// normalizes them. Parameters have the lengths for their shape, in the order in which the axes are named, as WebNN and Keras have them; of no axes, `&[]`, each value is a slice, and
-    /// parameters are `[1]`.
-    ///
-    /// Where at most two of its strides tell a slice, it is walked as it lies; else x and y go through copies whose last axes these are, and parameters in another order than that of
-    /// x through copies of theirs. [`Plan::reasons`](crate::tuning::Plan::reasons) says so. x must be contiguous.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new); [`Error::Rank`] unless there is a length for each axis. Axes are checked with the shape of x ([`Error::Axes`]).
-    pub async fn over(
-        context: &Context,
-        axes: &[usize],
-        lengths: &[usize],
-        options: NormOptions,
-    ) -> Result<Self> {
-        Self::initial(context, Rms(Places::over(axes, lengths)?), options).await
-    }
-
-    /// As [`over`](Self::over), from existing parameters.
-    ///
-    /// # Errors
-    /// As [`from_parts`](Self::from_parts) and [`over`](Self::over).
-    pub fn over_from_parts(
-        context: &Context,
-        axes: &[usize],
-        lengths: &[usize],
-        options: NormOptions,
-        gamma: Option<Tensor>,
-        beta: Option<Tensor>,
-    ) -> Result<Self> {
-        Self::existing(context, Rms(Places::over(axes, lengths)?), options, gamma, beta)
-    }
-
-    /// A layer over trailing axes of these lengths in groups of neighbouring places, each with a root of mean squares of its own: as
-    /// Mamba-2 normalizes the heads of a device. gamma is of the normalized shape, all groups of it.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and [`Error::Groups`] unless they divide the number of places.
-    pub async fn in_groups(
-        context: &Context,
-        normalized_shape: &[usize],
-        groups: usize,
-        options: NormOptions,
-    ) -> Result<Self> {
-        Self::initial(context, Rms(Places::trailing(normalized_shape, groups)?), options).await
-    }
-
-    /// As [`in_groups`](Self::in_groups), from existing parameters.
-    ///
-    /// # Errors
-    /// As [`from_parts`](Self::from_parts), and [`Error::Groups`].
-    pub fn in_groups_from_parts(
-        context: &Context,
-        normalized_shape: &[usize],
-        groups: usize,
-        options: NormOptions,
-        gamma: Option<Tensor>,
-        beta: Option<Tensor>,
-    ) -> Result<Self> {
-        Self::existing(context, Rms(Places::trailing(normalized_shape, groups)?), options, gamma, beta)
+        Self::existing(context, K::from(Places::trailing(normalized_shape, groups)?), options, gamma, beta)
     }
 }
 
@@ -309,7 +224,7 @@ impl ScaleNorm {
     /// A layer from an existing gamma `[1]`, and perhaps a beta.
     ///
     /// # Errors
-    /// As [`LayerNorm::from_parts`].
+    /// As [`LayerNorm::from_parts`](crate::LayerNorm::from_parts).
     pub fn from_parts(
         context: &Context,
         places: usize,
@@ -325,7 +240,7 @@ impl WeightNorm {
     /// A layer for a weight with so many rows, from an existing gamma `[rows]`.
     ///
     /// # Errors
-    /// As [`LayerNorm::from_parts`].
+    /// As [`LayerNorm::from_parts`](crate::LayerNorm::from_parts).
     pub fn from_parts(
         context: &Context,
         rows: usize,
@@ -360,7 +275,7 @@ impl WeightStandardization {
     /// A layer from an existing gain `[rows]`.
     ///
     /// # Errors
-    /// As [`LayerNorm::from_parts`].
+    /// As [`LayerNorm::from_parts`](crate::LayerNorm::from_parts).
     pub fn from_parts(
         context: &Context,
         rows: usize,

@@ -31,6 +31,7 @@ pub use kinds::{
 };
 pub use norm::{Kind, Norm};
 pub use options::{Epsilon, NormOptions};
+pub use places::OfPlaces;
 pub use tracked::TrackedInstanceNorm;
 
 pub use crate::pass::input::{Gate, Modulation, Sum};

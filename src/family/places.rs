@@ -1,6 +1,7 @@
 //! What layer and RMS norm normalize: trailing axes of x, perhaps in groups, or any axes, with gamma and beta for each of their places.
 
 use super::axes::{Arrangement, Axes};
+use super::norm::Kind;
 use super::norm::sealed::Sealed;
 use crate::base::error::{Error, Result};
 use crate::base::shape::Shape;
@@ -8,9 +9,12 @@ use crate::engine::tensor::Tensor;
 use crate::pass::spec::Extra;
 use crate::plan::Slices;
 
+/// A kind of norm whose parameters are those of places: that of [`LayerNorm`](crate::LayerNorm) and of [`RmsNorm`](crate::RmsNorm).
+pub trait OfPlaces: Kind + From<Places> {}
+
 /// The axes whose places share a statistic.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Places {
+pub enum Places {
     /// The last ones, of these lengths, in groups of neighbouring places that are normalized each for itself.
     Trailing { shape: Shape, groups: u64 },
     /// Any, in any order, of these lengths.

@@ -6,8 +6,8 @@ use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::family::{
-    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, TrackedInstanceNorm,
-    WeightNorm, WeightStandardization,
+    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, Norm as FamilyNorm, OfPlaces, RmsNorm,
+    ScaleNorm, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
 use crate::norm::{BatchNorm, FrozenBatchNorm};
 use crate::pass::input::Input;
@@ -96,8 +96,6 @@ impl Layer {
         let modulation = spec.modulated.then(|| [gamma.clone(), beta.clone()]);
         let (gamma, beta) = if spec.modulated { (None, None) } else { (gamma, beta) };
         let (options, shape) = (spec.norm_options(), &spec.shape);
-        let trailing = |axes: usize| &shape[shape.len() - axes..];
-        let lengths: Vec<_> = spec.axes.iter().flatten().map(|&axis| shape[axis]).collect();
         let running = async || RunningStatistics::upload(context, &running).await;
         let number = |what: &str, tensor: Option<Tensor>| {
             tensor.ok_or_else(|| Error::Spec { reason: format!("{} needs {what}", spec.norm.name()) })
@@ -116,28 +114,8 @@ impl Layer {
                 let layer = TrackedInstanceNorm::from_parts(context, options, gamma, beta, running)?;
                 Kind::Tracked(layer)
             }
-            Norm::Layer(axes) => Kind::Layer(match &spec.axes {
-                Some(over) => LayerNorm::over_from_parts(context, over, &lengths, options, gamma, beta)?,
-                None => LayerNorm::in_groups_from_parts(
-                    context,
-                    trailing(*axes),
-                    spec.groups,
-                    options,
-                    gamma,
-                    beta,
-                )?,
-            }),
-            Norm::Rms(axes) => Kind::Rms(match &spec.axes {
-                Some(over) => RmsNorm::over_from_parts(context, over, &lengths, options, gamma, beta)?,
-                None => RmsNorm::in_groups_from_parts(
-                    context,
-                    trailing(*axes),
-                    spec.groups,
-                    options,
-                    gamma,
-                    beta,
-                )?,
-            }),
+            Norm::Layer(axes) => Kind::Layer(of_places(context, spec, *axes, [gamma, beta])?),
+            Norm::Rms(axes) => Kind::Rms(of_places(context, spec, *axes, [gamma, beta])?),
             Norm::Group(groups) => {
                 Kind::Group(GroupNorm::from_parts(context, *groups, shape[1], options, gamma, beta)?)
             }
@@ -237,6 +215,26 @@ impl Layer {
             Kind::Batch(layer) => Some(layer.freeze()),
             Kind::Frozen(layer) => Some(layer),
             _ => None,
+        }
+    }
+}
+
+/// Layer or RMS norm over the axes of a spec, or else its trailing ones.
+fn of_places<K: OfPlaces>(
+    context: &Context,
+    spec: &Spec,
+    trailing: usize,
+    [gamma, beta]: [Option<Tensor>; 2],
+) -> Result<FamilyNorm<K>> {
+    let (shape, options) = (&spec.shape, spec.norm_options());
+    match &spec.axes {
+        Some(axes) => {
+            let lengths: Vec<_> = axes.iter().map(|&axis| shape[axis]).collect();
+            FamilyNorm::over_from_parts(context, axes, &lengths, options, gamma, beta)
+        }
+        None => {
+            let places = &shape[shape.len() - trailing..];
+            FamilyNorm::in_groups_from_parts(context, places, spec.groups, options, gamma, beta)
         }
     }
 }
