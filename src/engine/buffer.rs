@@ -2,8 +2,12 @@
 
 #[cfg(not(feature = "wgpu"))]
 use std::convert::Infallible;
+#[cfg(feature = "wgpu")]
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "wgpu")]
+use super::memory::Memory;
 use crate::base::error::{Error, Result};
 
 /// A buffer.
@@ -11,7 +15,7 @@ use crate::base::error::{Error, Result};
 pub(crate) enum Buffer {
     /// Of a device.
     #[cfg(feature = "wgpu")]
-    Gpu(wgpu::Buffer),
+    Gpu(Arc<Memory>),
     #[cfg(not(feature = "wgpu"))]
     #[expect(dead_code, reason = "there is no device without wgpu")]
     Gpu(Infallible),
@@ -59,7 +63,7 @@ impl Buffer {
             #[cfg(feature = "wgpu")]
             Self::Gpu(buffer)
                 if !wgpu::BufferUsages::from_name(usage)
-                    .is_some_and(|usage| buffer.usage().contains(usage)) =>
+                    .is_some_and(|usage| buffer.buffer().usage().contains(usage)) =>
             {
                 Err(Error::BufferUsage { what, missing: usage })
             }
@@ -73,7 +77,7 @@ impl Buffer {
     pub fn size(&self) -> u64 {
         match self {
             #[cfg(feature = "wgpu")]
-            Self::Gpu(buffer) => buffer.size(),
+            Self::Gpu(memory) => memory.buffer().size(),
             #[cfg(not(feature = "wgpu"))]
             Self::Gpu(never) => match *never {},
             Self::Paper(_, size) => *size,
@@ -82,18 +86,29 @@ impl Buffer {
 }
 
 #[cfg(feature = "wgpu")]
-impl From<wgpu::Buffer> for Buffer {
-    fn from(buffer: wgpu::Buffer) -> Self {
-        Self::Gpu(buffer)
-    }
-}
-
-#[cfg(feature = "wgpu")]
 impl Buffer {
+    /// What the crate has made of a device's memory.
+    pub fn own(buffer: wgpu::Buffer) -> Self {
+        Self::Gpu(Arc::new(Memory::own(buffer)))
+    }
+
+    /// What the application has given.
+    pub fn borrowed(buffer: wgpu::Buffer) -> Self {
+        Self::Gpu(Arc::new(Memory::borrowed(buffer)))
+    }
+
+    /// The device's buffer for the application, which may keep it, as it may what it has recorded.
+    pub fn hand_out(&self) -> &wgpu::Buffer {
+        match self {
+            Self::Gpu(memory) => memory.hand_out(),
+            Self::Paper(..) => unreachable!("nothing runs on buffers of no device"),
+        }
+    }
+
     /// The device's buffer, of an operation that runs.
     pub fn gpu(&self) -> &wgpu::Buffer {
         match self {
-            Self::Gpu(buffer) => buffer,
+            Self::Gpu(memory) => memory.buffer(),
             Self::Paper(..) => unreachable!("nothing runs on buffers of no device"),
         }
     }

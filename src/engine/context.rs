@@ -329,7 +329,7 @@ impl Context {
         self.check_size(what, size, 1)?;
         #[cfg(feature = "wgpu")]
         if self.shared.gpu.is_some() {
-            return self.leave_gpu_buffer(what, size, usage.bits()).await.map(Buffer::Gpu);
+            return self.leave_gpu_buffer(what, size, usage.bits()).await.map(Buffer::own);
         }
         let _ = usage;
         Ok(Buffer::paper(size))
@@ -350,8 +350,8 @@ impl Context {
     /// As [`write`](Self::write), from this byte of the buffer on.
     pub(crate) async fn write_at(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
         #[cfg(feature = "wgpu")]
-        if let Buffer::Gpu(buffer) = buffer {
-            return self.write_gpu(buffer, offset, bytes).await;
+        if let Buffer::Gpu(memory) = buffer {
+            return self.write_gpu(memory.buffer(), offset, bytes).await;
         }
         // Nobody will read it.
         let _ = (buffer, offset, bytes);

@@ -35,7 +35,7 @@ pub(crate) fn plans() -> u64 {
 }
 
 /// FNV-1a over texts, with a byte between them that is in none. Line ends are as in a checkout with LF.
-fn fnv<'t>(texts: impl Iterator<Item = &'t str>) -> u64 {
+pub(crate) fn fnv<'t>(texts: impl Iterator<Item = &'t str>) -> u64 {
     let bytes = texts.flat_map(|text| text.bytes().filter(|&byte| byte != b'\r').chain([0xFF]));
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }

@@ -71,11 +71,15 @@ impl Context {
     pub async fn from_adapter_with(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
         let (device, queue) = adapter::request_device(adapter, options).await?;
         let context = Self::from_wgpu_with(device, queue, options)?;
-        let lost = context.gpu().lost.clone();
-        context.device().set_device_lost_callback(move |reason, message| {
+        context.listen_for_loss();
+        Ok(context)
+    }
+
+    fn listen_for_loss(&self) {
+        let lost = self.gpu().lost.clone();
+        self.device().set_device_lost_callback(move |reason, message| {
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?}: {message}"));
         });
-        Ok(context)
     }
 
     /// As [`Context::headless`], blocking the thread.
@@ -118,10 +122,14 @@ impl Context {
             scratch: Arc::default(),
             lost: Arc::default(),
         };
-        Ok(Self::of(Shared {
+        let context = Self::of(Shared {
             gpu: Some(gpu),
             ..Shared::new(capabilities, Probes::of_backend(adapter.backend))
-        }))
+        });
+        // In a browser a callback is one of many. Elsewhere there is one, and it is the application's.
+        #[cfg(target_family = "wasm")]
+        context.listen_for_loss();
+        Ok(context)
     }
 
     /// The same device, with plans that are measured ([`Autotuning::Measure`]) or were ([`Autotuning::Pinned`]). It is meant for layers
@@ -218,7 +226,7 @@ impl Context {
     }
 
     fn tunings_header(&self) -> tune::Header {
-        tune::Header::of(&self.device().adapter_info())
+        tune::Header::of(self.device())
     }
 
     /// The wgpu device.
@@ -308,7 +316,7 @@ impl Context {
                 .device()
                 .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgnorm") });
             for operation in operations {
-                operation.record(&mut encoder);
+                operation.record_own(&mut encoder);
             }
             self.queue().submit([encoder.finish()]);
         })
@@ -341,8 +349,7 @@ impl Context {
         }
     }
 
-    /// Finds out whether the device was lost. In a browser, the loss of a device that the application opened shows at the next
-    /// read-back.
+    /// Finds out whether the device was lost. In a browser the page is told at some time after it was.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].

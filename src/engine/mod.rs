@@ -20,6 +20,8 @@ pub(crate) mod gpu;
 pub(crate) mod kernels;
 pub(crate) mod mask;
 pub(crate) mod memo;
+#[cfg(feature = "wgpu")]
+mod memory;
 pub(crate) mod operands;
 pub(crate) mod params;
 #[cfg(feature = "wgpu")]

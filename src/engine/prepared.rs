@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 #[cfg(feature = "wgpu")]
+use super::buffer::Buffer;
+#[cfg(feature = "wgpu")]
 use super::pipelines::Pipeline;
 #[cfg(feature = "wgpu")]
 use super::scratch::Held;
@@ -23,6 +25,9 @@ pub struct Prepared {
     traffic: Traffic,
     workspace_bytes: u64,
     steps: Vec<Step>,
+    /// What bind groups refer to, which is there as long as they are.
+    #[cfg(feature = "wgpu")]
+    operands: Vec<Buffer>,
     /// What one dispatch leaves for another.
     #[cfg(feature = "wgpu")]
     scratch: Vec<Held>,
@@ -62,6 +67,8 @@ impl Prepared {
             workspace_bytes: 0,
             steps: Vec::new(),
             #[cfg(feature = "wgpu")]
+            operands: Vec::new(),
+            #[cfg(feature = "wgpu")]
             scratch: Vec::new(),
         }
     }
@@ -77,9 +84,9 @@ impl Prepared {
         (op, plan, traffic): (Op, Option<Arc<Plan>>, Traffic),
         workspace_bytes: u64,
         steps: Vec<Step>,
-        scratch: Vec<Held>,
+        (operands, scratch): (Vec<Buffer>, Vec<Held>),
     ) -> Self {
-        Self { home: context.id(), op, plan, traffic, workspace_bytes, steps, scratch }
+        Self { home: context.id(), op, plan, traffic, workspace_bytes, steps, operands, scratch }
     }
 
     /// Operations one after the other as one, with the plan of the first.
@@ -91,7 +98,10 @@ impl Prepared {
             all.workspace_bytes += operation.workspace_bytes;
             all.steps.extend(operation.steps);
             #[cfg(feature = "wgpu")]
-            all.scratch.extend(operation.scratch);
+            {
+                all.operands.extend(operation.operands);
+                all.scratch.extend(operation.scratch);
+            }
         }
         all
     }
@@ -103,7 +113,10 @@ impl Prepared {
         all.workspace_bytes += self.workspace_bytes;
         all.steps.extend(self.steps);
         #[cfg(feature = "wgpu")]
-        all.scratch.extend(self.scratch);
+        {
+            all.operands.extend(self.operands);
+            all.scratch.extend(self.scratch);
+        }
         Self { op: self.op, plan: self.plan, ..all }
     }
 
@@ -136,16 +149,37 @@ impl Prepared {
     /// that device's handler of uncaptured errors, whose default panics.
     #[cfg(feature = "wgpu")]
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(self.op.name()),
-            timestamp_writes: None,
-        });
-        self.record_in(&mut pass);
+        self.hand_out();
+        self.record_own(encoder);
     }
 
     /// Records the operation into a compute pass that the caller has begun, on the context's device: [`record`](Self::record).
     #[cfg(feature = "wgpu")]
     pub fn record_in(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.hand_out();
+        self.dispatch_in(pass);
+    }
+
+    /// What is recorded for a submission of the application's may be submitted when the operation is gone.
+    #[cfg(feature = "wgpu")]
+    fn hand_out(&self) {
+        let scratch = self.scratch.iter().map(Held::buffer);
+        self.operands.iter().chain(scratch).for_each(|buffer| _ = buffer.hand_out());
+    }
+
+    /// Records it for a submission while it is there.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn record_own(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(self.op.name()),
+            timestamp_writes: None,
+        });
+        self.dispatch_in(&mut pass);
+    }
+
+    /// As [`record_own`](Self::record_own), into a pass that has begun.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn dispatch_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         for step in &self.steps {
             pass.set_pipeline(&step.pipeline.compute);
             pass.set_bind_group(0, &step.bind_group, &[]);

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 
 #[cfg(feature = "wgpu")]
+use super::buffer::Buffer;
+#[cfg(feature = "wgpu")]
 use super::readback;
 #[cfg(feature = "wgpu")]
 use super::scope::scoped;
@@ -25,10 +27,10 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// What is taken to be found out on a device that is not there: its subgroups are in order if it has any, and conversions are not its own.
+    /// What is taken to be found out on a device that is not there: its subgroups are in order if it has any, and conversions are its own if they are said to be exact.
     pub fn assumed(capabilities: &Capabilities) -> Self {
         Self {
-            exact_f16: false.into(),
+            exact_f16: capabilities.exact_f16.into(),
             ordered_subgroups: capabilities.subgroup_size.is_some().into(),
             ..Self::default()
         }
@@ -41,15 +43,49 @@ impl Probes {
     }
 }
 
-/// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
-/// infinities and NaN, as those of shaders/lib/f16.wesl do.
+/// A kernel that binds one buffer, in which it counts differences from what is expected.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub entry: &'static str,
+    pub wgsl: String,
+    pub constants: Vec<(&'static str, f64)>,
+    pub workgroups: u32,
+}
+
+impl Probe {
+    fn new(module: &str, entry: &'static str, constants: &[(&'static str, f64)], workgroups: u32) -> Self {
+        // Of these kernels there are no variants.
+        let linked = package().link(module, &Choice::default());
+        let wgsl = linked.unwrap_or_else(|error| panic!("{error}")).text;
+        Self { entry, wgsl, constants: constants.to_vec(), workgroups }
+    }
+
+    /// Whether the built-in conversions of binary16 round to the nearest even, overflow to infinity and keep subnormal numbers,
+    /// infinities and NaN, as those of shaders/lib/f16.wesl do.
+    pub fn of_f16() -> Self {
+        Self::new("probe/f16", "probe_f16", &[], 65536 / 64)
+    }
+
+    /// Whether subgroups are no smaller than the device says, and the invocations of a workgroup are in them in their order
+    /// (shaders/probe/subgroups.wesl): in the smallest workgroups that the policy takes, and large ones. None if it has no subgroups.
+    pub fn of_subgroups(capabilities: &Capabilities) -> Vec<Self> {
+        let Some(size) = capabilities.subgroup_size else { return Vec::new() };
+        let of = |workgroup: u32| {
+            // A workgroup that is less than a subgroup has but one.
+            let constants = [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
+            Self::new("probe/subgroups", "probe_subgroups", &constants, 4)
+        };
+        [capabilities.max_workgroup_size.min(256), 32, 8].map(of).into()
+    }
+}
+
+/// Whether the built-in conversions of binary16 are exact.
 pub(crate) async fn has_exact_f16(context: &Context) -> Result<bool> {
     let known = &context.probes().exact_f16;
     if let Some(&known) = known.get() {
         return Ok(known);
     }
-    let wgsl = linked("probe/f16");
-    let found = finds_no_difference(context, "probe_f16", wgsl, &[], 65536 / 64).await?;
+    let found = finds_no_difference(context, Probe::of_f16()).await?;
     Ok(*known.get_or_init(|| found))
 }
 
@@ -58,60 +94,31 @@ pub(crate) async fn packs_f16(context: &Context) -> Result<bool> {
     Ok(!context.tuning().integer_f16 && has_exact_f16(context).await?)
 }
 
-/// Whether subgroups are no smaller than the adapter says, and the invocations of a workgroup are in them in their order
-/// (shaders/probe/subgroups.wesl).
+/// Whether there are subgroups, with the invocations of a workgroup in their order.
 pub(crate) async fn has_ordered_subgroups(context: &Context) -> Result<bool> {
     let known = &context.probes().ordered_subgroups;
     if let Some(&known) = known.get() {
         return Ok(known);
     }
-    let found = match context.capabilities().subgroup_size {
-        None => false,
-        Some(size) => {
-            let most = context.capabilities().max_workgroup_size.min(256);
-            let mut same = true;
-            // The smallest workgroups that the policy takes, and large ones.
-            for workgroup in [most, 32, 8] {
-                // A workgroup that is less than a subgroup has but one.
-                let constants =
-                    [("WORKGROUP_SIZE", f64::from(workgroup)), ("SUBGROUP_SIZE", f64::from(size))];
-                let wgsl = linked("probe/subgroups");
-                same = same && finds_no_difference(context, "probe_subgroups", wgsl, &constants, 4).await?;
-            }
-            same
-        }
-    };
-    Ok(*known.get_or_init(|| found))
-}
-
-/// A kernel of which there are no variants.
-fn linked(module: &str) -> String {
-    let linked = package().link(module, &Choice::default());
-    linked.unwrap_or_else(|error| panic!("{error}")).text
+    let probes = Probe::of_subgroups(context.capabilities());
+    let mut same = !probes.is_empty();
+    for probe in probes {
+        same = same && finds_no_difference(context, probe).await?;
+    }
+    Ok(*known.get_or_init(|| same))
 }
 
 /// There is no device that could be asked; what it does is [assumed](Probes::assumed).
 #[cfg(not(feature = "wgpu"))]
-async fn finds_no_difference(
-    _: &Context,
-    _: &'static str,
-    _: String,
-    _: &[(&str, f64)],
-    _: u32,
-) -> Result<bool> {
+async fn finds_no_difference(_: &Context, _: Probe) -> Result<bool> {
     Ok(false)
 }
 
 /// Runs a kernel that counts differences from what is expected; a device that cannot run it differs.
 #[cfg(feature = "wgpu")]
-async fn finds_no_difference(
-    context: &Context,
-    entry: &'static str,
-    wgsl: String,
-    constants: &[(&str, f64)],
-    workgroups: u32,
-) -> Result<bool> {
-    match run_over(context, entry, wgsl, constants, workgroups, &[0]).await {
+async fn finds_no_difference(context: &Context, probe: Probe) -> Result<bool> {
+    let Probe { entry, wgsl, constants, workgroups } = probe;
+    match run_over(context, entry, wgsl, &constants, workgroups, &[0]).await {
         // A device without these functions.
         Err(Error::Validation { .. }) => Ok(false),
         counted => Ok(counted? == [0]),
@@ -161,6 +168,6 @@ pub(crate) async fn run_over(
         context.queue().submit([encoder.finish()]);
     })
     .await?;
-    let found = readback::read(context, &buffer.into(), 0, bytes.len() as u64).await?;
+    let found = readback::read(context, &Buffer::own(buffer), 0, bytes.len() as u64).await?;
     Ok(bytemuck::pod_collect_to_vec(&found))
 }

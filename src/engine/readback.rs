@@ -31,20 +31,19 @@ pub(crate) async fn read_after(
     if let Buffer::Paper(..) = buffer {
         return Err(Error::NoDevice);
     }
-    let staging = context
-        .create_gpu_buffer("read-back", len, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
-        .await?;
+    let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
+    let staging = Buffer::own(context.create_gpu_buffer("read-back", len, usage).await?);
     let (sender, receiver) = oneshot_channel();
     scoped(context, "a read-back", || {
         let mut encoder = context
             .device()
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read-back") });
         for operation in operations {
-            operation.record(&mut encoder);
+            operation.record_own(&mut encoder);
         }
-        encoder.copy_buffer_to_buffer(buffer.gpu(), offset, &staging, 0, len);
+        encoder.copy_buffer_to_buffer(buffer.gpu(), offset, staging.gpu(), 0, len);
         context.queue().submit([encoder.finish()]);
-        staging.map_async(wgpu::MapMode::Read, .., move |mapped| {
+        staging.gpu().map_async(wgpu::MapMode::Read, .., move |mapped| {
             // The receiver is gone if the caller dropped the future; then nobody wants the result.
             let _ = sender.send(mapped);
         });
@@ -80,6 +79,7 @@ pub(crate) async fn read_after(
         }
     }
     let view = staging
+        .gpu()
         .get_mapped_range(..)
         .map_err(|error| Error::Validation { what: "a read-back".to_owned(), message: error.to_string() })?;
     Ok(view.to_vec())

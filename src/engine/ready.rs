@@ -63,7 +63,7 @@ impl Ready {
             (self.draft.op, Some(self.draft.plan.clone()), self.draft.traffic),
             workspace_bytes,
             steps,
-            scratch,
+            (operands.buffers.iter().map(|operand| operand.buffer.clone()).collect(), scratch),
         ))
     }
 
@@ -81,7 +81,7 @@ impl Ready {
                     let Operand { buffer, base } = &operands.buffers[at];
                     range(buffer.gpu(), base + bound.begin, bound.bytes())
                 }
-                At::Scratch(at) => range(scratch[at].buffer(), bound.begin, bound.bytes()),
+                At::Scratch(at) => range(scratch[at].buffer().gpu(), bound.begin, bound.bytes()),
             },
         };
         let entries: Vec<_> = step

@@ -63,6 +63,9 @@ fn run<T>(
                 return Err(verdict_of(&what, error, lost.err()));
             }
         }
+        // In a browser the loss has been told meanwhile.
+        #[cfg(target_family = "wasm")]
+        context.check_lost()?;
         lost
     };
     let verdict: Verdict = Box::pin(verdict);

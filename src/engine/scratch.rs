@@ -5,18 +5,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::buffer::Buffer;
 use super::draft::Room;
 use crate::base::error::Result;
 use crate::engine::context::Context;
 
 /// Buffers that no operation holds.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<wgpu::Buffer>>);
+pub(crate) struct Pool(Mutex<Vec<Buffer>>);
 
 /// A buffer that one operation holds.
 #[derive(Debug)]
 pub(crate) struct Held {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     /// Where it goes then.
     pool: Weak<Pool>,
 }
@@ -44,26 +45,26 @@ impl Pool {
         if !room.zeroed {
             context.write_gpu(&buffer, 0, &vec![0xFF; size as usize]).await?;
         }
-        Ok(Held { buffer, pool })
+        Ok(Held { buffer: Buffer::own(buffer), pool })
     }
 
-    fn find(&self, size: u64) -> Option<wgpu::Buffer> {
+    fn find(&self, size: u64) -> Option<Buffer> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = free.iter().rposition(|buffer| buffer.size() == size)?;
         Some(free.remove(found))
     }
 
-    fn put(&self, buffer: wgpu::Buffer) {
+    fn put(&self, buffer: Buffer) {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(buffer);
-        while free.len() > MOST || free.iter().map(wgpu::Buffer::size).sum::<u64>() > MOST_BYTES {
+        while free.len() > MOST || free.iter().map(Buffer::size).sum::<u64>() > MOST_BYTES {
             free.remove(0);
         }
     }
 }
 
 impl Held {
-    pub fn buffer(&self) -> &wgpu::Buffer {
+    pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 }

@@ -88,7 +88,7 @@ impl Tensor {
         dtype: DType,
     ) -> Result<Self> {
         let shape = Shape::new(shape)?;
-        Self::new(context, buffer.into(), byte_offset, shape, dtype, Strides::dense(shape))
+        Self::new(context, Buffer::borrowed(buffer), byte_offset, shape, dtype, Strides::dense(shape))
     }
 
     /// The same, in a buffer of the crate's own.
@@ -125,7 +125,7 @@ impl Tensor {
         }
         Self::new(
             context,
-            buffer.into(),
+            Buffer::borrowed(buffer),
             byte_offset,
             shape,
             dtype,
@@ -237,10 +237,11 @@ impl Tensor {
         self.layout
     }
 
-    /// The buffer that holds the tensor; that of the first samples, if there are several.
+    /// The buffer that holds the tensor; that of the first samples, if there are several. One that the crate has made lives as long as anybody has it from
+    /// then on; others are destroyed with the last tensor and operation in them, in a browser too.
     #[cfg(feature = "wgpu")]
     pub fn buffer(&self) -> &wgpu::Buffer {
-        self.memory().gpu()
+        self.memory().hand_out()
     }
 
     pub(crate) fn memory(&self) -> &Buffer {

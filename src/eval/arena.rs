@@ -35,6 +35,13 @@ struct Held {
     written: Vec<Range<usize>>,
 }
 
+/// Gone with its run: a browser lets go of what is dropped when it collects garbage.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.buffer.destroy();
+    }
+}
+
 /// Rows of consecutive elements in a buffer; distances in elements.
 struct Rows {
     start: usize,

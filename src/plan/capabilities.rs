@@ -12,8 +12,10 @@ pub struct Capabilities {
     /// Invocations of one workgroup.
     pub max_workgroup_size: u32,
     /// Invocations of the smallest subgroup, where kernels may use subgroups and these have eight or more: on Vulkan and DirectX 12, also where compilers choose among
-    /// several sizes; not on Metal, nor on the web.
+    /// several sizes; not on Metal, nor on the web with wgpu.
     pub subgroup_size: Option<u32>,
+    /// Whether a device that is only planned for is taken to have exact built-in conversions of binary16 (a [probe](crate::recipe::Probe) tells). One that is there is asked.
+    pub exact_f16: bool,
     /// Bytes of workgroup memory.
     pub max_workgroup_bytes: u32,
     /// Workgroups of one dispatch in each dimension.
@@ -47,6 +49,7 @@ impl Capabilities {
             cpu: false,
             max_workgroup_size: 256,
             subgroup_size: None,
+            exact_f16: false,
             max_workgroup_bytes: 16384,
             max_workgroups_per_dimension: 65535,
             max_binding_bytes: 128 << 20,
@@ -78,6 +81,7 @@ impl Capabilities {
             subgroup_size: Some(info.subgroup_min_size).filter(|&size| {
                 features.contains(wgpu::Features::SUBGROUP) && size >= 8 && size.is_power_of_two()
             }),
+            exact_f16: false,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
             max_binding_bytes: limits.max_storage_buffer_binding_size.min((1 << 31) - 1) & !15,

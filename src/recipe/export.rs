@@ -43,7 +43,8 @@ impl Spec {
     /// What passes of the problem run on a device that can do this, over tensors in buffers of their own: the forward pass, and with
     /// [`Passes::Backward`](crate::spec::Passes::Backward) the backward pass with all gradients. Pure: there is no device.
     ///
-    /// Subgroups are taken to be in order if the device has any, and binary16 is converted by integer arithmetic.
+    /// Subgroups are taken to be in order if the device has any, and binary16 is converted by integer arithmetic unless the device is said to do it right: what
+    /// [`probes`](super::probes) tell.
     ///
     /// # Errors
     /// Those of the problem and its layer; [`Error::MissingCapability`]; [`Error::Spec`] for statistics that are composed of several passes or given, and for problems

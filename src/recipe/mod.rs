@@ -28,7 +28,7 @@
 //! With wgpu [`Recipe::prepare`] does all of it.
 //!
 //! Kernels for a device with subgroups ([`Capabilities::subgroup_size`](crate::tuning::Capabilities::subgroup_size)) use their built-in functions; where WGSL asks for it,
-//! `enable subgroups;` goes before their text. [`Capabilities::webgpu`](crate::tuning::Capabilities::webgpu) has none.
+//! `enable subgroups;` goes before their text. [`Capabilities::webgpu`](crate::tuning::Capabilities::webgpu) has none. What WGSL leaves open, and such plans rest on, [`probes`] find out.
 //!
 //! # Operands
 //!
@@ -41,10 +41,13 @@
 //! | mask | a bit for each sample and position after the first 32, which are 0; the least significant bit of a u32 first |
 
 mod export;
+mod probes;
 #[cfg(feature = "wgpu")]
 mod run;
 
 use crate::plan::Op;
+
+pub use probes::{Found, Probe, probes};
 
 /// The recipes of a problem.
 #[derive(Clone, Debug, PartialEq)]

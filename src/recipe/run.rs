@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Binding, BindingType, Kernel, Recipe, Source};
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
 use crate::engine::pipelines::{Pipeline, Text, compile_text};
 use crate::engine::prepared::{Prepared, Step};
@@ -29,13 +30,15 @@ impl Recipe {
         }
         let mut scratch = Vec::new();
         for room in &self.scratch {
-            scratch
-                .push(context.create_gpu_buffer("scratch", room.bytes, wgpu::BufferUsages::STORAGE).await?);
+            let buffer =
+                context.create_gpu_buffer("scratch", room.bytes, wgpu::BufferUsages::STORAGE).await?;
+            scratch.push(Buffer::own(buffer));
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let uniforms = context.create_gpu_buffer("params", self.uniforms.len().max(4) as u64, usage).await?;
+        let size = self.uniforms.len().max(4) as u64;
+        let uniforms = Buffer::own(context.create_gpu_buffer("params", size, usage).await?);
         scoped(context, "the parameters of a recipe", || {
-            context.queue().write_buffer(&uniforms, 0, &self.uniforms);
+            context.queue().write_buffer(uniforms.gpu(), 0, &self.uniforms);
         })
         .await?;
         let absent = context.absent();
@@ -46,9 +49,9 @@ impl Recipe {
                 let entries = dispatch.bindings.iter().map(|binding| wgpu::BindGroupEntry {
                     binding: binding.number,
                     resource: match binding.source {
-                        Source::Uniforms => range(&uniforms, 0, binding),
+                        Source::Uniforms => range(uniforms.gpu(), 0, binding),
                         Source::Operand(at) => range(buffers[at].buffer, buffers[at].offset, binding),
-                        Source::Scratch(at) => range(&scratch[at], 0, binding),
+                        Source::Scratch(at) => range(scratch[at].gpu(), 0, binding),
                         Source::Nothing { written } => absent.block(binding.number, written),
                     },
                 });
@@ -65,7 +68,8 @@ impl Recipe {
         .await?;
         let traffic = Traffic { floor_bytes: self.floor_bytes, plan_bytes: self.plan_bytes };
         let workspace_bytes = self.scratch.iter().map(|room| room.bytes).sum();
-        Ok(Prepared::new(context, (self.op, None, traffic), workspace_bytes, steps, Vec::new()))
+        scratch.push(uniforms);
+        Ok(Prepared::new(context, (self.op, None, traffic), workspace_bytes, steps, (scratch, Vec::new())))
     }
 
     /// Requires ranges that can be bound, and that everything that is referred to is there.

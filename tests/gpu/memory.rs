@@ -418,6 +418,36 @@ fn an_operation_recorded_twice_in_one_encoder_is_right() {
 }
 
 #[test]
+fn what_is_recorded_or_handed_out_outlives_its_tensors() {
+    let context = context();
+    let x: Vec<f32> = (0..48).map(|i| (i * 7 % 11) as f32).collect();
+    let layer = context.block_on(BatchNorm::new(&context, 3, OPTIONS)).unwrap().freeze();
+    let expected = {
+        let x = upload(&context, &[2, 3, 8], &x);
+        download(&context, &context.block_on(layer.infer(&x)).unwrap())
+    };
+    // An operation is bound to tensors that are gone, one of which the application has asked for.
+    let (prepared, y) = {
+        let (x, y) = (upload(&context, &[2, 3, 8], &x), zeros(&context, &[2, 3, 8]));
+        let buffer = y.buffer().clone();
+        (context.block_on(layer.prepare_infer(&x, &y)).unwrap(), buffer)
+    };
+    context.block_on(context.submit(&[&prepared])).unwrap();
+    let read = |buffer: &wgpu::Buffer| {
+        let tensor = Tensor::from_buffer(&context, buffer.clone(), 0, &[2, 3, 8]).unwrap();
+        download(&context, &tensor)
+    };
+    assert_eq!(read(&y), expected);
+    // It is gone as well when what was recorded of it is submitted.
+    context.queue().write_buffer(&y, 0, &[0; 4 * 48]);
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    prepared.record(&mut encoder);
+    drop((prepared, layer));
+    context.queue().submit([encoder.finish()]);
+    assert_eq!(read(&y), expected);
+}
+
+#[test]
 fn the_same_inputs_give_the_same_bits() {
     for (name, context) in few_contexts() {
         for inputs in cases(8) {

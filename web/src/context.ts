@@ -1,8 +1,10 @@
 // A device with what has been planned and compiled for it.
 
+import { capabilitiesOf, type Known } from "./capabilities.js";
 import { WgnormError } from "./errors.js";
-import { Operation, type Compiled } from "./operation.js";
-import { Planner, type Capabilities, type Kernel, type Recipe } from "./planner.js";
+import { compile, readBytes, type Compiled } from "./kernels.js";
+import { Operation } from "./operation.js";
+import { Planner, type Capabilities, type Recipe } from "./planner.js";
 import { Tensor, bytesOf, type DType } from "./tensor.js";
 
 /** The passes of a problem. */
@@ -12,18 +14,18 @@ export interface Operations {
     backward: Operation | null;
 }
 
-export interface ContextOptions {
+export interface ContextOptions extends Known {
     /** The planner: the bytes of `wgnorm/planner.wasm`, a response with them, or a compiled module. By default the file of the package. */
     planner?: BufferSource | Response | WebAssembly.Module;
-    /** What the adapter says of itself, where the device does not (`GPUDevice.adapterInfo`). */
-    adapterInfo?: Pick<GPUAdapterInfo, "vendor" | "architecture" | "description">;
-    /** Whether the adapter is a CPU, where its name does not tell. */
-    cpu?: boolean;
 }
 
-/** Opens a context on a device, which stays the caller's. */
+/**
+ * Opens a context on a device, which stays the caller's. Kernels use subgroups where the device has been asked for the feature `subgroups`, has eight or more invocations in them and
+ * is found to have these in order.
+ */
 export async function createContext(device: GPUDevice, options: ContextOptions = {}): Promise<Context> {
-    return new Context(device, await Planner.load(options.planner), capabilitiesOf(device, options));
+    const planner = await Planner.load(options.planner);
+    return new Context(device, planner, await capabilitiesOf(device, planner, options));
 }
 
 /** Plans, compiles and remembers what a device is asked for. Made by `createContext`. */
@@ -79,21 +81,7 @@ export class Context {
     /** Bytes of a buffer, after all that has been submitted. */
     async bytes(buffer: GPUBuffer, offset: number, size: number): Promise<ArrayBuffer> {
         this.checkLost();
-        if (size === 0) return new ArrayBuffer(0);
-        const whole = Math.ceil(size / 4) * 4;
-        const staging = this.device.createBuffer({ size: whole, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
-        try {
-            const encoder = this.device.createCommandEncoder();
-            encoder.copyBufferToBuffer(buffer, offset, staging, 0, whole);
-            this.device.queue.submit([encoder.finish()]);
-            await staging.mapAsync(GPUMapMode.READ);
-            return staging.getMappedRange().slice(0, size);
-        } catch (error) {
-            this.checkLost();
-            throw error;
-        } finally {
-            staging.destroy();
-        }
+        return readBytes(this.device, buffer, offset, size).catch((error: unknown) => this.told(error));
     }
 
     /** Records with an encoder of its own, and submits. */
@@ -128,7 +116,7 @@ export class Context {
 
     private async compiled(recipe: Recipe): Promise<Operation> {
         const kernels = recipe.kernels.map((kernel) => {
-            const known = this.kernels.get(kernel.name) ?? this.compile(kernel);
+            const known = this.kernels.get(kernel.name) ?? compile(this.device, kernel).catch((error: unknown) => this.told(error));
             this.kernels.set(kernel.name, known);
             known.catch(() => this.kernels.delete(kernel.name));
             return known;
@@ -136,46 +124,13 @@ export class Context {
         return new Operation(this.device, recipe, await Promise.all(kernels));
     }
 
-    private async compile(kernel: Kernel): Promise<Compiled> {
-        const { device } = this;
-        const types = { Uniform: "uniform", Read: "read-only-storage", ReadWrite: "storage" } as const;
-        const entries = kernel.bindings.map(([binding, type]) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: types[type] } }));
-        const layout = device.createBindGroupLayout({ label: kernel.name, entries });
-        const subgroups = kernel.wgsl.includes("subgroup") && device.features.has("subgroups");
-        const module = device.createShaderModule({ label: kernel.name, code: subgroups ? `enable subgroups;\n${kernel.wgsl}` : kernel.wgsl });
-        try {
-            const pipeline = await device.createComputePipelineAsync({
-                label: kernel.name,
-                layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-                compute: { module, entryPoint: kernel.entry_point, constants: Object.fromEntries(kernel.constants) },
-            });
-            return { pipeline, layout };
-        } catch (error) {
-            this.checkLost();
-            const messages = (await module.getCompilationInfo()).messages.map(({ lineNum, message }) => `line ${lineNum}: ${message}`);
-            throw new WgnormError("Validation", [`the device refused the kernel "${kernel.name}"`, String(error), ...messages].join("\n"));
-        }
+    /** What went wrong, which is that the device is lost if it is. */
+    private told(error: unknown): never {
+        this.checkLost();
+        throw error;
     }
 
     private checkLost(): void {
         if (this.lost) throw new WgnormError("DeviceLost", `the device is lost (${this.lost.reason}): ${this.lost.message}`);
     }
-}
-
-function capabilitiesOf(device: GPUDevice, options: ContextOptions): Capabilities {
-    const { limits } = device;
-    const info = options.adapterInfo ?? device.adapterInfo;
-    const name = info ? `${info.vendor} ${info.architecture} ${info.description}`.toLowerCase() : "";
-    return {
-        maxWorkgroupSize: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
-        maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
-        maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
-        // Shaders count bytes in 32 bits.
-        maxBindingBytes: Math.min(limits.maxStorageBufferBindingSize, 2 ** 31 - 1),
-        maxBufferBytes: limits.maxBufferSize,
-        storageAlignment: limits.minStorageBufferOffsetAlignment,
-        // Nobody tells on the web whether invocations are in order in them.
-        subgroupSize: null,
-        cpu: options.cpu ?? /swiftshader|llvmpipe|lavapipe/.test(name),
-    };
 }

@@ -1,18 +1,13 @@
 // An operation on a device: a recipe with its pipelines, and what it is bound to.
 
 import { WgnormError } from "./errors.js";
+import type { Compiled } from "./kernels.js";
 import type { Recipe, Source } from "./planner.js";
 
 /** A range of a buffer, from a multiple of the device's `minStorageBufferOffsetAlignment` on. */
 export interface Range {
     buffer: GPUBuffer;
     offset: number;
-}
-
-/** A kernel of a recipe on a device. */
-export interface Compiled {
-    pipeline: GPUComputePipeline;
-    layout: GPUBindGroupLayout;
 }
 
 /** A recipe whose kernels are compiled. It can be bound any number of times. */

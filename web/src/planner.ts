@@ -10,7 +10,10 @@ export interface Capabilities {
     maxBindingBytes: number;
     maxBufferBytes: number;
     storageAlignment: number;
+    /** Invocations of the smallest subgroup, if a probe has found them in order. */
     subgroupSize: number | null;
+    /** Whether a probe has found that built-in conversions of binary16 keep every value. */
+    exactF16: boolean;
     cpu: boolean;
 }
 
@@ -37,6 +40,13 @@ export interface Recipe {
     reasons: string[];
 }
 
+/** A kernel that counts differences from what is expected in its one binding, a u32. */
+export interface Probe {
+    found: "OrderedSubgroups" | "ExactF16";
+    kernel: Kernel;
+    workgroups: number;
+}
+
 export interface Recipes {
     forward: Recipe;
     backward: Recipe | null;
@@ -47,6 +57,12 @@ interface Exports {
     allocate(bytes: number): number;
     release(at: number, bytes: number): void;
     plan(at: number, bytes: number): number;
+}
+
+interface Reply {
+    recipes?: Recipes;
+    probes?: Probe[];
+    error?: { kind: string; message: string };
 }
 
 export class Planner {
@@ -61,7 +77,16 @@ export class Planner {
 
     /** What a problem runs: a line of the Rust crate's `Spec`, such as `"layer 4096x1024 relu backward"`. */
     recipes(spec: string, capabilities: Capabilities): Recipes {
-        const request = new TextEncoder().encode(JSON.stringify({ spec, capabilities }));
+        return this.ask({ spec, capabilities }).recipes!;
+    }
+
+    /** What finds out whether a device has the subgroups that are said, and exact conversions. */
+    probes(capabilities: Capabilities): Probe[] {
+        return this.ask({ capabilities }).probes!;
+    }
+
+    private ask(asked: { spec?: string; capabilities: Capabilities }): Reply {
+        const request = new TextEncoder().encode(JSON.stringify(asked));
         const { allocate, release, plan, memory } = this.wasm;
         const at = allocate(request.length);
         new Uint8Array(memory.buffer, at, request.length).set(request);
@@ -70,9 +95,9 @@ export class Planner {
         const length = new DataView(memory.buffer).getUint32(replied, true);
         const text = new TextDecoder().decode(new Uint8Array(memory.buffer, replied + 4, length));
         release(replied, length + 4);
-        const reply = JSON.parse(text) as { recipes?: Recipes; error?: { kind: string; message: string } };
-        if (reply.recipes) return reply.recipes;
-        throw new WgnormError(reply.error?.kind ?? "Request", reply.error?.message ?? "the planner has said nothing");
+        const reply = JSON.parse(text) as Reply;
+        if (reply.error) throw new WgnormError(reply.error.kind, reply.error.message);
+        return reply;
     }
 }
 

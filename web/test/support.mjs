@@ -26,7 +26,8 @@ export async function openDevice() {
         adapter = await requestAdapter();
     }
     if (!adapter) throw new Error(`no adapter that Dawn takes: install a Vulkan driver (Mesa 23 or newer) or Chromium, whose SwiftShader is looked for at ${SWIFTSHADER.join(", ")}`);
-    const device = await adapter.requestDevice();
+    const requiredFeatures = ["subgroups"].filter((feature) => adapter.features.has(feature));
+    const device = await adapter.requestDevice({ requiredFeatures });
     kept.push(adapter, device);
     return { adapter, device };
 }

@@ -50,13 +50,19 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub fn of(info: &wgpu::AdapterInfo) -> Self {
-        let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        Self {
-            adapter: line(format!("{} ({})", info.name, info.backend)),
-            driver: line(format!("{} {}", info.driver, info.driver_info)),
-            kernels: format!("{:016x}", fingerprint::plans()),
-        }
+    pub fn of(device: &wgpu::Device) -> Self {
+        let info = device.adapter_info();
+        let driver = match info.backend {
+            wgpu::Backend::BrowserWebGpu => behind_a_browser(device),
+            _ => format!("{} {}", info.driver, info.driver_info),
+        };
+        Self::new(&format!("{} ({})", info.name, info.backend), &driver)
+    }
+
+    fn new(adapter: &str, driver: &str) -> Self {
+        let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let kernels = format!("{:016x}", fingerprint::plans());
+        Self { adapter: line(adapter), driver: line(driver), kernels }
     }
 
     fn parts(&self) -> [(&'static str, &str); 3] {
@@ -83,6 +89,31 @@ impl Header {
             got => format!("of the {what} {got:?}, this is {expected:?}"),
         })
     }
+}
+
+/// A browser tells no driver, and often no name: what it does tell of the adapter, and what plans depend on.
+fn behind_a_browser(device: &wgpu::Device) -> String {
+    let info = device.adapter_info();
+    let (vendor, architecture) = told(device);
+    let limits = format!("{:?} {:?}", device.limits(), device.features());
+    format!(
+        "vendor {vendor:?}, architecture {architecture:?}, subgroups of {} to {}, limits {:016x}",
+        info.subgroup_min_size,
+        info.subgroup_max_size,
+        fingerprint::fnv([limits.as_str()].into_iter())
+    )
+}
+
+/// Vendor and architecture, which wgpu does not pass on.
+#[cfg(all(target_family = "wasm", feature = "webgpu"))]
+fn told(device: &wgpu::Device) -> (String, String) {
+    let info = device.as_webgpu().map(|device| device.adapter_info());
+    info.map(|info| (info.vendor(), info.architecture())).unwrap_or_default()
+}
+
+#[cfg(not(all(target_family = "wasm", feature = "webgpu")))]
+fn told(_: &wgpu::Device) -> (String, String) {
+    (String::new(), String::new())
 }
 
 /// All that was measured or loaded, as text, followed by the lines of `others`.

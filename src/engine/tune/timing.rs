@@ -3,6 +3,7 @@
 use super::Pin;
 use super::pins::TuningSource;
 use crate::base::error::{Error, Result};
+use crate::engine::buffer::Buffer;
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
 use crate::engine::readback;
@@ -102,7 +103,7 @@ struct Clock<'c> {
     context: &'c Context,
     timestamps: Option<wgpu::QuerySet>,
     /// What is read back after the work, to wait for it: the timestamps, if there are any.
-    end: wgpu::Buffer,
+    end: Buffer,
 }
 
 /// Bytes of two timestamps.
@@ -117,7 +118,7 @@ impl<'c> Clock<'c> {
             return Err(Error::MissingCapability { what, needed: 1, got: 0 });
         }
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let end = context.create_gpu_buffer("timestamps", TICKS_BYTES, usage).await?;
+        let end = Buffer::own(context.create_gpu_buffer("timestamps", TICKS_BYTES, usage).await?);
         let create = || {
             device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
@@ -147,16 +148,16 @@ impl<'c> Clock<'c> {
                 }),
             });
             for _ in 0..repeats {
-                prepared.record_in(&mut pass);
+                prepared.dispatch_in(&mut pass);
             }
             drop(pass);
             if let Some(queries) = &self.timestamps {
-                encoder.resolve_query_set(queries, 0..2, &self.end, 0);
+                encoder.resolve_query_set(queries, 0..2, self.end.gpu(), 0);
             }
             context.queue().submit([encoder.finish()]);
         })
         .await?;
-        let bytes = readback::read(context, &self.end.clone().into(), 0, TICKS_BYTES).await?;
+        let bytes = readback::read(context, &self.end, 0, TICKS_BYTES).await?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
         let ns = match (&self.timestamps, ticks.as_slice()) {
             (Some(_), &[begin, end]) => {

@@ -6,10 +6,13 @@
 //! ```text
 //! request  {"spec": "batch 8x64x56x56 relu backward", "capabilities": {"maxBindingBytes": 134217728, …}}
 //! reply    {"recipes": {"forward": …, "backward": …}}        or        {"error": {"kind": "Spec", "message": "…"}}
+//!
+//! request  {"capabilities": {…}}
+//! reply    {"probes": [{"found": "ExactF16", "kernel": …, "workgroups": 1024}, …]}
 //! ```
 
 use serde::{Deserialize, Serialize};
-use wgnorm::recipe::Recipes;
+use wgnorm::recipe::{Probe, Recipes, probes};
 use wgnorm::tuning::Capabilities;
 use wgnorm::{Error, Spec};
 
@@ -23,7 +26,9 @@ pub struct Limits {
     max_binding_bytes: u64,
     max_buffer_bytes: u64,
     storage_alignment: u64,
+    /// Invocations of the smallest subgroup, if these are in order.
     subgroup_size: Option<u32>,
+    exact_f16: bool,
     /// Whether it is a CPU: SwiftShader, llvmpipe.
     cpu: bool,
 }
@@ -31,7 +36,9 @@ pub struct Limits {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
-    spec: String,
+    /// What is planned; without it, what there is to find out of the device.
+    #[serde(default)]
+    spec: Option<String>,
     #[serde(default)]
     capabilities: Limits,
 }
@@ -40,6 +47,7 @@ struct Request {
 #[serde(rename_all = "camelCase")]
 enum Reply {
     Recipes(Box<Recipes>),
+    Probes(Vec<Probe>),
     Error { kind: String, message: String },
 }
 
@@ -54,6 +62,7 @@ impl Default for Limits {
             max_buffer_bytes: least.max_buffer_bytes,
             storage_alignment: least.storage_alignment,
             subgroup_size: least.subgroup_size,
+            exact_f16: least.exact_f16,
             cpu: least.cpu,
         }
     }
@@ -68,7 +77,9 @@ impl Limits {
         capabilities.max_binding_bytes = self.max_binding_bytes;
         capabilities.max_buffer_bytes = self.max_buffer_bytes;
         capabilities.storage_alignment = self.storage_alignment;
-        capabilities.subgroup_size = self.subgroup_size;
+        // Eight members of a team are merged at once.
+        capabilities.subgroup_size = self.subgroup_size.filter(|size| *size >= 8 && size.is_power_of_two());
+        capabilities.exact_f16 = self.exact_f16;
         capabilities.cpu = self.cpu;
         capabilities
     }
@@ -76,18 +87,19 @@ impl Limits {
 
 /// The reply to a request, as JSON.
 pub fn reply(request: &[u8]) -> Vec<u8> {
-    let planned = serde_json::from_slice::<Request>(request)
+    let reply = serde_json::from_slice::<Request>(request)
         .map_err(|error| ("Request".to_owned(), error.to_string()))
-        .and_then(|request| recipes(&request).map_err(|error| (kind(&error), error.to_string())));
-    let reply = match planned {
-        Ok(recipes) => Reply::Recipes(Box::new(recipes)),
-        Err((kind, message)) => Reply::Error { kind, message },
-    };
+        .and_then(|request| answer(&request).map_err(|error| (kind(&error), error.to_string())))
+        .unwrap_or_else(|(kind, message)| Reply::Error { kind, message });
     serde_json::to_vec(&reply).unwrap_or_default()
 }
 
-fn recipes(request: &Request) -> wgnorm::Result<Recipes> {
-    request.spec.parse::<Spec>()?.recipes(&request.capabilities.capabilities())
+fn answer(request: &Request) -> wgnorm::Result<Reply> {
+    let capabilities = request.capabilities.capabilities();
+    Ok(match &request.spec {
+        Some(spec) => Reply::Recipes(Box::new(spec.parse::<Spec>()?.recipes(&capabilities)?)),
+        None => Reply::Probes(probes(&capabilities)),
+    })
 }
 
 /// The name of a kind of error.
@@ -146,6 +158,19 @@ mod tests {
         capabilities.storage_alignment = 32;
         let recipes: Recipes = serde_json::from_value(reply["recipes"].clone()).unwrap();
         assert_eq!(recipes, of_crate.recipes(&capabilities).unwrap());
+    }
+
+    #[test]
+    fn probes_are_of_what_a_device_has() {
+        let found = |capabilities: &str| {
+            let reply = asked(&format!(r#"{{"capabilities": {{{capabilities}}}}}"#));
+            let probes = reply["probes"].as_array().unwrap().iter();
+            probes.map(|probe| probe["found"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(""), ["ExactF16"]);
+        assert_eq!(found(r#""subgroupSize": 4"#), ["ExactF16"]);
+        let ordered = "OrderedSubgroups";
+        assert_eq!(found(r#""subgroupSize": 32"#), [ordered, ordered, ordered, "ExactF16"]);
     }
 
     #[test]
