@@ -59,6 +59,14 @@ impl Outcome {
     }
 }
 
+/// Outputs of a second run that differ from the first by a bit.
+pub fn other_bits(first: &Outputs, second: &Outputs) -> Vec<String> {
+    let differ = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    let pairs = first.iter().zip(second);
+    let other = pairs.filter(|((_, before), (_, now))| before.iter().zip(now).any(differ));
+    other.map(|((name, _), _)| name.clone()).collect()
+}
+
 impl Plan {
     /// That of a spec.
     pub fn of(spec: &Spec) -> Self {

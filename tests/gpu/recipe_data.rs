@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use wgnorm::eval::{Draw, Problem};
+use wgnorm::eval::{Draw, Operands, Problem};
 use wgnorm::recipe::{Recipe, Source};
-use wgnorm::spec::{Norm, Passes};
+use wgnorm::spec::Passes;
 use wgnorm::tuning::{Capabilities, ShaderChecks};
 use wgnorm::{Context, ContextOptions, Error, Spec, Tensor};
 
 use crate::support::*;
 
-const LINES: [&str; 16] = [
+const LINES: [&str; 22] = [
     "batch 2x3x16x16 relu residual backward",
     "batch 6x20 f16 backward",
     "batch 3x5x7x5 backward splits=3",
@@ -27,56 +27,26 @@ const LINES: [&str; 16] = [
     "layer 2x12x7 axes=1 relu residual backward",
     "layer 3x5x4x6 axes=3,1 backward",
     "rms 7x4x10 affine=both axes=2,1 backward",
+    "layer 6x20 mask=3 backward",
+    "rms 8x40 bf16 gate=first backward",
+    "rms 6x32 sum int8",
+    "batch 2x3x5x7 last bf16 residual relu in_place backward",
+    "batch 2x4x6x6 last relu backward",
+    "frozen 3x5x7 f16 last residual gelu backward",
 ];
 
-/// The tensors of a problem by the names that a recipe has for them.
-async fn tensors(context: &Context, problem: &Problem) -> BTreeMap<String, Tensor> {
-    let Problem { spec, inputs, .. } = problem;
-    let mut tensors = BTreeMap::new();
-    let walked = [
-        ("x", Some(&inputs.x)),
-        ("residual", inputs.residual.as_ref()),
-        ("addend", inputs.addend.as_ref()),
-        ("dy", inputs.dy.as_ref()),
-        ("d_sum", inputs.d_sum.as_ref()),
-    ];
-    let parameters = [("gamma", inputs.gamma.as_ref()), ("beta", inputs.beta.as_ref())];
-    for (of, values, shape, dtype) in walked
-        .iter()
-        .map(|(of, values)| (*of, *values, spec.shape.clone(), spec.dtype))
-        .chain(parameters.iter().map(|(of, values)| (*of, *values, spec.parameter_shape(), spec.parameters)))
-    {
-        if let Some(values) = values {
-            tensors.insert(of.to_owned(), context.upload_as(&shape, values, dtype).await.unwrap());
-        }
-    }
-    for (of, value) in [("alpha", inputs.alpha), ("shift", inputs.shift)] {
-        tensors.insert(of.to_owned(), context.upload(&[1], &[value]).await.unwrap());
-    }
-    let (running, channels) = (&inputs.running, inputs.running.mean.len());
-    if channels > 0 {
-        let batches = vec![f32::from_bits(running.batches); channels];
-        let words = [&running.mean[..], &running.var, &batches].concat();
-        let state = context.upload(&[3, channels], &words).await.unwrap();
-        tensors.insert("running statistics".to_owned(), state);
-    }
-    for of in ["y", "sum", "dx", "d_residual"] {
-        let room = context.upload_as(&spec.shape, &vec![f32::NAN; inputs.x.len()], spec.dtype).await;
-        tensors.insert(of.to_owned(), room.unwrap());
-    }
-    for of in ["dgamma", "dbeta"] {
-        let len = spec.parameter_shape().iter().product();
-        let room = context.upload_as(&spec.parameter_shape(), &vec![f32::NAN; len], spec.parameters).await;
-        tensors.insert(of.to_owned(), room.unwrap());
-    }
-    tensors
+/// Bytes in a buffer; the crate's tensors are of whole words.
+async fn upload(context: &Context, bytes: &[u8]) -> Tensor {
+    let words: Vec<f32> = bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+    context.upload(&[words.len()], &words).await.unwrap()
 }
 
-async fn run(context: &Context, recipe: &Recipe, tensors: &mut BTreeMap<String, Tensor>) {
+/// Runs a recipe on tensors by name, to which it adds those that it writes, and returns what it has left.
+async fn run(context: &Context, recipe: &Recipe, tensors: &mut BTreeMap<String, Tensor>) -> Operands {
     for operand in &recipe.operands {
         if !tensors.contains_key(&operand.name) {
-            let room = context.zeros(&[operand.bytes.div_ceil(4) as usize]).await.unwrap();
-            tensors.insert(operand.name.clone(), room);
+            let nans = vec![0xFF; operand.bytes.next_multiple_of(4) as usize];
+            tensors.insert(operand.name.clone(), upload(context, &nans).await);
         }
     }
     let whole = |operand: &wgnorm::recipe::Operand| wgpu::BufferBinding {
@@ -88,6 +58,12 @@ async fn run(context: &Context, recipe: &Recipe, tensors: &mut BTreeMap<String, 
     let prepared = recipe.prepare(context, &buffers).await.unwrap();
     assert_eq!(prepared.traffic().plan_bytes, recipe.plan_bytes);
     context.submit(&[&prepared]).await.unwrap();
+    let mut left = Operands::new();
+    for operand in recipe.operands.iter().filter(|operand| operand.written) {
+        let values = context.download(&tensors[&operand.name]).await.unwrap();
+        left.insert(operand.name.clone(), values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    }
+    left
 }
 
 #[test]
@@ -106,52 +82,28 @@ fn recipes_run_as_their_layers() {
         let problem = Problem::new(&spec, &Draw::default()).unwrap();
         let outcome = context.block_on(problem.run(&context));
         assert!(outcome.passes(), "{line}: {:?}", outcome.failures());
-        context.block_on(async {
-            let mut tensors = tensors(&context, &problem).await;
-            run(&context, &recipes.forward, &mut tensors).await;
-            // Where y is written over x, or the sum over the addend, that is one operand, with the name of the first.
-            let y = if tensors_hold(&recipes.forward, "y") { "y" } else { "x" };
-            let mut names = vec![("y", y)];
-            if spec.passes == Passes::Backward {
-                assert_eq!(context.download(&tensors[y]).await.unwrap(), outcome.output("y"), "{line}");
-                names.clear();
-                let backward = recipes.backward.as_ref().unwrap();
-                run(&context, backward, &mut tensors).await;
-                let over = ["dx", "d_sum", "dy"].into_iter().find(|name| tensors_hold(backward, name));
-                let dx = over.expect("dx");
-                names.push(("dx", dx));
-                for (output, of) in
-                    [("dweight", "dgamma"), ("dbias", "dbeta"), ("dalpha", "dalpha"), ("dshift", "dshift")]
-                {
-                    if tensors_hold(backward, of) {
-                        names.push((output, of));
-                    }
-                }
-                if spec.norm != Norm::Derf {
-                    assert!(names.len() > 2 || !line.contains("batch"), "{line}: {names:?}");
-                }
+        let outputs = context.block_on(async {
+            let mut tensors = BTreeMap::new();
+            for (name, bytes) in problem.operands() {
+                tensors.insert(name, upload(&context, &bytes).await);
             }
-            for (output, of) in names {
-                let got = context.download(&tensors[of]).await.unwrap();
-                assert_eq!(got, outcome.output(output), "{line}: {output}");
+            let mut outputs = problem.forward_outputs(&run(&context, &recipes.forward, &mut tensors).await);
+            if let Some(backward) = &recipes.backward {
+                outputs.extend(problem.backward_outputs(&run(&context, backward, &mut tensors).await));
             }
+            outputs
         });
-    }
-}
-
-fn tensors_hold(recipe: &Recipe, name: &str) -> bool {
-    recipe.operands.iter().any(|operand| operand.name == name)
-}
-
-/// What an outcome has of an output.
-trait Outputs {
-    fn output(&self, name: &str) -> Vec<f32>;
-}
-
-impl Outputs for wgnorm::eval::Outcome {
-    fn output(&self, name: &str) -> Vec<f32> {
-        let found = self.outputs.iter().find(|(of, _)| of == name);
-        found.unwrap_or_else(|| panic!("no {name}")).1.clone()
+        let held = problem.hold(&outputs);
+        assert!(held.passes(), "{line}: {:?}", held.failures());
+        let names: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
+        let backward = spec.passes == Passes::Backward;
+        let wanted = [("y", true), ("dx", backward), ("dweight", backward && spec.affine.has_gamma())];
+        assert!(wanted.iter().all(|(name, is)| names.contains(name) == *is), "{line}: {names:?}");
+        for (name, got) in outputs {
+            let (_, of_layer) = outcome.outputs.iter().find(|(other, _)| *other == name).unwrap();
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&got), bits(of_layer), "{line}: {name}");
+        }
     }
 }
 

@@ -32,6 +32,7 @@ export async function createContext(device: GPUDevice, options: ContextOptions =
 export class Context {
     private readonly kernels = new Map<string, Promise<Compiled>>();
     private readonly planned = new Map<string, Promise<Operations>>();
+    private readonly ready = new Map<string, Operations>();
     private lost: GPUDeviceLostInfo | undefined;
 
     constructor(readonly device: GPUDevice, private readonly planner: Planner, readonly capabilities: Capabilities) {
@@ -48,9 +49,24 @@ export class Context {
         if (known) return known;
         const planned = this.plan(spec);
         this.planned.set(spec, planned);
-        // What failed is tried anew.
-        planned.catch(() => this.planned.delete(spec));
+        planned.then(
+            (operations) => this.ready.set(spec, operations),
+            // What failed is tried anew.
+            () => this.planned.delete(spec),
+        );
         return planned;
+    }
+
+    /**
+     * The passes of a problem that has been asked for before, at once: for callers that cannot wait.
+     *
+     * @throws WgnormError, NotReady unless `operations` or `warmUp` has been awaited for the line.
+     */
+    operationsNow(spec: string): Operations {
+        this.checkLost();
+        const operations = this.ready.get(spec);
+        if (!operations) throw new WgnormError("NotReady", `${spec} is not compiled: await warmUp(["${spec}"]) before`);
+        return operations;
     }
 
     /** Compiles what problems need, so that asking for them later takes no time. */

@@ -3,7 +3,8 @@
 import type { Context } from "./context.js";
 import { WgnormError } from "./errors.js";
 import type { Operation, Prepared } from "./operation.js";
-import { Tensor, type DType } from "./tensor.js";
+import { frozen, lineOf, type Described, type Kind, type Passes } from "./kind.js";
+import { Tensor } from "./tensor.js";
 
 /** Order of axes in memory, of norms that have channels: `[N, C, …]` or `[N, …, C]`. */
 export type Layout = "channels_first" | "channels_last";
@@ -44,17 +45,6 @@ export interface Gradients {
     dshift?: Tensor | undefined;
 }
 
-/** What makes a layer the one that it is. */
-interface Kind {
-    /** The norm of a line, for x of a shape in logical order. */
-    norm: string;
-    hasChannels: boolean;
-    /** Lengths of gamma and beta. */
-    parameters: number[];
-    words: string[];
-    biased?: boolean | undefined;
-}
-
 const NAMES = ["gamma", "beta", "alpha", "shift"] as const;
 type Name = (typeof NAMES)[number];
 
@@ -64,7 +54,8 @@ export class Layer implements Disposable {
 
     constructor(
         readonly context: Context,
-        private readonly kind: Kind,
+        /** @internal */
+        readonly kind: Kind,
         /** gamma, beta, alpha, shift, as far as there are any; tensors of the layer's own. */
         readonly parameters: Partial<Record<Name, Tensor>>,
         /** `[3, C]`: means, variances and the number of batches (as u32), of batch norm. */
@@ -77,13 +68,8 @@ export class Layer implements Disposable {
     }
 
     /** The line of the problem over an input, in training or, without what a backward pass needs, alone: what `Context.operations` and `Context.warmUp` take. */
-    line({ x, residual, gate }: Input, passes: "training" | "forward" = "training"): string {
-        const { norm, hasChannels, words } = this.kind;
-        const last = hasChannels && words.includes("last");
-        const shape = last ? [x.shape[0]!, x.shape.at(-1)!, ...x.shape.slice(1, -1)] : x.shape;
-        const dtypes: Record<DType, string> = { float32: "", float16: "f16", bfloat16: "bf16", int8: "int8" };
-        const all = [norm, shape.join("x"), dtypes[x.dtype], ...words, residual && "residual", gate && `gate=${gate.order}`, passes === "training" && "backward"];
-        return all.filter(Boolean).join(" ");
+    line(input: Described, passes: Passes = "training"): string {
+        return lineOf(this.kind, input, passes);
     }
 
     /** Prepares y; `saved`, from `roomFor`, receives what the backward pass needs, without it there is none. */
@@ -155,8 +141,7 @@ export class Layer implements Disposable {
         if (this.kind.norm !== "batch") throw new WgnormError("Operand", `${this.kind.norm} has no running statistics to freeze`);
         this.check();
         this.moved = true;
-        const words = this.kind.words.filter((word) => !/^(new|old)=|^(cumulative|biased)$/.test(word));
-        return new Layer(this.context, { ...this.kind, norm: "frozen", words }, this.parameters, this.running);
+        return new Layer(this.context, frozen(this.kind), this.parameters, this.running);
     }
 
     /** Lets go of its parameters and running statistics. */
@@ -171,7 +156,7 @@ export class Layer implements Disposable {
         this.destroy();
     }
 
-    private operations(input: Input, passes: "training" | "forward" = "training") {
+    private operations(input: Input, passes: Passes = "training") {
         this.check();
         return this.context.operations(this.line(input, passes));
     }
@@ -241,7 +226,7 @@ function overAxes(context: Context, name: string, lengths: readonly number[], op
     const { axes } = options;
     if (axes && axes.length !== lengths.length) throw new WgnormError("Shape", `${axes.length} axes and ${lengths.length} lengths: expected as many`);
     const over = axes ? [`axes=${axes.length > 0 ? axes.join(",") : "none"}`] : [];
-    const kind = { norm: axes ? name : `${name}:${lengths.length}`, hasChannels: false, parameters: axes?.length === 0 ? [1] : [...lengths], words: [...words(options), ...over] };
+    const kind = { norm: axes ? name : `${name}:${lengths.length}`, hasChannels: false, parameters: axes?.length === 0 ? [1] : [...lengths], axes, words: [...words(options), ...over] };
     return layer(context, kind, options, affine);
 }
 

@@ -106,8 +106,9 @@ async function bytesOf(source: BufferSource | Response | undefined): Promise<Buf
     if (source) return source;
     const url = new URL("./planner.wasm", import.meta.url);
     if (url.protocol === "file:") {
-        // Node has no fetch for files.
-        const { readFile } = await import("node:fs/promises" as string);
+        // Node has no fetch for files, and what bundles for browsers has no files.
+        const files = "node:fs/promises";
+        const { readFile } = await import(/* @vite-ignore */ files);
         return (await readFile(url)) as Uint8Array<ArrayBuffer>;
     }
     const response = await fetch(url);

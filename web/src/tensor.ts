@@ -44,6 +44,11 @@ export class Tensor implements Disposable {
         return bytesOf(this.shape, this.dtype);
     }
 
+    /** Whether the buffer ends with it, and not with the 16 bytes in which it ends: kernels then walk it value by value. */
+    get exact(): boolean {
+        return this.offset + Math.ceil(this.bytes / 16) * 16 > this.buffer.size;
+    }
+
     /** What is bound. */
     get range(): { buffer: GPUBuffer; offset: number } {
         if (this.destroyed) throw new WgnormError("Destroyed", "a tensor that has been destroyed");

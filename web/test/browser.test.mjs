@@ -1,16 +1,8 @@
 // The package as a page and a worker of a browser see it: headless Chromium, on SwiftShader.
 
 import assert from "node:assert/strict";
-import { createReadStream, existsSync } from "node:fs";
-import { createServer } from "node:http";
-import { dirname, extname, join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-
-const PROGRAMS = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
-const TYPES = { ".js": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
-const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+import { open, pageOf } from "./chromium.mjs";
 
 // What both run: a training step of the README's kind, and what a page sees of an error.
 const STEP = `
@@ -39,27 +31,9 @@ const PAGES = {
     "/worker.js": 'import { step } from "/step.js"; postMessage(await step());',
 };
 
-let server, browser, origin;
-before(async () => {
-    const executablePath = PROGRAMS.find((program) => program && existsSync(program));
-    assert.ok(executablePath, `no Chrome or Chromium is installed (looked for: ${PROGRAMS.filter(Boolean).join(", ")}); Debian has the package chromium; $CHROMIUM may name another`);
-    server = createServer(({ url }, response) => {
-        const path = new URL(url, "http://localhost").pathname;
-        const type = { "content-type": TYPES[extname(path)] ?? "application/octet-stream" };
-        if (PAGES[path]) return response.writeHead(200, type).end(PAGES[path]);
-        const file = join(root, path);
-        if (!path.startsWith("/dist/") || !existsSync(file)) return response.writeHead(404).end();
-        createReadStream(file).pipe(response.writeHead(200, type));
-    });
-    await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-    origin = `http://localhost:${server.address().port}`;
-    const args = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
-    browser = await chromium.launch({ executablePath, args, ignoreDefaultArgs: ["--headless"] });
-});
-after(async () => {
-    await browser?.close();
-    server?.close();
-});
+let opened;
+before(async () => (opened = await open(undefined, PAGES)));
+after(() => opened?.close());
 
 // y and the sums of dz, in float64.
 function expected() {
@@ -81,17 +55,15 @@ function check(got) {
 }
 
 test("in a page", async () => {
-    const page = await browser.newPage();
-    const errors = [];
-    page.on("pageerror", (error) => errors.push(error.message));
-    await page.goto(`${origin}/page.html`);
+    const { page, errors } = await pageOf(opened.browser);
+    await page.goto(`${opened.origin}/page.html`);
     check(await page.evaluate(async () => (await import("/step.js")).step()));
     assert.deepEqual(errors, []);
 });
 
 test("in a worker", async () => {
-    const page = await browser.newPage();
-    await page.goto(`${origin}/page.html`);
+    const { page } = await pageOf(opened.browser);
+    await page.goto(`${opened.origin}/page.html`);
     const got = await page.evaluate(
         () =>
             new Promise((done, failed) => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { WgnormError, batchNorm, createContext, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../dist/index.js";
+import { Tensor, WgnormError, batchNorm, createContext, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../dist/index.js";
 import { close, openDevice, values } from "./support.mjs";
 
 let context;
@@ -72,6 +72,36 @@ for (const [name, make, slice, gamma, eps, centred] of [
         await assert.rejects(layer.forward({ x: tx }), (error) => error instanceof WgnormError && error.kind === "Destroyed");
     });
 }
+
+test("an x that parameters do not fit is refused", async () => {
+    const of = (shape) => context.zeros(shape);
+    for (const [layer, x, part] of [
+        [layerNorm(context, [5]), of([2, 6]), "[5] in the axes 1, got [2,6]"],
+        [layerNorm(context, [4, 3], { axes: [1, 3] }), of([2, 4, 5, 4]), "[4,3] in the axes 1,3"],
+        [batchNorm(context, 4), of([2, 3, 4]), "4 channels, in axis 1"],
+        [groupNorm(context, 2, 4, { layout: "channels_last" }), of([2, 4, 3]), "4 channels, last"],
+        [rmsNorm(context, [2, 3, 4]), of([3, 4]), "[2,3,4]"],
+    ]) {
+        await assert.rejects(layer.infer({ x }), (error) => error.kind === "Shape" && error.message.includes(part), part);
+    }
+});
+
+test("a buffer that ends with its tensor is walked value by value", async () => {
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const of = (data) => {
+        const buffer = context.device.createBuffer({ size: data.byteLength, usage });
+        context.device.queue.writeBuffer(buffer, 0, data);
+        return new Tensor(buffer, [5, 7]);
+    };
+    const x = values(35, 3);
+    const layer = layerNorm(context, [7]);
+    const [tx, y] = [of(x), of(new Float32Array(35))];
+    assert.ok(tx.exact && !context.zeros([5, 7]).exact);
+    const forward = await layer.prepareForward({ x: tx }, y);
+    context.submit((encoder) => forward.record(encoder));
+    const expected = reference(x, new Float32Array(35), grouped(35, (i) => Math.floor(i / 7)), () => 1);
+    close("y", await context.download(y), expected.y);
+});
 
 test("a residual and an activation, and what is frozen", async () => {
     const shape = [N, C, S];

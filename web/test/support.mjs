@@ -17,7 +17,8 @@ async function requestAdapter() {
     return gpu.requestAdapter();
 }
 
-export async function openDevice() {
+// An adapter of which no device has been opened: it gives one.
+export async function openAdapter() {
     let adapter = await requestAdapter();
     const software = SWIFTSHADER.find(existsSync);
     if (!adapter && software) {
@@ -26,9 +27,15 @@ export async function openDevice() {
         adapter = await requestAdapter();
     }
     if (!adapter) throw new Error(`no adapter that Dawn takes: install a Vulkan driver (Mesa 23 or newer) or Chromium, whose SwiftShader is looked for at ${SWIFTSHADER.join(", ")}`);
+    kept.push(adapter);
+    return adapter;
+}
+
+export async function openDevice() {
+    const adapter = await openAdapter();
     const requiredFeatures = ["subgroups"].filter((feature) => adapter.features.has(feature));
     const device = await adapter.requestDevice({ requiredFeatures });
-    kept.push(adapter, device);
+    kept.push(device);
     return { adapter, device };
 }
 

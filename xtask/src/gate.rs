@@ -37,6 +37,11 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
     if result.is_ok() && all {
         result = timed(&with(&["--doc"]), full, &mut times);
     }
+    if result.is_ok() && all {
+        let started = Instant::now();
+        result = web::smoke();
+        times.push(("the planner as wasm".to_owned(), started.elapsed()));
+    }
     if result.is_ok() && full {
         for cases in [&[][..], &["--cases", "tests/data/conformance"]] {
             let started = Instant::now();

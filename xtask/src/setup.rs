@@ -32,6 +32,28 @@ const MPI: Packages = Packages {
     apk: &["openmpi-dev", "openmpi", "clang-dev"],
 };
 
+const NODE: Packages = Packages {
+    apt: &["nodejs"],
+    dnf: &["nodejs"],
+    pacman: &["nodejs"],
+    zypper: &["nodejs"],
+    apk: &["nodejs"],
+};
+
+/// Makes sure that there is Node.js, which runs wasm. `false` where it is not and nothing can be installed.
+pub fn node() -> Result<bool, Failure> {
+    if on_path(if cfg!(windows) { "node.exe" } else { "node" }) {
+        return Ok(true);
+    }
+    if !cfg!(target_os = "linux") {
+        println!("no Node.js: the planner for the web is not run");
+        return Ok(false);
+    }
+    println!("no Node.js found; installing it");
+    install(&NODE, "Node.js")?;
+    Ok(true)
+}
+
 /// Makes sure that there is an adapter.
 pub fn vulkan() -> Result<(), Failure> {
     if !cfg!(target_os = "linux") {

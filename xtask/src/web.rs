@@ -1,27 +1,43 @@
-//! `cargo xtask web`: builds and tests the package of `web/`, in node on Dawn.
+//! `cargo xtask web`: builds and tests the package of `web/` and its page, in Node.js on Dawn and in Chromium.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::setup::on_path;
-use super::{Failure, root};
+use super::setup::{node, on_path};
+use super::{Failure, cargo, root};
 
 /// What is built: the planner as wasm.
 const TARGET: &str = "wasm32-unknown-unknown";
 
 pub fn run() -> Result<(), Failure> {
     check_node()?;
-    if !on_path("rustup") && !has_target() {
-        return Err(format!("there is no rustup to install the target {TARGET} with; install it").into());
-    }
-    if on_path("rustup") {
-        command(Command::new("rustup").args(["target", "add", TARGET]))?;
-    }
+    add_target()?;
     let web = root().join("web");
     for args in [&["ci", "--no-audit", "--no-fund"][..], &["run", "build"], &["test"]] {
         npm(&web, args)?;
     }
     Ok(())
+}
+
+/// Builds the planner alone and asks it for a few plans, where there is Node.js.
+pub fn smoke() -> Result<(), Failure> {
+    if !node()? {
+        return Ok(());
+    }
+    add_target()?;
+    cargo(&["build", "--package", "wgnorm-planner", "--target", TARGET], &[])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let planner = target.join(TARGET).join("debug/wgnorm_planner.wasm");
+    command(Command::new("node").arg(root().join("web/test/smoke.mjs")).arg(planner))
+}
+
+/// Makes sure that wasm can be built.
+fn add_target() -> Result<(), Failure> {
+    match on_path("rustup") {
+        true => command(Command::new("rustup").args(["target", "add", TARGET])),
+        false if has_target() => Ok(()),
+        false => Err(format!("there is no rustup to install the target {TARGET} with; install it").into()),
+    }
 }
 
 /// Requires node in a version that the package's tests run in.

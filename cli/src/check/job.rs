@@ -162,7 +162,7 @@ impl Part {
         match run.variant {
             "policy" => *first = Some(ran.outputs),
             "repeat" => {
-                let other = other_bits(&first.take().unwrap_or_default(), &ran.outputs);
+                let other = eval::other_bits(&first.take().unwrap_or_default(), &ran.outputs);
                 failures.extend(other.iter().map(|output| format!("{output}: other bits in a second run")));
             }
             _ => {}
@@ -183,12 +183,4 @@ impl Part {
             }
         }
     }
-}
-
-/// Outputs of a second run that differ from the first.
-pub fn other_bits(first: &Outputs, second: &Outputs) -> Vec<String> {
-    let differ = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
-    let pairs = first.iter().zip(second);
-    let other = pairs.filter(|((_, before), (_, now))| before.iter().zip(now).any(differ));
-    other.map(|((name, _), _)| name.clone()).collect()
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use wgnorm::eval::{self, Outputs, Plan, table};
 use wgnorm::{Context, ContextOptions};
 
-use super::job::{KEPT, other_bits};
+use super::job::KEPT;
 use crate::report::{Adapter, write_json};
 use crate::{Outcome, Refusal};
 
@@ -207,7 +207,7 @@ impl Soak {
 /// Outputs that differ, or are missing.
 fn differing(first: &Outputs, second: &Outputs) -> Vec<String> {
     match first.len() == second.len() {
-        true => other_bits(first, second),
+        true => eval::other_bits(first, second),
         false => vec!["outputs".to_owned()],
     }
 }

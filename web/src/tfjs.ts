@@ -1,0 +1,293 @@
+// Layers of TensorFlow.js: with gradients that its optimizers and `tf.grads` take, on the device of its WebGPU backend.
+//
+// What TensorFlow.js makes public copies: `tensor.dataToGPU()` a tensor on its way in, `tf.tensor({ buffer })` one on its way out. That is as much traffic as the norm itself, so buffers are
+// taken from the backend's own table of tensors, which is not public: whether it is as expected is tried when a context is opened. If not, all goes through copies.
+
+import { createContext, type Context, type ContextOptions } from "./context.js";
+import { WgnormError } from "./errors.js";
+import { frozen, lineOf, type Kind } from "./kind.js";
+import { batchNorm, groupNorm, layerNorm, rmsNorm, type AxesOptions, type BatchNormOptions, type Layer, type LayerOptions } from "./layers.js";
+import type { Operation, Range } from "./operation.js";
+import { Tensor as DeviceTensor, bytesOf } from "./tensor.js";
+
+type Shape = readonly number[];
+type Parameter = "gamma" | "beta";
+
+/** What is used of a tensor of TensorFlow.js. */
+export interface TfTensor {
+    readonly shape: number[];
+    readonly dataId: object;
+    dataSync(): ArrayLike<number>;
+    data(): Promise<ArrayLike<number>>;
+    dataToGPU(): { tensorRef: TfTensor; buffer?: GPUBuffer };
+    dispose(): void;
+}
+
+/** What is used of TensorFlow.js: `@tensorflow/tfjs` or `@tensorflow/tfjs-core`. Its own types bring another version of WebGPU's along. */
+/* eslint-disable @typescript-eslint/no-explicit-any */
+export interface Tf {
+    ready(): Promise<void>;
+    getBackend(): string;
+    backend(): unknown;
+    engine(): { makeTensorFromTensorInfo(info: any): any };
+    tensor(values: any, shape?: any, dtype?: any): any;
+    fill(shape: any, value: any): any;
+    variable(initial: any): any;
+    dispose(tensors: any): void;
+    customGrad(f: (...all: any[]) => { value: any; gradFunc: (dy: any, saved: any[]) => any }): (...all: any[]) => any;
+}
+/* eslint-enable @typescript-eslint/no-explicit-any */
+
+/** What is used of `WebGPUBackend`, of `@tensorflow/tfjs-backend-webgpu` 4.22. */
+interface Backend {
+    device: GPUDevice;
+    submitQueue(): void;
+    ensureCommandEncoderReady(): void;
+    endComputePassEncoder(): void;
+    uploadToGPU(dataId: object): void;
+    makeTensorInfo(shape: number[], dtype: "float32"): { dataId: object };
+    tensorMap: { get(dataId: object): { resource?: unknown } };
+}
+
+export interface TfjsOptions extends ContextOptions {
+    /** Goes through public functions alone, which copy every tensor. */
+    copies?: boolean;
+}
+
+/** Opens a context on the device of TensorFlow.js, whose backend must be `webgpu`. */
+export async function openTfjs(tf: Tf, options: TfjsOptions = {}): Promise<TfjsContext> {
+    await tf.ready();
+    const backend = tf.backend() as unknown as Backend;
+    if (tf.getBackend() !== "webgpu" || !backend.device) throw new WgnormError("Backend", `expected TensorFlow.js on its backend "webgpu", it is on "${tf.getBackend()}"`);
+    const context = await createContext(backend.device, options);
+    const exchange = options.copies || !(await mapsTensors(tf, backend, context)) ? new Copies(tf, context) : new Maps(tf, backend);
+    return new TfjsContext(tf, context, exchange);
+}
+
+/** How tensors get to kernels and back. */
+interface Exchange {
+    readonly copies: boolean;
+    /** Submits what TensorFlow.js has recorded, and finds the buffers of tensors; `done` after the kernels have been submitted. */
+    given(tensors: readonly TfTensor[]): { buffers: GPUBuffer[]; done(): void };
+    /** Room for tensors that kernels write; `taken` when they have been submitted. */
+    room(shapes: readonly Shape[]): { buffers: GPUBuffer[]; taken(): TfTensor[] };
+}
+
+/** By the backend's own table. */
+class Maps implements Exchange {
+    readonly copies = false;
+    constructor(private readonly tf: Tf, private readonly backend: Backend) {}
+
+    given(tensors: readonly TfTensor[]) {
+        const { backend } = this;
+        const buffers = tensors.map(({ dataId }) => this.buffer(dataId));
+        backend.ensureCommandEncoderReady();
+        backend.endComputePassEncoder();
+        backend.submitQueue();
+        return { buffers, done: () => {} };
+    }
+
+    room(shapes: readonly Shape[]) {
+        const infos = shapes.map((shape) => this.backend.makeTensorInfo([...shape], "float32"));
+        const buffers = infos.map(({ dataId }) => this.buffer(dataId));
+        return { buffers, taken: () => infos.map((info): TfTensor => this.tf.engine().makeTensorFromTensorInfo(info)) };
+    }
+
+    private buffer(dataId: object): GPUBuffer {
+        this.backend.uploadToGPU(dataId);
+        const { resource } = this.backend.tensorMap.get(dataId);
+        if (!(resource instanceof GPUBuffer)) throw new WgnormError("Operand", "a tensor of TensorFlow.js that lies in a texture; copy it first");
+        return resource;
+    }
+}
+
+/** By what is public. */
+class Copies implements Exchange {
+    readonly copies = true;
+    constructor(private readonly tf: Tf, private readonly context: Context) {}
+
+    given(tensors: readonly TfTensor[]) {
+        const own: DeviceTensor[] = [];
+        const copied: TfTensor[] = [];
+        const buffers = tensors.map((tensor) => {
+            try {
+                // Submits what is recorded as well.
+                const { buffer, tensorRef } = tensor.dataToGPU();
+                copied.push(tensorRef);
+                return buffer!;
+            } catch {
+                // Its values are on the host.
+                own.push(this.context.upload(tensor.shape, tensor.dataSync()));
+                return own.at(-1)!.buffer;
+            }
+        });
+        const done = () => {
+            this.tf.dispose(copied);
+            own.forEach((tensor) => tensor.destroy());
+        };
+        return { buffers, done };
+    }
+
+    room(shapes: readonly Shape[]) {
+        const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+        // A buffer is copied whole, into one of the same usage.
+        const buffers = shapes.map((shape) => this.context.device.createBuffer({ size: bytesOf(shape, "float32"), usage }));
+        const taken = () =>
+            buffers.map((buffer, i): TfTensor => {
+                const copy: TfTensor = this.tf.tensor({ buffer }, [...shapes[i]!], "float32");
+                buffer.destroy();
+                return copy;
+            });
+        return { buffers, taken };
+    }
+}
+
+/** Whether what a kernel writes into a tensor of the table is what TensorFlow.js reads of it, and the other way round. */
+async function mapsTensors(tf: Tf, backend: Backend, context: Context): Promise<boolean> {
+    const made: TfTensor[] = [];
+    try {
+        const { forward } = await context.operations("rms 2x4 affine=none");
+        const maps = new Maps(tf, backend);
+        const x: TfTensor = tf.tensor([3, 0, 0, 0, 0, 0, 0, -8], [2, 4]);
+        made.push(x);
+        const given = maps.given([x]);
+        const room = maps.room([[2, 4]]);
+        run(context, forward, { x: given.buffers[0]!, y: room.buffers[0]! });
+        const [y] = room.taken();
+        made.push(y!);
+        // Values whose mean square is a quarter of theirs.
+        const wanted = [2, 0, 0, 0, 0, 0, 0, -2];
+        const got = await y!.data();
+        return wanted.every((value, i) => Math.abs(got[i]! - value) < 1e-4);
+    } catch {
+        return false;
+    } finally {
+        tf.dispose(made);
+    }
+}
+
+function run(context: Context, operation: Operation, buffers: Record<string, GPUBuffer | undefined>): void {
+    const ranges: Record<string, Range | undefined> = {};
+    for (const name of operation.operands) ranges[name] = buffers[name] && { buffer: buffers[name], offset: 0 };
+    const prepared = operation.bind(ranges);
+    context.submit((encoder) => prepared.record(encoder));
+    prepared.destroy();
+}
+
+/** Makes layers. */
+export class TfjsContext {
+    constructor(private readonly tf: Tf, readonly context: Context, private readonly exchange: Exchange) {}
+
+    /** Whether tensors are copied on their way in and out, because the backend is not as expected. */
+    get copies(): boolean {
+        return this.exchange.copies;
+    }
+
+    /** Batch normalization of `[N, …, C]`, unless `layout` says otherwise. */
+    batchNorm(channels: number, options: BatchNormOptions = {}): TfjsLayer {
+        return this.layer(batchNorm(this.context, channels, { layout: "channels_last", ...options }));
+    }
+
+    /** Layer normalization over axes of these lengths, the last ones unless others are named. */
+    layerNorm(lengths: Shape, options: AxesOptions = {}): TfjsLayer {
+        return this.layer(layerNorm(this.context, lengths, options));
+    }
+
+    /** Root mean square normalization over axes of these lengths. */
+    rmsNorm(lengths: Shape, options: AxesOptions = {}): TfjsLayer {
+        return this.layer(rmsNorm(this.context, lengths, options));
+    }
+
+    /** Group normalization of `[N, …, C]`, unless `layout` says otherwise. */
+    groupNorm(groups: number, channels: number, options: LayerOptions = {}): TfjsLayer {
+        return this.layer(groupNorm(this.context, groups, channels, { layout: "channels_last", ...options }));
+    }
+
+    private layer(layer: Layer): TfjsLayer {
+        return new TfjsLayer(this.tf, this.exchange, layer);
+    }
+}
+
+/** A layer whose parameters are variables of TensorFlow.js, which its optimizers find. */
+export class TfjsLayer {
+    readonly gamma: TfTensor | undefined;
+    readonly beta: TfTensor | undefined;
+
+    constructor(private readonly tf: Tf, private readonly exchange: Exchange, private readonly layer: Layer) {
+        const { gamma, beta } = layer.parameters;
+        const variable = (is: DeviceTensor | undefined, value: number): TfTensor | undefined => is && tf.variable(tf.fill([...is.shape], value));
+        this.gamma = variable(gamma, 1);
+        this.beta = variable(beta, 0);
+        // The variables stand for them.
+        gamma?.destroy();
+        beta?.destroy();
+    }
+
+    /** Compiles what `apply` runs on tensors of a shape, which cannot wait for it. */
+    async build(shape: Shape): Promise<void> {
+        await this.layer.context.warmUp([this.line(shape, true), ...(this.layer.running ? [this.line(shape, false)] : [])]);
+    }
+
+    /**
+     * y, with a gradient of x and the parameters. In training batch norm takes the statistics of x and moves the running ones; else it takes these.
+     *
+     * @throws WgnormError, NotReady unless `build` has been awaited for the shape.
+     */
+    apply<T extends TfTensor>(x: T, { training = true }: { training?: boolean } = {}): T {
+        const { tf, exchange } = this;
+        const { context, running } = this.layer;
+        const { forward, backward } = context.operationsNow(this.line(x.shape, training));
+        const parameters = ([["gamma", this.gamma], ["beta", this.beta]] as const).filter((entry): entry is [Parameter, TfTensor] => entry[1] !== undefined);
+        const names = parameters.map(([name]) => name);
+        const operand = (operation: Operation, name: string) => operation.recipe.operands.find((operand) => operand.name === name);
+        const savedBytes = operand(forward, "saved statistics")?.bytes;
+
+        const normalized = tf.customGrad((...all) => {
+            const save = all.pop() as (tensors: TfTensor[]) => void;
+            const inputs = all as TfTensor[];
+            const given = exchange.given(inputs);
+            const room = exchange.room(savedBytes ? [x.shape, [savedBytes / 4]] : [x.shape]);
+            const named = Object.fromEntries(names.map((name, i) => [name, given.buffers[i + 1]]));
+            run(context, forward, { ...named, x: given.buffers[0], y: room.buffers[0], "saved statistics": room.buffers[1], "running statistics": running?.buffer });
+            given.done();
+            const [y, saved] = room.taken();
+            save([...inputs, ...(saved ? [saved] : [])]);
+
+            const gradFunc = (dy: TfTensor, kept: TfTensor[]) => {
+                const given = exchange.given([dy, ...kept]);
+                const room = exchange.room([x.shape, ...parameters.map(([, variable]) => variable.shape)]);
+                const [ofDy, ofX, ...others] = given.buffers;
+                const read = Object.fromEntries(names.map((name, i) => [name, others[i]]));
+                const written = Object.fromEntries(names.map((name, i) => [`d${name}`, room.buffers[i + 1]]));
+                run(context, backward!, { ...read, ...written, x: ofX, dy: ofDy, dx: room.buffers[0], "saved statistics": others[names.length], "running statistics": running?.buffer });
+                given.done();
+                return room.taken();
+            };
+            return { value: y!, gradFunc };
+        });
+        return normalized(x, ...parameters.map(([, variable]) => variable)) as T;
+    }
+
+    /** Means and variances that inference takes, of batch norm. */
+    async running(): Promise<{ mean: Float32Array; variance: Float32Array } | undefined> {
+        const { context, running } = this.layer;
+        if (!running) return undefined;
+        const values = await context.download(running);
+        const channels = values.length / 3;
+        return { mean: values.slice(0, channels), variance: values.slice(channels, 2 * channels) };
+    }
+
+    /** Lets go of variables and running statistics. */
+    dispose(): void {
+        this.gamma?.dispose();
+        this.beta?.dispose();
+        this.layer.destroy();
+    }
+
+    private line(shape: Shape, training: boolean): string {
+        const kind: Kind = training || !this.layer.running ? this.layer.kind : frozen(this.layer.kind);
+        // Buffers of TensorFlow.js end with their tensors.
+        const exact = shape.reduce((product, length) => product * length, 1) % 4 !== 0;
+        return lineOf(kind, { x: { shape, dtype: "float32", exact } }, "training");
+    }
+}
