@@ -1,4 +1,4 @@
-//! `cargo xtask setup | test | bench | faults | peers | gpus | web`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | faults | peers | gpus | web | tint`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
@@ -9,6 +9,7 @@ mod gate;
 mod house;
 mod peers;
 mod setup;
+mod tint;
 mod web;
 
 use std::env;
@@ -31,7 +32,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gpus [TARGET…]  what the compilers of GPUs that are not here make of the kernels, by Mesa's drivers: docs/gpu-kernels.tsv,
                   docs/GPUS.md (a Debian, or a system with apt and Debian's keyring, and gcc; xtask/gpus); --windows:
                   what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv
-  web             builds and tests the package for browsers, in Node.js on Dawn and in Chromium (web/)";
+  web             builds and tests the package for browsers, in Node.js on Dawn and in Chromium (web/)
+  tint            every text that a kernel can have through Tint, the compiler of Chrome, in Node.js (minutes)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         "peers" => setup::vulkan().and_then(|()| peers::run(rest)),
         "gpus" => cargo(&["run", "--quiet", "--package", "wgnorm-gpus", "--bin", "gpus", "--"], rest),
         "web" if rest.is_empty() => web::run(),
+        "tint" if rest.is_empty() => tint::run(),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())

@@ -1,22 +1,25 @@
 //! `cargo xtask web`: builds and tests the package of `web/` and its page, in Node.js on Dawn and in Chromium.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::setup::{node, on_path};
-use super::{Failure, cargo, root};
+use super::{Failure, cargo, root, target};
 
 /// What is built: the planner as wasm.
 const TARGET: &str = "wasm32-unknown-unknown";
 
 pub fn run() -> Result<(), Failure> {
-    check_node()?;
+    install()?;
     add_target()?;
-    let web = root().join("web");
-    for args in [&["ci", "--no-audit", "--no-fund"][..], &["run", "build"], &["test"]] {
-        npm(&web, args)?;
-    }
-    Ok(())
+    npm(&["run", "build"])?;
+    npm(&["test"])
+}
+
+/// What the package is built and tested with.
+pub fn install() -> Result<(), Failure> {
+    check_node()?;
+    npm(&["ci", "--no-audit", "--no-fund"])
 }
 
 /// Builds the planner alone and asks it for a few plans, where there is Node.js.
@@ -26,8 +29,7 @@ pub fn smoke() -> Result<(), Failure> {
     }
     add_target()?;
     cargo(&["build", "--package", "wgnorm-planner", "--target", TARGET], &[])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let planner = target.join(TARGET).join("debug/wgnorm_planner.wasm");
+    let planner = target()?.join(TARGET).join("debug/wgnorm_planner.wasm");
     command(Command::new("node").arg(root().join("web/test/smoke.mjs")).arg(planner))
 }
 
@@ -65,13 +67,14 @@ fn has_target() -> bool {
     libdir.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
 }
 
-fn npm(web: &Path, args: &[&str]) -> Result<(), Failure> {
+fn npm(args: &[&str]) -> Result<(), Failure> {
     println!("npm {}", args.join(" "));
     let program = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    command(Command::new(program).args(args).current_dir(web))
+    command(Command::new(program).args(args).current_dir(root().join("web")))
 }
 
-fn command(command: &mut Command) -> Result<(), Failure> {
+/// Runs a command with this process's exit code as its own.
+pub fn command(command: &mut Command) -> Result<(), Failure> {
     let what = format!("{command:?}");
     let status = command.status().map_err(|error| format!("cannot run {what}: {error}"))?;
     if status.success() {

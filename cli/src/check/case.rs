@@ -1,6 +1,6 @@
 //! A case of the check, wherever it comes from.
 
-use wgnorm::eval::{Data, Draw, Plan, Problem, Variant, Variants, table};
+use wgnorm::eval::{Draw, Plan, Problem, Variant, Variants, table};
 use wgnorm::tuning::Tuning;
 use wgnorm::{Layout, Spec, eval};
 
@@ -58,8 +58,7 @@ impl Case {
     /// Skips it where all of its values are subnormal, and a slice of zeros is something else than one of the smallest numbers: weight norm.
     pub fn skip_subnormal(&mut self) {
         if let Content::Drawn { spec, draw, .. } = &self.content
-            && draw.data == Data::Subnormal
-            && spec.norm.name() == "weight"
+            && table::needs_subnormals(spec, draw)
         {
             self.content = Content::Skipped("the device takes subnormal numbers for zero".to_owned());
         }

@@ -478,12 +478,30 @@ fn every_variant_is_valid_and_binds_what_it_says() {
         variants.push(variant);
     }
     let texts: Vec<_> = texts.into_values().collect();
+    if let Some(directory) = std::env::var_os("WGNORM_WRITE_WGSL") {
+        write(&texts, std::path::Path::new(&directory));
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for part in texts.chunks(texts.len().div_ceil(threads)) {
             scope.spawn(|| part.iter().for_each(|(linked, variants)| check(linked, variants)));
         }
     });
+}
+
+/// Writes texts for other compilers (`cargo xtask tint`): NUMBER.wgsl, and variants.json with what each is compiled with.
+fn write(texts: &[(Linked, Vec<Variant>)], directory: &std::path::Path) {
+    std::fs::create_dir_all(directory).unwrap();
+    let mut listed = Vec::new();
+    for (number, (linked, variants)) in texts.iter().enumerate() {
+        std::fs::write(directory.join(format!("{number}.wgsl")), &linked.text).unwrap();
+        let of_variant = |variant: &Variant| {
+            let constants: BTreeMap<&str, f64> = variant.constants(linked).into_iter().collect();
+            serde_json::json!({ "key": variant.key(), "entry": variant.kernel.entry(), "constants": constants })
+        };
+        listed.push(variants.iter().map(of_variant).collect::<Vec<_>>());
+    }
+    std::fs::write(directory.join("variants.json"), serde_json::to_vec(&listed).unwrap()).unwrap();
 }
 
 fn check(linked: &Linked, variants: &[Variant]) {

@@ -114,10 +114,21 @@ impl Case {
         self.variants.runs(&self.spec, &self.layouts)
     }
 
+    /// Whether it is right only on a device that keeps subnormal numbers: where all values are subnormal, and a slice of zeros is something else than
+    /// one of the smallest numbers ([`keeps_subnormals`](super::keeps_subnormals)).
+    pub fn needs_subnormals(&self) -> bool {
+        needs_subnormals(&self.spec, &self.draw)
+    }
+
     /// The line that repeats one run of it.
     pub fn line(&self, plan: &Plan) -> String {
         line(&self.spec, &self.draw, plan)
     }
+}
+
+/// [`Case::needs_subnormals`] of a problem.
+pub fn needs_subnormals(spec: &Spec, draw: &Draw) -> bool {
+    spec.norm == Norm::Weight && draw.data == Data::Subnormal
 }
 
 /// A run as a line, for `wgnorm check --case`.
@@ -156,6 +167,13 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn some_cases_need_subnormal_numbers() {
+        let needing: Vec<_> =
+            quick().into_iter().filter(Case::needs_subnormals).map(|case| case.name).collect();
+        assert_eq!(needing, ["builtin.weight_norm.subnormal.6x3x3x3"]);
+    }
 
     #[test]
     fn names_are_unique_and_lines_repeat_their_case() {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
-use wgnorm::eval::{self, Case, Data, Outputs, Variant, table};
+use wgnorm::eval::{self, Case, Outputs, Variant, table};
 use wgnorm::spec::Statistics;
 use wgnorm::tuning::Tuning;
 use wgnorm::{Context, DType, Layout};
@@ -169,10 +169,7 @@ impl Check {
     fn skips(&self, case: &Case) -> Option<&'static str> {
         match &case.spec.statistics {
             Statistics::Synchronised(_) => Some("ranks of one process are threads, which a page has none of"),
-            _ if !self.keeps_subnormals
-                && case.draw.data == Data::Subnormal
-                && case.spec.norm.name() == "weight" =>
-            {
+            _ if !self.keeps_subnormals && case.needs_subnormals() => {
                 Some("the device takes subnormal numbers for zero")
             }
             _ => None,
