@@ -16,6 +16,7 @@ type Parameter = "gamma" | "beta";
 /** What is used of a tensor of TensorFlow.js. */
 export interface TfTensor {
     readonly shape: number[];
+    readonly dtype: string;
     readonly dataId: object;
     dataSync(): ArrayLike<number>;
     data(): Promise<ArrayLike<number>>;
@@ -24,7 +25,6 @@ export interface TfTensor {
 }
 
 /** What is used of TensorFlow.js: `@tensorflow/tfjs` or `@tensorflow/tfjs-core`. Its own types bring another version of WebGPU's along. */
-/* eslint-disable @typescript-eslint/no-explicit-any */
 export interface Tf {
     ready(): Promise<void>;
     getBackend(): string;
@@ -36,7 +36,6 @@ export interface Tf {
     dispose(tensors: any): void;
     customGrad(f: (...all: any[]) => { value: any; gradFunc: (dy: any, saved: any[]) => any }): (...all: any[]) => any;
 }
-/* eslint-enable @typescript-eslint/no-explicit-any */
 
 /** What is used of `WebGPUBackend`, of `@tensorflow/tfjs-backend-webgpu` 4.22. */
 interface Backend {
@@ -231,11 +230,12 @@ export class TfjsLayer {
     /**
      * y, with a gradient of x and the parameters. In training batch norm takes the statistics of x and moves the running ones; else it takes these.
      *
-     * @throws WgnormError, NotReady unless `build` has been awaited for the shape.
+     * @throws WgnormError: NotReady unless `build` has been awaited for the shape, Operand for an x that is not of float32, Shape.
      */
     apply<T extends TfTensor>(x: T, { training = true }: { training?: boolean } = {}): T {
         const { tf, exchange } = this;
         const { context, running } = this.layer;
+        if (x.dtype !== "float32") throw new WgnormError("Operand", `x must be of float32, got ${x.dtype}`);
         const { forward, backward } = context.operationsNow(this.line(x.shape, training));
         const parameters = ([["gamma", this.gamma], ["beta", this.beta]] as const).filter((entry): entry is [Parameter, TfTensor] => entry[1] !== undefined);
         const names = parameters.map(([name]) => name);

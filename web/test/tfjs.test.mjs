@@ -121,6 +121,8 @@ test("what is not compiled, and another backend", async () => {
     const wgnorm = await openTfjs(tf);
     const layer = wgnorm.layerNorm([4]);
     assert.throws(() => layer.apply(tf.zeros([3, 4])), (error) => error instanceof WgnormError && error.kind === "NotReady");
+    await layer.build([3, 4]);
+    assert.throws(() => layer.apply(tf.zeros([3, 4], "int32")), (error) => error.kind === "Operand" && error.message.includes("int32"));
     await assert.rejects(layer.build([3, 5]), (error) => error instanceof WgnormError);
     await assert.rejects(openTfjs({ ...tf, getBackend: () => "cpu" }), (error) => error.kind === "Backend");
 });

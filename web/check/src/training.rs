@@ -1,7 +1,7 @@
 //! A training loop as an application has it: batches come, are normalized, and are dropped.
 
 use wasm_bindgen::prelude::*;
-use wgnorm::{BatchNorm, BatchNormOptions, Context};
+use wgnorm::{BatchNorm, BatchNormOptions, Context, wgpu};
 
 const CHANNELS: usize = 32;
 const POSITIONS: usize = 64 * 64;
@@ -12,7 +12,11 @@ const POSITIONS: usize = 64 * 64;
 /// Those of the device: a browser may take it away at any time, which every call that is awaited tells.
 #[wasm_bindgen]
 pub async fn train(batches: usize, samples: usize) -> Result<Vec<f32>, JsError> {
-    let context = Context::headless().await?;
+    // A device of the application's own.
+    let instance = wgpu::Instance::default();
+    let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await?;
+    let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor::default()).await?;
+    let context = Context::from_wgpu(device, queue)?;
     let mut layer = BatchNorm::new(&context, CHANNELS, BatchNormOptions::pytorch()).await?;
     for batch in 0..batches {
         let of = |i: usize| {

@@ -17,7 +17,7 @@ function row(problem: string, pass: string, bytes: number, ms: number, copied: n
     const cells = [pass, (bytes / MB).toFixed(0), ms.toFixed(3), rate.toFixed(1), copied > 0 ? (rate / copied).toFixed(2) : "1.00"];
     const line = document.createElement("tr");
     if (problem) line.append(Object.assign(document.createElement("th"), { scope: "rowgroup", rowSpan: 3, textContent: problem }));
-    line.append(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+    line.append(...cells.map((textContent, i) => Object.assign(document.createElement("td"), { textContent, className: i === 0 ? "words" : "" })));
     element("results").append(line);
 }
 
