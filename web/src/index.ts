@@ -5,5 +5,9 @@ export { WgnormError, type ErrorKind } from "./errors.js";
 export { Operation, Prepared, type Range } from "./operation.js";
 export type { Capabilities, Recipe, Recipes } from "./planner.js";
 export { Tensor, type DType } from "./tensor.js";
-export { Layer, batchNorm, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm, type BatchNormOptions, type Gradients, type Input, type LayerOptions, type Layout } from "./layers.js";
+export { Layer, maskOf, type Forward, type Gradients, type Input } from "./layer.js";
+export {
+    batchNorm, derf, dynamicTanh, groupNorm, instanceNorm, l2Norm, layerNorm, meanVarianceNorm, rmsNorm, scaleNorm, weightNorm, weightStandardization,
+    type AxesOptions, type BareOptions, type BatchNormOptions, type LayerOptions, type Layout,
+} from "./layers.js";
 export { NAMINGS, loadLayer, readSafetensors, saveLayer, writeSafetensors, type Entry, type Naming, type Rebias } from "./safetensors.js";

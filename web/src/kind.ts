@@ -20,7 +20,9 @@ export interface Kind {
 export interface Described {
     /** `exact`: its buffer ends with it, and not with the 16 bytes in which it ends. */
     x: { shape: readonly number[]; dtype: DType; exact?: boolean };
+    addend?: unknown;
     residual?: unknown;
+    mask?: unknown;
     gate?: { order: "last" | "first" } | undefined;
 }
 
@@ -33,12 +35,12 @@ const DTYPES: Record<DType, string> = { float32: "", float16: "f16", bfloat16: "
  *
  * @throws WgnormError, Shape for an x that the norm's parameters do not fit.
  */
-export function lineOf(kind: Kind, { x, residual, gate }: Described, passes: Passes): string {
+export function lineOf(kind: Kind, { x, addend, residual, gate, mask }: Described, passes: Passes): string {
     const { norm, hasChannels, words } = kind;
     const last = hasChannels && words.includes("last");
     checkAxes(kind, x.shape, last);
     const shape = last ? [x.shape[0]!, x.shape.at(-1)!, ...x.shape.slice(1, -1)] : x.shape;
-    const all = [norm, shape.join("x"), DTYPES[x.dtype], ...words, residual && "residual", gate && `gate=${gate.order}`, passes === "training" && "backward", x.exact && "width=1"];
+    const all = [norm, shape.join("x"), DTYPES[x.dtype], ...words, addend && "sum", residual && "residual", mask && "mask=1", gate && `gate=${gate.order}`, passes === "training" && "backward", x.exact && "width=1"];
     return all.filter(Boolean).join(" ");
 }
 

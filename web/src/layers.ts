@@ -1,10 +1,9 @@
-// Layers: parameters, and the lines of the problems that they are over tensors of some shape.
+// Layers by what they normalize over: parameters, and the words of their lines.
 
 import type { Context } from "./context.js";
 import { WgnormError } from "./errors.js";
-import type { Operation, Prepared } from "./operation.js";
-import { frozen, lineOf, type Described, type Kind, type Passes } from "./kind.js";
-import { Tensor } from "./tensor.js";
+import { Layer } from "./layer.js";
+import type { Kind } from "./kind.js";
 
 /** Order of axes in memory, of norms that have channels: `[N, C, …]` or `[N, …, C]`. */
 export type Layout = "channels_first" | "channels_last";
@@ -24,160 +23,6 @@ export interface BatchNormOptions extends LayerOptions {
     momentum?: { new: number } | { old: number } | "cumulative";
     /** Whether the running variance is the biased one (Keras) and not the unbiased one (PyTorch). */
     biased?: boolean;
-}
-
-/** What a pass is over: x, and what goes with it. */
-export interface Input {
-    x: Tensor;
-    /** Added before the activation. */
-    residual?: Tensor | undefined;
-    /** Whose activation is a factor of the normalized (`"last"`) or of x (`"first"`). */
-    gate?: { gate: Tensor; order: "last" | "first" } | undefined;
-}
-
-export interface Gradients {
-    dx: Tensor;
-    dResidual?: Tensor | undefined;
-    dGate?: Tensor | undefined;
-    dgamma?: Tensor | undefined;
-    dbeta?: Tensor | undefined;
-    dalpha?: Tensor | undefined;
-    dshift?: Tensor | undefined;
-}
-
-const NAMES = ["gamma", "beta", "alpha", "shift"] as const;
-type Name = (typeof NAMES)[number];
-
-/** A layer: its parameters, and passes over tensors of any shape that it takes. Made by `batchNorm`, `layerNorm` and the others. */
-export class Layer implements Disposable {
-    private moved = false;
-
-    constructor(
-        readonly context: Context,
-        /** @internal */
-        readonly kind: Kind,
-        /** gamma, beta, alpha, shift, as far as there are any; tensors of the layer's own. */
-        readonly parameters: Partial<Record<Name, Tensor>>,
-        /** `[3, C]`: means, variances and the number of batches (as u32), of batch norm. */
-        readonly running?: Tensor,
-    ) {}
-
-    /** Whether the running variance is the biased one. Frozen layers take it as it is: what they were in training. */
-    get biased(): boolean {
-        return this.kind.biased ?? false;
-    }
-
-    /** The line of the problem over an input, in training or, without what a backward pass needs, alone: what `Context.operations` and `Context.warmUp` take. */
-    line(input: Described, passes: Passes = "training"): string {
-        return lineOf(this.kind, input, passes);
-    }
-
-    /** Prepares y; `saved`, from `roomFor`, receives what the backward pass needs, without it there is none. */
-    async prepareForward(input: Input, y: Tensor, saved?: Tensor): Promise<Prepared> {
-        const { forward } = await this.operations(input, saved ? "training" : "forward");
-        return forward.bind(this.given(forward, input, { y, "saved statistics": saved }));
-    }
-
-    /** Room for what forward saves of an input; nothing of layers that save nothing. */
-    async roomFor(input: Input): Promise<Tensor | undefined> {
-        const { forward } = await this.operations(input);
-        const saved = forward.recipe.operands.find(({ name }) => name === "saved statistics");
-        return saved && this.context.zeros([saved.bytes / 4]);
-    }
-
-    /** y, and what the backward pass needs. Submitted at once. */
-    async forward(input: Input): Promise<{ y: Tensor; saved: Tensor | undefined }> {
-        const saved = await this.roomFor(input);
-        const y = this.context.zeros(input.x.shape, input.x.dtype);
-        const forward = await this.prepareForward(input, y, saved);
-        this.context.submit((encoder) => forward.record(encoder));
-        forward.destroy();
-        return { y, saved };
-    }
-
-    /** Prepares all gradients, into tensors of the caller's. x and what goes with it must be what forward saw. */
-    async prepareBackward(input: Input, dy: Tensor, saved: Tensor | undefined, into: Gradients): Promise<Prepared> {
-        const { backward } = await this.operations(input);
-        if (!backward) throw new WgnormError("Operand", `${this.kind.norm} has no backward pass`);
-        const { dx, dResidual, dGate, dgamma, dbeta, dalpha, dshift } = into;
-        const others = { dy, dx, d_residual: dResidual, d_gate: dGate, dgamma, dbeta, dalpha, dshift, "saved statistics": saved };
-        return backward.bind(this.given(backward, input, others));
-    }
-
-    /** y alone. Submitted at once. */
-    async infer(input: Input): Promise<Tensor> {
-        const y = this.context.zeros(input.x.shape, input.x.dtype);
-        const forward = await this.prepareForward(input, y);
-        this.context.submit((encoder) => forward.record(encoder));
-        forward.destroy();
-        return y;
-    }
-
-    /** All gradients. Submitted at once. */
-    async backward(input: Input, dy: Tensor, saved: Tensor | undefined): Promise<Gradients> {
-        const { backward } = await this.operations(input);
-        const wanted = new Set(backward?.operands);
-        const like = (name: string, tensor: Tensor | undefined) => (tensor && wanted.has(name) ? this.context.zeros(tensor.shape, tensor.dtype) : undefined);
-        const { gamma, beta, alpha, shift } = this.parameters;
-        const gradients: Gradients = {
-            dx: this.context.zeros(input.x.shape, input.x.dtype),
-            dResidual: like("d_residual", input.residual),
-            dGate: like("d_gate", input.gate?.gate),
-            dgamma: like("dgamma", gamma),
-            dbeta: like("dbeta", beta),
-            dalpha: like("dalpha", alpha),
-            dshift: like("dshift", shift),
-        };
-        const prepared = await this.prepareBackward(input, dy, saved, gradients);
-        this.context.submit((encoder) => prepared.record(encoder));
-        prepared.destroy();
-        // Without an activation nothing stands between y and what is added to it.
-        if (input.residual && !gradients.dResidual) gradients.dResidual = dy;
-        return gradients;
-    }
-
-    /** Batch norm for inference, with the running statistics as they are. The tensors go over to it: this layer is of no more use. */
-    freeze(): Layer {
-        if (this.kind.norm !== "batch") throw new WgnormError("Operand", `${this.kind.norm} has no running statistics to freeze`);
-        this.check();
-        this.moved = true;
-        return new Layer(this.context, frozen(this.kind), this.parameters, this.running);
-    }
-
-    /** Lets go of its parameters and running statistics. */
-    destroy(): void {
-        if (this.moved) return;
-        this.moved = true;
-        Object.values(this.parameters).forEach((tensor) => tensor.destroy());
-        this.running?.destroy();
-    }
-
-    [Symbol.dispose](): void {
-        this.destroy();
-    }
-
-    private operations(input: Input, passes: Passes = "training") {
-        this.check();
-        return this.context.operations(this.line(input, passes));
-    }
-
-    private given(operation: Operation, input: Input, others: Record<string, Tensor | undefined>) {
-        const { x, residual, gate } = input;
-        const all: Record<string, Tensor | undefined> = { ...this.parameters, "running statistics": this.running, x, residual, gate: gate?.gate, ...others };
-        // A pass has no use for some of what a layer or an input has: batch norm's backward pass for gamma.
-        const named = operation.operands.map((name) => [name, all[name]?.range] as const);
-        const like = { x, residual, gate: gate?.gate, y: others["y"], dy: others["dy"], dx: others["dx"] };
-        for (const [name, tensor] of Object.entries(like)) {
-            if (tensor && (tensor.shape.join() !== x.shape.join() || tensor.dtype !== x.dtype)) {
-                throw new WgnormError("Shape", `${name} must be [${x.shape}] of ${x.dtype} as x is, got [${tensor.shape}] of ${tensor.dtype}`);
-            }
-        }
-        return Object.fromEntries(named);
-    }
-
-    private check(): void {
-        if (this.moved) throw new WgnormError("Destroyed", "a layer that has been destroyed or frozen");
-    }
 }
 
 function layer(context: Context, kind: Kind, options: LayerOptions, affine: NonNullable<LayerOptions["affine"]>): Layer {
@@ -238,6 +83,37 @@ export function groupNorm(context: Context, groups: number, channels: number, op
 /** Instance normalization (Ulyanov, Vedaldi & Lempitsky 2016). */
 export function instanceNorm(context: Context, channels: number, options: LayerOptions = {}): Layer {
     return layer(context, { norm: "instance", hasChannels: true, parameters: [channels], words: words(options) }, options, "both");
+}
+
+/** x less its mean, divided by the deviation, over some axes; by default samples and positions, as ONNX has it. */
+export function meanVarianceNorm(context: Context, axes: readonly number[] = [0, 2, 3], options: BareOptions = {}): Layer {
+    return bare(context, `mvn:${axes.join(",")}`, options);
+}
+
+/** x divided by its Euclidean norm over some axes. */
+export function l2Norm(context: Context, axes: readonly number[], options: BareOptions = {}): Layer {
+    return bare(context, `l2:${axes.join(",")}`, options);
+}
+
+/** ScaleNorm: rows divided by their Euclidean norm, times one number (Nguyen & Salazar 2019). */
+export function scaleNorm(context: Context, options: BareOptions = {}): Layer {
+    return layer(context, { norm: "scale", parameters: [1], axes: [], hasChannels: false, words: words(options) }, options, "weight");
+}
+
+/** Weight normalization: each of so many slices of a weight divided by its norm, times gamma (Salimans & Kingma 2016). */
+export function weightNorm(context: Context, slices: number, options: BareOptions = {}): Layer {
+    return layer(context, { norm: "weight", parameters: [slices], axes: [0], hasChannels: false, words: words(options) }, options, "weight");
+}
+
+/** Weight standardization: each of so many slices of a weight standardized, times gamma (Qiao et al. 2019). */
+export function weightStandardization(context: Context, slices: number, options: BareOptions = {}): Layer {
+    return layer(context, { norm: "standardization", parameters: [slices], axes: [0], hasChannels: false, words: words(options) }, options, "weight");
+}
+
+export type BareOptions = Omit<LayerOptions, "layout" | "affine">;
+
+function bare(context: Context, norm: string, options: BareOptions): Layer {
+    return layer(context, { norm, parameters: [1], axes: [], hasChannels: false, words: words(options) }, options, "none");
 }
 
 /** Dynamic tanh, `tanh(alpha·x)·gamma + beta` (Zhu et al. 2025). */

@@ -1,7 +1,7 @@
 // Files of safetensors, and layers in them by the names of their frameworks.
 
 import { WgnormError } from "./errors.js";
-import type { Layer } from "./layers.js";
+import type { Layer } from "./layer.js";
 
 /** A tensor of a file: its bytes, little-endian. */
 export interface Entry {

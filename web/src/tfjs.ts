@@ -6,7 +6,8 @@
 import { createContext, type Context, type ContextOptions } from "./context.js";
 import { WgnormError } from "./errors.js";
 import { frozen, lineOf, type Kind } from "./kind.js";
-import { batchNorm, groupNorm, layerNorm, rmsNorm, type AxesOptions, type BatchNormOptions, type Layer, type LayerOptions } from "./layers.js";
+import type { Layer } from "./layer.js";
+import { batchNorm, groupNorm, layerNorm, rmsNorm, type AxesOptions, type BatchNormOptions, type LayerOptions } from "./layers.js";
 import type { Operation, Range } from "./operation.js";
 import { Tensor as DeviceTensor, bytesOf } from "./tensor.js";
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Tensor, WgnormError, batchNorm, createContext, derf, dynamicTanh, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../dist/index.js";
+import { Tensor, WgnormError, batchNorm, createContext, derf, dynamicTanh, groupNorm, instanceNorm, l2Norm, layerNorm, maskOf, meanVarianceNorm, rmsNorm, scaleNorm, weightNorm, weightStandardization } from "../dist/index.js";
 import { close, openDevice, values } from "./support.mjs";
 
 let context;
@@ -72,6 +72,69 @@ for (const [name, make, slice, gamma, eps, centred] of [
         await assert.rejects(layer.forward({ x: tx }), (error) => error instanceof WgnormError && error.kind === "Destroyed");
     });
 }
+
+// Values of x by the norm of their slice, times a number.
+for (const [name, make, slice, gamma, centred] of [
+    ["mean variance norm", () => meanVarianceNorm(context, [0, 2]), (i) => Math.floor(i / S) % C, () => 1, true],
+    ["L2 norm", () => l2Norm(context, [1]), (i) => Math.floor(i / (S * C)) * S + (i % S), () => 1 / Math.sqrt(C), false],
+    ["ScaleNorm", () => scaleNorm(context), (i) => Math.floor(i / S), () => 0.5 / Math.sqrt(S), false],
+    ["weight norm", () => weightNorm(context, N), (i) => Math.floor(i / (S * C)), (i) => (1 + Math.floor(i / (S * C))) / Math.sqrt(S * C), false],
+    ["weight standardization", () => weightStandardization(context, N), (i) => Math.floor(i / (S * C)), (i) => 1 + Math.floor(i / (S * C)), true],
+]) {
+    test(`${name}, a training step`, async () => {
+        const [x, dy] = [values(N * C * S, 21), values(N * C * S, 22)];
+        const layer = make();
+        const { gamma: parameter } = layer.parameters;
+        if (parameter) context.device.queue.writeBuffer(parameter.buffer, 0, Float32Array.from({ length: parameter.length }, (_, i) => (parameter.length === 1 ? 0.5 : 1 + i)));
+        const [tx, tdy] = [context.upload([N, C, S], x), context.upload([N, C, S], dy)];
+        const { y, saved } = await layer.forward({ x: tx });
+        const { dx } = await layer.backward({ x: tx }, tdy, saved);
+        const expected = reference(x, dy, grouped(x.length, slice), gamma, name.includes("tion") || centred ? 1e-5 : 0, centred);
+        close(`${name} y`, await context.download(y), expected.y, 1e-4);
+        close(`${name} dx`, await context.download(dx), expected.dx, 2e-4);
+    });
+}
+
+test("a sum before the norm, and its gradient from elsewhere", async () => {
+    const [x, addend, dy, elsewhere] = [1, 2, 3, 4].map((seed) => values(60, seed));
+    const [tx, ta, tdy, ts] = [x, addend, dy, elsewhere].map((data) => context.upload([5, 12], data));
+    const layer = layerNorm(context, [12]);
+    const { y, saved, sum } = await layer.forward({ x: tx, addend: ta });
+    const added = x.map((value, i) => Math.fround(value + addend[i]));
+    const expected = reference(added, dy, grouped(60, (i) => Math.floor(i / 12)), () => 1);
+    close("sum", await context.download(sum), added);
+    close("y", await context.download(y), expected.y);
+    close("y alone", await context.download(await layer.infer({ x: tx, addend: ta })), expected.y);
+    const input = { x: tx, addend: ta, sum };
+    const { dx } = await layer.backward(input, tdy, saved, ts);
+    close("dx", await context.download(dx), expected.dx.map((value, i) => value + elsewhere[i]), 1e-4);
+    const { dx: own } = await layer.backward(input, tdy, saved);
+    close("dx of the norm alone", await context.download(own), expected.dx, 1e-4);
+});
+
+test("what is masked counts nowhere", async () => {
+    const [n, c, positions] = [4, 3, 6];
+    const x = values(n * c * positions, 31);
+    const keep = Array.from({ length: n * positions }, (_, i) => i % 3 !== 1);
+    const counts = (i) => keep[Math.floor(i / (c * positions)) * positions + (i % positions)];
+    x.forEach((_, i) => counts(i) || (x[i] = NaN));
+    const layer = batchNorm(context, c, { momentum: { new: 1 }, biased: true });
+    const [tx, mask] = [context.upload([n, c, positions], x), maskOf(context, keep)];
+    const { y, saved } = await layer.forward({ x: tx, mask });
+    const got = await context.download(y);
+    const running = await context.download(layer.running);
+    const { dx, dbeta } = await layer.backward({ x: tx, mask }, context.upload([n, c, positions], new Float32Array(x.length).fill(1)), saved);
+    for (let channel = 0; channel < c; channel += 1) {
+        const kept = [...x.keys()].filter((i) => Math.floor(i / positions) % c === channel && counts(i));
+        const mean = kept.reduce((sum, i) => sum + x[i], 0) / kept.length;
+        const variance = kept.reduce((sum, i) => sum + (x[i] - mean) ** 2, 0) / kept.length;
+        close("y", kept.map((i) => got[i]), kept.map((i) => (x[i] - mean) / Math.sqrt(variance + 1e-5)));
+        close("running statistics", [running[channel], running[c + channel]], [mean, variance]);
+        assert.equal((await context.download(dbeta))[channel], kept.length);
+    }
+    // The same gradient everywhere is none of what is normalized.
+    close("dx", await context.download(dx), new Float64Array(x.length), 1e-5);
+});
 
 test("an x that parameters do not fit is refused", async () => {
     const of = (shape) => context.zeros(shape);
