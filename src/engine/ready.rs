@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bindings::At;
+use super::buffer::Buffer;
 use super::draft::{Draft, DraftStep, Source};
 use super::operands::{COARSEST_ALIGNMENT, Operand, Operands};
 use super::params::Params;
@@ -21,7 +22,7 @@ pub(crate) struct Ready {
     /// Of each step.
     pipelines: Vec<Arc<Pipeline>>,
     /// The parameters of all steps.
-    uniforms: wgpu::Buffer,
+    uniforms: Buffer,
 }
 
 impl Ready {
@@ -57,13 +58,14 @@ impl Ready {
             steps.map(bound).collect::<Vec<_>>()
         })
         .await?;
+        let given = operands.buffers.iter().map(|operand| operand.buffer.clone());
         let workspace_bytes = self.draft.rooms.iter().map(|room| room.bytes).sum();
         Ok(Prepared::new(
             context,
             (self.draft.op, Some(self.draft.plan.clone()), self.draft.traffic),
             workspace_bytes,
             steps,
-            (operands.buffers.iter().map(|operand| operand.buffer.clone()).collect(), scratch),
+            (given.chain([self.uniforms.clone()]).collect(), scratch),
         ))
     }
 
@@ -74,7 +76,7 @@ impl Ready {
         (operands, scratch, absent): (&Operands, &[Held], &Absent),
     ) -> Step {
         let resource = |slot: Slot, source: &Source| match *source {
-            Source::Params => range(&self.uniforms, step.params, size_of::<Params>() as u64),
+            Source::Params => range(self.uniforms.gpu(), step.params, size_of::<Params>() as u64),
             Source::Absent { written } => absent.block(slot as u32, written),
             Source::Bound(bound) => match bound.at {
                 At::Operand(at) => {
@@ -109,7 +111,7 @@ fn range(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResourc
 const UNSUBMITTED: u64 = 32;
 
 /// A uniform buffer with these parameters.
-async fn create_uniforms(context: &Context, bytes: &[u8]) -> Result<wgpu::Buffer> {
+async fn create_uniforms(context: &Context, bytes: &[u8]) -> Result<Buffer> {
     scoped(context, "the parameters of an operation", || {
         let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
@@ -123,7 +125,7 @@ async fn create_uniforms(context: &Context, bytes: &[u8]) -> Result<wgpu::Buffer
         if context.recipes().made().is_multiple_of(UNSUBMITTED) {
             context.queue().submit([]);
         }
-        buffer
+        Buffer::own(buffer)
     })
     .await
 }

@@ -55,9 +55,19 @@ impl Capabilities {
             max_binding_bytes: 128 << 20,
             max_buffer_bytes: 256 << 20,
             storage_alignment: 256,
-            max_loop_iterations: 1 << 22,
+            max_loop_iterations: Self::loop_iterations(false),
             hardware: Hardware::UNKNOWN,
         }
+    }
+
+    /// [`max_loop_iterations`](Self#structfield.max_loop_iterations) of an adapter that is a CPU, or is not.
+    ///
+    /// ```
+    /// use wgnorm::tuning::Capabilities;
+    /// assert!(Capabilities::loop_iterations(true) < Capabilities::webgpu().max_loop_iterations);
+    /// ```
+    pub const fn loop_iterations(cpu: bool) -> u64 {
+        if cpu { 65535 } else { 1 << 22 }
     }
 
     /// Storage buffers that a kernel may use: what WebGPU guarantees.
@@ -87,7 +97,7 @@ impl Capabilities {
             max_binding_bytes: limits.max_storage_buffer_binding_size.min((1 << 31) - 1) & !15,
             max_buffer_bytes: limits.max_buffer_size,
             storage_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
-            max_loop_iterations: if cpu { 65535 } else { 1 << 22 },
+            max_loop_iterations: Self::loop_iterations(cpu),
             hardware: Hardware::named(info.vendor, &info.name).unwrap_or(match info.device_type {
                 wgpu::DeviceType::IntegratedGpu => Hardware::INTEGRATED,
                 _ => Hardware::UNKNOWN,

@@ -2,10 +2,13 @@
 
 import { capabilitiesOf, type Known } from "./capabilities.js";
 import { WgnormError } from "./errors.js";
-import { compile, readBytes, type Compiled } from "./kernels.js";
+import { compile, judged, readBytes, type Compiled } from "./kernels.js";
 import { Operation } from "./operation.js";
 import { Planner, type Capabilities, type Recipe } from "./planner.js";
 import { Tensor, bytesOf, type DType } from "./tensor.js";
+
+/** Lines whose passes are remembered; those that were asked for longest ago are planned anew. */
+const MOST_LINES = 256;
 
 /** The passes of a problem. */
 export interface Operations {
@@ -25,7 +28,12 @@ export interface ContextOptions extends Known {
  */
 export async function createContext(device: GPUDevice, options: ContextOptions = {}): Promise<Context> {
     const planner = await Planner.load(options.planner);
-    return new Context(device, planner, await capabilitiesOf(device, planner, options));
+    try {
+        return new Context(device, planner, await capabilitiesOf(device, planner, options));
+    } catch (error) {
+        const lost = await Promise.race([device.lost, Promise.resolve(undefined)]);
+        throw lost ? deviceLost(lost) : error;
+    }
 }
 
 /** Plans, compiles and remembers what a device is asked for. Made by `createContext`. */
@@ -33,6 +41,9 @@ export class Context {
     private readonly kernels = new Map<string, Promise<Compiled>>();
     private readonly planned = new Map<string, Promise<Operations>>();
     private readonly ready = new Map<string, Operations>();
+    /** What is submitted and has not been judged yet, and what of that went wrong first. */
+    private readonly pending = new Set<Promise<void>>();
+    private failed: WgnormError | undefined;
     private lost: GPUDeviceLostInfo | undefined;
 
     constructor(readonly device: GPUDevice, private readonly planner: Planner, readonly capabilities: Capabilities) {
@@ -46,11 +57,21 @@ export class Context {
      */
     async operations(spec: string): Promise<Operations> {
         const known = this.planned.get(spec);
-        if (known) return known;
+        if (known) {
+            // To the end of the queue.
+            this.planned.delete(spec);
+            this.planned.set(spec, known);
+            return known;
+        }
         const planned = this.plan(spec);
         this.planned.set(spec, planned);
+        for (const oldest of this.planned.keys()) {
+            if (this.planned.size <= MOST_LINES) break;
+            this.planned.delete(oldest);
+            this.ready.delete(oldest);
+        }
         planned.then(
-            (operations) => this.ready.set(spec, operations),
+            (operations) => this.planned.get(spec) === planned && this.ready.set(spec, operations),
             // What failed is tried anew.
             () => this.planned.delete(spec),
         );
@@ -94,18 +115,42 @@ export class Context {
         return new Float32Array(bytes);
     }
 
-    /** Bytes of a buffer, after all that has been submitted. */
+    /**
+     * Bytes of a buffer, after all that has been submitted.
+     *
+     * @throws WgnormError: what went wrong with what was submitted before, OutOfMemory, Validation, BufferUsage, DeviceLost.
+     */
     async bytes(buffer: GPUBuffer, offset: number, size: number): Promise<ArrayBuffer> {
         this.checkLost();
-        return readBytes(this.device, buffer, offset, size).catch((error: unknown) => this.told(error));
+        const bytes = readBytes(this.device, buffer, offset, size).catch((error: unknown) => this.told(error));
+        await Promise.all([...this.pending, bytes.catch(() => undefined)]);
+        const { failed } = this;
+        this.failed = undefined;
+        if (failed) {
+            this.checkLost();
+            throw failed;
+        }
+        return bytes;
     }
 
-    /** Records with an encoder of its own, and submits. */
+    /** Records with an encoder of its own, and submits. What goes wrong on the device is told by the next read-back. */
     submit(record: (encoder: GPUCommandEncoder) => void): void {
         this.checkLost();
-        const encoder = this.device.createCommandEncoder();
-        record(encoder);
-        this.device.queue.submit([encoder.finish()]);
+        this.judge("a submission", () => {
+            const encoder = this.device.createCommandEncoder();
+            record(encoder);
+            this.device.queue.submit([encoder.finish()]);
+        });
+    }
+
+    private judge<T>(what: string, work: () => T): T {
+        const { value, verdict } = judged(this.device, what, work);
+        const settled: Promise<void> = verdict.then((failed) => {
+            this.failed ??= failed;
+            this.pending.delete(settled);
+        });
+        this.pending.add(settled);
+        return value;
     }
 
     private create(shape: readonly number[], dtype: DType, contents: Uint8Array | undefined): Tensor {
@@ -115,7 +160,7 @@ export class Context {
             throw new WgnormError("TooLarge", `[${shape}] of ${dtype} needs ${size} bytes, a buffer has ${this.capabilities.maxBufferBytes} at most`);
         }
         const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-        const buffer = this.device.createBuffer({ label: "a tensor", size, usage, mappedAtCreation: contents !== undefined });
+        const buffer = this.judge(`[${shape}] of ${dtype}`, () => this.device.createBuffer({ label: "a tensor", size, usage, mappedAtCreation: contents !== undefined }));
         if (contents) {
             new Uint8Array(buffer.getMappedRange()).set(contents);
             buffer.unmap();
@@ -147,6 +192,10 @@ export class Context {
     }
 
     private checkLost(): void {
-        if (this.lost) throw new WgnormError("DeviceLost", `the device is lost (${this.lost.reason}): ${this.lost.message}`);
+        if (this.lost) throw deviceLost(this.lost);
     }
+}
+
+function deviceLost({ reason, message }: GPUDeviceLostInfo): WgnormError {
+    return new WgnormError("DeviceLost", `the device is lost (${reason}): ${message}`);
 }

@@ -34,18 +34,41 @@ export async function compile(device: GPUDevice, kernel: Kernel): Promise<Compil
     }
 }
 
-/** Bytes of a buffer, after all that has been submitted. */
+/**
+ * Bytes of a buffer, after all that has been submitted.
+ *
+ * @throws WgnormError, BufferUsage, Validation, OutOfMemory.
+ */
 export async function readBytes(device: GPUDevice, buffer: GPUBuffer, offset: number, size: number): Promise<ArrayBuffer> {
     if (size === 0) return new ArrayBuffer(0);
+    if ((buffer.usage & GPUBufferUsage.COPY_SRC) === 0) throw new WgnormError("BufferUsage", "what is read back: its buffer lacks the usage COPY_SRC");
     const whole = Math.ceil(size / 4) * 4;
-    const staging = device.createBuffer({ size: whole, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
-    try {
+    const { value: staging, verdict } = judged(device, "a read-back", () => {
+        const staging = device.createBuffer({ size: whole, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
         const encoder = device.createCommandEncoder();
         encoder.copyBufferToBuffer(buffer, offset, staging, 0, whole);
         device.queue.submit([encoder.finish()]);
+        return staging;
+    });
+    try {
+        const failed = await verdict;
+        if (failed) throw failed;
         await staging.mapAsync(GPUMapMode.READ);
         return staging.getMappedRange().slice(0, size);
     } finally {
         staging.destroy();
     }
+}
+
+/** Does something on a device; its verdict, which comes later, is what went wrong. (What a lost device says is told elsewhere.) */
+export function judged<T>(device: GPUDevice, what: string, work: () => T): { value: T; verdict: Promise<WgnormError | undefined> } {
+    device.pushErrorScope("out-of-memory");
+    device.pushErrorScope("validation");
+    const value = work();
+    const scopes = [device.popErrorScope(), device.popErrorScope()].map((scope) => scope.catch(() => null));
+    const verdict = Promise.all(scopes).then(([validation, memory]) => {
+        if (memory) return new WgnormError("OutOfMemory", `${what}: ${memory.message || "there is no memory for it"}`);
+        return validation ? new WgnormError("Validation", `${what}: ${validation.message}`) : undefined;
+    });
+    return { value, verdict };
 }

@@ -39,6 +39,8 @@ export function lineOf(kind: Kind, { x, addend, residual, gate, mask }: Describe
     const { norm, hasChannels, words } = kind;
     const last = hasChannels && words.includes("last");
     checkAxes(kind, x.shape, last);
+    const values = x.shape.reduce((product, length) => product * length, 1);
+    if (norm === "batch" && values === kind.parameters[0]) throw new WgnormError("SingleValue", `one value per channel has no variance to train with, got [${x.shape}]`);
     const shape = last ? [x.shape[0]!, x.shape.at(-1)!, ...x.shape.slice(1, -1)] : x.shape;
     const all = [norm, shape.join("x"), DTYPES[x.dtype], ...words, addend && "sum", residual && "residual", mask && "mask=1", gate && `gate=${gate.order}`, passes === "training" && "backward", x.exact && "width=1"];
     return all.filter(Boolean).join(" ");
@@ -46,6 +48,7 @@ export function lineOf(kind: Kind, { x, addend, residual, gate, mask }: Describe
 
 function checkAxes({ norm, hasChannels, parameters, axes }: Kind, shape: readonly number[], last: boolean): void {
     if (axes?.length === 0) return;
+    if (hasChannels && shape.length < 2) throw new WgnormError("Shape", `${norm} is of channels, which are an axis of their own, got [${shape}]`);
     const normalized = hasChannels ? [last ? shape.length - 1 : 1] : (axes ?? parameters.map((_, i) => shape.length - parameters.length + i));
     if (normalized.some((axis, i) => shape[axis] !== parameters[i])) {
         const what = hasChannels ? `${parameters[0]} channels, ${last ? "last" : "in axis 1"}` : `[${parameters}] in the axes ${normalized}`;

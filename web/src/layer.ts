@@ -18,7 +18,21 @@ export interface Input {
     /** Whose activation is a factor of the normalized (`"last"`) or of x (`"first"`). */
     gate?: { gate: Tensor; order: "last" | "first" } | undefined;
     /** Which positions count, from `maskOf`: of batch norm those of each sample, of layer and RMS norm rows. What does not count enters no statistics and no gradients. */
-    mask?: Tensor | undefined;
+    mask?: Mask | undefined;
+}
+
+/** Which positions count, as bits in a buffer of its own. Made by `maskOf`. */
+export class Mask implements Disposable {
+    constructor(readonly bits: Tensor, readonly positions: number) {}
+
+    /** Lets go of the buffer. */
+    destroy(): void {
+        this.bits.destroy();
+    }
+
+    [Symbol.dispose](): void {
+        this.destroy();
+    }
 }
 
 /** What a forward pass leaves. */
@@ -82,13 +96,18 @@ export class Layer implements Disposable {
 
     /** y, the sum if there is an addend, and what the backward pass needs. Submitted at once. */
     async forward(input: Input): Promise<Forward> {
-        const saved = await this.roomFor(input);
-        const sum = input.addend && (input.sum ?? this.like(input.x));
-        const y = this.like(input.x);
-        const forward = await this.prepareForward({ ...input, sum }, y, saved);
-        this.context.submit((encoder) => forward.record(encoder));
-        forward.destroy();
-        return { y, saved, sum };
+        this.checkInput(input);
+        const made = new Made();
+        return made.unlessFails(async () => {
+            const saved = await this.roomFor(input);
+            if (saved) made.add(saved);
+            const sum = input.addend && (input.sum ?? made.add(this.like(input.x)));
+            const y = made.add(this.like(input.x));
+            const forward = await this.prepareForward({ ...input, sum }, y, saved);
+            this.context.submit((encoder) => forward.record(encoder));
+            forward.destroy();
+            return { y, saved, sum };
+        });
     }
 
     /** Prepares all gradients, into tensors of the caller's. x and what goes with it must be what forward saw. `dSum` is the gradient that the sum has from elsewhere. */
@@ -96,44 +115,61 @@ export class Layer implements Disposable {
         const { backward } = await this.operations(input);
         if (!backward) throw new WgnormError("Operand", `${this.kind.norm} has no backward pass`);
         const { dx, dResidual, dGate, dgamma, dbeta, dalpha, dshift } = into;
-        const others = { dy, dx, d_sum: dSum, d_residual: dResidual, d_gate: dGate, dgamma, dbeta, dalpha, dshift, "saved statistics": saved };
-        return backward.bind(this.given(backward, input, others));
+        const { gamma, beta, alpha, shift } = this.parameters;
+        const wanted = { d_sum: dSum, d_residual: dResidual, d_gate: dGate, dgamma, dbeta, dalpha, dshift };
+        // What a recipe does not write, or take, would stay as it is without a word.
+        for (const [name, tensor] of Object.entries(wanted)) {
+            if (tensor && !backward.operands.includes(name)) {
+                const why = name === "d_residual" ? "; without an activation it is dy itself" : name === "d_sum" ? "; it belongs to an input with an addend" : "";
+                throw new WgnormError("Operand", `${name} is nothing that the backward pass of this input has${why}`);
+            }
+        }
+        checkLike("a parameter", { dgamma: [dgamma, gamma], dbeta: [dbeta, beta], dalpha: [dalpha, alpha], dshift: [dshift, shift] });
+        return backward.bind(this.given(backward, input, { dy, dx, ...wanted, "saved statistics": saved }));
     }
 
     /** y alone. Submitted at once. */
     async infer(input: Input): Promise<Tensor> {
-        const y = this.like(input.x);
-        const sum = input.addend && (input.sum ?? this.like(input.x));
-        const forward = await this.prepareForward({ ...input, sum }, y);
-        this.context.submit((encoder) => forward.record(encoder));
-        forward.destroy();
-        if (sum !== input.sum) sum?.destroy();
-        return y;
+        this.checkInput(input);
+        const made = new Made();
+        return made.unlessFails(async () => {
+            const y = made.add(this.like(input.x));
+            const sum = input.addend && (input.sum ?? made.add(this.like(input.x)));
+            const forward = await this.prepareForward({ ...input, sum }, y);
+            this.context.submit((encoder) => forward.record(encoder));
+            forward.destroy();
+            if (sum !== input.sum) sum?.destroy();
+            return y;
+        });
     }
 
     /** All gradients; `dSum` is that which the sum has from elsewhere, if it has one. Submitted at once. */
     async backward(input: Input, dy: Tensor, saved: Tensor | undefined, dSum?: Tensor): Promise<Gradients> {
+        this.checkInput(input);
         const { backward } = await this.operations(input);
         const wanted = new Set(backward?.operands);
-        const like = (name: string, tensor: Tensor | undefined) => (tensor && wanted.has(name) ? this.context.zeros(tensor.shape, tensor.dtype) : undefined);
-        const { gamma, beta, alpha, shift } = this.parameters;
-        const gradients: Gradients = {
-            dx: this.like(input.x),
-            dResidual: like("d_residual", input.residual),
-            dGate: like("d_gate", input.gate?.gate),
-            dgamma: like("dgamma", gamma),
-            dbeta: like("dbeta", beta),
-            dalpha: like("dalpha", alpha),
-            dshift: like("dshift", shift),
-        };
-        const none = input.addend && !dSum ? this.like(input.x) : undefined;
-        const prepared = await this.prepareBackward(input, dy, saved, gradients, dSum ?? none);
-        this.context.submit((encoder) => prepared.record(encoder));
-        prepared.destroy();
-        none?.destroy();
-        // Without an activation nothing stands between y and what is added to it.
-        if (input.residual && !gradients.dResidual) gradients.dResidual = dy;
-        return gradients;
+        const made = new Made();
+        return made.unlessFails(async () => {
+            const like = (name: string, tensor: Tensor | undefined) => (tensor && wanted.has(name) ? made.add(this.like(tensor)) : undefined);
+            const { gamma, beta, alpha, shift } = this.parameters;
+            const gradients: Gradients = {
+                dx: made.add(this.like(input.x)),
+                dResidual: like("d_residual", input.residual),
+                dGate: like("d_gate", input.gate?.gate),
+                dgamma: like("dgamma", gamma),
+                dbeta: like("dbeta", beta),
+                dalpha: like("dalpha", alpha),
+                dshift: like("dshift", shift),
+            };
+            const none = input.addend && !dSum ? made.add(this.like(input.x)) : undefined;
+            const prepared = await this.prepareBackward(input, dy, saved, gradients, dSum ?? none);
+            this.context.submit((encoder) => prepared.record(encoder));
+            prepared.destroy();
+            none?.destroy();
+            // Without an activation nothing stands between y and what is added to it.
+            if (input.residual && !gradients.dResidual) gradients.dResidual = dy;
+            return gradients;
+        });
     }
 
     /** Batch norm for inference, with the running statistics as they are. The tensors go over to it: this layer is of no more use. */
@@ -162,17 +198,25 @@ export class Layer implements Disposable {
     }
 
     private given(operation: Operation, input: Input, others: Record<string, Tensor | undefined>) {
+        this.checkInput(input);
         const { x, addend, sum, residual, gate, mask } = input;
-        const all: Record<string, Tensor | undefined> = { ...this.parameters, "running statistics": this.running, x, addend, sum, residual, gate: gate?.gate, mask, ...others };
+        const walked = ["d_sum", "y", "dy", "dx", "d_residual", "d_gate"].map((name) => [name, [others[name], x]] as const);
+        checkLike("x", Object.fromEntries(walked));
+        const saved = operation.recipe.operands.find(({ name }) => name === "saved statistics");
+        const room = others["saved statistics"];
+        if (saved && room && room.bytes < saved.bytes) throw new WgnormError("Shape", `saved must have ${saved.bytes / 4} values, from roomFor an input like this, got [${room.shape}]`);
+        const all: Record<string, Tensor | undefined> = { ...this.parameters, "running statistics": this.running, x, addend, sum, residual, gate: gate?.gate, mask: mask?.bits, ...others };
         // A pass has no use for some of what a layer or an input has: batch norm's backward pass for gamma.
-        const named = operation.operands.map((name) => [name, all[name]?.range] as const);
-        const like = { x, addend, sum, residual, gate: gate?.gate, d_sum: others["d_sum"], y: others["y"], dy: others["dy"], dx: others["dx"] };
-        for (const [name, tensor] of Object.entries(like)) {
-            if (tensor && (tensor.shape.join() !== x.shape.join() || tensor.dtype !== x.dtype)) {
-                throw new WgnormError("Shape", `${name} must be [${x.shape}] of ${x.dtype} as x is, got [${tensor.shape}] of ${tensor.dtype}`);
-            }
-        }
-        return Object.fromEntries(named);
+        return Object.fromEntries(operation.operands.map((name) => [name, all[name]?.range] as const));
+    }
+
+    private checkInput({ x, addend, sum, residual, gate, mask }: Input): void {
+        this.check();
+        checkLike("x", { addend: [addend, x], sum: [sum, x], residual: [residual, x], gate: [gate?.gate, x] });
+        if (!mask) return;
+        const { hasChannels, parameters } = this.kind;
+        const positions = x.length / (hasChannels ? parameters[0]! : parameters.reduce((product, length) => product * length, 1));
+        if (mask.positions !== positions) throw new WgnormError("Mask", `a mask of [${x.shape}] says of ${positions} positions whether they count, got ${mask.positions}`);
     }
 
     private like({ shape, dtype }: Tensor): Tensor {
@@ -185,11 +229,39 @@ export class Layer implements Disposable {
 }
 
 /** A mask for `Input.mask`, of what counts, in order; in a buffer of its own. */
-export function maskOf(context: Context, keep: ArrayLike<boolean | number>): Tensor {
+export function maskOf(context: Context, keep: ArrayLike<boolean | number>): Mask {
     // A word that is 0, then a bit for each.
     const words = new Uint32Array(1 + Math.ceil(keep.length / 32));
     for (let i = 0; i < keep.length; i += 1) if (keep[i]) words[1 + (i >> 5)]! |= 1 << (i & 31);
-    const mask = context.zeros([words.length]);
-    context.device.queue.writeBuffer(mask.buffer, 0, words);
-    return mask;
+    const bits = context.zeros([words.length]);
+    context.device.queue.writeBuffer(bits.buffer, 0, words);
+    return new Mask(bits, keep.length);
+}
+
+/** Tensors that must be like others. */
+function checkLike(what: string, pairs: Record<string, readonly [Tensor | undefined, Tensor | undefined]>): void {
+    for (const [name, [got, like]] of Object.entries(pairs)) {
+        if (got && like && (got.shape.join() !== like.shape.join() || got.dtype !== like.dtype)) {
+            throw new WgnormError("Shape", `${name} must be [${like.shape}] of ${like.dtype} as ${what} is, got [${got.shape}] of ${got.dtype}`);
+        }
+    }
+}
+
+/** What has been made for a call, which is let go of if it fails. */
+class Made {
+    private readonly tensors: Tensor[] = [];
+
+    add(tensor: Tensor): Tensor {
+        this.tensors.push(tensor);
+        return tensor;
+    }
+
+    async unlessFails<T>(call: () => Promise<T>): Promise<T> {
+        try {
+            return await call();
+        } catch (error) {
+            this.tensors.forEach((tensor) => tensor.destroy());
+            throw error;
+        }
+    }
 }

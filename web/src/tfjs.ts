@@ -30,7 +30,8 @@ export interface Tf {
     ready(): Promise<void>;
     getBackend(): string;
     backend(): unknown;
-    engine(): { makeTensorFromTensorInfo(info: any): any };
+    engine(): { makeTensorFromTensorInfo(info: any, backend?: any): any };
+    tidy(f: () => any): any;
     tensor(values: any, shape?: any, dtype?: any): any;
     fill(shape: any, value: any): any;
     variable(initial: any): any;
@@ -46,6 +47,7 @@ interface Backend {
     endComputePassEncoder(): void;
     uploadToGPU(dataId: object): void;
     makeTensorInfo(shape: number[], dtype: "float32"): { dataId: object };
+    disposeData(dataId: object): boolean;
     tensorMap: { get(dataId: object): { resource?: unknown } };
 }
 
@@ -69,8 +71,8 @@ interface Exchange {
     readonly copies: boolean;
     /** Submits what TensorFlow.js has recorded, and finds the buffers of tensors; `done` after the kernels have been submitted. */
     given(tensors: readonly TfTensor[]): { buffers: GPUBuffer[]; done(): void };
-    /** Room for tensors that kernels write; `taken` when they have been submitted. */
-    room(shapes: readonly Shape[]): { buffers: GPUBuffer[]; taken(): TfTensor[] };
+    /** Room for tensors that kernels write; `taken` when they have been submitted, `dropped` if they have not. */
+    room(shapes: readonly Shape[]): { buffers: GPUBuffer[]; taken(): TfTensor[]; dropped(): void };
 }
 
 /** By the backend's own table. */
@@ -90,7 +92,11 @@ class Maps implements Exchange {
     room(shapes: readonly Shape[]) {
         const infos = shapes.map((shape) => this.backend.makeTensorInfo([...shape], "float32"));
         const buffers = infos.map(({ dataId }) => this.buffer(dataId));
-        return { buffers, taken: () => infos.map((info): TfTensor => this.tf.engine().makeTensorFromTensorInfo(info)) };
+        return {
+            buffers,
+            taken: () => infos.map((info): TfTensor => this.tf.engine().makeTensorFromTensorInfo(info, this.backend)),
+            dropped: () => infos.forEach(({ dataId }) => this.backend.disposeData(dataId)),
+        };
     }
 
     private buffer(dataId: object): GPUBuffer {
@@ -138,7 +144,7 @@ class Copies implements Exchange {
                 buffer.destroy();
                 return copy;
             });
-        return { buffers, taken };
+        return { buffers, taken, dropped: () => buffers.forEach((buffer) => buffer.destroy()) };
     }
 }
 
@@ -150,10 +156,7 @@ async function mapsTensors(tf: Tf, backend: Backend, context: Context): Promise<
         const maps = new Maps(tf, backend);
         const x: TfTensor = tf.tensor([3, 0, 0, 0, 0, 0, 0, -8], [2, 4]);
         made.push(x);
-        const given = maps.given([x]);
-        const room = maps.room([[2, 4]]);
-        run(context, forward, { x: given.buffers[0]!, y: room.buffers[0]! });
-        const [y] = room.taken();
+        const { y } = pass({ context, exchange: maps }, forward, { x }, { y: [2, 4] });
         made.push(y!);
         // Values whose mean square is a quarter of theirs.
         const wanted = [2, 0, 0, 0, 0, 0, 0, -2];
@@ -164,6 +167,34 @@ async function mapsTensors(tf: Tf, backend: Backend, context: Context): Promise<
     } finally {
         tf.dispose(made);
     }
+}
+
+/** Runs an operation on tensors by name, and gives those that it writes. */
+function pass(
+    { context, exchange }: { context: Context; exchange: Exchange },
+    operation: Operation,
+    read: Record<string, TfTensor | GPUBuffer | undefined>,
+    written: Record<string, Shape | undefined>,
+): Record<string, TfTensor> {
+    const present = <T>(all: Record<string, T | undefined>) => Object.entries(all).filter((entry): entry is [string, T] => entry[1] !== undefined);
+    const inputs = present(read);
+    const outputs = present(written);
+    const tensors = inputs.filter((entry): entry is [string, TfTensor] => !(entry[1] instanceof GPUBuffer));
+    const given = exchange.given(tensors.map(([, tensor]) => tensor));
+    const room = exchange.room(outputs.map(([, shape]) => shape));
+    try {
+        const buffers = Object.fromEntries(inputs.filter((entry): entry is [string, GPUBuffer] => entry[1] instanceof GPUBuffer));
+        tensors.forEach(([name], i) => (buffers[name] = given.buffers[i]!));
+        outputs.forEach(([name], i) => (buffers[name] = room.buffers[i]!));
+        run(context, operation, buffers);
+    } catch (error) {
+        room.dropped();
+        throw error;
+    } finally {
+        given.done();
+    }
+    const taken = room.taken();
+    return Object.fromEntries(outputs.map(([name], i) => [name, taken[i]!]));
 }
 
 function run(context: Context, operation: Operation, buffers: Record<string, GPUBuffer | undefined>): void {
@@ -212,10 +243,11 @@ export class TfjsContext {
 export class TfjsLayer {
     readonly gamma: TfTensor | undefined;
     readonly beta: TfTensor | undefined;
+    private disposed = false;
 
     constructor(private readonly tf: Tf, private readonly exchange: Exchange, private readonly layer: Layer) {
         const { gamma, beta } = layer.parameters;
-        const variable = (is: DeviceTensor | undefined, value: number): TfTensor | undefined => is && tf.variable(tf.fill([...is.shape], value));
+        const variable = (is: DeviceTensor | undefined, value: number): TfTensor | undefined => is && tf.tidy(() => tf.variable(tf.fill([...is.shape], value)));
         this.gamma = variable(gamma, 1);
         this.beta = variable(beta, 0);
         // The variables stand for them.
@@ -223,54 +255,66 @@ export class TfjsLayer {
         beta?.destroy();
     }
 
-    /** Compiles what `apply` runs on tensors of a shape, which cannot wait for it. */
-    async build(shape: Shape): Promise<void> {
-        await this.layer.context.warmUp([this.line(shape, true), ...(this.layer.running ? [this.line(shape, false)] : [])]);
+    /** Compiles what `apply` runs on tensors of a shape, which cannot wait for it: both in training and not, or one of them. */
+    async build(shape: Shape, { training }: { training?: boolean } = {}): Promise<void> {
+        this.check();
+        const modes = this.layer.running ? [true, false].filter((mode) => mode === (training ?? mode)) : [true];
+        await this.layer.context.warmUp(modes.map((mode) => this.line(shape, mode)));
     }
 
     /**
-     * y, with a gradient of x and the parameters. In training batch norm takes the statistics of x and moves the running ones; else it takes these.
+     * y, with a gradient of x and the parameters, of which there is no gradient again. In training batch norm takes the statistics of x and moves the running ones; else it
+     * takes these, as they are now, for the gradient as well.
      *
      * @throws WgnormError: NotReady unless `build` has been awaited for the shape, Operand for an x that is not of float32, Shape.
      */
     apply<T extends TfTensor>(x: T, { training = true }: { training?: boolean } = {}): T {
+        this.check();
         const { tf, exchange } = this;
-        const { context, running } = this.layer;
+        const { context } = this.layer;
+        const running = this.layer.running?.range.buffer;
         if (x.dtype !== "float32") throw new WgnormError("Operand", `x must be of float32, got ${x.dtype}`);
         const { forward, backward } = context.operationsNow(this.line(x.shape, training));
         const parameters = ([["gamma", this.gamma], ["beta", this.beta]] as const).filter((entry): entry is [Parameter, TfTensor] => entry[1] !== undefined);
         const names = parameters.map(([name]) => name);
-        const operand = (operation: Operation, name: string) => operation.recipe.operands.find((operand) => operand.name === name);
-        const savedBytes = operand(forward, "saved statistics")?.bytes;
+        const on = { context, exchange };
+        const savedBytes = forward.recipe.operands.find(({ name }) => name === "saved statistics")?.bytes;
 
         const normalized = tf.customGrad((...all) => {
             const save = all.pop() as (tensors: TfTensor[]) => void;
             const inputs = all as TfTensor[];
-            const given = exchange.given(inputs);
-            const room = exchange.room(savedBytes ? [x.shape, [savedBytes / 4]] : [x.shape]);
-            const named = Object.fromEntries(names.map((name, i) => [name, given.buffers[i + 1]]));
-            run(context, forward, { ...named, x: given.buffers[0], y: room.buffers[0], "saved statistics": room.buffers[1], "running statistics": running?.buffer });
-            given.done();
-            const [y, saved] = room.taken();
-            save([...inputs, ...(saved ? [saved] : [])]);
+            const given = Object.fromEntries(names.map((name, i) => [name, inputs[i + 1]]));
+            // What is frozen may move before its gradient is asked for.
+            const frozen = running && !training ? this.runningCopy(running) : undefined;
+            const read = { ...given, x: inputs[0], "running statistics": frozen ?? running };
+            const { y, "saved statistics": saved } = pass(on, forward, read, { y: x.shape, "saved statistics": savedBytes ? [savedBytes / 4] : undefined });
+            save([...inputs, ...[saved, frozen].filter((tensor) => tensor !== undefined)]);
 
             const gradFunc = (dy: TfTensor, kept: TfTensor[]) => {
-                const given = exchange.given([dy, ...kept]);
-                const room = exchange.room([x.shape, ...parameters.map(([, variable]) => variable.shape)]);
-                const [ofDy, ofX, ...others] = given.buffers;
-                const read = Object.fromEntries(names.map((name, i) => [name, others[i]]));
-                const written = Object.fromEntries(names.map((name, i) => [`d${name}`, room.buffers[i + 1]]));
-                run(context, backward!, { ...read, ...written, x: ofX, dy: ofDy, dx: room.buffers[0], "saved statistics": others[names.length], "running statistics": running?.buffer });
-                given.done();
-                return room.taken();
+                this.check();
+                const read: Record<string, TfTensor | undefined> = { dy, x: kept[0] };
+                names.forEach((name, i) => (read[name] = kept[i + 1]));
+                read["saved statistics"] = saved && kept[names.length + 1];
+                read["running statistics"] = frozen && kept.at(-1);
+                const shapes = Object.fromEntries(parameters.map(([name, variable]) => [`d${name}`, variable.shape]));
+                const gradients = pass(on, backward!, read, { dx: x.shape, ...shapes });
+                return ["dx", ...names.map((name) => `d${name}`)].map((name) => once(tf, gradients[name]!, dy));
             };
-            return { value: y!, gradFunc };
+            return { value: y, gradFunc };
         });
         return normalized(x, ...parameters.map(([, variable]) => variable)) as T;
     }
 
+    private runningCopy(running: GPUBuffer): TfTensor {
+        const length = this.layer.running!.length;
+        const room = this.exchange.room([[length]]);
+        this.layer.context.submit((encoder) => encoder.copyBufferToBuffer(running, 0, room.buffers[0]!, 0, 4 * length));
+        return room.taken()[0]!;
+    }
+
     /** Means and variances that inference takes, of batch norm. */
     async running(): Promise<{ mean: Float32Array; variance: Float32Array } | undefined> {
+        this.check();
         const { context, running } = this.layer;
         if (!running) return undefined;
         const values = await context.download(running);
@@ -280,9 +324,15 @@ export class TfjsLayer {
 
     /** Lets go of variables and running statistics. */
     dispose(): void {
+        if (this.disposed) return;
+        this.disposed = true;
         this.gamma?.dispose();
         this.beta?.dispose();
         this.layer.destroy();
+    }
+
+    private check(): void {
+        if (this.disposed) throw new WgnormError("Destroyed", "a layer that has been disposed of");
     }
 
     private line(shape: Shape, training: boolean): string {
@@ -291,4 +341,12 @@ export class TfjsLayer {
         const exact = shape.reduce((product, length) => product * length, 1) % 4 !== 0;
         return lineOf(kind, { x: { shape, dtype: "float32", exact } }, "training");
     }
+}
+
+/** A gradient that says, where its own is asked for, that there is none, instead of being taken for a constant. */
+function once(tf: Tf, gradient: TfTensor, dy: TfTensor): TfTensor {
+    const gradFunc = () => {
+        throw new WgnormError("Unsupported", "there is no gradient of a gradient through a layer of wgnorm");
+    };
+    return tf.customGrad(() => ({ value: gradient, gradFunc }))(dy) as TfTensor;
 }

@@ -136,6 +136,46 @@ test("what is masked counts nowhere", async () => {
     close("dx", await context.download(dx), new Float64Array(x.length), 1e-5);
 });
 
+test("what would be left as it is, or be too short, is refused", async () => {
+    const of = (shape) => context.zeros(shape);
+    const layer = layerNorm(context, [8]);
+    const [x, dy, dx, other] = [of([5, 8]), of([5, 8]), of([5, 8]), of([5, 8])];
+    const { saved } = await layer.forward({ x });
+    const refused = (kind, part, call) => assert.rejects(call, (error) => error instanceof WgnormError && error.kind === kind && error.message.includes(part), part);
+    await refused("Operand", "dy itself", layer.prepareBackward({ x, residual: other }, dy, saved, { dx, dResidual: of([5, 8]) }));
+    await refused("Operand", "an addend", layer.backward({ x }, dy, saved, other));
+    await refused("Operand", "dalpha", layer.prepareBackward({ x }, dy, saved, { dx, dalpha: of([1]) }));
+    await refused("Shape", "dgamma must be [8]", layer.prepareBackward({ x }, dy, saved, { dx, dgamma: of([5]) }));
+    await refused("Shape", "saved must have 20 values", layer.prepareBackward({ x }, dy, of([4]), { dx }));
+    await refused("Mask", "5 positions", layer.forward({ x, mask: maskOf(context, [true, false]) }));
+    await refused("Mask", "40 positions", batchNorm(context, 3).forward({ x: of([4, 3, 10]), mask: maskOf(context, Array(10).fill(true)) }));
+    await refused("SingleValue", "[1,3]", batchNorm(context, 3).forward({ x: of([1, 3]) }));
+    await refused("Shape", "[3]", batchNorm(context, 3, { layout: "channels_last" }).forward({ x: of([3]) }));
+    await refused("Shape", "residual must be", layer.infer({ x, residual: of([5, 7]) }));
+});
+
+test("what goes wrong on the device is told by the next read-back", async () => {
+    const usage = GPUBufferUsage.STORAGE;
+    const unreadable = new Tensor(context.device.createBuffer({ size: 64, usage }), [4]);
+    await assert.rejects(context.download(unreadable), (error) => error.kind === "BufferUsage");
+    const layer = layerNorm(context, [4]);
+    const [x, y] = [context.zeros([2, 4]), context.zeros([2, 4])];
+    const forward = await layer.prepareForward({ x }, y);
+    x.buffer.destroy();
+    context.submit((encoder) => forward.record(encoder));
+    await assert.rejects(context.download(y), (error) => error.kind === "Validation" && error.message.includes("a submission"));
+    // It is told once.
+    assert.equal((await context.download(y)).length, 8);
+});
+
+test("lines that were asked for long ago are planned anew", async () => {
+    const own = await createContext(context.device);
+    for (let rows = 1; rows <= 300; rows += 1) await own.operations(`rms ${rows}x4 affine=none`);
+    assert.throws(() => own.operationsNow("rms 1x4 affine=none"), (error) => error.kind === "NotReady");
+    assert.ok(own.operationsNow("rms 300x4 affine=none"));
+    assert.ok((await own.operations("rms 1x4 affine=none")).forward);
+});
+
 test("an x that parameters do not fit is refused", async () => {
     const of = (shape) => context.zeros(shape);
     for (const [layer, x, part] of [

@@ -26,11 +26,11 @@ async function checkAccess(page, what) {
 
 // Waits until what has been asked for is drawn, and requires that every number agrees with float64.
 async function agrees(page, what) {
-    await page.waitForFunction(() => document.querySelector("#verdict").dataset.wrong !== undefined);
-    await page.waitForTimeout(600);
+    await page.waitForFunction(() => document.querySelector("#verdict").dataset.wrong !== undefined || !document.querySelector("#error").hidden);
+    assert.equal(await page.locator("#error").isHidden(), true, `${what}: ${await page.textContent("#error")}`);
     const { wrong, numbers } = await page.evaluate(() => ({ ...document.querySelector("#verdict").dataset }));
     assert.equal(wrong, "0", `${what}: ${await page.textContent("#verdict")}`);
-    assert.ok(Number(numbers) >= 400, what);
+    assert.ok(Number(numbers) >= 700, what);
 }
 
 for (const colorScheme of ["light", "dark"]) {
@@ -66,6 +66,7 @@ test("the explorer by keyboard and pointer", async () => {
     assert.equal(await page.evaluate(() => document.activeElement.id), "mean");
     await page.keyboard.press("ArrowRight");
     assert.equal(await page.textContent("output[for=mean]"), "2.1");
+    await agrees(page, "by keyboard");
     const ring = await page.locator("#before .handle").boundingBox();
     await page.mouse.move(ring.x + ring.width / 2, ring.y + ring.height / 2);
     await page.mouse.down();
@@ -98,9 +99,12 @@ test("the check", async () => {
 
 test("the bench", async () => {
     const { page, errors } = await load("bench");
+    await page.check("#tfjs");
     await page.click("#start");
-    await page.waitForSelector("body[data-ended]", { timeout: 240000 });
+    await page.waitForSelector("body[data-ended]", { timeout: 280000 });
     assert.equal(await page.textContent("#status"), "Done.");
+    const [, factor, difference] = /, ([\d.]+) times as fast; their gradients differ by (\S+) at most/.exec(await page.textContent("#beside"));
+    assert.ok(Number(factor) > 1 && Number(difference) < 1e-4, `${factor}, ${difference}`);
     const rows = await page.locator("#results tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent)));
     assert.equal(rows.length, 12);
     for (const [pass, megabytes, ms, rate, part] of rows) assert.ok([megabytes, ms, rate, part].every((text) => Number(text) > 0), `${pass}: ${megabytes}, ${ms}, ${rate}, ${part}`);

@@ -82,9 +82,44 @@ for (const copies of [false, true]) {
             for (let step = 0; step < 3; step += 1) tf.dispose(tf.valueAndGrads(graph((x) => layer.apply(x)))([x, ...parameters]));
             assert.equal(tf.memory().numTensors, settled);
             layer.dispose();
+            tf.dispose([x, weights]);
+            assert.throws(() => layer.apply(x), (error) => error.kind === "Destroyed");
         });
     }
 }
+
+test("what a layer has is let go of with it", async () => {
+    const wgnorm = await openTfjs(tf);
+    const before = tf.memory().numTensors;
+    const layer = wgnorm.batchNorm(4);
+    assert.equal(tf.memory().numTensors, before + 2);
+    layer.dispose();
+    layer.dispose();
+    assert.equal(tf.memory().numTensors, before);
+});
+
+test("a frozen pass keeps its statistics for its gradient", async () => {
+    const wgnorm = await openTfjs(tf);
+    const layer = wgnorm.batchNorm(3, { momentum: { new: 1 } });
+    const shape = [8, 3];
+    await layer.build(shape);
+    const [x, other] = [tf.tensor(values(24, 41), shape), tf.tensor(values(24, 42).map((value) => 5 * value), shape)];
+    const alone = tf.grad((x) => tf.sum(layer.apply(x, { training: false })))(x);
+    // The batch in between moves the statistics by all of their weight.
+    const both = tf.grad((x) => tf.add(tf.sum(layer.apply(x, { training: false })), tf.mul(0, tf.sum(layer.apply(other)))))(x);
+    close("dx", await both.data(), await alone.data(), 1e-6);
+    const moved = tf.grad((x) => tf.sum(layer.apply(x, { training: false })))(x);
+    assert.ok(Math.abs((await moved.data())[0] - (await alone.data())[0]) > 0.1);
+});
+
+test("there is no gradient of a gradient", async () => {
+    const wgnorm = await openTfjs(tf);
+    const layer = wgnorm.layerNorm([6]);
+    await layer.build([2, 6]);
+    const f = (x) => tf.sum(tf.square(layer.apply(x)));
+    const penalty = (x) => tf.add(f(x), tf.sum(tf.square(tf.grad(f)(x))));
+    assert.throws(() => tf.grad(penalty)(tf.tensor(values(12, 43), [2, 6])), (error) => error.kind === "Unsupported");
+});
 
 test("training moves variables and running statistics, and inference takes these", async () => {
     const wgnorm = await openTfjs(tf);
@@ -106,7 +141,7 @@ test("training moves variables and running statistics, and inference takes these
     close("running means", mean, means, 1e-4);
     close("running variances", variance, means.map((mean, c) => of(c).reduce((sum, value) => sum + (value - mean) ** 2, 0) / 15), 1e-4);
     // Statistics of a batch of one sample would leave beta alone.
-    await layer.build([1, 4]);
+    await layer.build([1, 4], { training: false });
     const one = tf.tensor([means], [1, 4]);
     const frozen = layer.apply(one, { training: false });
     close("what is inferred of the means", await frozen.data(), await layer.beta.data(), 1e-3);

@@ -52,11 +52,10 @@ impl Problem {
     /// Holds what the forward or the backward recipe has left against what is expected, as JSON, and forgets it.
     pub fn hold(&mut self, backward: bool) -> Result<String, JsError> {
         let left = std::mem::take(&mut self.left);
-        let outputs = match backward {
-            true => self.problem.backward_outputs(&left),
-            false => self.problem.forward_outputs(&left),
+        let outcome = match backward {
+            true => self.problem.hold_backward(&left),
+            false => self.problem.hold_forward(&left),
         };
-        let outcome = self.problem.hold(&outputs);
         let ratios = outcome.compared.iter().map(|compared| compared.worst.ratio);
         let held = Held {
             outputs: outcome.compared.iter().map(|compared| compared.name.clone()).collect(),

@@ -2,7 +2,7 @@
 
 import { createContext } from "wgnorm";
 import { element, openDevice, tell } from "../device.js";
-import { batchOf, channel, redrawsOf, type Settings } from "./batch.js";
+import { CHANNELS, REDRAWS, batchOf, channel, redrawsOf, type Settings } from "./batch.js";
 import { Explorer, NORMS, type NormName, type Results, type Running } from "./kernels.js";
 import { domainOf, histogram, history, strips } from "./plots.js";
 import { Comparison, inferred, moments, normalized } from "./reference.js";
@@ -45,22 +45,23 @@ class Training {
 
 let training = new Training();
 
-function compare(x: Float32Array, now: Settings, results: Results): Comparison {
+function compare(x: Float32Array, now: Settings, results: Results, redraws: readonly { x: Float32Array; of: Running }[]): Comparison {
     const comparison = new Comparison();
-    const largest = x.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-    // Of what is taken away from x, in units of what it is divided by.
-    const scale = (variances: ArrayLike<number>) => 1 + (Math.abs(now.gamma) * largest) / Math.sqrt(Math.min(...Array.from(variances)) + now.eps) + Math.abs(now.beta);
-    for (const name of NORMS) comparison.add(CAPTIONS[name][0], results.y[name], normalized(x, name, now), name === "instance" ? 1e4 : scale(results.statistics.variance));
-    comparison.add("inference", results.inferred, inferred(x, training.running.mean, training.running.variance, now), scale(training.running.variance));
-    for (let c = 0; c < 8; c += 1) {
-        const { mean, variance } = moments(channel(x, c));
-        comparison.add("means", [results.statistics.mean[c]!], [mean], largest);
-        comparison.add("variances", [results.statistics.variance[c]!], [variance], largest);
+    const channels = (values: Float32Array, count = CHANNELS) => Array.from({ length: count }, (_, c) => channel(values, c, count));
+    const { running } = training;
+    comparison.addMoments("the batch", results.statistics, channels(x));
+    comparison.addMoments("running statistics", results.next, channels(x), { ...running, weight: now.momentum });
+    for (const name of NORMS) {
+        comparison.add(CAPTIONS[name][0], results.y[name], normalized(x, name, now));
+        comparison.addMoments(`y of ${CAPTIONS[name][0]}`, results.ofY[name], channels(results.y[name]));
     }
+    comparison.add("inference", results.inferred, inferred(x, running.mean, running.variance, now));
+    comparison.addMoments("y of inference", results.ofY.inferred, channels(results.inferred));
+    for (const { x, of } of redraws) comparison.addMoments("a batch drawn again", of, channels(x, REDRAWS));
     return comparison;
 }
 
-function draw(x: Float32Array, now: Settings, results: Results, redraws: [Running, Running]): void {
+function draw(x: Float32Array, now: Settings, results: Results, redraws: readonly { of: Running }[]): void {
     const before = channel(x, 0);
     const { statistics } = results;
     const trains = now.mode === "training";
@@ -94,7 +95,7 @@ function draw(x: Float32Array, now: Settings, results: Results, redraws: [Runnin
     history(element("history"), [...means, mean], training.runningMeans.slice(-SHOWN - 1), `mean of the batch ${round(mean)}, running mean ${round(running.mean[0]!)}`);
     element("history-words").textContent = training.step === 0 ? "No step has been taken yet." : `After ${training.step} steps, ${round(Math.abs(mean - running.mean[0]!))} apart.`;
 
-    const [many, two] = redraws.map(({ mean }) => Array.from(mean)) as [number[], number[]];
+    const [many, two] = redraws.map(({ of }) => Array.from(of.mean)) as [number[], number[]];
     const spread = (values: number[]) => round(Math.sqrt(moments(values).variance));
     const truth = now.mean + now.drift * training.step;
     strips(element("redraw"), [{ name: `${now.batch} samples`, values: many }, { name: "2 samples", values: two }], truth, `means of 64 batches: of ${now.batch} samples they spread by ${spread(many)}, of 2 by ${spread(two)}`);
@@ -149,17 +150,26 @@ async function start(): Promise<void> {
                     asked ||= steps === 0;
                     if (steps % 5 !== 0) continue;
                 }
-                const redraws = await Promise.all([now.batch, 2].map((samples) => explorer.redraws(redrawsOf(now, training.step, samples), samples)));
+                const redraws = await Promise.all(
+                    [now.batch, 2].map(async (samples) => {
+                        const x = redrawsOf(now, training.step, samples);
+                        return { x, of: await explorer.redraws(x, samples) };
+                    }),
+                );
                 if (asked) continue;
-                judge(compare(x, now, results));
-                draw(x, now, results, redraws as [Running, Running]);
+                draw(x, now, results, redraws);
+                judge(compare(x, now, results, redraws));
                 document.body.dataset["drawn"] = String(training.step);
             }
         } finally {
             busy = false;
         }
     }
-    const again = () => void render().catch(tell);
+    const again = () => {
+        // What is told is of what is shown.
+        delete element("verdict").dataset["wrong"];
+        void render().catch(tell);
+    };
     form.addEventListener("input", () => {
         showSliders();
         again();

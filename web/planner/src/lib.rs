@@ -81,6 +81,7 @@ impl Limits {
         capabilities.subgroup_size = self.subgroup_size.filter(|size| *size >= 8 && size.is_power_of_two());
         capabilities.exact_f16 = self.exact_f16;
         capabilities.cpu = self.cpu;
+        capabilities.max_loop_iterations = Capabilities::loop_iterations(self.cpu);
         capabilities
     }
 }
@@ -158,6 +159,23 @@ mod tests {
         capabilities.storage_alignment = 32;
         let recipes: Recipes = serde_json::from_value(reply["recipes"].clone()).unwrap();
         assert_eq!(recipes, of_crate.recipes(&capabilities).unwrap());
+    }
+
+    #[test]
+    fn no_invocation_of_a_cpu_walks_farther_than_it_may() {
+        // A slice that is too long for as many teams as are on a CPU at once is cut finer.
+        let workgroups = |cpu: bool| {
+            let limits =
+                format!(r#""maxBindingBytes": 2147483647, "maxBufferBytes": 4294967296, "cpu": {cpu}"#);
+            let reply =
+                asked(&format!(r#"{{"spec": "batch 1x1x400000000 width=1", "capabilities": {{{limits}}}}}"#));
+            let first = &reply["recipes"]["forward"]["dispatches"][0];
+            let kernel = reply["recipes"]["forward"]["kernels"][0]["name"].as_str().unwrap().to_owned();
+            let size: u64 = kernel.split("wg").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            let of = |axis: usize| first["workgroups"][axis].as_u64().unwrap();
+            of(0) * of(1) * size
+        };
+        assert!(400_000_000 / workgroups(true) <= 65535, "{}", workgroups(true));
     }
 
     #[test]
