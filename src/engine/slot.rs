@@ -167,6 +167,9 @@ impl Slot {
                 | Slot::DSum
                 | Slot::Alpha
                 | Slot::Shift
+                | Slot::Running
+                | Slot::Saved
+                | Slot::Mask
         )
     }
 }

@@ -59,7 +59,7 @@ impl Rows {
 /// Places the tensors of a problem.
 pub struct Arena<'c> {
     pub context: &'c Context,
-    place: Place,
+    pub place: Place,
     held: RefCell<Vec<Held>>,
     /// First free byte of the buffer that all share.
     next: Cell<usize>,
@@ -93,6 +93,12 @@ impl<'c> Arena<'c> {
             place => place,
         };
         self.put(place, dims, Layout::ChannelsFirst, values, dtype, role).await
+    }
+
+    /// Records that operations write.
+    pub async fn records(&self, shape: &[usize]) -> Result<Tensor> {
+        let nothing = vec![f32::NAN; shape.iter().product()];
+        self.put(self.place, shape, Layout::ChannelsFirst, &nothing, DType::F32, Role::Written).await
     }
 
     /// A batch with values in memory order; `dims` are logical.

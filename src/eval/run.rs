@@ -136,8 +136,9 @@ impl<'a> Run<'a> {
         // (twice) once more; parameters and their gradients; alpha, the shift and theirs.
         let parameters = spec.parameter_shape().iter().product();
         let tensors = [vec![problem.inputs.x.len(); 15], parts, vec![parameters; 4], vec![1; 4]].concat();
-        let bytes = 4 * tensors.iter().sum::<usize>();
-        let arena = Arena::new(context, plan.place, bytes, tensors.len()).await?;
+        // What is saved: ten words for each channel or fewer for each slice, of which there are as many as values at most.
+        let bytes = 4 * tensors.iter().sum::<usize>() + 40 * problem.inputs.x.len();
+        let arena = Arena::new(context, plan.place, bytes, tensors.len() + 1).await?;
         let (outputs, kernels) = (Outputs::new(), Vec::new());
         Ok(Self { context, problem, layout: plan.layout, arena, outputs, kernels })
     }
@@ -230,7 +231,12 @@ impl<'a> Run<'a> {
             Some(keep) => Some(spec.mask_of(self.context, &x, keep).await?),
             None => None,
         };
-        let room = if over_x { layer.room_in_place(&x).await? } else { layer.room_for(&x).await? };
+        let room = match self.arena.place {
+            _ if over_x => layer.room_in_place(&x).await?,
+            // All that an application has may lie in one buffer.
+            Place::Shared => layer.room_in(&x, async |shape| self.arena.records(shape).await).await?,
+            _ => layer.room_for(&x).await?,
+        };
         let given = x.clone();
         let around = Input::from(&given).with_residual(residual.as_ref()).masked(mask.as_ref());
         let around = match (&gate, spec.gate) {

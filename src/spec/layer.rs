@@ -188,6 +188,33 @@ impl Layer {
         }
     }
 
+    /// As `room_for`, in a tensor of so many records of `words` of f32 that `tensor` makes; its own where the layer saves nothing, or keeps it in a form of its own.
+    #[cfg(feature = "eval")]
+    pub(crate) async fn room_in(
+        &self,
+        x: &Tensor,
+        tensor: impl AsyncFnOnce(&[usize]) -> Result<Tensor>,
+    ) -> Result<Saved> {
+        let like = self.room_for(x).await?;
+        let Some(shape) = like.shape().filter(|_| !matches!(self.kind, Kind::Tracked(_))) else {
+            return Ok(like);
+        };
+        let tensor = tensor(&shape).await?;
+        match &self.kind {
+            Kind::Batch(_) => Saved::from_tensor(&self.context, x, &tensor),
+            Kind::Layer(layer) => layer.room_in(x, &tensor),
+            Kind::Rms(layer) => layer.room_in(x, &tensor),
+            Kind::Group(layer) => layer.room_in(x, &tensor),
+            Kind::Instance(layer) => layer.room_in(x, &tensor),
+            Kind::MeanVariance(layer) => layer.room_in(x, &tensor),
+            Kind::L2(layer) => layer.room_in(x, &tensor),
+            Kind::Scale(layer) => layer.room_in(x, &tensor),
+            Kind::Weight(layer) => layer.room_in(x, &tensor),
+            Kind::Standardization(layer) => layer.room_in(x, &tensor),
+            Kind::Frozen(_) | Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => Ok(like),
+        }
+    }
+
     /// The batch norm that it is, if it is one in training.
     pub fn batch_norm(&mut self) -> Option<&mut BatchNorm> {
         match &mut self.kind {

@@ -258,6 +258,13 @@ impl Saved {
         Ok(Self::at(context, Slab::of_tensor(context, WHAT, tensor, &shape)?, kept, dtype))
     }
 
+    /// The shape of a tensor that it could be in, if it has anything.
+    #[cfg(feature = "eval")]
+    pub(crate) fn shape(&self) -> Option<[usize; 2]> {
+        let shape = [self.kept.records() as usize, self.kept.record_bytes() as usize / 4];
+        (shape[0] * shape[1] > 0).then_some(shape)
+    }
+
     fn at(context: &Context, slab: Slab, kept: Kept, dtype: DType) -> Self {
         let home = context.id();
         Self { slab, home, kept, in_place: false, pooled: false, dtype, forward: Mutex::new(None) }

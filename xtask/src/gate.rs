@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Failure, cargo, cargo_command, web};
+use super::{Failure, burn, cargo, cargo_command, web};
 
 /// What the feature `mpi` changes.
 const FEATURES: [&str; 2] =
     ["wgnorm/eval,wgnorm/safetensors,wgnorm/serde", "wgnorm/eval,wgnorm/safetensors,wgnorm/serde,wgnorm/mpi"];
 
 /// Builds the tests, then runs them. `--full` also runs what takes longer than the quick gate may: tests that are left out of it, and every
-/// combination that `wgnorm check --full` has, and the package for the web. Other arguments go to `cargo test`.
+/// combination that `wgnorm check --full` has, the package for the web, and the layers of burn. Other arguments go to `cargo test`.
 pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
     let full = args.iter().any(|arg| arg == "--full");
     let rest: Vec<String> = args.iter().filter(|arg| *arg != "--full").cloned().collect();
@@ -58,6 +58,9 @@ pub fn run(mpi: bool, args: &[String]) -> Result<(), Failure> {
         let started = Instant::now();
         web::run()?;
         times.push(("web".to_owned(), started.elapsed()));
+        let started = Instant::now();
+        burn::run()?;
+        times.push(("burn".to_owned(), started.elapsed()));
     }
     println!("\nwhere the time went:");
     times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));

@@ -1,0 +1,23 @@
+//! `cargo xtask burn`: the layers of burn (`integrations/burn`), with fusion and without.
+
+use super::{Failure, cargo};
+
+pub fn run() -> Result<(), Failure> {
+    let test = ["test", "--manifest-path", "integrations/burn/Cargo.toml", "--locked"];
+    cargo(&test, &[])?;
+    // Lints of what most build.
+    cargo(
+        &[
+            "clippy",
+            "--manifest-path",
+            "integrations/burn/Cargo.toml",
+            "--locked",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    cargo(&[&test[..], &["--no-default-features"]].concat(), &[])
+}
