@@ -21,7 +21,7 @@ pub struct BatchNormConfig {
     pub momentum: f64,
 }
 
-/// Batch normalization of `[N, C, …]` (Ioffe & Szegedy 2015): burn's layer, with its fields and its records.
+/// Batch normalization of `[N, C, …]` (Ioffe & Szegedy 2015): burn's layer, with its fields.
 ///
 /// In training (a device with autodiff, and the layer's flag) by statistics of the batch, of which the running ones take a part; else by the running ones.
 #[derive(Module, Debug)]

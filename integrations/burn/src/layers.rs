@@ -70,7 +70,7 @@ pub struct LayerNormConfig {
     pub bias: bool,
 }
 
-/// Layer normalization of the last axis (Ba, Kiros & Hinton 2016): burn's layer, with its fields and its records.
+/// Layer normalization of the last axis (Ba, Kiros & Hinton 2016): burn's layer, with its fields.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct LayerNorm {
@@ -136,7 +136,7 @@ pub struct RmsNormConfig {
     pub epsilon: f64,
 }
 
-/// Root mean square normalization of the last axis (Zhang & Sennrich 2019): burn's layer, with its fields and its records.
+/// Root mean square normalization of the last axis (Zhang & Sennrich 2019): burn's layer, with its fields.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct RmsNorm {
@@ -153,20 +153,6 @@ impl RmsNormConfig {
     /// As burn's: for an epsilon that is not positive.
     pub fn init(&self, device: &Device) -> RmsNorm {
         nn::RmsNormConfig::new(self.d_model).with_epsilon(self.epsilon).init(device).into()
-    }
-}
-
-/// The same layer: parameters are shared.
-impl From<nn::RmsNorm> for RmsNorm {
-    fn from(nn::RmsNorm { gamma, epsilon }: nn::RmsNorm) -> Self {
-        Self { gamma, epsilon }
-    }
-}
-
-/// The same layer of burn's.
-impl From<RmsNorm> for nn::RmsNorm {
-    fn from(RmsNorm { gamma, epsilon }: RmsNorm) -> Self {
-        Self { gamma, epsilon }
     }
 }
 
@@ -200,7 +186,7 @@ pub struct GroupNormConfig {
     pub affine: bool,
 }
 
-/// Group normalization of `[N, C, …]` (Wu & He 2018): burn's layer, with its fields and its records.
+/// Group normalization of `[N, C, …]` (Wu & He 2018): burn's layer, with its fields.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct GroupNorm {
@@ -226,22 +212,6 @@ impl GroupNormConfig {
     pub fn init(&self, device: &Device) -> GroupNorm {
         let config = nn::GroupNormConfig::new(self.num_groups, self.num_channels);
         config.with_epsilon(self.epsilon).with_affine(self.affine).init(device).into()
-    }
-}
-
-/// The same layer: parameters are shared.
-impl From<nn::GroupNorm> for GroupNorm {
-    fn from(layer: nn::GroupNorm) -> Self {
-        let nn::GroupNorm { gamma, beta, num_groups, num_channels, epsilon, affine } = layer;
-        Self { gamma, beta, num_groups, num_channels, epsilon, affine }
-    }
-}
-
-/// The same layer of burn's.
-impl From<GroupNorm> for nn::GroupNorm {
-    fn from(layer: GroupNorm) -> Self {
-        let GroupNorm { gamma, beta, num_groups, num_channels, epsilon, affine } = layer;
-        Self { gamma, beta, num_groups, num_channels, epsilon, affine }
     }
 }
 
@@ -273,7 +243,7 @@ pub struct InstanceNormConfig {
     pub affine: bool,
 }
 
-/// Instance normalization of `[N, C, …]` (Ulyanov, Vedaldi & Lempitsky 2016): burn's layer, with its fields and its records.
+/// Instance normalization of `[N, C, …]` (Ulyanov, Vedaldi & Lempitsky 2016): burn's layer, with its fields.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct InstanceNorm {
@@ -294,22 +264,6 @@ impl InstanceNormConfig {
     pub fn init(&self, device: &Device) -> InstanceNorm {
         let config = nn::InstanceNormConfig::new(self.num_channels);
         config.with_epsilon(self.epsilon).with_affine(self.affine).init(device).into()
-    }
-}
-
-/// The same layer: parameters are shared.
-impl From<nn::InstanceNorm> for InstanceNorm {
-    fn from(layer: nn::InstanceNorm) -> Self {
-        let nn::InstanceNorm { gamma, beta, num_channels, epsilon, affine } = layer;
-        Self { gamma, beta, num_channels, epsilon, affine }
-    }
-}
-
-/// The same layer of burn's.
-impl From<InstanceNorm> for nn::InstanceNorm {
-    fn from(layer: InstanceNorm) -> Self {
-        let InstanceNorm { gamma, beta, num_channels, epsilon, affine } = layer;
-        Self { gamma, beta, num_channels, epsilon, affine }
     }
 }
 
@@ -350,6 +304,31 @@ fn fits_last<const D: usize>(x: &Tensor<D>, gamma: &Param<Tensor<1>>) -> bool {
 fn fits_channels<const D: usize>(x: &Tensor<D>, channels: usize) -> bool {
     let dims = x.dims();
     D >= 2 && dims.iter().all(|&length| length > 0) && dims[1] == channels
+}
+
+/// Layers that are burn's to the field: one becomes the other, parameters shared.
+macro_rules! burns {
+    ($($layer:ident: $($field:ident),*;)*) => {$(
+        /// The same layer: parameters are shared.
+        impl From<nn::$layer> for $layer {
+            fn from(nn::$layer { $($field),* }: nn::$layer) -> Self {
+                Self { $($field),* }
+            }
+        }
+
+        /// The same layer of burn's.
+        impl From<$layer> for nn::$layer {
+            fn from($layer { $($field),* }: $layer) -> Self {
+                Self { $($field),* }
+            }
+        }
+    )*};
+}
+
+burns! {
+    RmsNorm: gamma, epsilon;
+    GroupNorm: gamma, beta, num_groups, num_channels, epsilon, affine;
+    InstanceNorm: gamma, beta, num_channels, epsilon, affine;
 }
 
 /// What burn's layers show of themselves.

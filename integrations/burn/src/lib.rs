@@ -1,7 +1,6 @@
 //! wgnorm's kernels as layers of [burn](https://burn.dev), on its wgpu backend and its own buffers, with autodiff, with and without fusion.
 //!
-//! Two lines of difference: the device is opened by [`init`], and layers come from here. They have burn's configurations, fields and names in records, so a record of one
-//! loads into the other.
+//! Two lines of difference: the device is opened by [`init`], and layers come from here. They have burn's configurations and fields.
 //!
 //! ```no_run
 //! use burn::tensor::{Device, Tensor};
