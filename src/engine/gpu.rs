@@ -304,6 +304,20 @@ impl Context {
     /// [`Error::ForeignDevice`] if one was prepared with another context; [`Error::Validation`] if a buffer was
     /// destroyed in the meantime; [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn submit(&self, operations: &[&Prepared]) -> Result<()> {
+        self.submit_between(|_| {}, operations, |_| {}).await
+    }
+
+    /// As [`submit`](Self::submit), between commands of the application's, all in one submission: copies from where a framework has what the operations
+    /// read, and to where it wants what they write.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), of the commands too.
+    pub async fn submit_between(
+        &self,
+        before: impl FnOnce(&mut wgpu::CommandEncoder),
+        operations: &[&Prepared],
+        after: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<()> {
         if operations.iter().any(|operation| operation.home() != self.id()) {
             return Err(Error::ForeignDevice { what: "a prepared operation" });
         }
@@ -315,9 +329,11 @@ impl Context {
             let mut encoder = self
                 .device()
                 .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgnorm") });
+            before(&mut encoder);
             for operation in operations {
                 operation.record_own(&mut encoder);
             }
+            after(&mut encoder);
             self.queue().submit([encoder.finish()]);
         })
         .await

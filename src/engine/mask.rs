@@ -120,13 +120,25 @@ impl Mask {
         Ok(mask)
     }
 
+    /// A truth value for each of so many samples and so many positions of each, row-major, of tensors that are not at hand:
+    /// [`of_positions`](Self::of_positions) of any x with as many.
+    ///
+    /// # Errors
+    /// As [`of_positions`](Self::of_positions).
+    pub async fn of_extent(context: &Context, extent: [usize; 2], keep: &[bool]) -> Result<Self> {
+        let [samples, positions] = extent.map(|length| length as u64);
+        let mask = Self::allocate_for(context, samples, positions).await?;
+        mask.write(context, keep).await?;
+        Ok(mask)
+    }
+
     async fn allocate(context: &Context, x: &Tensor) -> Result<Self> {
         let view = x.channels()?;
         Self::allocate_for(context, view.samples, view.inner).await
     }
 
     async fn allocate_for(context: &Context, samples: u64, positions: u64) -> Result<Self> {
-        let bits = samples * positions;
+        let bits = samples.saturating_mul(positions);
         let limit = 1 << 31;
         if bits > limit {
             let (unit, limit_name) = ("positions", "most positions of a mask");

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::batch::BatchNorm;
 use crate::base::error::{Error, Result};
 use crate::engine::tensor::Tensor;
-use crate::pass::Gradients;
+use crate::engine::verdicts::together;
 use crate::pass::input::Input;
+use crate::pass::{GradientTargets, Gradients};
 use crate::statistics::moments::{ChannelMoments, Moments};
 use crate::statistics::saved::Saved;
 
@@ -75,6 +76,28 @@ impl CrossIteration {
         layer: &mut BatchNorm,
         input: impl Into<Input<'a>>,
     ) -> Result<(Tensor, Saved)> {
+        together(async {
+            let input = input.into();
+            layer.check_composed(input)?;
+            let (y, saved) = layer.forward_outputs(input).await?;
+            let saved = saved.pooled();
+            self.train_forward_into(layer, input, &y, Some(&saved)).await?;
+            Ok((y, saved))
+        })
+        .await
+    }
+
+    /// As [`train_forward`](Self::train_forward), into tensors that are there; `saved` must be [pooled](Saved::pooled).
+    ///
+    /// # Errors
+    /// As [`train_forward`](Self::train_forward); [`Error::Shape`], [`Error::DType`], [`Error::Layout`] of y.
+    pub async fn train_forward_into<'a>(
+        &mut self,
+        layer: &mut BatchNorm,
+        input: impl Into<Input<'a>>,
+        y: &Tensor,
+        saved: Option<&Saved>,
+    ) -> Result<()> {
         let input = input.into();
         let context = layer.parts.context.clone();
         let view = layer.check_composed(input)?.cut.view();
@@ -88,15 +111,14 @@ impl CrossIteration {
             steps.push(merged.prepare_merge(&context, moments).await?);
         }
         let input = input.with_moments(&merged);
-        let (y, saved) = layer.forward_outputs(input).await?;
-        steps.push(layer.prepare_train_forward_untracked(input, &y, Some(&saved)).await?);
+        steps.push(layer.prepare_train_forward_untracked(input, y, saved).await?);
         steps.push(layer.prepare_update(&current).await?);
         context.submit(&steps.iter().collect::<Vec<_>>()).await?;
         if self.last.len() > kept {
             self.last.pop_front();
         }
         self.last.push_back(current);
-        Ok((y, saved))
+        Ok(())
     }
 
     /// All gradients of the step that `saved` is of, in which the values of earlier steps are constants. Submitted at once.
@@ -110,9 +132,35 @@ impl CrossIteration {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<Gradients> {
+        together(async {
+            let input = input.into();
+            let gradients = layer.check(input)?.allocate(input, dy).await?;
+            Self::backward_into(layer, input, dy, saved, &gradients.computed(dy)).await?;
+            Ok(gradients)
+        })
+        .await
+    }
+
+    /// As [`backward`](Self::backward), into tensors that are there, as many as are asked for.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::prepare_gradient_sums`] and [`BatchNorm::prepare_backward_from`]; [`Error::NoGradient`] without any target.
+    pub async fn backward_into<'a>(
+        layer: &BatchNorm,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        targets: &GradientTargets<'_>,
+    ) -> Result<()> {
         let input = input.into();
-        let (sums, gradients) = layer.gradient_sums(input, dy, saved).await?;
-        let dx = layer.backward_from(&sums, input, dy, saved).await?;
-        Ok(gradients.with_dx(dx))
+        targets.check_any()?;
+        let of_sums = GradientTargets { dx: None, ..*targets };
+        let (sums, reduce) = layer.prepare_gradient_sums(input, dy, saved, &of_sums).await?;
+        let mut steps = vec![reduce];
+        if targets.dx.is_some() {
+            let of_map = GradientTargets { dx: targets.dx, ..GradientTargets::default() };
+            steps.push(layer.prepare_backward_from(&sums, input, dy, saved, &of_map).await?);
+        }
+        layer.parts.context.submit(&steps.iter().collect::<Vec<_>>()).await
     }
 }

@@ -38,17 +38,36 @@ impl GhostSaved {
     /// [`Error::GhostSize`] if `size` is 0, [`Error::EmptyBatch`] if x is empty, and those of [`Saved::new`].
     pub async fn new(context: &Context, x: &Tensor, size: usize) -> Result<Self> {
         let samples = x.channels()?.samples as usize;
+        Self::check(x, samples, size)?;
+        let mut parts = Vec::new();
+        for range in ranges(samples, size) {
+            parts.push(Saved::new(context, &x.slice_samples(range)?).await?);
+        }
+        Ok(Self { samples, size, parts })
+    }
+
+    /// The same, of what each part of x has its room in: [`Saved::from_tensor`], of `size` samples each, and of the rest.
+    ///
+    /// # Errors
+    /// [`Error::Number`] unless there is one for each part, and those of [`new`](Self::new) but of an allocation.
+    pub fn from_parts(x: &Tensor, size: usize, parts: Vec<Saved>) -> Result<Self> {
+        let samples = x.channels()?.samples as usize;
+        Self::check(x, samples, size)?;
+        let (expected, got) = (samples.div_ceil(size), parts.len());
+        if expected != got {
+            return Err(Error::Number { what: "parts of a ghost batch", expected, got });
+        }
+        Ok(Self { samples, size, parts })
+    }
+
+    fn check(x: &Tensor, samples: usize, size: usize) -> Result<()> {
         if size == 0 {
             return Err(Error::GhostSize { samples });
         }
         if x.shape().len() == 0 {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
-        let mut parts = Vec::new();
-        for range in ranges(samples, size) {
-            parts.push(Saved::new(context, &x.slice_samples(range)?).await?);
-        }
-        Ok(Self { samples, size, parts })
+        Ok(())
     }
 
     /// Samples of a part.

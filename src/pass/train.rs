@@ -153,6 +153,15 @@ impl TrainForward {
         Self { prepared, layer: Some(layer) }
     }
 
+    /// The operation, to be submitted once with others ([`Context::submit`]).
+    ///
+    /// # Errors
+    /// [`Error::WrongLayer`] if it was prepared for another layer.
+    pub fn operation(&self, layer: &mut impl Train) -> Result<&Prepared> {
+        self.check(layer.id())?;
+        Ok(&self.prepared)
+    }
+
     /// Records the pass into a compute pass of its own, of the context's device: [`Prepared::record`].
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Micro-batches, ghost batches and masks are what the operations on the whole batch are: also recorded twice, with 16-bit
 //! parameters, without an activation, and in tensors that overlap.
 
-use wgnorm::norm::{GhostSaved, MicroBatch, MicroBatchGradient};
+use wgnorm::norm::{CrossIteration, GhostSaved, MicroBatch, MicroBatchGradient};
 use wgnorm::statistics::Moments;
 use wgnorm::{BatchNorm, BatchNormOptions, DType, Error, GradientTargets, Input, Mask, Saved, Tensor};
 
@@ -163,6 +163,64 @@ fn outputs_over_inputs_of_other_parts_are_refused() {
             let batches = [batch(a, &of_a, dx_a), batch(b, &of_b, dx_b)];
             let backward = layer.prepare_backward_accumulated(&batches, &GradientTargets::default()).await;
             refused!(backward, Error::Overlap { .. });
+        }
+    });
+}
+
+/// What a framework does that owns all memory: the same bits as in tensors that the crate makes.
+#[test]
+fn ghost_batches_and_last_steps_go_into_tensors_of_the_callers() {
+    let context = context();
+    let x = upload(&context, &[5, 2, 3], &values(1, 30, 0.5, 1.0));
+    let dy = upload(&context, &[5, 2, 3], &values(2, 30, 0.0, 1.0));
+    context.block_on(async {
+        let mut layer = BatchNorm::new(&context, 2, OPTIONS).await.unwrap();
+        let (y, saved) = layer.train_forward_ghost(&x, 2).await.unwrap();
+        let gradients = layer.backward_ghost(&x, &dy, &saved).await.unwrap();
+        let mut parts = Vec::new();
+        for range in [0..2, 2..4, 4..5] {
+            let room = context.zeros(&[2, 10]).await.unwrap();
+            parts.push(Saved::from_tensor(&context, &x.slice_samples(range).unwrap(), &room).unwrap());
+        }
+        let own = GhostSaved::from_parts(&x, 2, parts).unwrap();
+        let (own_y, dx) = (context.zeros_like(&x).await.unwrap(), context.zeros_like(&x).await.unwrap());
+        let forward = layer.prepare_train_forward_ghost(&x, &own_y, &own).await.unwrap();
+        layer.submit(&forward).await.unwrap();
+        let backward =
+            layer.prepare_backward_ghost(&x, &dy, &own, &GradientTargets::default().dx(&dx)).await.unwrap();
+        context.submit(&[&backward]).await.unwrap();
+        assert_eq!(bits(&download(&context, &own_y)), bits(&download(&context, &y)));
+        assert_eq!(bits(&download(&context, &dx)), bits(&download(&context, &gradients.dx)));
+        let few = GhostSaved::from_parts(&x, 2, Vec::new());
+        refused!(few, Error::Number { what: "parts of a ghost batch", expected: 3, got: 0 });
+        refused!(GhostSaved::from_parts(&x, 0, Vec::new()), Error::GhostSize { samples: 5 });
+
+        let mut outputs = Vec::new();
+        for into in [false, true] {
+            let mut last = CrossIteration::new(2).unwrap();
+            last.train_forward(&mut layer, &dy).await.unwrap();
+            let (y, saved) = if into {
+                let y = context.zeros_like(&x).await.unwrap();
+                let saved = Saved::new(&context, &x).await.unwrap().pooled();
+                last.train_forward_into(&mut layer, &x, &y, Some(&saved)).await.unwrap();
+                (y, saved)
+            } else {
+                last.train_forward(&mut layer, &x).await.unwrap()
+            };
+            let dx = if into {
+                let dx = context.zeros_like(&x).await.unwrap();
+                let targets = GradientTargets::default().dx(&dx);
+                CrossIteration::backward_into(&layer, &x, &dy, &saved, &targets).await.unwrap();
+                dx
+            } else {
+                last.backward(&layer, &x, &dy, &saved).await.unwrap().dx
+            };
+            outputs.push([download(&context, &y), download(&context, &dx)]);
+            let none = GradientTargets::default();
+            refused!(CrossIteration::backward_into(&layer, &x, &dy, &saved, &none).await, Error::NoGradient);
+        }
+        for (one, other) in outputs[0].iter().zip(&outputs[1]) {
+            assert_eq!(bits(one), bits(other));
         }
     });
 }

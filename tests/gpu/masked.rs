@@ -349,6 +349,14 @@ fn masks_are_made_written_and_sliced() {
         let mask = Mask::of_samples(&context, &x, &samples).await.unwrap();
         same(mean_of(&mask, &x).await, expected(&|n, _| samples[n]));
 
+        // Of an extent, as of an x with as many.
+        let keep: Vec<bool> = (0..40).map(|i| i % 7 != 0).collect();
+        let mask = Mask::of_extent(&context, [4, 10], &keep).await.unwrap();
+        same(mean_of(&mask, &x).await, expected(&|n, i| keep[10 * n + i]));
+        let beyond = Mask::of_extent(&context, [usize::MAX, 10], &keep).await;
+        refused!(beyond, Error::TooLarge { what: "a mask", .. });
+        let mask = Mask::of_samples(&context, &x, &samples).await.unwrap();
+
         // A prepared operation follows what is written.
         let (moments, prepared) = Moments::prepare(&context, x.masked(&mask)).await.unwrap();
         let keep: Vec<bool> = (0..40).map(|i| i % 3 == 0).collect();

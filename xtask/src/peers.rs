@@ -1,4 +1,4 @@
-//! `cargo xtask peers`: this crate, burn and PyTorch over the same cases, one after the other, and the table.
+//! `cargo xtask peers`: this crate, burn (with its own layers and with this crate's) and PyTorch over the same cases, one after the other, and the table.
 //!
 //! Everything goes to `target/peers/`. What a peer needs and this machine lacks is said, and the table goes without it.
 
@@ -39,14 +39,15 @@ fn usage(message: &str) -> Failure {
     Failure { message: message.to_owned(), code: 2 }
 }
 
+/// Where the peers' results go.
+const PEERS: [&str; 5] = ["burn.json", "wgnorm-in-burn.json", "pytorch.json", "cudnn.json", "compiled.json"];
+
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let options = Options::parse(args)?;
     let results = target()?.join("peers");
     std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
     let file = |name: &str| results.join(name);
-    for name in
-        ["wgnorm.json", "burn.json", "pytorch.json", "cudnn.json", "compiled.json", "table.json", "table.md"]
-    {
+    for name in ["wgnorm.json", "table.json", "table.md"].iter().chain(&PEERS) {
         // What an older run left must not be taken for a result of this one.
         let _ = std::fs::remove_file(file(name));
     }
@@ -56,12 +57,14 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     bench.arg("bench").args(&options.bench).arg("--json").arg(&ours);
     require(&mut bench)?;
 
-    let mut burn = super::cargo_command();
-    let manifest = root().join("benches/peers/burn/Cargo.toml");
-    burn.args(["run", "--release", "--locked", "--manifest-path"]).arg(manifest);
-    burn.arg("--target-dir").arg(results.join("build"));
-    burn.arg("--").arg("--cases").arg(&ours).arg("--json").arg(file("burn.json"));
-    told(&mut burn, "burn")?;
+    for (layers, name) in [("burn", "burn.json"), ("wgnorm", "wgnorm-in-burn.json")] {
+        let mut burn = super::cargo_command();
+        let manifest = root().join("benches/peers/burn/Cargo.toml");
+        burn.args(["run", "--release", "--locked", "--manifest-path"]).arg(manifest);
+        burn.arg("--target-dir").arg(results.join("build"));
+        burn.arg("--").arg("--cases").arg(&ours).arg("--json").arg(file(name)).args(["--layers", layers]);
+        told(&mut burn, &format!("burn, with layers of {layers}"))?;
+    }
 
     if has_torch(&options.python) {
         // torch.compile takes a minute or more for the shapes of a network, and on a CPU a compiler of its own.
@@ -80,11 +83,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         );
     }
 
-    let peers: Vec<PathBuf> = ["burn.json", "pytorch.json", "cudnn.json", "compiled.json"]
-        .map(file)
-        .into_iter()
-        .filter(|path| path.is_file())
-        .collect();
+    let peers: Vec<PathBuf> = PEERS.map(file).into_iter().filter(|path| path.is_file()).collect();
     if peers.is_empty() {
         return Err("no peer could be timed".to_owned().into());
     }

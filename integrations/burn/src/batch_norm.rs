@@ -3,10 +3,15 @@
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Flag, Module, ModuleDisplay, Param, RunningState};
 use burn::nn;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
+use wgnorm::Activation;
 
-use crate::layers::normalized;
-use crate::problem::{Norm, Problem};
+use crate::call::{Call, Called, fits_channels};
+use crate::input::Input;
+use crate::moments::Moments;
+use crate::problem::Norm;
+use crate::recalibration;
+use crate::statistics::{Source, Statistics};
 
 /// Configuration of a [`BatchNorm`]: that of burn's.
 #[derive(Config, Debug)]
@@ -21,9 +26,10 @@ pub struct BatchNormConfig {
     pub momentum: f64,
 }
 
-/// Batch normalization of `[N, C, …]` (Ioffe & Szegedy 2015): burn's layer, with its fields.
+/// Batch normalization of `[N, C, …]` (Ioffe & Szegedy 2015): burn's layer, with its fields, and what it does not have.
 ///
 /// In training (a device with autodiff, and the layer's flag) by statistics of the batch, of which the running ones take a part; else by the running ones.
+/// A frozen layer on a device with autodiff has gradients and moves nothing.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct BatchNorm {
@@ -41,6 +47,12 @@ pub struct BatchNorm {
     pub momentum: f64,
     /// What is added to the variance.
     pub epsilon: f64,
+    /// What comes after the norm and a residual, in the same pass over memory.
+    #[module(skip)]
+    pub activation: Activation,
+    /// By which statistics it trains.
+    #[module(skip)]
+    pub statistics: Statistics,
 }
 
 impl BatchNormConfig {
@@ -62,60 +74,142 @@ impl BatchNormConfig {
 impl From<nn::BatchNorm> for BatchNorm {
     fn from(layer: nn::BatchNorm) -> Self {
         let nn::BatchNorm { gamma, beta, training, running_mean, running_var, momentum, epsilon } = layer;
-        Self { gamma, beta, training, running_mean, running_var, momentum, epsilon }
+        let (activation, statistics) = (Activation::None, Statistics::Batch);
+        Self { gamma, beta, training, running_mean, running_var, momentum, epsilon, activation, statistics }
     }
 }
 
-/// The same layer of burn's.
+/// The same layer of burn's, without what it does not have: an activation, other statistics.
 impl From<BatchNorm> for nn::BatchNorm {
     fn from(layer: BatchNorm) -> Self {
-        let BatchNorm { gamma, beta, training, running_mean, running_var, momentum, epsilon } = layer;
+        let BatchNorm { gamma, beta, training, running_mean, running_var, momentum, epsilon, .. } = layer;
         Self { gamma, beta, training, running_mean, running_var, momentum, epsilon }
     }
 }
 
 impl BatchNorm {
-    /// y of `[N, C, …]`.
+    /// With an activation in the same pass.
+    #[must_use]
+    pub fn with_activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// With other statistics in training. Synchronised ones give the layer running statistics of its own, which begin as they are: of ranks in one process none must wait
+    /// for another's.
     ///
     /// # Panics
-    /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let trains = input.device().is_autodiff() && self.training.is_enabled();
-        let [channels] = self.gamma.dims();
-        let fits = D >= 2 && input.dims()[1] == channels && input.dims().iter().all(|&length| length > 0);
-        let norm = if trains { Norm::Batch } else { Norm::Frozen };
-        let problem = Problem { norm, epsilon: self.epsilon, affine: [true; 2] };
-        let device = input.device();
-        let statistics = match trains {
-            true => None,
-            false => {
-                let [mean, var] =
-                    [&self.running_mean, &self.running_var].map(|state| state.value().to_device(&device));
-                let counted = Tensor::zeros_like(&mean);
-                Some(Tensor::stack::<2>(vec![mean, var, counted], 0))
-            }
-        };
-        let parameters = [Some(self.gamma.val()), Some(self.beta.val())];
-        let Some((y, saved)) = normalized("BatchNorm", input.clone(), fits, parameters, statistics, problem)
-        else {
-            return nn::BatchNorm::from(self.clone()).forward(input);
-        };
-        if trains {
-            self.update(saved.detach());
+    /// For ghost batches of no samples, and limits of renorm that are none.
+    #[must_use]
+    pub fn with_statistics(self, statistics: Statistics) -> Self {
+        statistics.check();
+        if !matches!(statistics, Statistics::Synchronised(_)) {
+            return Self { statistics, ..self };
         }
+        let [running_mean, running_var] =
+            [&self.running_mean, &self.running_var].map(|state| RunningState::new(synchronised(state)));
+        Self { statistics, running_mean, running_var, ..self }
+    }
+
+    /// y of x `[N, C, …]`.
+    ///
+    /// # Panics
+    /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not, or cannot:
+    /// for a mask, and statistics other than the batch's.
+    pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
+        let input = input.into();
+        if recalibration::is_underway() && self.training.is_enabled() {
+            return self.recalibrated(input);
+        }
+        match self.trains(&input.x) {
+            true => self.train(input, None).0,
+            false => self.infer(input),
+        }
+    }
+
+    /// y, and the moments by which it came, of what no mask leaves out: the batch's, all parts' of a ghost batch, the last steps', or all ranks'.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward); where the layer does not train, or the kernels do not take x.
+    pub fn forward_with_moments<const D: usize>(&self, input: impl Into<Input<D>>) -> (Tensor<D>, Moments) {
+        let input = input.into();
+        assert!(
+            self.trains(&input.x),
+            "BatchNorm: expected a layer that trains, by the moments of its batch"
+        );
+        let samples = input.x.dims()[0];
+        let (y, saved) = self.train(input, Some("what gives moments"));
+        let saved = saved.unwrap_or_else(|| unreachable!("the kernels leave statistics"));
+        (y, Moments::of_saved(saved, self.gamma.dims()[0], &self.statistics, samples))
+    }
+
+    fn trains<const D: usize>(&self, x: &Tensor<D>) -> bool {
+        x.device().is_autodiff() && self.training.is_enabled()
+    }
+
+    fn call<const D: usize>(&self, x: &Tensor<D>, norm: Norm, running: [Tensor<1>; 2]) -> Call {
+        Call {
+            layer: "BatchNorm",
+            fits: fits_channels(x, self.gamma.dims()[0]),
+            norm,
+            epsilon: self.epsilon,
+            activation: self.activation,
+            gamma: Some(self.gamma.val()),
+            beta: Some(self.beta.val()),
+            alpha: None,
+            // The kernels have them in f32, whatever type the layer keeps them in.
+            running: Some(running.map(|state| state.to_device(&x.device()).cast(DType::F32))),
+            needs: None,
+        }
+    }
+
+    /// By the running statistics.
+    fn infer<const D: usize>(&self, input: Input<D>) -> Tensor<D> {
+        let running = [&self.running_mean, &self.running_var].map(RunningState::value);
+        self.call(&input.x, Norm::Frozen, running).run(input, |x| self.burns(x)).y
+    }
+
+    /// By the batch's, and what forward saved of them.
+    fn train<const D: usize>(
+        &self,
+        input: Input<D>,
+        needs: Option<&'static str>,
+    ) -> (Tensor<D>, Option<Tensor<2>>) {
+        let running = [&self.running_mean, &self.running_var].map(RunningState::value_sync);
+        let dtype = running[0].dtype();
+        let norm =
+            Norm::Batch { statistics: self.statistics.at_call(self.gamma.id), momentum: self.momentum };
+        let call = Call { needs, ..self.call(&input.x, norm, running) };
+        let Called { y, saved, running } = call.run(input, |x| self.burns(x));
+        let states = [&self.running_mean, &self.running_var].into_iter();
+        for (state, new) in states.zip(running.into_iter().flatten()) {
+            state.update(new.detach().cast(dtype));
+        }
+        (y, saved.map(Tensor::detach))
+    }
+
+    /// By the batch's, which the recalibration takes; running statistics stay.
+    fn recalibrated<const D: usize>(&self, input: Input<D>) -> Tensor<D> {
+        let running = [&self.running_mean, &self.running_var].map(RunningState::value_sync);
+        let samples = input.x.dims()[0];
+        let norm = Norm::Batch { statistics: Source::Batch, momentum: self.momentum };
+        let call = Call { needs: Some("recalibration"), ..self.call(&input.x, norm, running) };
+        let Called { y, saved, .. } = call.run(input, |x| self.burns(x));
+        let saved = saved.unwrap_or_else(|| unreachable!("the kernels leave statistics"));
+        let moments = Moments::of_saved(saved.detach(), self.gamma.dims()[0], &Statistics::Batch, samples);
+        recalibration::take(self.gamma.id, [&self.running_mean, &self.running_var], moments);
         y
     }
 
-    /// Takes the batch's mean and biased variance, of what forward saved, into the running ones.
-    fn update(&self, saved: Tensor<2>) {
-        let column = |at: usize| saved.clone().narrow(1, at, 1).squeeze_dim::<1>(1);
-        let (mean, var) = (column(0) + column(1), column(3));
-        for (state, batch) in [(&self.running_mean, mean), (&self.running_var, var)] {
-            let old = state.value_sync().to_device(&batch.device());
-            let new = old.mul_scalar(1.0 - self.momentum).add(batch.mul_scalar(self.momentum));
-            state.update(new.detach());
-        }
+    fn burns<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        nn::BatchNorm::from(self.clone()).forward(x)
     }
+}
+
+/// The value of a state with all that is pending, of whatever thread.
+pub(crate) fn synchronised(state: &RunningState<Tensor<1>>) -> Tensor<1> {
+    // It is what burn does before a module is validated; `value_sync` sees to it for a thread that has something pending alone.
+    drop(Module::valid(state));
+    state.value()
 }
 
 impl ModuleDisplay for BatchNorm {

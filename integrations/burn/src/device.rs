@@ -1,39 +1,38 @@
 //! burn's wgpu devices, with wgnorm's context on the same wgpu device and queue.
 
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
-use burn::tensor::wgpu::{WgpuInitError, WgpuOptions};
+use burn::tensor::wgpu::WgpuOptions;
 use burn_cubecl::CubeDevice;
-use wgnorm::{Context, wgpu};
+use wgnorm::{Context, Tensor, wgpu};
 
-static CONTEXTS: Mutex<Vec<(CubeDevice, Context)>> = Mutex::new(Vec::new());
+use crate::RmsNormConfig;
+use crate::error::Error;
 
-/// Why a device cannot be shared.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum InitError {
-    /// burn could not open it.
-    Burn(WgpuInitError),
-    /// The kernels cannot run on it.
-    Wgnorm(wgnorm::Error),
-    /// It is none of burn's wgpu backend.
-    Backend,
+static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
+
+/// A device that is shared.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    device: CubeDevice,
+    pub context: Context,
+    /// Room for running statistics of so many channels while a pass updates them, which submissions use one after the other.
+    running: Arc<Mutex<HashMap<usize, Tensor>>>,
 }
 
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Burn(error) => write!(f, "burn: {error:?}"),
-            Self::Wgnorm(error) => write!(f, "{error}"),
-            Self::Backend => f.write_str("expected a device of burn's wgpu backend"),
+impl Shared {
+    /// Room of its own for running statistics, `[3, C]`: burn's lie wherever its allocator puts them, perhaps all in one buffer, within which wgpu copies nothing.
+    pub async fn running(&self, channels: usize) -> wgnorm::Result<Tensor> {
+        if let Some(tensor) = lock(&self.running).get(&channels) {
+            return Ok(tensor.clone());
         }
+        let tensor = self.context.zeros(&[3, channels]).await?;
+        Ok(lock(&self.running).entry(channels).or_insert(tensor).clone())
     }
 }
-
-impl std::error::Error for InitError {}
 
 /// Opens a device for burn as the options say, and shares it.
 ///
@@ -42,38 +41,61 @@ impl std::error::Error for InitError {}
 /// ```no_run
 /// use burn::tensor::Device;
 /// let device = wgnorm_burn::init(Device::wgpu_options())?;
-/// # Ok::<(), wgnorm_burn::InitError>(())
+/// # Ok::<(), wgnorm_burn::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`InitError`].
-pub fn init(options: WgpuOptions) -> Result<Device, InitError> {
-    let (device, setup) = options.init_with_setup().map_err(InitError::Burn)?;
-    register(&device, setup.device, setup.queue)?;
+/// [`Error`].
+pub fn init(options: WgpuOptions) -> Result<Device, Error> {
+    let (device, setup) = options.init_with_setup().map_err(Error::Burn)?;
+    share(&device, setup.device, setup.queue)?;
     Ok(device)
 }
 
-/// Shares a device of burn's whose wgpu device and queue the application has.
+/// Shares a device of burn's whose wgpu device and queue the application has: those of the setup that burn was given. Runs a norm of two numbers, to see that they are.
 ///
 /// # Errors
-/// [`InitError::Wgnorm`], [`InitError::Backend`].
-pub fn register(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result<(), InitError> {
-    let context = Context::from_wgpu(on, queue).map_err(InitError::Wgnorm)?;
-    let cube = cube_device(device).ok_or(InitError::Backend)?;
-    let mut contexts = contexts();
-    contexts.retain(|(known, _)| *known != cube);
-    contexts.push((cube, context));
+/// [`Error::Wgnorm`], [`Error::Backend`], [`Error::OtherDevice`].
+pub fn register(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result<(), Error> {
+    share(device, on, queue)?;
+    let device = device.clone().without_autodiff();
+    let norm = RmsNormConfig::new(2).with_epsilon(0.5).init(&device);
+    // The mean square is 12.5.
+    let y = norm.forward(burn::tensor::Tensor::<2>::from_floats([[3.0, 4.0]], &device)).try_into_data();
+    let y: Vec<f32> = y.map_or_else(|_| Vec::new(), |y| y.iter::<f32>().collect());
+    let expected = [3.0, 4.0].map(|x| x / 13_f32.sqrt());
+    if y.len() == 2 && y.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-5) {
+        return Ok(());
+    }
+    let cube = cube_device(&device);
+    lock(&SHARED).retain(|shared| Some(&shared.device) != cube.as_ref());
+    Err(Error::OtherDevice)
+}
+
+fn share(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result<(), Error> {
+    let context = Context::from_wgpu(on, queue)?;
+    let device = cube_device(device).ok_or(Error::Backend)?;
+    let mut all = lock(&SHARED);
+    all.retain(|shared| shared.device != device);
+    all.push(Shared { device, context, running: Arc::default() });
     Ok(())
 }
 
 /// Whether kernels of wgnorm run on a device, with autodiff or without.
 pub fn is_shared(device: &Device) -> bool {
-    cube_device(&device.clone().without_autodiff()).is_some_and(|cube| context_of(&cube).is_some())
+    cube_device(&device.clone().without_autodiff()).is_some_and(|cube| find(&cube).is_some())
 }
 
-/// The context of a device that is shared.
-pub(crate) fn context_of(device: &CubeDevice) -> Option<Context> {
-    contexts().iter().find(|(known, _)| known == device).map(|(_, context)| context.clone())
+/// The context of a device, with autodiff or without.
+pub(crate) fn shared(device: &Device) -> Result<Context, Error> {
+    let cube = cube_device(&device.clone().without_autodiff());
+    let found = cube.and_then(|cube| find(&cube));
+    found.map(|shared| shared.context).ok_or_else(|| Error::NotShared(device.clone()))
+}
+
+/// A device that is shared.
+pub(crate) fn find(device: &CubeDevice) -> Option<Shared> {
+    lock(&SHARED).iter().find(|shared| shared.device == *device).cloned()
 }
 
 fn cube_device(device: &Device) -> Option<CubeDevice> {
@@ -83,6 +105,6 @@ fn cube_device(device: &Device) -> Option<CubeDevice> {
     }
 }
 
-fn contexts() -> MutexGuard<'static, Vec<(CubeDevice, Context)>> {
-    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,61 +1,14 @@
 //! burn's layer, RMS, group and instance norm on wgnorm's kernels.
 
-use burn::backend::Dispatch;
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
+use wgnorm::Activation;
 
-use crate::device::is_shared;
-use crate::fallback::fall_back;
-use crate::ops::NormOps;
-use crate::problem::{Norm, Problem};
-
-/// y and what forward saved, by the kernels; nothing where burn's own operations must do it.
-pub(crate) fn normalized<const D: usize>(
-    layer: &str,
-    x: Tensor<D>,
-    fits: bool,
-    parameters: [Option<Tensor<1>>; 2],
-    statistics: Option<Tensor<2>>,
-    problem: Problem,
-) -> Option<(Tensor<D>, Tensor<2>)> {
-    let types = parameters.iter().flatten().map(|parameter| parameter.dtype()).chain([x.dtype()]);
-    let reason = match () {
-        // What does not fit is told as burn tells it.
-        () if !fits => Some("of the shape of x".to_owned()),
-        () if !is_shared(&x.device()) => Some(format!("{:?} is not shared (wgnorm_burn::init)", x.device())),
-        () => types
-            .filter(|dtype| *dtype != DType::F32)
-            .map(|dtype| format!("it is of {dtype:?}, expected F32"))
-            .next(),
-    };
-    if let Some(reason) = reason {
-        fall_back(layer, &reason);
-        return None;
-    }
-    // What there is none of, another stands in the place of.
-    let [gamma, beta] = parameters;
-    let absent = || Tensor::<1>::zeros([1], &x.device());
-    let (gamma, beta) = match (gamma, beta) {
-        (Some(gamma), Some(beta)) => (gamma, beta),
-        (Some(gamma), None) => (gamma, absent()),
-        (None, Some(beta)) => (absent(), beta),
-        (None, None) => (absent(), absent()),
-    };
-    let statistics = match statistics {
-        Some(statistics) => statistics.into_dispatch(),
-        None => gamma.clone().detach().into_dispatch(),
-    };
-    let (y, saved) = Dispatch::wgnorm_forward(
-        x.into_dispatch(),
-        gamma.into_dispatch(),
-        beta.into_dispatch(),
-        statistics,
-        problem,
-    );
-    Some((Tensor::from_dispatch(y), Tensor::from_dispatch(saved)))
-}
+use crate::call::{Call, fits_channels, fits_last, value};
+use crate::input::Input;
+use crate::problem::Norm;
 
 /// Configuration of a [`LayerNorm`]: that of burn's.
 #[derive(Config, Debug)]
@@ -80,6 +33,9 @@ pub struct LayerNorm {
     pub beta: Option<Param<Tensor<1>>>,
     /// What is added to the variance.
     pub epsilon: f64,
+    /// What comes after the norm and a residual, in the same pass over memory.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl LayerNormConfig {
@@ -89,7 +45,7 @@ impl LayerNormConfig {
             .with_epsilon(self.epsilon)
             .with_bias(self.bias)
             .init(device);
-        LayerNorm { gamma, beta, epsilon: self.epsilon }
+        LayerNorm { gamma, beta, epsilon: self.epsilon, activation: Activation::None }
     }
 }
 
@@ -107,22 +63,28 @@ impl LayerNorm {
     /// The layer with the parameters of burn's, and its epsilon, which burn keeps to itself.
     pub fn with(layer: nn::LayerNorm, epsilon: f64) -> Self {
         let nn::LayerNorm { gamma, beta, .. } = layer;
-        Self { gamma, beta, epsilon }
+        Self { gamma, beta, epsilon, activation: Activation::None }
     }
 
-    /// y of `[…, d_model]`.
+    /// y of x `[…, d_model]`.
     ///
     /// # Panics
-    /// As burn's: unless the last axis is `d_model`.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let problem =
-            Problem { norm: Norm::Layer, epsilon: self.epsilon, affine: [true, self.beta.is_some()] };
-        let parameters = [Some(self.gamma.val()), self.beta.as_ref().map(|beta| beta.val())];
-        let fits = fits_last(&input, &self.gamma);
-        match normalized("LayerNorm", input.clone(), fits, parameters, None, problem) {
-            Some((y, _)) => y,
-            None => self.to_burn().forward(input),
-        }
+    /// As burn's: unless the last axis is `d_model`. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
+    pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
+        let input = input.into();
+        let call = Call {
+            layer: "LayerNorm",
+            fits: fits_last(&input.x, self.gamma.dims()[0]),
+            norm: Norm::Layer,
+            epsilon: self.epsilon,
+            activation: self.activation,
+            gamma: Some(self.gamma.val()),
+            beta: value(&self.beta),
+            alpha: None,
+            running: None,
+            needs: None,
+        };
+        call.run(input, |x| self.to_burn().forward(x)).y
     }
 }
 
@@ -144,6 +106,9 @@ pub struct RmsNorm {
     pub gamma: Param<Tensor<1>>,
     /// What is added to the mean square.
     pub epsilon: f64,
+    /// What comes after the norm and a residual, in the same pass over memory.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl RmsNormConfig {
@@ -157,17 +122,25 @@ impl RmsNormConfig {
 }
 
 impl RmsNorm {
-    /// y of `[…, d_model]`.
+    /// y of x `[…, d_model]`.
     ///
     /// # Panics
-    /// As burn's: unless the last axis is `d_model`.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let problem = Problem { norm: Norm::Rms, epsilon: self.epsilon, affine: [true, false] };
-        let fits = fits_last(&input, &self.gamma);
-        match normalized("RmsNorm", input.clone(), fits, [Some(self.gamma.val()), None], None, problem) {
-            Some((y, _)) => y,
-            None => nn::RmsNorm::from(self.clone()).forward(input),
-        }
+    /// As burn's: unless the last axis is `d_model`. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
+    pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
+        let input = input.into();
+        let call = Call {
+            layer: "RmsNorm",
+            fits: fits_last(&input.x, self.gamma.dims()[0]),
+            norm: Norm::Rms,
+            epsilon: self.epsilon,
+            activation: self.activation,
+            gamma: Some(self.gamma.val()),
+            beta: None,
+            alpha: None,
+            running: None,
+            needs: None,
+        };
+        call.run(input, |x| nn::RmsNorm::from(self.clone()).forward(x)).y
     }
 }
 
@@ -202,6 +175,9 @@ pub struct GroupNorm {
     pub epsilon: f64,
     /// Whether there are gamma and beta.
     pub affine: bool,
+    /// What comes after the norm and a residual, in the same pass over memory.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl GroupNormConfig {
@@ -216,17 +192,25 @@ impl GroupNormConfig {
 }
 
 impl GroupNorm {
-    /// y of `[N, C, …]`.
+    /// y of x `[N, C, …]`.
     ///
     /// # Panics
-    /// As burn's: unless the second axis is that of the channels.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let norm = Norm::Group(self.num_groups);
-        let fits = fits_channels(&input, self.num_channels);
-        match grouped("GroupNorm", input.clone(), fits, [&self.gamma, &self.beta], norm, self.epsilon) {
-            Some(y) => y,
-            None => nn::GroupNorm::from(self.clone()).forward(input),
-        }
+    /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
+    pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
+        let input = input.into();
+        let call = Call {
+            layer: "GroupNorm",
+            fits: fits_channels(&input.x, self.num_channels),
+            norm: Norm::Group(self.num_groups),
+            epsilon: self.epsilon,
+            activation: self.activation,
+            gamma: value(&self.gamma).filter(|_| self.affine),
+            beta: value(&self.beta).filter(|_| self.affine),
+            alpha: None,
+            running: None,
+            needs: None,
+        };
+        call.run(input, |x| nn::GroupNorm::from(self.clone()).forward(x)).y
     }
 }
 
@@ -257,6 +241,9 @@ pub struct InstanceNorm {
     pub epsilon: f64,
     /// Whether there are gamma and beta.
     pub affine: bool,
+    /// What comes after the norm and a residual, in the same pass over memory.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl InstanceNormConfig {
@@ -268,57 +255,42 @@ impl InstanceNormConfig {
 }
 
 impl InstanceNorm {
-    /// y of `[N, C, …]`.
+    /// y of x `[N, C, …]`.
     ///
     /// # Panics
-    /// As burn's: unless the second axis is that of the channels.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        // A group of each channel.
-        let norm = Norm::Group(self.num_channels);
-        let fits = fits_channels(&input, self.num_channels);
-        match grouped("InstanceNorm", input.clone(), fits, [&self.gamma, &self.beta], norm, self.epsilon) {
-            Some(y) => y,
-            None => nn::InstanceNorm::from(self.clone()).forward(input),
-        }
+    /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
+    pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
+        let input = input.into();
+        let call = Call {
+            layer: "InstanceNorm",
+            fits: fits_channels(&input.x, self.num_channels),
+            // A group of each channel.
+            norm: Norm::Group(self.num_channels),
+            epsilon: self.epsilon,
+            activation: self.activation,
+            gamma: value(&self.gamma).filter(|_| self.affine),
+            beta: value(&self.beta).filter(|_| self.affine),
+            alpha: None,
+            running: None,
+            needs: None,
+        };
+        call.run(input, |x| nn::InstanceNorm::from(self.clone()).forward(x)).y
     }
 }
 
-fn grouped<const D: usize>(
-    layer: &str,
-    x: Tensor<D>,
-    fits: bool,
-    parameters: [&Option<Param<Tensor<1>>>; 2],
-    norm: Norm,
-    epsilon: f64,
-) -> Option<Tensor<D>> {
-    let parameters = parameters.map(|of| of.as_ref().map(|parameter| parameter.val()));
-    let affine = [parameters[0].is_some(), parameters[1].is_some()];
-    normalized(layer, x, fits, parameters, None, Problem { norm, epsilon, affine }).map(|(y, _)| y)
-}
-
-fn fits_last<const D: usize>(x: &Tensor<D>, gamma: &Param<Tensor<1>>) -> bool {
-    let dims = x.dims();
-    dims.iter().all(|&length| length > 0) && dims[D - 1] == gamma.dims()[0]
-}
-
-fn fits_channels<const D: usize>(x: &Tensor<D>, channels: usize) -> bool {
-    let dims = x.dims();
-    D >= 2 && dims.iter().all(|&length| length > 0) && dims[1] == channels
-}
-
-/// Layers that are burn's to the field: one becomes the other, parameters shared.
+/// Layers whose fields are burn's: one becomes the other, parameters shared.
 macro_rules! burns {
     ($($layer:ident: $($field:ident),*;)*) => {$(
         /// The same layer: parameters are shared.
         impl From<nn::$layer> for $layer {
             fn from(nn::$layer { $($field),* }: nn::$layer) -> Self {
-                Self { $($field),* }
+                Self { $($field,)* activation: Activation::None }
             }
         }
 
-        /// The same layer of burn's.
+        /// The same layer of burn's, without the activation, which it does not have.
         impl From<$layer> for nn::$layer {
-            fn from($layer { $($field),* }: $layer) -> Self {
+            fn from($layer { $($field,)* .. }: $layer) -> Self {
                 Self { $($field),* }
             }
         }
@@ -331,9 +303,17 @@ burns! {
     InstanceNorm: gamma, beta, num_channels, epsilon, affine;
 }
 
-/// What burn's layers show of themselves.
-macro_rules! displayed {
+/// What burn's layers show of themselves, and what these have besides.
+macro_rules! layers {
     ($($layer:ident: $($name:ident),*;)*) => {$(
+        impl $layer {
+            /// With an activation in the same pass.
+            #[must_use]
+            pub fn with_activation(self, activation: Activation) -> Self {
+                Self { activation, ..self }
+            }
+        }
+
         impl ModuleDisplay for $layer {
             fn custom_settings(&self) -> Option<DisplaySettings> {
                 DisplaySettings::new().with_new_line_after_attribute(false).optional()
@@ -346,7 +326,7 @@ macro_rules! displayed {
     )*};
 }
 
-displayed! {
+layers! {
     LayerNorm: epsilon;
     RmsNorm: epsilon;
     GroupNorm: num_groups, num_channels, epsilon, affine;

@@ -9,24 +9,48 @@
 //! let norm = BatchNormConfig::new(64).init(&device);
 //! let y = norm.forward(Tensor::<4>::ones([8, 64, 56, 56], &device));
 //! # drop(y);
-//! # Ok::<(), wgnorm_burn::InitError>(())
+//! # Ok::<(), wgnorm_burn::Error>(())
 //! ```
 //!
-//! On another backend, a device that is not shared, or a type that is not f32, burn's own operations do it; [`fallback`] counts that, or forbids it.
+//! On another backend, a device that is not shared, or another type than f32, f16 and bf16, burn's own operations do it; [`fallback`] counts that, or forbids it.
 #![deny(missing_docs)]
 
+mod adopt;
 mod batch_norm;
+mod call;
+mod cross_iteration;
 mod device;
+mod dynamic_tanh;
+mod error;
 pub mod fallback;
+mod fold;
+mod input;
 mod layers;
+mod moments;
 mod ops;
+mod passes;
 mod place;
 mod problem;
+mod rank;
+mod recalibration;
+mod statistics;
+pub mod stats;
 
+pub use adopt::{AdoptError, adopt};
 pub use batch_norm::{BatchNorm, BatchNormConfig};
-pub use device::{InitError, init, is_shared, register};
+pub use cross_iteration::CrossIteration;
+pub use device::{init, is_shared, register};
+pub use dynamic_tanh::{DynamicTanh, DynamicTanhConfig};
+pub use error::Error;
+pub use fold::{Following, Preceding};
+pub use input::{Input, Mask};
 pub use layers::{
     GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig, RmsNorm,
     RmsNormConfig,
 };
+pub use moments::Moments;
+pub use rank::Rank;
+pub use recalibration::{NothingToRecalibrate, recalibrate};
+pub use statistics::Statistics;
 pub use wgnorm;
+pub use wgnorm::Activation;

@@ -1,239 +1,294 @@
 //! The kernels as operations of burn's backends: on cubecl's tensors, under fusion, with gradients. One pair for all norms: which one is data.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::autodiff::{Autodiff, NodeId};
+use burn::backend::autodiff::{Autodiff, NodeId, grads};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{AutodiffBackend, Backend, backend_extension};
+use burn::backend::{AutodiffBackend, Backend, ExtensionType, backend_extension};
+#[cfg(feature = "fusion")]
+use burn::{backend::fusion::custom::TensorSpec, tensor::DType};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::tensor::CubeTensor;
-use wgnorm::{Context, GradientTargets};
+use cubecl::client::Client;
 
-use crate::device::context_of;
-use crate::place::{Dense, Placed, place, room};
-use crate::problem::{AnyNorm, Norm, Problem};
+use crate::passes;
+use crate::problem::{Norm, Problem, Wanted};
+use crate::rank::Turn;
+use crate::stats;
+
+/// A tensor, or none.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub enum Maybe<B: Backend> {
+    No,
+    Yes(FloatTensor<B>),
+}
+
+/// What a norm is given.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub struct Operands<B: Backend> {
+    pub x: FloatTensor<B>,
+    #[extension_type]
+    pub gamma: Maybe<B>,
+    #[extension_type]
+    pub beta: Maybe<B>,
+    #[extension_type]
+    pub alpha: Maybe<B>,
+    #[extension_type]
+    pub residual: Maybe<B>,
+    /// The running mean, of f32.
+    #[extension_type]
+    pub mean: Maybe<B>,
+    #[extension_type]
+    pub var: Maybe<B>,
+}
+
+/// What forward gives.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub struct Outputs<B: Backend> {
+    pub y: FloatTensor<B>,
+    /// What backward needs: [`Problem::saved`].
+    #[extension_type]
+    pub saved: Maybe<B>,
+    /// The running mean after the batch.
+    #[extension_type]
+    pub mean: Maybe<B>,
+    #[extension_type]
+    pub var: Maybe<B>,
+}
+
+/// What backward gives, as far as it is [wanted](Wanted).
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub struct Gradients<B: Backend> {
+    #[extension_type]
+    pub x: Maybe<B>,
+    #[extension_type]
+    pub gamma: Maybe<B>,
+    #[extension_type]
+    pub beta: Maybe<B>,
+    #[extension_type]
+    pub alpha: Maybe<B>,
+    #[extension_type]
+    pub residual: Maybe<B>,
+}
 
 /// Norms, forward and backward.
 #[backend_extension(Cube, Autodiff, Fusion: cfg(feature = "fusion"))]
 pub trait NormOps: Backend {
-    /// y, and what backward needs. `statistics` are the running ones `[3, C]` of what is frozen; elsewhere gamma stands in their place.
-    #[fusion(meta = |x, _gamma, _beta, _statistics, problem| (x.clone(), crate::ops::saved(x, problem)))]
-    fn wgnorm_forward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        problem: Problem,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    #[fusion(meta = crate::ops::outputs)]
+    fn wgnorm_forward(#[extension_type] operands: Operands<Self>, problem: Problem) -> Outputs<Self>;
 
-    /// dx, dgamma, dbeta; of a parameter that there is none of, nothing that means anything.
-    #[fusion(meta = |x, gamma, beta, _statistics, _saved, _dy, _problem| (x.clone(), gamma.clone(), beta.clone()))]
+    #[fusion(meta = crate::ops::gradients)]
     fn wgnorm_backward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        saved: FloatTensor<Self>,
+        #[extension_type] operands: Operands<Self>,
+        #[extension_type] saved: Maybe<Self>,
         dy: FloatTensor<Self>,
+        wanted: Wanted,
         problem: Problem,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> Gradients<Self>;
+}
+
+impl<B: Backend> Maybe<B> {
+    pub fn of(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Self::No, Self::Yes)
+    }
+
+    pub fn get(self) -> Option<FloatTensor<B>> {
+        match self {
+            Self::No => None,
+            Self::Yes(tensor) => Some(tensor),
+        }
+    }
 }
 
 #[cfg(feature = "fusion")]
-use burn::backend::fusion::custom::TensorSpec;
+fn outputs(given: &OperandsMetadata, problem: &Problem) -> OutputsMetadata {
+    let dims: Vec<usize> = given.x.shape.iter().copied().collect();
+    let of = |dims: Vec<usize>| MaybeMetadata::Yes(TensorSpec::new(dims.into(), DType::F32));
+    let running = || match problem.norm {
+        Norm::Batch { .. } => of(vec![dims[1]]),
+        _ => MaybeMetadata::No,
+    };
+    let saved = problem.saved(&dims).map_or(MaybeMetadata::No, of);
+    OutputsMetadata { y: given.x.clone(), saved, mean: running(), var: running() }
+}
 
 #[cfg(feature = "fusion")]
-pub(crate) fn saved(x: &TensorSpec, problem: &Problem) -> TensorSpec {
-    let dims: Vec<usize> = x.shape.iter().copied().collect();
-    TensorSpec::new(problem.norm.saved(&dims).into(), x.dtype)
-}
-
-/// What a pass is on: a device that was found to be shared before.
-fn context(x: &CubeTensor) -> Context {
-    context_of(&x.device).unwrap_or_else(|| panic!("{:?} is not shared: wgnorm_burn::init", x.device))
-}
-
-/// x as the kernels see it, with parameters where they lie.
-struct Given {
-    context: Context,
-    problem: Problem,
-    x: Dense,
-    /// As burn has it.
-    shape: Vec<usize>,
-    dims: Vec<usize>,
-    px: Placed,
-    gamma: Placed,
-    beta: Placed,
-}
-
-impl Given {
-    fn new(x: CubeTensor, gamma: &CubeTensor, beta: &CubeTensor, problem: Problem) -> wgnorm::Result<Self> {
-        let context = context(&x);
-        let shape: Vec<usize> = x.meta.shape().iter().copied().collect();
-        let x = Dense::of(x, problem.norm.has_channels());
-        let dims = problem.norm.dims(x.memory_dims(), x.layout == wgnorm::Layout::ChannelsLast);
-        let px = x.place(&context, &dims)?;
-        let [gamma, beta] = [gamma, beta].map(|of| place(&context, of, &[of.meta.shape()[0]]));
-        Ok(Self { context, problem, x, shape, dims, px, gamma: gamma?, beta: beta? })
-    }
-
-    fn channels(&self) -> usize {
-        if self.problem.norm.has_channels() { self.shape[1] } else { self.shape[self.shape.len() - 1] }
-    }
-
-    /// The layer, with running statistics, or room for them that nobody uses.
-    fn layer(&self, statistics: &CubeTensor, saved: &CubeTensor) -> wgnorm::Result<AnyNorm> {
-        let channels = self.channels();
-        let of = if self.problem.norm == Norm::Frozen { statistics } else { saved };
-        let dims =
-            if matches!(self.problem.norm, Norm::Batch | Norm::Frozen) { vec![3, channels] } else { vec![1] };
-        let statistics = place(&self.context, of, &dims)?;
-        self.problem.layer(&self.context, [&self.gamma, &self.beta], &statistics, channels)
-    }
-
-    fn saved(&self, saved: &CubeTensor) -> wgnorm::Result<Placed> {
-        place(&self.context, saved, &self.problem.norm.saved(&self.shape))
+fn gradients(
+    given: &OperandsMetadata,
+    _saved: &MaybeMetadata,
+    _dy: &TensorSpec,
+    wanted: &Wanted,
+    _problem: &Problem,
+) -> GradientsMetadata {
+    let of = |wanted: bool, of: &MaybeMetadata| if wanted { of.clone() } else { MaybeMetadata::No };
+    GradientsMetadata {
+        x: of(wanted.x, &MaybeMetadata::Yes(given.x.clone())),
+        gamma: of(wanted.gamma, &given.gamma),
+        beta: of(wanted.beta, &given.beta),
+        alpha: of(wanted.alpha, &given.alpha),
+        residual: of(wanted.residual, &given.residual),
     }
 }
 
-fn forward(
-    x: CubeTensor,
-    [gamma, beta, statistics]: [CubeTensor; 3],
-    problem: Problem,
-) -> wgnorm::Result<(CubeTensor, CubeTensor)> {
-    let given = Given::new(x, &gamma, &beta, problem)?;
-    let (y, saved) = (given.x.room(), room(&given.x.tensor, &problem.norm.saved(&given.shape)));
-    let py = y.place(&given.context, &given.dims)?;
-    let layer = given.layer(&statistics, &saved)?;
-    let psaved = given.saved(&saved)?;
-    given.context.block_on(async {
-        let prepared = layer.forward(&given.context, &given.px, &py, &psaved).await?;
-        given.context.submit(&[&prepared]).await
-    })?;
-    Ok((y.tensor, saved))
+/// Runs a pass on the thread that has burn's device: from another every question where a tensor lies would be a message there and back. One that cannot be run ends
+/// as burn's own operations do: with what went wrong.
+fn run<T: Send + 'static>(
+    client: &Client,
+    problem: &Problem,
+    pass: impl FnOnce() -> wgnorm::Result<T> + Send,
+) -> T {
+    // Ranks that wait for this one are told if it does not come, whatever the reason.
+    let mut unfinished = Unfinished(problem.turn());
+    assert!(
+        !client.is_capturing(),
+        "wgnorm's kernels cannot be a part of a captured graph: they are not cubecl's"
+    );
+    let result = client.exclusive(pass).unwrap_or_else(|error| panic!("burn's device: {error:?}"));
+    let result = result.unwrap_or_else(|error| panic!("wgnorm: {:?}: {error}", problem.norm));
+    unfinished.0 = None;
+    result
 }
 
-fn backward(
-    x: CubeTensor,
-    [gamma, beta, statistics, saved]: [CubeTensor; 4],
-    dy: CubeTensor,
-    problem: Problem,
-) -> wgnorm::Result<(CubeTensor, CubeTensor, CubeTensor)> {
-    let given = Given::new(x, &gamma, &beta, problem)?;
-    let dy = Dense::in_layout(dy, given.x.layout);
-    let dx = given.x.room();
-    let [dgamma, dbeta] = [&gamma, &beta].map(|of| room(of, &[of.meta.shape()[0]]));
-    let (pdy, pdx) = (dy.place(&given.context, &given.dims)?, dx.place(&given.context, &given.dims)?);
-    let [pdgamma, pdbeta] = [&dgamma, &dbeta].map(|of| place(&given.context, of, &[of.meta.shape()[0]]));
-    let (pdgamma, pdbeta) = (pdgamma?, pdbeta?);
-    let [has_gamma, has_beta] = problem.affine;
-    let targets = GradientTargets::default()
-        .dx(&*pdx)
-        .dgamma(has_gamma.then_some(&*pdgamma))
-        .dbeta(has_beta.then_some(&*pdbeta));
-    let layer = given.layer(&statistics, &saved)?;
-    let psaved = given.saved(&saved)?;
-    given.context.block_on(async {
-        let prepared = layer.backward(&given.context, (&given.px, &pdy), &psaved, &targets).await?;
-        given.context.submit(&[&prepared]).await
-    })?;
-    Ok((dx.tensor, dgamma, dbeta))
-}
+struct Unfinished<'p>(Option<&'p Turn>);
 
-/// A pass that cannot be run ends as burn's own operations do: with what went wrong.
-fn passed<T>(result: wgnorm::Result<T>, problem: Problem) -> T {
-    result.unwrap_or_else(|error| panic!("wgnorm: {problem:?}: {error}"))
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(turn) = self.0 {
+            turn.fail("its pass ended in an error");
+        }
+    }
 }
 
 impl NormOps for CubeBackend {
-    fn wgnorm_forward(
-        x: CubeTensor,
-        gamma: CubeTensor,
-        beta: CubeTensor,
-        statistics: CubeTensor,
-        problem: Problem,
-    ) -> (CubeTensor, CubeTensor) {
-        passed(forward(x, [gamma, beta, statistics], problem), problem)
+    fn wgnorm_forward(operands: Operands<Self>, problem: Problem) -> Outputs<Self> {
+        let client = operands.x.client.clone();
+        run(&client, &problem, || stats::in_forward(|| passes::forward(operands, &problem)))
     }
 
     fn wgnorm_backward(
-        x: CubeTensor,
-        gamma: CubeTensor,
-        beta: CubeTensor,
-        statistics: CubeTensor,
-        saved: CubeTensor,
-        dy: CubeTensor,
+        operands: Operands<Self>,
+        saved: Maybe<Self>,
+        dy: FloatTensor<Self>,
+        wanted: Wanted,
         problem: Problem,
-    ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        passed(backward(x, [gamma, beta, statistics, saved], dy, problem), problem)
+    ) -> Gradients<Self> {
+        let client = operands.x.client.clone();
+        let pass = || stats::in_backward(|| passes::backward(operands, saved, dy, wanted, &problem));
+        run(&client, &problem, pass)
+    }
+}
+
+/// Of which operands there are gradients, in the order of a graph's parents.
+const DIFFERENTIABLE: usize = 5;
+
+/// What the graph keeps: tensors as its nodes, so that it may compute them again.
+#[derive(Clone, Debug)]
+struct Kept<B: Backend> {
+    nodes: [Option<NodeId>; DIFFERENTIABLE],
+    has_residual: bool,
+    mean: Maybe<B>,
+    var: Maybe<B>,
+    saved: Maybe<B>,
+    problem: Problem,
+}
+
+#[derive(Debug)]
+struct Normalized;
+
+impl<B: NormOps> Backward<B, DIFFERENTIABLE> for Normalized {
+    type State = Kept<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, DIFFERENTIABLE>,
+        grads: &mut grads::Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let Kept { nodes, has_residual, mean, var, saved, problem } = ops.state;
+        let [x, gamma, beta, alpha, residual] =
+            nodes.map(|node| node.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node)));
+        let [of_x, of_gamma, of_beta, of_alpha, of_residual] = ops.parents;
+        // What is added after the norm has dy itself, where nothing comes after.
+        if let (Some(node), true, false) = (&of_residual, has_residual, problem.reads_residual()) {
+            grads.register::<B>(node.id, dy.clone());
+        }
+        let wanted = Wanted {
+            x: of_x.is_some(),
+            gamma: of_gamma.is_some() && gamma.is_some(),
+            beta: of_beta.is_some() && beta.is_some(),
+            alpha: of_alpha.is_some() && alpha.is_some(),
+            residual: of_residual.is_some() && residual.is_some(),
+        };
+        if !(wanted.x || wanted.gamma || wanted.beta || wanted.alpha || wanted.residual) {
+            return;
+        }
+        let x = x.unwrap_or_else(|| unreachable!("every graph keeps x"));
+        let [gamma, beta, alpha, residual] = [gamma, beta, alpha, residual].map(Maybe::of);
+        let operands = Operands { x, gamma, beta, alpha, residual, mean, var };
+        let all = B::wgnorm_backward(operands, saved, dy, wanted, problem);
+        let all = [
+            (of_x, all.x),
+            (of_gamma, all.gamma),
+            (of_beta, all.beta),
+            (of_alpha, all.alpha),
+            (of_residual, all.residual),
+        ];
+        for (node, gradient) in all {
+            if let (Some(node), Maybe::Yes(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
     }
 }
 
 impl<B: NormOps, C: CheckpointStrategy> NormOps for Autodiff<B, C> {
-    fn wgnorm_forward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        problem: Problem,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        #[derive(Debug)]
-        struct Normalized;
-
-        impl<B: NormOps> Backward<B, 3> for Normalized {
-            type State = ([NodeId; 3], FloatTensor<B>, FloatTensor<B>, Problem);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 3>,
-                grads: &mut Gradients,
-                checkpointer: &mut Checkpointer,
-            ) {
-                let dy = grads.consume::<B>(&ops.node);
-                let (inputs, statistics, saved, problem) = ops.state;
-                let [x, gamma, beta] =
-                    inputs.map(|of| checkpointer.retrieve_node_output::<FloatTensor<B>>(of));
-                let (dx, dgamma, dbeta) = B::wgnorm_backward(x, gamma, beta, statistics, saved, dy, problem);
-                let [has_gamma, has_beta] = problem.affine;
-                let all = [(true, dx), (has_gamma, dgamma), (has_beta, dbeta)];
-                for (node, (is, gradient)) in ops.parents.into_iter().zip(all) {
-                    if let Some(node) = node.filter(|_| is) {
-                        grads.register::<B>(node.id, gradient);
-                    }
-                }
-            }
-        }
-
-        let statistics = statistics.into_primitive();
-        let forward = |x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>| {
-            let [x, gamma, beta] = [x, gamma, beta].map(|of| of.into_primitive());
-            B::wgnorm_forward(x, gamma, beta, statistics.clone(), problem)
+    fn wgnorm_forward(operands: Operands<Self>, problem: Problem) -> Outputs<Self> {
+        let Operands { x, gamma, beta, alpha, residual, mean, var } = operands;
+        let [mean, var] = [mean, var].map(|of| Maybe::<B>::of(of.get().map(|of| of.into_primitive())));
+        let others = [gamma, beta, alpha, residual].map(Maybe::get);
+        // What there is none of has no gradient: x stands in its place among the parents.
+        let [gamma_node, beta_node, alpha_node, residual_node] =
+            [0, 1, 2, 3].map(|i| others[i].as_ref().unwrap_or(&x).node());
+        let parents = [x.node(), gamma_node, beta_node, alpha_node, residual_node];
+        let [has_gamma, has_beta, has_alpha, has_residual] = [0, 1, 2, 3].map(|i| others[i].is_some());
+        let operands = |x: FloatTensor<Self>, others: [Option<FloatTensor<Self>>; 4]| {
+            let [gamma, beta, alpha, residual] =
+                others.map(|of| Maybe::<B>::of(of.map(|of| of.into_primitive())));
+            let (mean, var) = (mean.clone(), var.clone());
+            Operands { x: x.into_primitive(), gamma, beta, alpha, residual, mean, var }
         };
-        let nodes = [x.node(), gamma.node(), beta.node()];
-        let (y, saved) = match Normalized.prepare::<C>(nodes).compute_bound().stateful() {
+        let (y, saved, mean, var) = match Normalized.prepare::<C>(parents).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let inputs = [prep.checkpoint(&x), prep.checkpoint(&gamma), prep.checkpoint(&beta)];
-                let (y, saved) = forward(x, gamma, beta);
-                (prep.finish((inputs, statistics.clone(), saved.clone(), problem), y), saved)
+                let reads = [has_gamma, has_beta, has_alpha, has_residual && problem.reads_residual()];
+                let mut nodes = [Some(prep.checkpoint(&x)), None, None, None, None];
+                for (i, other) in others.iter().enumerate().filter(|(i, _)| reads[*i]) {
+                    nodes[i + 1] = other.as_ref().map(|other| prep.checkpoint(other));
+                }
+                let outputs = B::wgnorm_forward(operands(x, others), problem.clone());
+                let saved = outputs.saved.clone();
+                let kept = Kept { nodes, has_residual, mean: mean.clone(), var: var.clone(), saved, problem };
+                (prep.finish(kept, outputs.y), outputs.saved, outputs.mean, outputs.var)
             }
             OpsKind::UnTracked(prep) => {
-                let (y, saved) = forward(x, gamma, beta);
-                (prep.finish(y), saved)
+                let outputs = B::wgnorm_forward(operands(x, others), problem);
+                (prep.finish(outputs.y), outputs.saved, outputs.mean, outputs.var)
             }
         };
-        (y, Self::from_inner(saved))
+        let [saved, mean, var] = [saved, mean, var].map(|of| Maybe::of(of.get().map(Self::from_inner)));
+        Outputs { y, saved, mean, var }
     }
 
     fn wgnorm_backward(
-        _x: FloatTensor<Self>,
-        _gamma: FloatTensor<Self>,
-        _beta: FloatTensor<Self>,
-        _statistics: FloatTensor<Self>,
-        _saved: FloatTensor<Self>,
+        _operands: Operands<Self>,
+        _saved: Maybe<Self>,
         _dy: FloatTensor<Self>,
+        _wanted: Wanted,
         _problem: Problem,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> Gradients<Self> {
         panic!("wgnorm has no gradients of gradients")
     }
 }

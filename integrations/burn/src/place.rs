@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::Deref;
 
 use burn::backend::TensorMetadata;
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -13,6 +13,7 @@ use cubecl::zspace::{Strides, metadata::Metadata};
 use wgnorm::{Context, Layout, Tensor};
 
 use crate::fallback;
+use crate::problem::element;
 
 type Server = WgpuServer<AutoCompiler>;
 
@@ -67,7 +68,7 @@ impl Dense {
 
     /// Room for a tensor that lies as this one.
     pub fn room(&self) -> Self {
-        let tensor = room(&self.tensor, &self.memory_dims());
+        let tensor = room(&self.tensor, &self.memory_dims(), self.tensor.dtype);
         let tensor = match self.layout {
             Layout::ChannelsFirst => tensor,
             _ => permuted(tensor, channels_to_second),
@@ -88,10 +89,10 @@ impl Dense {
     }
 }
 
-/// Room for values of the type of another tensor.
-pub fn room(like: &CubeTensor, dims: &[usize]) -> CubeTensor {
+/// Room on the device of another tensor.
+pub fn room(beside: &CubeTensor, dims: &[usize], dtype: DType) -> CubeTensor {
     let shape = Shape::from(dims.to_vec());
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
+    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, dtype)
 }
 
 /// A dense tensor where it lies, in whatever shape. Everything that burn has queued for it so far is in wgpu's queue when this returns.
@@ -101,7 +102,10 @@ pub fn place(context: &Context, tensor: &CubeTensor, dims: &[usize]) -> wgnorm::
     let resource =
         resource.unwrap_or_else(|error| panic!("a tensor of burn's wgpu backend without memory: {error:?}"));
     let WgpuResource { buffer, offset, .. } = resource.resource().clone();
-    Ok(Placed { tensor: Tensor::from_buffer(context, buffer, offset, dims)?, _resource: Box::new(resource) })
+    let dtype = element(tensor.dtype);
+    let dtype = dtype.unwrap_or_else(|| panic!("a tensor of {:?} where the kernels take none", tensor.dtype));
+    let tensor = Tensor::from_buffer_as(context, buffer, offset, dims, dtype)?;
+    Ok(Placed { tensor, _resource: Box::new(resource) })
 }
 
 fn layout_of(tensor: &CubeTensor) -> Option<Layout> {

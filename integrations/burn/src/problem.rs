@@ -1,15 +1,17 @@
-//! What is asked of the kernels, as data: a norm, its eps, which parameters it has; and the layers of wgnorm that do it.
+//! What is asked of the kernels, as data: a norm with its options, and the shapes that follow from it.
 
-use wgnorm::{
-    Affine, BatchNorm, BatchNormOptions, Context, FrozenBatchNorm, GradientTargets, GroupNorm, LayerNorm,
-    NormOptions, Prepared, Result, RmsNorm, RunningStatistics, Saved, Tensor,
-};
+use burn::tensor::DType;
+use wgnorm::statistics::Renorm;
+use wgnorm::{Activation, Affine, BatchNormOptions, CurveOptions, Mask, Momentum, NormOptions};
+
+use crate::rank::Turn;
+use crate::statistics::Source;
 
 /// Which norm, and over what.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Norm {
-    /// Channels over the batch, in training.
-    Batch,
+    /// Channels by statistics of the batch, of which the running ones take a part.
+    Batch { statistics: Source, momentum: f64 },
     /// Channels by statistics that are given.
     Frozen,
     /// The last axis.
@@ -18,45 +20,45 @@ pub enum Norm {
     Rms,
     /// So many groups of channels of each sample.
     Group(usize),
+    /// tanh of a multiple of each value: no statistics.
+    Tanh,
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     pub norm: Norm,
     pub epsilon: f64,
-    /// Whether there is a gamma, and a beta; without, what stands in their place is not looked at.
-    pub affine: [bool; 2],
+    pub activation: Activation,
+    pub mask: Option<Mask>,
+    /// Whether forward leaves what backward needs.
+    pub keeps: bool,
 }
 
-/// A layer over tensors of the caller's.
-pub enum AnyNorm {
-    Batch(BatchNorm),
-    Frozen(FrozenBatchNorm),
-    Layer(LayerNorm),
-    Rms(RmsNorm),
-    Group(GroupNorm),
+/// Which gradients are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub x: bool,
+    pub gamma: bool,
+    pub beta: bool,
+    pub alpha: bool,
+    pub residual: bool,
 }
+
+/// A record of one channel of a batch, in values of four bytes.
+const RECORD: usize = 10;
+
+/// Channels of which records begin where a binding may: 32 of 40 bytes are five times the largest alignment that wgpu knows.
+const ALIGNED: usize = 32;
 
 impl Norm {
-    /// Whether channels may be last in memory.
-    pub fn has_channels(self) -> bool {
-        !matches!(self, Self::Layer | Self::Rms)
+    /// Whether channels are the second axis, and may be last in memory.
+    pub fn has_channels(&self) -> bool {
+        matches!(self, Self::Batch { .. } | Self::Frozen | Self::Group(_))
     }
 
-    /// The shape of what forward leaves for backward over x of a shape.
-    pub fn saved(self, x: &[usize]) -> Vec<usize> {
-        let rows = || x[..x.len() - 1].iter().product();
-        match self {
-            Self::Batch => vec![x[1], 10],
-            Self::Frozen => vec![1],
-            Self::Layer | Self::Rms => vec![rows(), 4],
-            Self::Group(groups) => vec![x[0] * groups, 4],
-        }
-    }
-
-    /// The shape that the kernels see: of rows two axes, of channels five at most.
-    pub fn dims(self, memory: Vec<usize>, channels_last: bool) -> Vec<usize> {
+    /// The shape that the kernels see: of rows two axes, of channels three at most.
+    pub fn dims(&self, memory: Vec<usize>, channels_last: bool) -> Vec<usize> {
         if !self.has_channels() {
             let row = memory.last().copied().unwrap_or(1);
             return vec![memory[..memory.len() - 1].iter().product(), row];
@@ -72,83 +74,69 @@ impl Norm {
 }
 
 impl Problem {
-    /// The layer with these parameters; `statistics` are the running ones of what is frozen, or room for some that nobody updates.
-    pub fn layer(
-        &self,
-        context: &Context,
-        [gamma, beta]: [&Tensor; 2],
-        statistics: &Tensor,
-        channels: usize,
-    ) -> Result<AnyNorm> {
-        let [gamma, beta] =
-            [(gamma, self.affine[0]), (beta, self.affine[1])].map(|(of, is)| is.then(|| of.clone()));
-        let affine = match self.affine {
-            [true, true] => Affine::Both,
-            [true, false] => Affine::Weight,
-            [false, true] => Affine::Bias,
-            [false, false] => Affine::None,
+    /// The shape of what forward leaves for backward over x of a shape, if it leaves anything.
+    pub fn saved(&self, x: &[usize]) -> Option<Vec<usize>> {
+        let rows = || x[..x.len() - 1].iter().product();
+        let shape = match &self.norm {
+            Norm::Batch { statistics: Source::Ghost(size), .. } => {
+                vec![x[0].div_ceil(*size) * ghost_records(x[1]), RECORD]
+            }
+            Norm::Batch { .. } => vec![x[1], RECORD],
+            Norm::Frozen | Norm::Tanh => return None,
+            Norm::Layer | Norm::Rms => vec![rows(), 4],
+            Norm::Group(groups) => vec![x[0] * groups, 4],
         };
-        let batch = BatchNormOptions::burn().eps(self.epsilon).affine(affine);
-        let plain = NormOptions::layer().eps(self.epsilon).affine(affine);
-        Ok(match self.norm {
-            Norm::Batch => {
-                let unused = RunningStatistics::from_tensor(context, statistics)?;
-                AnyNorm::Batch(BatchNorm::from_parts(context, batch, gamma, beta, unused)?)
+        self.keeps.then_some(shape)
+    }
+
+    /// The exchange with other ranks that a pass is a part of.
+    pub fn turn(&self) -> Option<&Turn> {
+        match &self.norm {
+            Norm::Batch { statistics: Source::Synchronised(turn), .. } => Some(turn),
+            _ => None,
+        }
+    }
+
+    /// Whether backward reads the residual.
+    pub fn reads_residual(&self) -> bool {
+        self.activation != Activation::None
+    }
+
+    pub fn batch_options(&self, affine: Affine) -> BatchNormOptions {
+        let options = BatchNormOptions::burn().eps(self.epsilon).affine(affine).activation(self.activation);
+        match &self.norm {
+            Norm::Batch { statistics, momentum } => {
+                let options = options.momentum(Momentum::WeightOfNew(*momentum));
+                match statistics {
+                    Source::Renorm { r_max, d_max } => options.renorm(Renorm::fixed(*r_max, *d_max)),
+                    _ => options,
+                }
             }
-            Norm::Frozen => {
-                let running = RunningStatistics::from_tensor(context, statistics)?;
-                AnyNorm::Frozen(FrozenBatchNorm::from_parts(context, batch, gamma, beta, running)?)
-            }
-            Norm::Layer => AnyNorm::Layer(LayerNorm::from_parts(context, &[channels], plain, gamma, beta)?),
-            Norm::Rms => {
-                let options = NormOptions::rms().eps(self.epsilon).affine(affine);
-                AnyNorm::Rms(RmsNorm::from_parts(context, &[channels], options, gamma, beta)?)
-            }
-            Norm::Group(groups) => {
-                AnyNorm::Group(GroupNorm::from_parts(context, groups, channels, plain, gamma, beta)?)
-            }
-        })
+            _ => options,
+        }
+    }
+
+    pub fn norm_options(&self, affine: Affine) -> NormOptions {
+        let options = if matches!(self.norm, Norm::Rms) { NormOptions::rms() } else { NormOptions::layer() };
+        options.eps(self.epsilon).affine(affine).activation(self.activation)
+    }
+
+    pub fn curve_options(&self) -> CurveOptions {
+        CurveOptions::default().activation(self.activation)
     }
 }
 
-impl AnyNorm {
-    /// Prepares y, and what backward needs in `saved`.
-    pub async fn forward(
-        &self,
-        context: &Context,
-        x: &Tensor,
-        y: &Tensor,
-        saved: &Tensor,
-    ) -> Result<Prepared> {
-        match self {
-            Self::Batch(layer) => {
-                let saved = Saved::from_tensor(context, x, saved)?;
-                layer.prepare_train_forward_untracked(x, y, Some(&saved)).await
-            }
-            Self::Frozen(layer) => layer.prepare_infer(x, y).await,
-            Self::Layer(layer) => layer.prepare_forward(x, y, Some(&layer.room_in(x, saved)?)).await,
-            Self::Rms(layer) => layer.prepare_forward(x, y, Some(&layer.room_in(x, saved)?)).await,
-            Self::Group(layer) => layer.prepare_forward(x, y, Some(&layer.room_in(x, saved)?)).await,
-        }
-    }
+/// Records of each part of a ghost batch, those included that are there for the alignment of the next part's alone.
+pub fn ghost_records(channels: usize) -> usize {
+    channels.next_multiple_of(ALIGNED)
+}
 
-    /// Prepares gradients.
-    pub async fn backward(
-        &self,
-        context: &Context,
-        (x, dy): (&Tensor, &Tensor),
-        saved: &Tensor,
-        targets: &GradientTargets<'_>,
-    ) -> Result<Prepared> {
-        match self {
-            Self::Batch(layer) => {
-                let saved = Saved::from_tensor(context, x, saved)?;
-                layer.prepare_backward(x, dy, &saved, targets).await
-            }
-            Self::Frozen(layer) => layer.prepare_backward(x, dy, targets).await,
-            Self::Layer(layer) => layer.prepare_backward(x, dy, &layer.room_in(x, saved)?, targets).await,
-            Self::Rms(layer) => layer.prepare_backward(x, dy, &layer.room_in(x, saved)?, targets).await,
-            Self::Group(layer) => layer.prepare_backward(x, dy, &layer.room_in(x, saved)?, targets).await,
-        }
+/// Element types that the kernels take.
+pub fn element(dtype: DType) -> Option<wgnorm::DType> {
+    match dtype {
+        DType::F32 => Some(wgnorm::DType::F32),
+        DType::F16 => Some(wgnorm::DType::F16),
+        DType::BF16 => Some(wgnorm::DType::Bf16),
+        _ => None,
     }
 }

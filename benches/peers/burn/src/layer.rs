@@ -1,13 +1,13 @@
-//! burn's module of a norm on one shape: what is run, checked and timed.
+//! The module of a norm in burn on one shape: what is run, checked and timed.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use wgnorm::tuning::prepare_copy;
 use wgnorm::Context;
+use wgnorm::tuning::prepare_copy;
 
 use crate::Refusal;
 use crate::cases::Group;
 use crate::check::{self, Values};
-use crate::norm::{Module, Norm};
+use crate::norm::{Layers, Module, Norm};
 use crate::stopwatch::{Spread, Stopwatch};
 
 /// What all cases share.
@@ -16,6 +16,7 @@ pub struct Bench {
     /// The same device and queue, to time copies on.
     pub copies: Context,
     pub samples: u32,
+    pub layers: Layers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Bench {
         op: Op,
     ) -> Result<Measured, Refusal> {
         let values = Values::new(norm, shape, &self.device, dtype)?;
-        let layer: Layer<D> = Layer::new(&self.device, &values, dtype, op);
+        let layer: Layer<D> = Layer::new(&self.device, self.layers, &values, dtype, op);
         let error = check::worst_error(&layer.outputs(&values, dtype, op)?, &values.expected(op)?)?;
         let ratio = error / check::tolerance(dtype);
         drop(values);
@@ -109,14 +110,15 @@ impl Bench {
             let y = context.zeros_like(&x).await?;
             prepare_copy(context, &x, &y).await
         })?;
-        let stopwatch = Stopwatch { device: &self.device, context, samples: self.samples };
+        let sees = self.layers == Layers::Burn;
+        let stopwatch = Stopwatch { device: &self.device, context, sees, samples: self.samples };
         let (device_ns, wall_ns, copy_ns) = stopwatch.time(|| layer.run(op), &copy)?;
         Ok(Measured { ratio, device_ns, wall_ns, copy_gbps: 2.0 * bytes as f64 / copy_ns.median })
     }
 }
 
 impl<const D: usize> Layer<D> {
-    fn new(plain: &Device, values: &Values, dtype: DType, op: Op) -> Self {
+    fn new(plain: &Device, layers: Layers, values: &Values, dtype: DType, op: Op) -> Self {
         let device = match op {
             Op::Inference => plain.clone(),
             Op::TrainForward | Op::TrainStep => plain.clone().autodiff(),
@@ -124,6 +126,7 @@ impl<const D: usize> Layer<D> {
         // The module has one element type for all: burn does not mix float32 parameters with 16-bit tensors.
         let module =
             Module::new(values, &device, |values| tensor::<1>(values, &[values.len()], &device, dtype));
+        let module = if layers == Layers::Wgnorm { module.ours() } else { module };
         let x = tensor(&values.x, &values.shape, &device, dtype);
         let x = if op == Op::TrainStep { x.require_grad() } else { x };
         Self { module, x, device }

@@ -1,4 +1,4 @@
-//! Times burn's norms on its wgpu backend over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+//! Times norms in burn, on its wgpu backend, over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 //!
 //! Exit codes: 0 if every case ran and was right, 1 if one failed or was off, 2 for wrong usage, no adapter, another
 //! adapter than the cases', or no case.
@@ -26,6 +26,7 @@ use clap::Parser;
 
 use cases::{Cases, Group};
 use layer::{Bench, Op};
+use norm::Layers;
 use results::{CaseResult, Peer, Report};
 
 /// Why nothing can be timed.
@@ -43,6 +44,9 @@ struct Args {
     /// Where the results go
     #[arg(long, value_name = "FILE")]
     json: PathBuf,
+    /// Whose layers
+    #[arg(long, value_enum, default_value = "burn")]
+    layers: Layers,
     /// Samples of each measurement
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
@@ -66,7 +70,11 @@ fn run(args: &Args) -> Result<bool, Refusal> {
     let (device, WgpuSetup { adapter, device: wgpu_device, queue, .. }) =
         Device::wgpu_options().init_with_setup()?;
     let adapter = report::Adapter::of(&adapter.get_info());
-    println!("burn {BURN} on {adapter}");
+    let (name, variant) = match args.layers {
+        Layers::Burn => ("burn", "wgpu, WGSL, fusion, autotune, NCHW"),
+        Layers::Wgnorm => ("wgnorm in burn", "burn's wgpu, fusion, autotune, NCHW"),
+    };
+    println!("{name}: burn {BURN} on {adapter}");
     if adapter.name != cases.adapter {
         return Err(format!(
             "the cases ran on {:?}; CUBECL_WGPU_DEFAULT_DEVICE chooses burn's adapter, WGPU_ADAPTER_NAME that of \
@@ -75,8 +83,12 @@ fn run(args: &Args) -> Result<bool, Refusal> {
         )
         .into());
     }
+    if args.layers == Layers::Wgnorm {
+        wgnorm_burn::register(&device, wgpu_device.clone(), queue.clone())?;
+        wgnorm_burn::fallback::set_strict(true);
+    }
     let copies = wgnorm::Context::from_wgpu(wgpu_device, queue)?;
-    let bench = Bench { device, copies, samples: args.samples };
+    let bench = Bench { device, copies, samples: args.samples, layers: args.layers };
 
     let mut results = Vec::new();
     for group in &cases.groups {
@@ -87,7 +99,7 @@ fn run(args: &Args) -> Result<bool, Refusal> {
         }
     }
     let right = results.iter().all(|result| result.checked);
-    let peer = Peer { name: "burn", version: BURN, variant: "wgpu, WGSL, fusion, autotune, NCHW".to_owned() };
+    let peer = Peer { name, version: BURN, variant: variant.to_owned() };
     let total = results::totals(&results);
     let date = jiff::Timestamp::now().to_string();
     report::write_json(&args.json, &Report { adapter, git: None, date, peer, cases: results, total })?;

@@ -1,4 +1,4 @@
-//! The norms of burn that are timed, and their modules.
+//! The norms that are timed, and their modules: burn's, or those of this project in burn.
 
 use burn::module::{Param, RunningState};
 use burn::nn::{
@@ -17,12 +17,25 @@ pub enum Norm {
     Group(usize),
 }
 
+/// Whose layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layers {
+    /// Of burn.
+    Burn,
+    /// Of `integrations/burn`, in burn all the same.
+    Wgnorm,
+}
+
 /// A module with the parameters of a case.
 pub enum Module {
     Batch(BatchNorm),
     Layer(LayerNorm),
     Rms(RmsNorm),
     Group(GroupNorm),
+    OurBatch(wgnorm_burn::BatchNorm),
+    OurLayer(wgnorm_burn::LayerNorm),
+    OurRms(wgnorm_burn::RmsNorm),
+    OurGroup(wgnorm_burn::GroupNorm),
 }
 
 impl Norm {
@@ -99,12 +112,28 @@ impl Module {
         }
     }
 
+    /// The module with the same parameters of this project.
+    pub fn ours(self) -> Self {
+        match self {
+            Self::Batch(module) => Self::OurBatch(module.into()),
+            // The epsilon of its configuration, which `new` leaves as it is.
+            Self::Layer(module) => Self::OurLayer(wgnorm_burn::LayerNorm::with(module, 1e-5)),
+            Self::Rms(module) => Self::OurRms(module.into()),
+            Self::Group(module) => Self::OurGroup(module.into()),
+            ours => ours,
+        }
+    }
+
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Batch(module) => module.forward(x),
             Self::Layer(module) => module.forward(x),
             Self::Rms(module) => module.forward(x),
             Self::Group(module) => module.forward(x),
+            Self::OurBatch(module) => module.forward(x),
+            Self::OurLayer(module) => module.forward(x),
+            Self::OurRms(module) => module.forward(x),
+            Self::OurGroup(module) => module.forward(x),
         }
     }
 
@@ -115,6 +144,10 @@ impl Module {
             Self::Layer(module) => (Some(&module.gamma), module.beta.as_ref()),
             Self::Rms(module) => (Some(&module.gamma), None),
             Self::Group(module) => (module.gamma.as_ref(), module.beta.as_ref()),
+            Self::OurBatch(module) => (Some(&module.gamma), Some(&module.beta)),
+            Self::OurLayer(module) => (Some(&module.gamma), module.beta.as_ref()),
+            Self::OurRms(module) => (Some(&module.gamma), None),
+            Self::OurGroup(module) => (module.gamma.as_ref(), module.beta.as_ref()),
         };
         [gamma, beta].into_iter().flatten().map(Param::val).collect()
     }

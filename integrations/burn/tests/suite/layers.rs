@@ -1,109 +1,16 @@
-//! Layers beside burn's own and float64: values, gradients, running statistics, records, what falls back.
+//! Layers beside burn's own and float64: values, gradients, running statistics, what falls back.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn::module::Module;
 use burn::nn;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use wgnorm_burn::{
     BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm,
     LayerNormConfig, RmsNorm, RmsNormConfig, fallback,
 };
 
-/// The device that is shared; what is counted is counted for all, so tests take turns.
-fn device() -> (Device, MutexGuard<'static, ()>) {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let device = DEVICE.get_or_init(|| wgnorm_burn::init(Device::wgpu_options()).unwrap()).clone();
-    (device, turn)
-}
-
-/// Numbers between -1 and 1, the same every time.
-fn values(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state as f32 / 2_f32.powi(31) - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn tensor<const D: usize>(dims: [usize; D], seed: u32, device: &Device) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values(dims.iter().product(), seed), dims), device)
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
-}
-
-fn assert_close(what: &str, got: &[f32], expected: &[f64], bound: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
-        let difference = (f64::from(got) - expected).abs();
-        assert!(difference <= bound * (1.0 + expected.abs()), "{what}[{i}]: {got} is not {expected}");
-    }
-}
-
-fn wide(values: Vec<f32>) -> Vec<f64> {
-    values.into_iter().map(f64::from).collect()
-}
-
-/// y and gradients of a loss of y·dy.
-fn pass<const D: usize>(
-    forward: impl FnOnce(Tensor<D>) -> Tensor<D>,
-    dims: [usize; D],
-    device: &Device,
-) -> (Vec<f32>, Vec<f32>, burn::tensor::Gradients) {
-    let x = tensor(dims, 1, device).require_grad();
-    let y = forward(x.clone());
-    let gradients = (y.clone() * tensor(dims, 2, device)).sum().backward();
-    let dx = x.grad(&gradients).unwrap();
-    (host(y), host(dx), gradients)
-}
-
-/// y, dx, dgamma, dbeta of slices in float64; `slice` and `parameter` of an element are numbers.
-fn reference(
-    dims: &[usize],
-    [gamma, beta]: [&[f32]; 2],
-    slice: impl Fn(usize) -> usize,
-    parameter: impl Fn(usize) -> usize,
-    (epsilon, centred): (f64, bool),
-) -> [Vec<f64>; 4] {
-    let len = dims.iter().product();
-    let (x, dy) = (wide(values(len, 1)), wide(values(len, 2)));
-    let slices = (0..len).map(&slice).max().unwrap() + 1;
-    let mut members = vec![Vec::new(); slices];
-    (0..len).for_each(|i| members[slice(i)].push(i));
-    let [mut y, mut dx] = [vec![0.0; len], vec![0.0; len]];
-    let [mut dgamma, mut dbeta] = [vec![0.0; gamma.len()], vec![0.0; gamma.len()]];
-    for slice in members {
-        let mean_of =
-            |of: &dyn Fn(usize) -> f64| slice.iter().map(|&i| of(i)).sum::<f64>() / slice.len() as f64;
-        let mean = if centred { mean_of(&|i| x[i]) } else { 0.0 };
-        let inverse = 1.0 / (mean_of(&|i| (x[i] - mean).powi(2)) + epsilon).sqrt();
-        let xhat = |i: usize| (x[i] - mean) * inverse;
-        let g = |i: usize| f64::from(gamma[parameter(i)]) * dy[i];
-        let first = if centred { mean_of(&g) } else { 0.0 };
-        let second = mean_of(&|i| g(i) * xhat(i));
-        for &i in &slice {
-            let p = parameter(i);
-            y[i] = xhat(i) * f64::from(gamma[p]) + beta.get(p).map_or(0.0, |&beta| f64::from(beta));
-            dx[i] = inverse * (g(i) - first - xhat(i) * second);
-            dgamma[p] += dy[i] * xhat(i);
-            dbeta[p] += dy[i];
-        }
-    }
-    [y, dx, dgamma, dbeta]
-}
-
-const DIMS: [usize; 4] = [4, 6, 5, 3];
-const INNER: usize = 15;
-
-fn channel(i: usize) -> usize {
-    i / INNER % 6
-}
+use crate::support::*;
 
 #[test]
 fn batch_norm_trains_as_burns() {
@@ -187,8 +94,75 @@ fn channels_that_lie_last_are_not_copied() {
     assert_eq!(fallback::copies(), copies);
     // burn's own operations may leave dy in the other order, which then is one copy.
     let gradients = (y.clone() * y).sum().backward();
-    assert!(x.grad(&gradients).is_some());
+    let dx = x.grad(&gradients).unwrap();
     assert!(fallback::copies() <= copies + 1);
+    let x: Tensor<4> = tensor(DIMS, 1, &train).require_grad();
+    let y = ours.forward(x.clone());
+    let gradients = (y.clone() * y).sum().backward();
+    assert_close("dx", &host(dx), &wide(host(x.grad(&gradients).unwrap())), 1e-5);
+    // Of groups, and frozen.
+    let (group, frozen) = (GroupNormConfig::new(2, 6).init(&train), ours.freeze());
+    let first: Tensor<4> = tensor(DIMS, 1, &train);
+    let last = || {
+        let last = first.clone().permute([0, 2, 3, 1]).into_data();
+        Tensor::<4>::from_data(last, &train).permute([0, 3, 1, 2])
+    };
+    let copies = fallback::copies();
+    assert_close("group", &host(group.forward(last())), &wide(host(group.forward(first.clone()))), 1e-6);
+    assert_close("frozen", &host(frozen.forward(last())), &wide(host(frozen.forward(first.clone()))), 1e-6);
+    assert_eq!(fallback::copies(), copies);
+}
+
+#[test]
+fn what_the_layer_and_the_batch_say_is_what_burns_do() {
+    let (device, _turn) = device();
+    let train = device.clone().autodiff();
+    // A layer whose flag is off, but whose parameters train.
+    let mut ours = BatchNormConfig::new(6).init(&train);
+    ours.running_mean.update(tensor([6], 5, &train));
+    ours.running_mean.value_sync();
+    ours.training = ours.training.map(|flag| flag.with(false));
+    let theirs = nn::BatchNorm::from(ours.clone());
+    let (y, dx, gradients) = pass(|x| ours.forward(x), DIMS, &train);
+    let (their_y, their_dx, their_gradients) = pass(|x| theirs.forward(x), DIMS, &train);
+    assert_close("y", &y, &wide(their_y), 1e-5);
+    assert_close("dx", &dx, &wide(their_dx), 1e-5);
+    for (ours, theirs) in [(&ours.gamma, &theirs.gamma), (&ours.beta, &theirs.beta)] {
+        let [got, expected] = [(ours, &gradients), (theirs, &their_gradients)]
+            .map(|(parameter, gradients)| host(parameter.val().grad(gradients).unwrap()));
+        assert_close("parameters", &got, &wide(expected), 1e-4);
+    }
+    // One value of each channel, and a momentum of 0.
+    let ours = BatchNormConfig::new(6).with_momentum(0.0).init(&train);
+    let y = ours.forward(tensor::<4>([1, 6, 1, 1], 1, &train));
+    assert!(host(y).iter().all(|&y| y == 0.0));
+    assert_eq!(host(ours.running_mean.value_sync()), [0.0; 6]);
+    assert_eq!(host(ours.running_var.value_sync()), [1.0; 6]);
+    // A layer that could train, of an x without a graph.
+    let layer = LayerNormConfig::new(3).init(&train);
+    let (x, dy): (Tensor<4>, Tensor<4>) = (tensor(DIMS, 1, &device), tensor(DIMS, 2, &train));
+    let gradients = (layer.forward(x.clone()) * dy.clone()).sum().backward();
+    let got = host(layer.gamma.val().grad(&gradients).unwrap());
+    let gradients = (layer.forward(Tensor::from_inner(x)) * dy).sum().backward();
+    assert_close("dgamma", &got, &wide(host(layer.gamma.val().grad(&gradients).unwrap())), 1e-6);
+    // Without its parameters, though it has them.
+    let mut bare = GroupNormConfig::new(2, 6).init(&device);
+    bare.gamma = bare.gamma.map(|gamma| gamma.map(|gamma| gamma * 3.0));
+    bare.affine = false;
+    let x: Tensor<4> = tensor(DIMS, 1, &device);
+    let expected = wide(host(nn::GroupNorm::from(bare.clone()).forward(x.clone())));
+    assert_close("bare", &host(bare.forward(x)), &expected, 1e-5);
+    // An epsilon that f32 does not have as a normal number.
+    let before = fallback::fallbacks();
+    let tiny = LayerNormConfig::new(3).with_epsilon(1e-40).init(&device);
+    tiny.forward(tensor::<4>(DIMS, 1, &device)).into_data();
+    assert_eq!(fallback::fallbacks(), before + 1);
+    // Parameters that repeat one value in memory.
+    let mut expanded = LayerNormConfig::new(8).init(&device);
+    expanded.gamma = expanded.gamma.map(|_| Tensor::<1>::from_floats([2.5], &device).expand([8]));
+    let x: Tensor<2> = tensor([3, 8], 1, &device);
+    let expected = wide(host(expanded.to_burn().forward(x.clone())));
+    assert_close("expanded", &host(expanded.forward(x)), &expected, 1e-5);
 }
 
 #[test]
@@ -294,4 +268,70 @@ fn what_the_kernels_do_not_take_is_burns_counted_or_refused() {
     let layer = LayerNormConfig::new(8).init(&device);
     let wrong = std::panic::catch_unwind(AssertUnwindSafe(|| layer.forward(tensor([3, 7], 1, &device))));
     assert!(wrong.is_err(), "burn refuses another last axis");
+}
+
+/// Every rank that a layer takes, beside burn's.
+macro_rules! ranks {
+    ($device:expr; $($dims:expr),*) => {$({
+        let x = tensor($dims, 1, $device);
+        let [_, channels, ..] = $dims;
+        let last = $dims[$dims.len() - 1];
+        let batch = BatchNormConfig::new(channels).init($device);
+        let group = GroupNormConfig::new(2, channels).init($device);
+        let instance = InstanceNormConfig::new(channels).init($device);
+        let layer = LayerNormConfig::new(last).init($device);
+        let rms = RmsNormConfig::new(last).init($device);
+        let theirs = nn::BatchNorm::from(batch.clone()).forward(x.clone());
+        assert_close("batch", &host(batch.forward(x.clone())), &wide(host(theirs)), 2e-5);
+        let theirs = nn::GroupNorm::from(group.clone()).forward(x.clone());
+        assert_close("group", &host(group.forward(x.clone())), &wide(host(theirs)), 2e-5);
+        if $dims.len() > 2 {
+            let theirs = nn::InstanceNorm::from(instance.clone()).forward(x.clone());
+            assert_close("instance", &host(instance.forward(x.clone())), &wide(host(theirs)), 1e-4);
+        }
+        assert_close("layer", &host(layer.forward(x.clone())), &wide(host(layer.to_burn().forward(x.clone()))), 1e-4);
+        let theirs = nn::RmsNorm::from(rms.clone()).forward(x.clone());
+        assert_close("RMS", &host(rms.forward(x)), &wide(host(theirs)), 2e-5);
+    })*};
+}
+
+#[test]
+fn tensors_of_any_rank_are_taken() {
+    let (device, _turn) = device();
+    let before = fallback::fallbacks();
+    ranks!(&device.clone().autodiff(); [6, 4], [3, 4, 5], [3, 4, 2, 5], [2, 4, 3, 2, 5], [2, 4, 2, 3, 2, 3]);
+    ranks!(&device; [6, 4], [3, 4, 5], [3, 4, 2, 5], [2, 4, 3, 2, 5]);
+    let layer = LayerNormConfig::new(8).init(&device);
+    let x: Tensor<1> = tensor([8], 1, &device);
+    assert_close("row", &host(layer.forward(x.clone())), &wide(host(layer.to_burn().forward(x))), 1e-5);
+    assert_eq!(fallback::fallbacks(), before);
+}
+
+#[test]
+fn what_does_not_lie_densely_is_copied_and_counted() {
+    let (device, _turn) = device();
+    let train = device.autodiff();
+    let norm = BatchNormConfig::new(6).init(&train);
+    let layer = LayerNormConfig::new(3).init(&train);
+    let x: Tensor<4> = tensor([5, 6, 4, 3], 1, &train);
+    let dense = |x: Tensor<4>| Tensor::<4>::from_data(x.into_data(), &train);
+    let views = [
+        ("two axes changed", x.clone().swap_dims(0, 2).swap_dims(0, 2).swap_dims(2, 3).swap_dims(2, 3)),
+        ("of another order", tensor::<4>([4, 6, 5, 3], 1, &train).swap_dims(0, 2)),
+        ("a part of each row", tensor::<4>([5, 6, 4, 9], 1, &train).slice([0..5, 0..6, 0..4, 3..6])),
+        ("some samples", tensor::<4>([9, 6, 4, 3], 1, &train).slice([3..8, 0..6, 0..4, 0..3])),
+        ("one sample again and again", x.clone().slice([0..1, 0..6, 0..4, 0..3]).expand([5, 6, 4, 3])),
+    ];
+    for (what, view) in views {
+        let expected = [host(norm.forward(dense(view.clone()))), host(layer.forward(dense(view.clone())))];
+        let got = [host(norm.forward(view.clone())), host(layer.forward(view.clone()))];
+        assert_eq!(got, expected, "{what}");
+    }
+    let copies = fallback::copies();
+    layer.forward(tensor::<4>([4, 6, 5, 3], 1, &train).swap_dims(0, 2)).into_data();
+    assert_eq!(fallback::copies(), copies + 1);
+    // Nothing, which is burn's affair.
+    let before = fallback::fallbacks();
+    let empty = LayerNormConfig::new(3).init(&train).forward(Tensor::<2>::empty([0, 3], &train));
+    assert_eq!((empty.dims(), fallback::fallbacks()), ([0, 3], before + 1));
 }
