@@ -224,3 +224,33 @@ fn ghost_batches_and_last_steps_go_into_tensors_of_the_callers() {
         }
     });
 }
+
+/// Copies before and after an operation, in its submission.
+#[test]
+fn an_operation_is_submitted_between_commands_of_the_applications() {
+    let context = context();
+    let given = upload(&context, &[4, 2], &values(1, 8, 0.5, 1.0));
+    context.block_on(async {
+        let mut layer = BatchNorm::new(&context, 2, OPTIONS).await.unwrap();
+        let x = context.zeros_like(&given).await.unwrap();
+        let (y, result) = (context.zeros_like(&x).await.unwrap(), context.zeros_like(&x).await.unwrap());
+        let forward = layer.prepare_train_forward(&x, &y, None).await.unwrap();
+        let copy = |from: &Tensor, to: &Tensor| {
+            let [from, to] = [from, to].map(|of| (of.buffer().clone(), of.byte_offset()));
+            move |encoder: &mut wgnorm::wgpu::CommandEncoder| {
+                encoder.copy_buffer_to_buffer(&from.0, from.1, &to.0, to.1, 32);
+            }
+        };
+        let operation = forward.operation(&mut layer).unwrap();
+        context.submit_between(copy(&given, &x), &[operation], copy(&y, &result)).await.unwrap();
+        let (expected, _) = layer.train_forward_untracked(&given).await.unwrap();
+        assert_eq!(bits(&download(&context, &result)), bits(&download(&context, &expected)));
+        // A copy that wgpu refuses is an error, and nothing is submitted.
+        let beyond = |encoder: &mut wgnorm::wgpu::CommandEncoder| {
+            encoder.copy_buffer_to_buffer(given.buffer(), 1 << 20, x.buffer(), 0, 32);
+        };
+        refused!(context.submit_between(beyond, &[], |_| {}).await, Error::Validation { .. });
+        let mut other = BatchNorm::new(&context, 2, OPTIONS).await.unwrap();
+        refused!(forward.operation(&mut other), Error::WrongLayer);
+    });
+}

@@ -55,21 +55,27 @@ pub fn init(options: WgpuOptions) -> Result<Device, Error> {
 /// Shares a device of burn's whose wgpu device and queue the application has: those of the setup that burn was given. Runs a norm of two numbers, to see that they are.
 ///
 /// # Errors
-/// [`Error::Wgnorm`], [`Error::Backend`], [`Error::OtherDevice`].
+/// [`Error::Wgnorm`], [`Error::Backend`], [`Error::OtherDevice`], which takes the share back.
 pub fn register(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result<(), Error> {
     share(device, on, queue)?;
     let device = device.clone().without_autodiff();
     let norm = RmsNormConfig::new(2).with_epsilon(0.5).init(&device);
     // The mean square is 12.5.
     let y = norm.forward(burn::tensor::Tensor::<2>::from_floats([[3.0, 4.0]], &device)).try_into_data();
-    let y: Vec<f32> = y.map_or_else(|_| Vec::new(), |y| y.iter::<f32>().collect());
-    let expected = [3.0, 4.0].map(|x| x / 13_f32.sqrt());
-    if y.len() == 2 && y.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-5) {
-        return Ok(());
-    }
+    let got = match y {
+        Ok(y) => {
+            let y: Vec<f32> = y.iter::<f32>().collect();
+            let expected = [3.0, 4.0].map(|x| x / 13_f32.sqrt());
+            if y.len() == 2 && y.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-5) {
+                return Ok(());
+            }
+            format!("{y:?}, expected {expected:?}")
+        }
+        Err(error) => format!("{error:?}"),
+    };
     let cube = cube_device(&device);
     lock(&SHARED).retain(|shared| Some(&shared.device) != cube.as_ref());
-    Err(Error::OtherDevice)
+    Err(Error::OtherDevice { got })
 }
 
 fn share(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result<(), Error> {

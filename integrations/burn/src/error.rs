@@ -15,8 +15,11 @@ pub enum Error {
     Wgnorm(wgnorm::Error),
     /// A device is none of burn's wgpu backend.
     Backend,
-    /// What was registered is not the wgpu device of burn's.
-    OtherDevice,
+    /// What was registered is not the wgpu device of burn's, or burn does not run on it.
+    OtherDevice {
+        /// What came of a norm of two numbers.
+        got: String,
+    },
     /// Neither [`init`](crate::init) nor [`register`](crate::register) has shared a device.
     NotShared(Device),
     /// A layer has an activation, of this name, where it must not.
@@ -29,7 +32,12 @@ impl fmt::Display for Error {
             Self::Burn(error) => write!(f, "burn: {error:?}"),
             Self::Wgnorm(error) => write!(f, "{error}"),
             Self::Backend => f.write_str("expected a device of burn's wgpu backend"),
-            Self::OtherDevice => f.write_str("expected the wgpu device and queue that burn's device has"),
+            Self::OtherDevice { got } => {
+                write!(
+                    f,
+                    "expected the wgpu device and queue of burn's device, with what burn needs of them; a norm there gave {got}"
+                )
+            }
             Self::NotShared(device) => write!(f, "{device:?} is not shared (wgnorm_burn::init)"),
             Self::Activation(name) => {
                 write!(

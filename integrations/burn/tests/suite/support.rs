@@ -38,7 +38,7 @@ fn open_other() -> Device {
     let opened = Device::wgpu_options().setup(setup).init().unwrap();
     let refused = wgnorm_burn::register(&opened, wrong, wrong_queue).unwrap_err();
     assert!(
-        matches!(refused, wgnorm_burn::Error::OtherDevice) && !wgnorm_burn::is_shared(&opened),
+        matches!(refused, wgnorm_burn::Error::OtherDevice { .. }) && !wgnorm_burn::is_shared(&opened),
         "{refused}"
     );
     wgnorm_burn::register(&opened, device, queue).unwrap();
