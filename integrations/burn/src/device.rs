@@ -1,6 +1,7 @@
 //! burn's wgpu devices, with wgnorm's context on the same wgpu device and queue.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::DispatchDevice;
@@ -60,8 +61,15 @@ pub fn register(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result
     share(device, on, queue)?;
     let device = device.clone().without_autodiff();
     let norm = RmsNormConfig::new(2).with_epsilon(0.5).init(&device);
-    // The mean square is 12.5.
-    let y = norm.forward(burn::tensor::Tensor::<2>::from_floats([[3.0, 4.0]], &device)).try_into_data();
+    // The mean square is 12.5. Without fusion what goes wrong is told by a panic, with it by the read.
+    let y = catch_unwind(AssertUnwindSafe(|| {
+        let x = burn::tensor::Tensor::<2>::from_floats([[3.0, 4.0]], &device);
+        norm.forward(x).try_into_data().map_err(|error| format!("{error:?}"))
+    }));
+    let y = y.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        Err(message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    });
     let got = match y {
         Ok(y) => {
             let y: Vec<f32> = y.iter::<f32>().collect();
@@ -71,7 +79,7 @@ pub fn register(device: &Device, on: wgpu::Device, queue: wgpu::Queue) -> Result
             }
             format!("{y:?}, expected {expected:?}")
         }
-        Err(error) => format!("{error:?}"),
+        Err(error) => error,
     };
     let cube = cube_device(&device);
     lock(&SHARED).retain(|shared| Some(&shared.device) != cube.as_ref());

@@ -125,3 +125,41 @@ impl<C: Collective + Send + Sync> AnyCollective for C {
         Collective::fail(self, reason);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use wgnorm::collective::LocalRank;
+
+    use super::*;
+
+    /// What ranks get for a message each, at their calls and in their directions.
+    fn gathered(turns: [(u64, bool); 2]) -> Vec<wgnorm::Result<Vec<Vec<u8>>>> {
+        let ranks = LocalRank::group(2, Duration::from_secs(60)).unwrap();
+        let threads: Vec<_> = ranks
+            .into_iter()
+            .zip(turns)
+            .map(|(rank, (call, is_backward))| {
+                std::thread::spawn(move || {
+                    let turn = Turn { rank: Rank::of(rank), call };
+                    let exchange = if is_backward { turn.backward() } else { turn.forward() };
+                    pollster::block_on(exchange.all_gather(vec![7]))
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn ranks_at_different_calls_are_told() {
+        for result in gathered([(3, true), (3, true)]) {
+            assert_eq!(result.unwrap(), [[7], [7]]);
+        }
+        for turns in [[(3, true), (4, true)], [(3, true), (3, false)]] {
+            for result in gathered(turns) {
+                assert!(result.unwrap_err().to_string().contains("another call"));
+            }
+        }
+    }
+}
