@@ -144,7 +144,7 @@ mod tests {
                 std::thread::spawn(move || {
                     let turn = Turn { rank: Rank::of(rank), call };
                     let exchange = if is_backward { turn.backward() } else { turn.forward() };
-                    pollster::block_on(exchange.all_gather(vec![7]))
+                    pollster::block_on(Collective::all_gather(&exchange, vec![7]))
                 })
             })
             .collect();
