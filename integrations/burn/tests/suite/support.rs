@@ -26,8 +26,10 @@ fn open_other() -> Device {
     let adapter =
         pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
     let descriptor = wgpu::DeviceDescriptor {
-        required_features: adapter.features()
-            & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY),
+        // burn takes what an adapter has; what is experimental would take an unsafe call.
+        required_features: adapter
+            .features()
+            .difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::all_experimental_mask()),
         required_limits: adapter.limits(),
         ..wgpu::DeviceDescriptor::default()
     };
