@@ -11,7 +11,9 @@ use burn_cubecl::CubeBackend;
 use cubecl::client::Client;
 
 use crate::passes;
-use crate::problem::{Norm, Problem, Wanted};
+#[cfg(feature = "fusion")]
+use crate::problem::Norm;
+use crate::problem::{Problem, Wanted};
 use crate::rank::Turn;
 use crate::stats;
 
