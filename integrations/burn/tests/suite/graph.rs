@@ -144,9 +144,12 @@ fn devices_have_layers_of_their_own() {
     let layer = BatchNormConfig::new(6).init(&devices[0]);
     let message = panics(|| layer.forward(tensor::<4>(DIMS, 1, &devices[1])));
     assert!(message.contains("parameters on the device of x"), "{message}");
-    // One layer of two threads.
+    // One layer of two threads, forked for each as burn has it (two graphs of the same leaves lock each other out, whosever the layer): running statistics are shared.
     std::thread::scope(|scope| {
-        let threads = [0, 1].map(|_| scope.spawn(|| pass(|x| layer.forward(x), DIMS, &devices[0]).0));
+        let threads = [0, 1].map(|_| {
+            let layer = layer.clone().fork(&devices[0]);
+            scope.spawn(|| pass(move |x| layer.forward(x), DIMS, &devices[0]).0)
+        });
         assert!(threads.map(|thread| thread.join().unwrap()).iter().all(|y| *y == outputs[0].0));
     });
     // At once, from threads.
