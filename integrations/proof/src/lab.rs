@@ -1,0 +1,124 @@
+//! Where experiments are run: a device, the digits, what is kept.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::digits::Digits;
+use crate::outcome::{Experiment, Outcome};
+
+/// Of the digits, those that no network trains on.
+pub const HELD_OUT: usize = 1000;
+
+pub struct Lab {
+    pub device: Device,
+    pub digits: Digits,
+    pub quick: bool,
+    /// Runs that are finished.
+    kept: PathBuf,
+    docs: PathBuf,
+}
+
+/// The lab, for one experiment.
+pub struct Bench<'l> {
+    pub lab: &'l Lab,
+    name: &'static str,
+}
+
+impl Lab {
+    pub fn open(quick: bool) -> Result<Self, Box<dyn Error>> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let target = root.join("target/proof");
+        let digits = Digits::fetch(&target.join("digits"))?;
+        let device = wgnorm_burn::init(Device::wgpu_options())?.autodiff();
+        wgnorm_burn::fallback::set_strict(true);
+        let kept = target.join(if quick { "quick" } else { "runs" });
+        // What is quick is for the eye.
+        let docs = if quick { kept.join("docs") } else { root.join("docs") };
+        fs::create_dir_all(docs.join("proof"))?;
+        Ok(Self { device, digits, quick, kept, docs })
+    }
+
+    pub fn of(&self, name: &'static str) -> Bench<'_> {
+        Bench { lab: self, name }
+    }
+
+    /// Keeps what an experiment says.
+    pub fn keep(&self, experiment: &Experiment, outcome: &Outcome) -> Result<(), Box<dyn Error>> {
+        let json = serde_json::to_string_pretty(outcome)? + "\n";
+        Ok(fs::write(self.docs.join(format!("proof/{}.json", experiment.name)), json)?)
+    }
+
+    /// The table, of all experiments that have said something.
+    pub fn write_table(&self, experiments: &[Experiment]) -> Result<(), Box<dyn Error>> {
+        let mut page = include_str!("head.md").to_owned();
+        for Experiment { name, claim, source, .. } in experiments {
+            let Ok(json) = fs::read_to_string(self.docs.join(format!("proof/{name}.json"))) else { continue };
+            let Outcome { ran, found, verdict, why } = serde_json::from_str(&json)?;
+            page += &format!(
+                "| `{name}` | {claim} ({source}) | {ran} | {found} | **{}**: {why} |\n",
+                verdict.words()
+            );
+        }
+        for Experiment { name, claim, .. } in experiments {
+            if self.docs.join(format!("proof/{name}.svg")).is_file() {
+                page += &format!(
+                    "\n## {name}\n\n![{claim}](proof/{name}.svg)\n\nFigures: [{name}.csv](proof/{name}.csv)\n"
+                );
+            }
+        }
+        let path = self.docs.join("PROOF.md");
+        fs::write(&path, page)?;
+        println!("{}", path.display());
+        Ok(())
+    }
+}
+
+impl Bench<'_> {
+    /// The result of a run: kept, or run now.
+    pub fn once<T: Serialize + DeserializeOwned>(
+        &self,
+        run: &str,
+        now: impl FnOnce() -> Result<T, Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        let path = self.lab.kept.join(self.name).join(format!("{run}.json"));
+        if let Ok(json) = fs::read_to_string(&path) {
+            return Ok(serde_json::from_str(&json)?);
+        }
+        let result = now()?;
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        fs::write(&path, serde_json::to_string(&result)?)?;
+        Ok(result)
+    }
+
+    /// Where a file of the experiment goes.
+    pub fn file(&self, extension: &str) -> PathBuf {
+        self.lab.docs.join(format!("proof/{}.{extension}", self.name))
+    }
+
+    /// Rows of figures.
+    pub fn csv(&self, head: &str, rows: &[String]) -> Result<(), Box<dyn Error>> {
+        Ok(fs::write(self.file("csv"), format!("{head}\n{}\n", rows.join("\n")))?)
+    }
+
+    /// Seeds of what is repeated.
+    pub fn seeds(&self) -> std::ops::Range<u64> {
+        if self.lab.quick { 0..1 } else { 0..3 }
+    }
+
+    /// A number of steps, or a few.
+    pub fn steps(&self, steps: usize) -> usize {
+        if self.lab.quick { steps / 10 } else { steps }
+    }
+
+    pub fn progress(&self, runs: usize) -> ProgressBar {
+        let bar = ProgressBar::new(runs as u64);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}");
+        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+}
