@@ -5,13 +5,14 @@ use super::{Failure, cargo};
 pub fn run() -> Result<(), Failure> {
     let test = ["test", "--manifest-path", "integrations/burn/Cargo.toml", "--locked"];
     cargo(&test, &[])?;
-    // Lints of what most build.
+    // Lints of what most build, and of what is trained with them.
     cargo(
         &[
             "clippy",
             "--manifest-path",
             "integrations/burn/Cargo.toml",
             "--locked",
+            "--workspace",
             "--all-targets",
             "--",
             "-D",
