@@ -147,19 +147,12 @@ impl BatchNorm {
     }
 
     fn call<const D: usize>(&self, x: &Tensor<D>, norm: Norm, running: [Tensor<1>; 2]) -> Call {
-        Call {
-            layer: "BatchNorm",
-            fits: fits_channels(x, self.gamma.dims()[0]),
-            norm,
-            epsilon: self.epsilon,
-            activation: self.activation,
-            gamma: Some(self.gamma.val()),
-            beta: Some(self.beta.val()),
-            alpha: None,
-            // The kernels have them in f32, whatever type the layer keeps them in.
-            running: Some(running.map(|state| state.to_device(&x.device()).cast(DType::F32))),
-            needs: None,
-        }
+        let fits = fits_channels(x, self.gamma.dims()[0]);
+        let parameters = [&self.gamma, &self.beta].map(|parameter| Some(parameter.val()));
+        // The kernels have them in f32, whatever type the layer keeps them in.
+        let running = running.map(|state| state.to_device(&x.device()).cast(DType::F32));
+        let call = Call::new("BatchNorm", fits, norm, parameters);
+        Call { epsilon: self.epsilon, activation: self.activation, running: Some(running), ..call }
     }
 
     /// By the running statistics.

@@ -40,6 +40,12 @@ pub struct Called<const D: usize> {
 }
 
 impl Call {
+    /// Of a layer with these parameters, or none.
+    pub fn new(layer: &'static str, fits: bool, norm: Norm, [gamma, beta]: [Option<Tensor<1>>; 2]) -> Self {
+        let (epsilon, activation) = (0.0, Activation::None);
+        Self { layer, fits, norm, epsilon, activation, gamma, beta, alpha: None, running: None, needs: None }
+    }
+
     /// The pass by the kernels; where they do not take it, by a layer of burn's, with what comes after it.
     ///
     /// # Panics
@@ -157,12 +163,15 @@ impl Call {
     /// Requires that burn's own operations can do it, or that they say why not.
     fn needs_no_kernels<const D: usize>(&self, input: &Input<D>, reason: &str) {
         let is_empty = input.x.dims().contains(&0);
-        let what = match &self.norm {
-            _ if !self.fits && !is_empty => return,
-            _ if self.needs.is_some() => self.needs.unwrap_or_default(),
+        if !self.fits && !is_empty {
+            return;
+        }
+        let what = match (self.needs, &self.norm) {
+            (Some(needs), _) => needs,
             _ if input.mask.is_some() => "a mask",
-            Norm::Batch { statistics: Source::Batch, .. } => return,
-            Norm::Batch { .. } => "statistics other than the batch's",
+            (_, Norm::Batch { statistics, .. }) if !matches!(statistics, Source::Batch) => {
+                "statistics other than the batch's"
+            }
             _ => return,
         };
         if let Norm::Batch { statistics: Source::Synchronised(turn), .. } = &self.norm {

@@ -60,18 +60,10 @@ impl DynamicTanh {
     /// Unless the last axis is `d_model`. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
     pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
         let input = input.into();
-        let call = Call {
-            layer: "DynamicTanh",
-            fits: fits_last(&input.x, self.gamma.dims()[0]),
-            norm: Norm::Tanh,
-            epsilon: 0.0,
-            activation: self.activation,
-            gamma: Some(self.gamma.val()),
-            beta: Some(self.beta.val()),
-            alpha: Some(self.alpha.val()),
-            running: None,
-            needs: None,
-        };
+        let fits = fits_last(&input.x, self.gamma.dims()[0]);
+        let parameters = [&self.gamma, &self.beta].map(|parameter| Some(parameter.val()));
+        let call = Call::new("DynamicTanh", fits, Norm::Tanh, parameters);
+        let call = Call { alpha: Some(self.alpha.val()), activation: self.activation, ..call };
         let burns = |x: Tensor<D>| {
             let [alpha, gamma, beta] =
                 [&self.alpha, &self.gamma, &self.beta].map(|of| of.val().unsqueeze::<D>());

@@ -72,18 +72,10 @@ impl LayerNorm {
     /// As burn's: unless the last axis is `d_model`. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
     pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
         let input = input.into();
-        let call = Call {
-            layer: "LayerNorm",
-            fits: fits_last(&input.x, self.gamma.dims()[0]),
-            norm: Norm::Layer,
-            epsilon: self.epsilon,
-            activation: self.activation,
-            gamma: Some(self.gamma.val()),
-            beta: value(&self.beta),
-            alpha: None,
-            running: None,
-            needs: None,
-        };
+        let fits = fits_last(&input.x, self.gamma.dims()[0]);
+        let (norm, parameters) = (Norm::Layer, [Some(self.gamma.val()), value(&self.beta)]);
+        let call = Call::new("LayerNorm", fits, norm, parameters);
+        let call = Call { epsilon: self.epsilon, activation: self.activation, ..call };
         call.run(input, |x| self.to_burn().forward(x)).y
     }
 }
@@ -128,18 +120,10 @@ impl RmsNorm {
     /// As burn's: unless the last axis is `d_model`. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
     pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
         let input = input.into();
-        let call = Call {
-            layer: "RmsNorm",
-            fits: fits_last(&input.x, self.gamma.dims()[0]),
-            norm: Norm::Rms,
-            epsilon: self.epsilon,
-            activation: self.activation,
-            gamma: Some(self.gamma.val()),
-            beta: None,
-            alpha: None,
-            running: None,
-            needs: None,
-        };
+        let fits = fits_last(&input.x, self.gamma.dims()[0]);
+        let (norm, parameters) = (Norm::Rms, [Some(self.gamma.val()), None]);
+        let call = Call::new("RmsNorm", fits, norm, parameters);
+        let call = Call { epsilon: self.epsilon, activation: self.activation, ..call };
         call.run(input, |x| nn::RmsNorm::from(self.clone()).forward(x)).y
     }
 }
@@ -198,18 +182,13 @@ impl GroupNorm {
     /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
     pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
         let input = input.into();
-        let call = Call {
-            layer: "GroupNorm",
-            fits: fits_channels(&input.x, self.num_channels),
-            norm: Norm::Group(self.num_groups),
-            epsilon: self.epsilon,
-            activation: self.activation,
-            gamma: value(&self.gamma).filter(|_| self.affine),
-            beta: value(&self.beta).filter(|_| self.affine),
-            alpha: None,
-            running: None,
-            needs: None,
-        };
+        let fits = fits_channels(&input.x, self.num_channels);
+        let (norm, parameters) = (
+            Norm::Group(self.num_groups),
+            [value(&self.gamma).filter(|_| self.affine), value(&self.beta).filter(|_| self.affine)],
+        );
+        let call = Call::new("GroupNorm", fits, norm, parameters);
+        let call = Call { epsilon: self.epsilon, activation: self.activation, ..call };
         call.run(input, |x| nn::GroupNorm::from(self.clone()).forward(x)).y
     }
 }
@@ -261,19 +240,14 @@ impl InstanceNorm {
     /// As burn's: unless the second axis is that of the channels. Where it would [fall back](crate::fallback) and must not, or cannot: for a mask.
     pub fn forward<const D: usize>(&self, input: impl Into<Input<D>>) -> Tensor<D> {
         let input = input.into();
-        let call = Call {
-            layer: "InstanceNorm",
-            fits: fits_channels(&input.x, self.num_channels),
-            // A group of each channel.
-            norm: Norm::Group(self.num_channels),
-            epsilon: self.epsilon,
-            activation: self.activation,
-            gamma: value(&self.gamma).filter(|_| self.affine),
-            beta: value(&self.beta).filter(|_| self.affine),
-            alpha: None,
-            running: None,
-            needs: None,
-        };
+        let fits = fits_channels(&input.x, self.num_channels);
+        // A group of each channel.
+        let (norm, parameters) = (
+            Norm::Group(self.num_channels),
+            [value(&self.gamma).filter(|_| self.affine), value(&self.beta).filter(|_| self.affine)],
+        );
+        let call = Call::new("InstanceNorm", fits, norm, parameters);
+        let call = Call { epsilon: self.epsilon, activation: self.activation, ..call };
         call.run(input, |x| nn::InstanceNorm::from(self.clone()).forward(x)).y
     }
 }

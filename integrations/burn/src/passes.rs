@@ -3,6 +3,7 @@
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
+use wgnorm::family::{self, Kind};
 use wgnorm::norm::{CrossIteration, GhostSaved};
 use wgnorm::{
     Affine, BatchNorm, Context, DynamicTanh, FrozenBatchNorm, GradientTargets, GroupNorm, Input, LayerNorm,
@@ -137,6 +138,28 @@ impl<'p> Given<'p> {
         DynamicTanh::from_parts(self.context(), self.problem.curve_options(), alpha, gamma, beta)
     }
 
+    /// A forward pass of a norm of the family.
+    async fn forward<K: Kind>(
+        &self,
+        layer: &family::Norm<K>,
+        y: &Tensor,
+        saved: Option<&Tensor>,
+    ) -> Result<Prepared> {
+        let saved = saved.map(|saved| layer.room_in(&self.px, saved)).transpose()?;
+        layer.prepare_forward(self.input(), y, saved.as_ref()).await
+    }
+
+    /// Its backward pass.
+    async fn backward<K: Kind>(
+        &self,
+        layer: &family::Norm<K>,
+        dy: &Tensor,
+        saved: &Tensor,
+        targets: &GradientTargets<'_>,
+    ) -> Result<Prepared> {
+        layer.prepare_backward(self.input(), dy, &layer.room_in(&self.px, saved)?, targets).await
+    }
+
     /// What a pass over a ghost batch saves, part by part.
     fn ghost(&self, size: usize, all: &Tensor) -> Result<GhostSaved> {
         let context = self.context();
@@ -207,21 +230,9 @@ pub fn forward(operands: Operands<CubeBackend>, problem: &Problem) -> Result<Out
                 let prepared = given.frozen(&running)?.prepare_infer(input, &py).await?;
                 return context.submit_between(given.taking(&running), &[&prepared], |_| {}).await;
             }
-            Norm::Layer => {
-                let layer = given.layer()?;
-                let saved = psaved.map(|saved| layer.room_in(&given.px, saved)).transpose()?;
-                layer.prepare_forward(input, &py, saved.as_ref()).await?
-            }
-            Norm::Rms => {
-                let layer = given.rms()?;
-                let saved = psaved.map(|saved| layer.room_in(&given.px, saved)).transpose()?;
-                layer.prepare_forward(input, &py, saved.as_ref()).await?
-            }
-            Norm::Group(groups) => {
-                let layer = given.group(*groups)?;
-                let saved = psaved.map(|saved| layer.room_in(&given.px, saved)).transpose()?;
-                layer.prepare_forward(input, &py, saved.as_ref()).await?
-            }
+            Norm::Layer => given.forward(&given.layer()?, &py, psaved).await?,
+            Norm::Rms => given.forward(&given.rms()?, &py, psaved).await?,
+            Norm::Group(groups) => given.forward(&given.group(*groups)?, &py, psaved).await?,
             Norm::Tanh => given.tanh()?.prepare_forward(input, &py).await?,
         };
         context.submit(&[&prepared]).await
@@ -340,18 +351,9 @@ pub fn backward(
                 let prepared = given.frozen(&running)?.prepare_backward(input, &dy, &targets).await?;
                 return context.submit_between(given.taking(&running), &[&prepared], |_| {}).await;
             }
-            Norm::Layer => {
-                let layer = given.layer()?;
-                layer.prepare_backward(input, &dy, &layer.room_in(x, saved())?, &targets).await?
-            }
-            Norm::Rms => {
-                let layer = given.rms()?;
-                layer.prepare_backward(input, &dy, &layer.room_in(x, saved())?, &targets).await?
-            }
-            Norm::Group(groups) => {
-                let layer = given.group(*groups)?;
-                layer.prepare_backward(input, &dy, &layer.room_in(x, saved())?, &targets).await?
-            }
+            Norm::Layer => given.backward(&given.layer()?, &dy, saved(), &targets).await?,
+            Norm::Rms => given.backward(&given.rms()?, &dy, saved(), &targets).await?,
+            Norm::Group(groups) => given.backward(&given.group(*groups)?, &dy, saved(), &targets).await?,
             Norm::Tanh => given.tanh()?.prepare_backward(input, &dy, &targets).await?,
         };
         context.submit(&[&prepared]).await

@@ -98,7 +98,7 @@ pub fn room(beside: &CubeTensor, dims: &[usize], dtype: DType) -> CubeTensor {
 /// A dense tensor where it lies, in whatever shape. Everything that burn has queued for it so far is in wgpu's queue when this returns.
 pub fn place(context: &Context, tensor: &CubeTensor, dims: &[usize]) -> wgnorm::Result<Placed> {
     let resource = tensor.client.get_resource::<Server>(tensor.handle.clone());
-    // Whose memory it is not, `context_of` has told before.
+    // A device that is none of cubecl's wgpu runtime is never shared.
     let resource =
         resource.unwrap_or_else(|error| panic!("a tensor of burn's wgpu backend without memory: {error:?}"));
     let WgpuResource { buffer, offset, .. } = resource.resource().clone();

@@ -1,6 +1,7 @@
 //! Where experiments are run: a device, the digits, what is kept.
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -80,19 +81,23 @@ impl Lab {
 }
 
 impl Bench<'_> {
-    /// The result of a run: kept, or run now.
-    pub fn once<T: Serialize + DeserializeOwned>(
+    /// The result of a run: kept, if it was of the same plan, or run now.
+    pub fn once<P: Debug, T: Serialize + DeserializeOwned>(
         &self,
-        run: &str,
-        now: impl FnOnce() -> Result<T, Box<dyn Error>>,
+        name: &str,
+        plan: P,
+        run: impl FnOnce(P) -> Result<T, Box<dyn Error>>,
     ) -> Result<T, Box<dyn Error>> {
-        let path = self.lab.kept.join(self.name).join(format!("{run}.json"));
-        if let Ok(json) = fs::read_to_string(&path) {
-            return Ok(serde_json::from_str(&json)?);
+        let path = self.lab.kept.join(self.name).join(format!("{name}.json"));
+        let of = format!("{plan:?}");
+        let kept =
+            fs::read_to_string(&path).ok().and_then(|json| serde_json::from_str::<(String, T)>(&json).ok());
+        if let Some((_, result)) = kept.filter(|(kept_of, _)| *kept_of == of) {
+            return Ok(result);
         }
-        let result = now()?;
+        let result = run(plan)?;
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        fs::write(&path, serde_json::to_string(&result)?)?;
+        fs::write(&path, serde_json::to_string(&(of, &result))?)?;
         Ok(result)
     }
 

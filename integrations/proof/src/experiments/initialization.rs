@@ -29,7 +29,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome, Box<dyn Error>> {
                     let shape = Shape { kind, depth, deviation, activation };
                     let plan = Plan { shape, rate: 0.1, batch: 60, steps, look: steps, seed };
                     let key = format!("{}-{depth}-{scale}-{seed}", kind.name());
-                    let looks = bench.once(&key, || train(bench.lab, plan))?;
+                    let looks = bench.once(&key, plan, |plan| train(bench.lab, plan))?;
                     let accuracy = looks.last().map_or(0.0, |look| look.accuracy);
                     rows.push(format!("{},{depth},{scale},{seed},{accuracy}", kind.name()));
                     run.push((scale, accuracy));

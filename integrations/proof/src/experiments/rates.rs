@@ -25,8 +25,8 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome, Box<dyn Error>> {
                 let shape =
                     Shape { kind, depth: 3, deviation: Deviation::Scaled(1.0), activation: Activation::Relu };
                 let plan = Plan { shape, rate, batch: 60, steps, look: steps, seed };
-                let looks =
-                    bench.once(&format!("{}-{rate}-{seed}", kind.name()), || train(bench.lab, plan))?;
+                let looks = bench
+                    .once(&format!("{}-{rate}-{seed}", kind.name()), plan, |plan| train(bench.lab, plan))?;
                 let accuracy = looks.last().map_or(0.0, |look| look.accuracy);
                 rows.push(format!("{},{rate},{seed},{accuracy}", kind.name()));
                 run.push((rate, accuracy));

@@ -34,7 +34,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome, Box<dyn Error>> {
             let shape =
                 Shape { kind, depth: 3, deviation: Deviation::Fixed(0.1), activation: Activation::Sigmoid };
             let plan = Plan { shape, rate, batch: 60, steps, look: LOOK, seed };
-            of_curve.push(bench.once(&format!("{name}-{seed}"), || train(bench.lab, plan))?);
+            of_curve.push(bench.once(&format!("{name}-{seed}"), plan, |plan| train(bench.lab, plan))?);
             bar.inc(1);
         }
         all.push(of_curve);
