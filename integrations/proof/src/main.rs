@@ -8,17 +8,28 @@ mod digits;
 mod experiments;
 mod figure;
 mod lab;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod network;
+mod norm;
 mod outcome;
+mod parameters;
+mod ranks;
+mod sweep;
+mod timing;
 mod training;
+mod transformer;
 
-use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use experiments::EXPERIMENTS;
 use lab::Lab;
+
+/// What goes wrong is told, and nothing else is done about it.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -31,6 +42,13 @@ struct Args {
     /// Says what there is
     #[arg(long)]
     list: bool,
+    /// Where results are kept, instead of target/proof
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// A process of an MPI job
+    #[cfg(feature = "mpi")]
+    #[arg(long, hide = true)]
+    mpi_job: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -43,10 +61,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args) -> Result<()> {
+    #[cfg(feature = "mpi")]
+    if let Some(job) = &args.mpi_job {
+        return mpi::run(job);
+    }
     if args.list {
         for experiment in EXPERIMENTS {
-            println!("{:<8} {}", experiment.name, experiment.claim);
+            println!("{:<14} {}", experiment.name, experiment.claim);
         }
         return Ok(());
     }
@@ -54,12 +76,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let known: Vec<&str> = EXPERIMENTS.iter().map(|known| known.name).collect();
         return Err(format!("no experiment {name:?}; there are {}", known.join(", ")).into());
     }
-    let lab = Lab::open(args.quick)?;
+    let lab = Lab::open(args.quick, args.keep.as_deref())?;
     for experiment in EXPERIMENTS {
         if args.names.is_empty() || args.names.iter().any(|name| name == experiment.name) {
             println!("{}: {}", experiment.name, experiment.claim);
             let outcome = (experiment.run)(&lab.of(experiment.name))?;
-            println!("{}: {}. {}", experiment.name, outcome.verdict.words(), outcome.found);
+            let verdict =
+                if args.quick { "it runs; few steps prove nothing" } else { outcome.verdict.words() };
+            println!("{}: {verdict}. {}", experiment.name, outcome.found);
             lab.keep(experiment, &outcome)?;
         }
     }

@@ -1,7 +1,8 @@
-//! What an experiment says, and the table of all.
+//! What an experiment says.
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::lab::Bench;
 
 /// One of the claims.
@@ -10,7 +11,7 @@ pub struct Experiment {
     pub claim: &'static str,
     /// Where it is made.
     pub source: &'static str,
-    pub run: fn(&Bench<'_>) -> Result<Outcome, Box<dyn std::error::Error>>,
+    pub run: fn(&Bench<'_>) -> Result<Outcome>,
 }
 
 /// Whether a claim holds.
@@ -20,6 +21,8 @@ pub enum Verdict {
     Holds,
     HoldsInPart,
     DoesNotHoldHere,
+    /// What was measured is told, and is not what the claim is of.
+    CannotBeTestedHere,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,15 +42,27 @@ impl Verdict {
             Self::Holds => "holds",
             Self::HoldsInPart => "holds in part",
             Self::DoesNotHoldHere => "does not hold here",
+            Self::CannotBeTestedHere => "cannot be tested here",
         }
     }
 
     /// By how much of what is claimed was found: all, or some.
     pub fn by(found: f64, all: f64, some: f64) -> Self {
-        match found {
-            found if found >= all => Self::Holds,
-            found if found >= some => Self::HoldsInPart,
-            _ => Self::DoesNotHoldHere,
+        Self::of(found >= all, found >= some)
+    }
+
+    /// By differences of seeds, each from the same seed's without what is claimed: all of them at least so much, or their mean.
+    pub fn of_seeds(differences: &[f64], least: f64) -> Self {
+        let mean = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
+        Self::of(differences.iter().all(|&difference| difference >= least), mean >= least)
+    }
+
+    /// By whether all of it was found, or some.
+    pub fn of(all: bool, some: bool) -> Self {
+        match (all, some) {
+            (true, _) => Self::Holds,
+            (false, true) => Self::HoldsInPart,
+            (false, false) => Self::DoesNotHoldHere,
         }
     }
 }

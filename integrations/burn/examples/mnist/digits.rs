@@ -32,8 +32,9 @@ impl Digits {
             fs::write(folder.join("package.json"), include_str!("package.json"))?;
             fs::write(folder.join("package-lock.json"), include_str!("package-lock.json"))?;
             println!("npm ci in {}: 41 MB", folder.display());
+            let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
             let status =
-                Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder).status();
+                Command::new(npm).args(["ci", "--no-audit", "--no-fund"]).current_dir(folder).status();
             let status =
                 status.map_err(|error| format!("npm, which fetches the digits, cannot be run: {error}"))?;
             if !status.success() {
