@@ -19,7 +19,8 @@
 //! | MeanVarianceNormalization of ONNX | [`Maps::axes`] | [`Scheme::deviation`] |
 //!
 //! [`forward`] gives `z = x̂·gamma + beta` and [`backward`] takes dz; a residual and an activation lie in between, by
-//! [`map::activated`](super::map::activated) and [`map::dz`](super::map::dz). Lengths must fit the maps; a mismatch panics.
+//! [`map::activated`](super::map::activated) and [`map::dz`](super::map::dz). [`tangent`] is forward mode and [`second`] has gradients of
+//! gradients. Lengths must fit the maps; a mismatch panics.
 //!
 //! ```
 //! use wgnorm::reference::family::{self, Affine, Maps, Scheme};
@@ -36,6 +37,7 @@ pub mod bounds;
 mod maps;
 mod passes;
 mod scheme;
+mod second;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -44,4 +46,5 @@ pub use super::batch::Gradients;
 pub use maps::Maps;
 pub use passes::{SliceSums, backward, forward, slice_sums};
 pub use scheme::{Affine, Scheme, Spread};
+pub use second::{Changes, SecondGradients, second, tangent};
 pub use statistics::{SliceStatistics, average_over_samples, magnitudes, statistics};

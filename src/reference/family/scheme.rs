@@ -91,6 +91,15 @@ impl Scheme {
         }
     }
 
+    /// How [`pull`](Self::pull) varies: `d pull / dx = −pull_slope·x̂`. 0 but for [`Spread::Deviation`].
+    pub(super) fn pull_slope(&self, count: u64, var: f64) -> f64 {
+        let (n, deviation) = (count as f64, var.sqrt());
+        match self.spread {
+            Spread::Deviation if var > 0.0 => self.eps * (deviation + self.eps) / (deviation.powi(3) * n * n),
+            _ => 0.0,
+        }
+    }
+
     /// Whether eps is divided by in place of the slice's length.
     fn clamps(&self, count: u64, var: f64) -> bool {
         length(count, var) < self.eps

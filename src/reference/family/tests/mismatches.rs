@@ -24,8 +24,14 @@ fn mismatches_panic() {
     let z_bound = |x: usize, residual: usize, len: usize| {
         bounds::z(&vec![0.0; x], &maps(), &scheme, &s(len), NONE, Some(&vec![0.0; residual]));
     };
+    let twice = |x: usize, dz: usize, change: usize, parameters: usize, len: usize| {
+        let (change, parameters) = (vec![0.0; change], vec![0.0; parameters]);
+        let changes = Changes { x: &change, gamma: Some(&parameters), beta: Some(&parameters) };
+        second(&vec![0.0; x], &vec![0.0; dz], &maps(), &scheme, &s(len), NONE, changes);
+    };
     // What fits does not.
     back(6, 6, 2);
+    twice(6, 6, 6, 3, 2);
     bound(6, 6, 6, 2);
     z_bound(6, 6, 2);
     forward(&[0.0; 6], &maps(), &scheme, affine(&[1.0; 3], &[1.0; 3]));
@@ -34,6 +40,10 @@ fn mismatches_panic() {
         panics("x", &|| drop(forward(&vec![0.0; wrong], &maps(), &scheme, NONE)));
         panics("x", &|| back(wrong, 6, 2));
         panics("dz", &|| back(6, wrong, 2));
+        panics("x twice", &|| twice(wrong, 6, 6, 3, 2));
+        panics("dz twice", &|| twice(6, wrong, 6, 3, 2));
+        panics("change of x", &|| twice(6, 6, wrong, 3, 2));
+        panics("changes of parameters", &|| twice(6, 6, 6, wrong, 2));
         panics("x of bounds", &|| bound(wrong, 6, 6, 2));
         panics("dz of bounds", &|| bound(6, wrong, 6, 2));
         panics("errors of dz", &|| bound(6, 6, wrong, 2));
@@ -42,6 +52,7 @@ fn mismatches_panic() {
     }
     for wrong in [1, 3] {
         panics("statistics", &|| back(6, 6, wrong));
+        panics("statistics twice", &|| twice(6, 6, 6, 3, wrong));
         panics("statistics of bounds", &|| bound(6, 6, 6, wrong));
         panics("statistics of z's bound", &|| z_bound(6, 6, wrong));
     }

@@ -4,6 +4,7 @@ mod accuracy;
 mod indices;
 mod mismatches;
 mod results;
+mod second;
 
 use super::*;
 use crate::base::shape::{Channels, Layout};
