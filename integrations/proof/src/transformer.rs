@@ -30,6 +30,8 @@ pub struct Plan {
     pub kind: Kind,
     pub steps: usize,
     pub seed: u64,
+    /// Deviation of the embeddings at the beginning.
+    pub embedding: f64,
 }
 
 /// Characters as numbers, in order of their first appearance.
@@ -110,9 +112,9 @@ impl Text {
 }
 
 impl Transformer {
-    fn new(kind: Kind, known: usize, device: &Device) -> Self {
-        let normal = || Initializer::Normal { mean: 0.0, std: 0.02 };
-        let linear = |from, to| LinearConfig::new(from, to).with_initializer(normal()).init(device);
+    fn new(kind: Kind, deviation: f64, known: usize, device: &Device) -> Self {
+        let normal = |std| Initializer::Normal { mean: 0.0, std };
+        let linear = |from, to| LinearConfig::new(from, to).with_initializer(normal(0.02)).init(device);
         let block = |_| Block {
             norms: (0..2).filter_map(|_| kind.init(WIDTH, device)).collect(),
             asked: linear(WIDTH, 3 * WIDTH),
@@ -120,7 +122,7 @@ impl Transformer {
             wide: linear(WIDTH, 4 * WIDTH),
             narrow: linear(4 * WIDTH, WIDTH),
         };
-        let embedding = |of| EmbeddingConfig::new(of, WIDTH).with_initializer(normal()).init(device);
+        let embedding = |of| EmbeddingConfig::new(of, WIDTH).with_initializer(normal(deviation)).init(device);
         Self {
             characters: embedding(known),
             positions: embedding(CONTEXT),
@@ -172,10 +174,10 @@ impl Block {
 
 /// The loss on held-out text, by step.
 pub fn losses(lab: &Lab, text: &Text, plan: Plan) -> Result<Vec<(f64, f64)>> {
-    let Plan { kind, steps, seed } = plan;
+    let Plan { kind, steps, seed, embedding } = plan;
     let device = &lab.device;
     device.seed(200 + seed);
-    let mut model = Transformer::new(kind, text.known, device);
+    let mut model = Transformer::new(kind, embedding, text.known, device);
     let mut optimizer = AdamConfig::new().init();
     let cross_entropy = CrossEntropyLossConfig::new();
     let loss = cross_entropy.init(device);
