@@ -87,7 +87,7 @@ pub fn run_step(bench: &Bench<'_>) -> Result<Outcome> {
         ),
         verdict: Verdict::CannotBeTestedHere,
         why: format!(
-            "the shares are of a GPU with its convolutions. Here, beside burn's convolutions on llvmpipe, forward's is {} that range and backward's {}",
+            "the shares are of a GPU with its convolutions. Here, beside burn's convolutions on llvmpipe, forward's share is {} that range and backward's {} it",
             if within(forward, 0.03, 0.07) { "within" } else { "outside of" },
             if within(backward, 0.05, 0.12) { "within" } else { "outside of" },
         ),
@@ -119,7 +119,8 @@ pub fn run_fusion(bench: &Bench<'_>) -> Result<Outcome> {
             percent(&both)
         ),
         verdict: Verdict::by(spread(&both).0, 0.25, 0.1),
-        why: "passes over a tensor are 3 instead of 5 forward and 5 instead of 8 backward, 38 % less; burn fuses its ReLU's backward with what is about it".to_owned(),
+        why: "passes over a tensor are 3 instead of 5 forward and 5 instead of 8 backward, 38 % less"
+            .to_owned(),
     })
 }
 
