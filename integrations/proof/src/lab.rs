@@ -131,6 +131,23 @@ impl Bench<'_> {
         Ok(serde_json::from_str::<(String, T)>(&json)?.1)
     }
 
+    /// The results of a run of each seed.
+    pub fn of_seeds<P: Debug, T: Serialize + DeserializeOwned>(
+        &self,
+        bar: &ProgressBar,
+        name: &str,
+        plan: impl Fn(u64) -> P,
+        run: impl Fn(P) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let of_seed = |seed| {
+            bar.set_message(format!("{name}, seed {seed}"));
+            let result = self.once(&format!("{name}-{seed}"), plan(seed), &run);
+            bar.inc(1);
+            result
+        };
+        self.seeds().map(of_seed).collect()
+    }
+
     /// Where its runs are kept.
     pub fn folder(&self) -> PathBuf {
         self.lab.kept.join(self.name)

@@ -17,7 +17,7 @@ use crate::parameters;
 use crate::training::{Plan, Trainer, plain, values};
 
 /// Whose statistics a batch norm is by.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Of {
     Rank,
     AllRanks,

@@ -203,12 +203,8 @@ impl Times {
         run: impl Fn(u64) -> Result<Vec<f64>>,
     ) -> Result<Self> {
         let bar = bench.progress(bench.seeds().count());
-        let mut all = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("repetition {seed}"));
-            all.push(bench.once(&format!("{seed}"), (names.clone(), caption, ROUNDS), |_| run(seed))?);
-            bar.inc(1);
-        }
+        let plan = |seed| (seed, names.clone(), caption, ROUNDS);
+        let all = bench.of_seeds(&bar, "times", plan, |(seed, ..)| run(seed))?;
         bar.finish_and_clear();
         Ok(Self { caption, names, all })
     }

@@ -31,14 +31,9 @@ struct Found {
 pub fn run(bench: &Bench<'_>) -> Result<Outcome> {
     let steps = bench.steps(STEPS);
     let bar = bench.progress(bench.seeds().count());
-    let mut all = Vec::new();
-    for seed in bench.seeds() {
-        bar.set_message(format!("seed {seed}"));
-        let shape = Shape::new(Body::Convolutional, Kind::Batch);
-        let plan = Plan { shape, rate: 0.3, batch: 60, steps, seed };
-        all.push(bench.once(&format!("{seed}"), (plan, BATCH, ROUNDS), |(plan, ..)| fold(bench, plan))?);
-        bar.inc(1);
-    }
+    let shape = Shape::new(Body::Convolutional, Kind::Batch);
+    let plan = |seed| (Plan { shape, rate: 0.3, batch: 60, steps, seed }, BATCH, ROUNDS);
+    let all = bench.of_seeds(&bar, "folded", plan, |(plan, ..)| fold(bench, plan))?;
     bar.finish_and_clear();
     let rows: Vec<String> = bench
         .seeds()

@@ -51,16 +51,11 @@ struct Found {
 pub fn run(bench: &Bench<'_>) -> Result<Outcome> {
     let steps = bench.steps(STEPS);
     let bar = bench.progress(bench.seeds().count());
-    let mut all = Vec::new();
-    for seed in bench.seeds() {
-        bar.set_message(format!("seed {seed}"));
-        let shape = Shape::new(Body::Linear(3), Kind::Batch);
-        let plan = Plan { shape, rate: 0.3, batch: 60, steps, seed };
-        let averaged = (AVERAGED.0, bench.steps(AVERAGED.1));
-        let of = (plan, averaged, FEW, BATCHES, SINGLE);
-        all.push(bench.once(&format!("{seed}"), of, |(plan, averaged, ..)| mistakes(bench, plan, averaged))?);
-        bar.inc(1);
-    }
+    let shape = Shape::new(Body::Linear(3), Kind::Batch);
+    let averaged = (AVERAGED.0, bench.steps(AVERAGED.1));
+    let plan = |seed| (Plan { shape, rate: 0.3, batch: 60, steps, seed }, averaged, FEW, BATCHES, SINGLE);
+    let all =
+        bench.of_seeds(&bar, "mistakes", plan, |(plan, averaged, ..)| mistakes(bench, plan, averaged))?;
     bar.finish_and_clear();
     let (mut rows, mut bars, mut found, mut lost) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (at, Mistake { name, right }) in MISTAKES.iter().enumerate() {

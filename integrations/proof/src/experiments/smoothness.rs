@@ -35,20 +35,16 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome> {
     let bar = bench.progress(kinds.len() * bench.seeds().count());
     let (mut rows, mut all) = (Vec::new(), Vec::new());
     for kind in kinds {
-        let mut runs = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("{}, seed {seed}", kind.name()));
-            let plan = Plan { shape: Shape::new(Body::Linear(5), kind), rate: RATE, batch: 60, steps, seed };
-            let key = format!("{}-{seed}", kind.name());
-            let looks = bench.once(&key, (plan, LOOK, ALONG), |(plan, ..)| looks(bench, plan))?;
-            for Look { step, range, change, length, percentiles: [low, median, high] } in &looks {
+        let shape = Shape::new(Body::Linear(5), kind);
+        let plan = |seed| (Plan { shape, rate: RATE, batch: 60, steps, seed }, LOOK, ALONG);
+        let runs = bench.of_seeds(&bar, kind.name(), plan, |(plan, ..)| looks(bench, plan))?;
+        for (seed, looks) in bench.seeds().zip(&runs) {
+            for Look { step, range, change, length, percentiles: [low, median, high] } in looks {
                 rows.push(format!(
                     "{},{seed},{step},{range},{change},{length},{low},{median},{high}",
                     kind.name()
                 ));
             }
-            runs.push(looks);
-            bar.inc(1);
         }
         all.push(runs);
     }

@@ -90,15 +90,8 @@ fn compare(bench: &Bench<'_>, setup: &Setup) -> Result<(Vec<Runs>, Figure, Outco
     let bar = bench.progress(curves.len() * bench.seeds().count());
     let mut all: Vec<Runs> = Vec::new();
     for (name, kind, rate) in curves {
-        let mut of_curve = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("{name}, seed {seed}"));
-            let plan = Plan { shape: shape(kind), rate, batch: 60, steps, seed };
-            of_curve
-                .push(bench.once(&format!("{name}-{seed}"), (plan, LOOK), |(plan, _)| looks(bench, plan))?);
-            bar.inc(1);
-        }
-        all.push(of_curve);
+        let plan = |seed| (Plan { shape: shape(kind), rate, batch: 60, steps, seed }, LOOK);
+        all.push(bench.of_seeds(&bar, name, plan, |(plan, _)| looks(bench, plan))?);
     }
     bar.finish_and_clear();
     let [plain, batch, faster] = [0, 1, 2].map(|at| &all[at]);

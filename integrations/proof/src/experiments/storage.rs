@@ -9,7 +9,7 @@ use crate::lab::{Bench, HELD_OUT};
 use crate::network::{Body, Shape, Storage, rounded};
 use crate::norm::{Kind, Norm};
 use crate::outcome::{Outcome, Verdict};
-use crate::training::{Plan, Trainer, differences, percent, spread, values};
+use crate::training::{Plan, Trainer, accuracy, differences, percent, spread, values};
 
 const STEPS: usize = 300;
 /// Digits of which running statistics are computed anew.
@@ -34,24 +34,13 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome> {
     };
     let mut bars = Vec::new();
     for (name, storage) in STORAGES {
-        let mut values = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("{name}, seed {seed}"));
-            let train = |plan| crate::training::accuracy(bench.lab, plan);
-            values.push(bench.once(&format!("{name}-{seed}"), plan(storage, seed), train)?);
-            bar.inc(1);
-        }
+        let values =
+            bench.of_seeds(&bar, name, |seed| plan(storage, seed), |plan| accuracy(bench.lab, plan))?;
         bars.push(Bar { name: name.to_owned(), group: 2, values });
     }
     for (name, sums) in [("statistics summed in f32", Sums::F32), ("statistics summed in bf16", Sums::Bf16)] {
-        let mut values = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("{name}, seed {seed}"));
-            let plan = (plan(Storage::F32, seed), sums, DIGITS);
-            let restated = |(plan, sums, _)| restated(bench, plan, sums);
-            values.push(bench.once(&format!("{name}-{seed}"), plan, restated)?);
-            bar.inc(1);
-        }
+        let plan = |seed| (plan(Storage::F32, seed), sums, DIGITS);
+        let values = bench.of_seeds(&bar, name, plan, |(plan, sums, _)| restated(bench, plan, sums))?;
         bars.push(Bar { name: name.to_owned(), group: 1, values });
     }
     bar.finish_and_clear();

@@ -20,6 +20,7 @@ pub const ROUNDS: usize = 2;
 
 /// Of a seed, each round with the statistics of each rank and with those of all.
 pub type Rounds = Vec<[Run; 2]>;
+
 /// Steps in which losses are compared; later what is rounded otherwise has grown.
 const COMPARED: usize = 10;
 
@@ -27,7 +28,7 @@ const COMPARED: usize = 10;
 const SAME: f64 = 1e-4;
 
 /// Where ranks are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 enum Place {
     Threads,
     #[cfg(feature = "mpi")]
@@ -129,7 +130,7 @@ fn compare(
         }
         #[cfg(feature = "mpi")]
         Place::Processes => {
-            let job = crate::mpi::Job { quick: lab.quick, steps, seeds: seeds.to_vec() };
+            let job = crate::mpi::Job { steps, seeds: seeds.to_vec() };
             crate::mpi::launch(devices.len(), &job, &bench.folder())?
         }
     };

@@ -34,15 +34,11 @@ pub fn run(bench: &Bench<'_>) -> Result<Outcome> {
     let bar = bench.progress(CURVES.len() * bench.seeds().count());
     let (mut rows, mut lines, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for (name, kind, embedding) in CURVES {
-        let mut runs = Vec::new();
-        for seed in bench.seeds() {
-            bar.set_message(format!("{name}, seed {seed}"));
-            let plan = (Plan { kind, steps, seed, embedding }, text.hash());
-            let curve =
-                bench.once(&format!("{name}-{seed}"), plan, |(plan, _)| losses(bench.lab, &text, plan))?;
+        let plan = |seed| (Plan { kind, steps, seed, embedding }, text.hash());
+        let runs: Vec<Vec<(f64, f64)>> =
+            bench.of_seeds(&bar, name, plan, |(plan, _)| losses(bench.lab, &text, plan))?;
+        for (seed, curve) in bench.seeds().zip(&runs) {
             rows.extend(curve.iter().map(|(step, loss)| format!("{name},{seed},{step},{loss}")));
-            runs.push(curve);
-            bar.inc(1);
         }
         ends.push(runs.iter().filter_map(|run| Some(run.last()?.1)).collect::<Vec<_>>());
         lines.push(Line::of_runs(name, runs));
