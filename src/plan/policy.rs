@@ -18,6 +18,8 @@ const RADIX: u32 = 8;
 const FIRST_WORDS: u64 = 8;
 /// Iterations kept back for the prologue, which takes half of them at most, the tree and the edges.
 const LOOP_MARGIN: u64 = 16384;
+/// Iterations of the sum over eight neighbouring teams, with the look that ends it (shaders/lib/teams.wesl).
+const EXCHANGE_ITERATIONS: u64 = 4;
 /// Iterations of the tree and the edges at most, for each word of a strip.
 const TREE_ITERATIONS: u64 = 64;
 
@@ -114,6 +116,8 @@ pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     let per_word = per_step(strip);
     // Each strand looks for the first value that a mask leaves, over all of its words if need be.
     let per_word = per_word + if walk.masked { strip } else { 0 };
+    // Where sums are those of rows, teams exchange them at each.
+    let per_word = per_word + if walk.unit_rows == 1 { EXCHANGE_ITERATIONS } else { 0 };
     let per_chunk = 2 * strip;
     let chunk = u64::from(chunk_words);
     let iterations = |rounds: u64, splits: u64| {

@@ -161,6 +161,9 @@ pub(super) fn cases() -> Vec<Case> {
         ("group:1 1x70001x2", Variants::One("repeat")),
         ("instance 2x70000x2", Variants::One("repeat")),
         ("l2:1 1x530001x2", Variants::One("large teams")),
+        // Rows of which an invocation has as many as it could walk, were their sums not exchanged at each.
+        ("layer 15700x32 splits=1", Variants::One("policy")),
+        ("rms 15700x32 axes=0 splits=1", Variants::One("policy")),
     ] {
         cases.push(case("large", of, "", Data::Normal, variants).in_layout(Layout::ChannelsFirst));
     }
