@@ -92,6 +92,7 @@ pub use family::{GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
 pub use norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, Momentum};
 pub use pass::input::Input;
 pub use pass::{Accumulation, Affine, GradientTargets, Gradients, Infer, Int8, Train, TrainForward};
+pub use pass::{SecondGradients, SecondTargets, Tangents};
 #[doc(inline)]
 pub use spec::Spec;
 pub use statistics::running::{RunningStatistics, RunningValues};

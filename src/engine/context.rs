@@ -153,6 +153,8 @@ impl Context {
             Op::CurveForward => 2 + residuals,
             Op::CurveBackward => 3 + 2 * residuals,
             Op::Moments => 1,
+            Op::Tangent => 3,
+            Op::SecondBackward => 5,
             Op::Copy | Op::Own => 2,
         };
         let alignment = self.capabilities().storage_alignment;

@@ -121,6 +121,8 @@ pub(crate) mod flag {
     pub const SHIFT: u32 = 1 << 20;
     pub const DALPHA: u32 = 1 << 21;
     pub const DSHIFT: u32 = 1 << 22;
+    pub const GAMMA_TANGENT: u32 = 1 << 23;
+    pub const BETA_TANGENT: u32 = 1 << 24;
 }
 
 /// What the parameters of all dispatches of an operation have in common; the names are those of [`Params`].
@@ -327,6 +329,8 @@ mod tests {
             ("FLAG_SHIFT", flag::SHIFT),
             ("FLAG_DALPHA", flag::DALPHA),
             ("FLAG_DSHIFT", flag::DSHIFT),
+            ("FLAG_GAMMA_TANGENT", flag::GAMMA_TANGENT),
+            ("FLAG_BETA_TANGENT", flag::BETA_TANGENT),
         ];
         assert_eq!(module.constants.len(), rust.len());
         for (name, value) in rust {

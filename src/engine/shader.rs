@@ -17,10 +17,11 @@ mod pointwise;
 mod strip;
 
 pub(crate) use kernel::{Kernel, Monoid, OwnStep, StatisticsFrom};
-pub(crate) use pointwise::{ActivationKind, Int8Kind, Pointwise};
+pub(crate) use pointwise::{ActivationKind, Derivative, Int8Kind, Pointwise};
 
 /// The tensors that kernels read in words, in the order of [`Variant::through`].
-pub(crate) const WALKED_INPUTS: [Slot; 5] = [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum];
+pub(crate) const WALKED_INPUTS: [Slot; 6] =
+    [Slot::X, Slot::Dy, Slot::Residual, Slot::Addend, Slot::DSum, Slot::XTangent];
 
 /// A kernel with everything that makes it one pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +81,12 @@ impl Variant {
             parameter_words: self.parameter_words && self.reads_parameter_words(),
             // Only where the mask is looked up does it make a difference.
             single_rows: self.single_rows && self.pointwise.of(self.kernel).masked,
+            // They are f32 beside each other.
+            parameters: if self.pointwise.of(self.kernel).derivative.is_some() {
+                DType::F32
+            } else {
+                self.parameters
+            },
             pointwise: self.pointwise.of(self.kernel),
             ..self
         }
@@ -88,7 +95,9 @@ impl Variant {
     /// Whether gamma and beta can be read four at a time.
     pub fn reads_parameter_words(&self) -> bool {
         let whole = self.width == 4 && !self.edges && self.parameters == DType::F32;
-        whole && self.pointwise.of(self.kernel).affine == AffineOf::Place
+        whole
+            && self.pointwise.of(self.kernel).derivative.is_none()
+            && self.pointwise.of(self.kernel).affine == AffineOf::Place
     }
 
     /// Whether values of binary16 are converted.
@@ -108,10 +117,12 @@ impl Variant {
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from)
             | Kernel::FoldStatistics(from)
+            | Kernel::FoldTangents(from)
             | Kernel::FoldRecords(from) => {
                 key += &format!("<{}>", from.name());
             }
             Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
+            Kernel::FoldGroups => key += "<gradient_sums of groups>",
             Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
             Kernel::Own { program, .. } => key += &format!("<{program}>"),
             Kernel::MapBackward { statistics, dx } => {
@@ -180,6 +191,7 @@ impl Variant {
             _ => vec![],
         };
         outputs.extend(self.pointwise.d_residual.then_some(Slot::DResidual));
+        outputs.extend(self.pointwise.y_tangent.then_some(Slot::YTangent));
         outputs.extend((self.pointwise.sum && self.kernel != Kernel::MapCopy).then_some(Slot::Sum));
         outputs
     }

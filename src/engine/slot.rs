@@ -31,29 +31,54 @@ pub(crate) enum Slot {
     Sum = 22,
     DSum = 23,
     Scales = 24,
+    XTangent = 25,
+    YTangent = 26,
+    GammaTangent = 27,
+    BetaTangent = 28,
+    PackedOut = 29,
     Alpha = 30,
     Shift = 31,
     Dalpha = 32,
     Dshift = 33,
+    Packed = 34,
 }
 
 impl Slot {
-    pub const COUNT: usize = 34;
+    pub const COUNT: usize = 35;
 
     /// Those that have a place in the parameters, in its order.
-    pub const PLACES: [Self; 17] = {
+    pub const PLACES: [Self; 21] = {
         use Slot::*;
         [
-            X, Dy, Residual, Y, Dx, DResidual, Addend, Sum, DSum, Gamma, Beta, Dgamma, Dbeta, Alpha, Shift,
-            Dalpha, Dshift,
+            X,
+            Dy,
+            Residual,
+            Y,
+            Dx,
+            DResidual,
+            Addend,
+            Sum,
+            DSum,
+            XTangent,
+            YTangent,
+            Gamma,
+            Beta,
+            Dgamma,
+            Dbeta,
+            Alpha,
+            Shift,
+            Dalpha,
+            Dshift,
+            GammaTangent,
+            BetaTangent,
         ]
     };
 
     /// How many of these are walked; the others are values per slice, per place or of a layer.
-    const WALKED: u32 = 9;
+    const WALKED: u32 = 11;
 
     /// The rest: the crate's own buffers.
-    const OWN: [Self; 12] = {
+    const OWN: [Self; 14] = {
         use Slot::*;
         [
             Params,
@@ -68,6 +93,8 @@ impl Slot {
             Means,
             MeansOut,
             Scales,
+            PackedOut,
+            Packed,
         ]
     };
 
@@ -91,6 +118,8 @@ impl Slot {
             Slot::Dbeta => flag::DBETA,
             Slot::Dalpha => flag::DALPHA,
             Slot::Dshift => flag::DSHIFT,
+            Slot::GammaTangent => flag::GAMMA_TANGENT,
+            Slot::BetaTangent => flag::BETA_TANGENT,
             // There is always one.
             _ => 0,
         }
@@ -129,6 +158,11 @@ impl Slot {
             Slot::Shift => "shift",
             Slot::Dalpha => "dalpha",
             Slot::Dshift => "dshift",
+            Slot::XTangent => "x_tangent",
+            Slot::YTangent => "y_tangent",
+            Slot::GammaTangent => "gamma_tangent",
+            Slot::BetaTangent => "beta_tangent",
+            Slot::PackedOut | Slot::Packed => "parameters and their tangents",
         }
     }
 
@@ -151,6 +185,10 @@ impl Slot {
                 | Slot::DSum
                 | Slot::Alpha
                 | Slot::Shift
+                | Slot::XTangent
+                | Slot::GammaTangent
+                | Slot::BetaTangent
+                | Slot::Packed
         )
     }
 
@@ -167,6 +205,9 @@ impl Slot {
                 | Slot::DSum
                 | Slot::Alpha
                 | Slot::Shift
+                | Slot::XTangent
+                | Slot::GammaTangent
+                | Slot::BetaTangent
                 | Slot::Running
                 | Slot::Saved
                 | Slot::Mask

@@ -77,8 +77,11 @@ impl Expected {
         Self { name, ..self.clone() }
     }
 
-    /// `forward` or `backward`.
+    /// `forward`, `backward` or `second`.
     pub fn pass(&self) -> &'static str {
+        if self.name.starts_with("second") || self.name == "y_tangent" {
+            return "second";
+        }
         let gradients = ["dx", "dresidual", "dgate", "dweight", "dbias", "dalpha", "dshift", "sum_dy"];
         if gradients.iter().any(|name| self.name.starts_with(name)) { "backward" } else { "forward" }
     }

@@ -59,7 +59,7 @@ impl Product {
     /// Of the inverse deviation of a slice, as a part of it.
     pub fn spread(&self, slice: usize, s: &SliceStatistics, scheme: &Scheme) -> f64 {
         let values = match scheme.spread {
-            Spread::Variance | Spread::Deviation => 1.0,
+            Spread::Variance | Spread::Deviation | Spread::Constant => 1.0,
             Spread::Length | Spread::Direction => (s.count as f64).sqrt(),
         };
         if self.deviation[slice] == 0.0 { 0.0 } else { values * self.deviation[slice] * s.inv_std }

@@ -25,6 +25,8 @@ pub struct Inputs {
     pub dy: Option<Vec<f32>>,
     /// The gradient that the sum has from elsewhere.
     pub d_sum: Option<Vec<f32>>,
+    /// Tangents, if derivatives are taken.
+    pub tangents: Option<InputTangents>,
     /// gamma.
     pub gamma: Option<Vec<f32>>,
     /// beta.
@@ -39,6 +41,17 @@ pub struct Inputs {
     pub shift: f32,
     /// The shards of all ranks, or the batches of a sequence, of which the last is inferred.
     pub parts: Vec<Part>,
+}
+
+/// In which direction x and the parameters change.
+#[derive(Clone, Debug)]
+pub struct InputTangents {
+    /// That of x.
+    pub x: Vec<f32>,
+    /// That of gamma, if there is one.
+    pub gamma: Option<Vec<f32>>,
+    /// That of beta, if there is one.
+    pub beta: Option<Vec<f32>>,
 }
 
 /// One of several batches.
@@ -94,12 +107,20 @@ impl Inputs {
             }
             rounded(&values, spec.parameters)
         });
+        let tangent = |what: &str| rounded(&parameter(what, 0.0), spec.parameters);
+        let gamma_tangent = || spec.affine.has_gamma().then(|| tangent("/gamma_tangent"));
+        let beta_tangent = || spec.affine.has_beta().then(|| tangent("/beta_tangent"));
         let mut inputs = Self {
             x: x_like(spec, &spec.shape, spec.dtype, seed, data),
             addend: spec.sum.then(|| random("/addend")),
             residual: spec.residual.then(|| random("/residual")),
             gate: spec.gate.is_some().then(|| random("/gate")),
-            dy: spec.has_backward().then(|| random("/dy")),
+            dy: (spec.has_backward() || spec.has_second()).then(|| random("/dy")),
+            tangents: spec.has_second().then(|| InputTangents {
+                x: random("/x_tangent"),
+                gamma: gamma_tangent(),
+                beta: beta_tangent(),
+            }),
             d_sum: (spec.sum && spec.has_backward()).then(|| random("/d_sum")),
             gamma,
             beta: spec.affine.has_beta().then(|| rounded(&parameter("/beta", 0.0), spec.parameters)),

@@ -36,6 +36,7 @@ mod problem;
 pub mod random;
 mod run;
 mod sample;
+mod second;
 mod slices;
 pub mod table;
 mod variant;

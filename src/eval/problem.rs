@@ -3,7 +3,7 @@
 use super::data::Draw;
 use super::expected::Expected;
 use super::inputs::Inputs;
-use super::{batch, curve, pooled, slices};
+use super::{batch, curve, pooled, second, slices};
 use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
 use crate::spec::{Norm, Passes, Spec, Statistics, Wanted};
@@ -36,6 +36,22 @@ impl Problem {
     /// activation, and a backward pass of a sequence.
     pub fn new(spec: &Spec, draw: &Draw) -> Result<Self> {
         spec.check()?;
+        Self::of(spec, draw, Inputs::draw(spec, draw))
+    }
+
+    /// The same of values that are given, in f32 as the spec's types have them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// Unless the lengths are those of the spec.
+    pub fn from_inputs(spec: &Spec, inputs: Inputs) -> Result<Self> {
+        spec.check()?;
+        Self::of(spec, &Draw::default(), inputs)
+    }
+
+    fn of(spec: &Spec, draw: &Draw, mut inputs: Inputs) -> Result<Self> {
         let plain = spec.activation == Activation::None
             && !(spec.residual || spec.in_place)
             && spec.wanted == Wanted::All;
@@ -53,7 +69,6 @@ impl Problem {
         if matches!(spec.statistics, Statistics::Sequence(_)) && spec.passes == Passes::Backward {
             return Err(Error::Spec { reason: "a sequence has no backward pass".to_owned() });
         }
-        let mut inputs = Inputs::draw(spec, draw);
         let mut expected = match (&spec.norm, &spec.statistics) {
             (Norm::Batch, Statistics::Synchronised(_)) => pooled::synchronised(spec, &inputs),
             (Norm::Batch, Statistics::Sequence(_)) => pooled::sequence(spec, &inputs),
@@ -74,6 +89,10 @@ impl Problem {
         if matches!(spec.statistics, Statistics::Accumulated(_)) {
             // What each micro-batch saves is that of all of them.
             expected.retain(|expected| !expected.name.starts_with("save_"));
+        }
+        if spec.has_second() {
+            expected.retain(|expected| expected.pass() == "forward");
+            expected.extend(second::expect(spec, &inputs));
         }
         Ok(Self { spec: spec.clone(), inputs, expected })
     }

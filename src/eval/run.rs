@@ -11,9 +11,9 @@ use crate::base::shape::Layout;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{Accumulation, GradientTargets, Train, TrainForward};
+use crate::pass::{Accumulation, GradientTargets, SecondTargets, Tangents, Train, TrainForward};
 use crate::plan::Tuning;
-use crate::spec::{Layer, Norm, Parameters, Place, Spec, Statistics};
+use crate::spec::{Layer, Norm, Parameters, Place, Spec, Statistics, Wanted};
 use crate::statistics::running::RunningValues;
 use crate::statistics::saved::Saved;
 
@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         // x, the addend, their sum, y, the residual, dy, the sum's gradient, dx, the residual's, and x, y, dy, the sum's gradient and dx
         // (twice) once more; parameters and their gradients; alpha, the shift and theirs.
         let parameters = spec.parameter_shape().iter().product();
-        let tensors = [vec![problem.inputs.x.len(); 15], parts, vec![parameters; 4], vec![1; 4]].concat();
+        let tensors = [vec![problem.inputs.x.len(); 15], parts, vec![parameters; 6], vec![1; 4]].concat();
         // What is saved: ten words for each channel or fewer for each slice, of which there are as many as values at most.
         let bytes = 4 * tensors.iter().sum::<usize>() + 40 * problem.inputs.x.len();
         let arena = Arena::new(context, plan.place, bytes, tensors.len() + 1).await?;
@@ -267,6 +267,9 @@ impl<'a> Run<'a> {
         // What is no batch norm takes x as it was.
         let restored = over_x && spec.norm != Norm::Batch;
         let x = if restored { self.put(&inputs.x, Role::Read).await? } else { x };
+        if spec.has_second() {
+            return self.second(&layer, &x, &room).await;
+        }
         let input = Input { x: &x, ..around };
         self.backward(&mut layer, input, &room).await
     }
@@ -395,6 +398,52 @@ impl<'a> Run<'a> {
         ] {
             if let Some(tensor) = tensor {
                 self.push(&format!("{name}{suffix}"), self.context.download(tensor).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs derivatives: forward mode, and gradients of gradients, as often as outputs are expected.
+    async fn second(&mut self, layer: &Layer, x: &Tensor, saved: &Saved) -> Result<()> {
+        let Problem { spec, inputs, .. } = self.problem;
+        let (Some(dy), Some(values)) = (&inputs.dy, &inputs.tangents) else { return Ok(()) };
+        let own = spec.parameter_shape();
+        let nothing = vec![f32::NAN; own.iter().product()];
+        let put = async |values: &Option<Vec<f32>>| match values {
+            Some(values) => self.parameter(&own, values, Role::Read).await.map(Some),
+            None => Ok(None),
+        };
+        let (dy, x_tangent) = (self.put(dy, Role::Read).await?, self.put(&values.x, Role::Read).await?);
+        let (gamma, beta) = (put(&values.gamma).await?, put(&values.beta).await?);
+        let tangents = Tangents::of_x(&x_tangent).gamma(gamma.as_ref()).beta(beta.as_ref());
+        let y_tangent = self.output().await?;
+        let jvp = layer.prepare_jvp(x, saved, &tangents, &y_tangent).await?;
+        self.took(jvp.kernels());
+        self.context.submit(&[&jvp]).await?;
+        self.push_batch("y_tangent", &y_tangent).await?;
+
+        let dgamma = self.parameter(&own, &nothing, Role::Written).await?;
+        let dbeta = self.parameter(&own, &nothing, Role::Written).await?;
+        let twice = spec.wanted == Wanted::Added;
+        for (suffix, accumulation) in [("", Accumulation::Write), ("_twice", Accumulation::Add)] {
+            if !suffix.is_empty() && !twice {
+                continue;
+            }
+            let (ddy, dx) = (self.output().await?, self.output().await?);
+            let targets = SecondTargets::new(&ddy, &dx).accumulation(accumulation);
+            let targets = targets.dgamma(inputs.gamma.as_ref().map(|_| &dgamma));
+            let targets = targets.dbeta(inputs.beta.as_ref().map(|_| &dbeta));
+            let second = layer.prepare_double_backward(x, &dy, saved, &tangents, &targets).await?;
+            self.took(second.kernels());
+            self.context.submit(&[&second]).await?;
+            if suffix.is_empty() {
+                self.push_batch("second_dy", &ddy).await?;
+                self.push_batch("second_dx", &dx).await?;
+            }
+            for (name, tensor) in [("dweight", targets.dgamma), ("dbias", targets.dbeta)] {
+                if let Some(tensor) = tensor {
+                    self.push(&format!("second_{name}{suffix}"), self.context.download(tensor).await?);
+                }
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::reference::{bounds, gate, map, masked};
 use crate::spec::{Norm, Spec, Wanted};
 
 /// The reference's maps for x in logical order.
-fn maps(spec: &Spec) -> Maps {
+pub(super) fn maps(spec: &Spec) -> Maps {
     let Spec { norm, shape, groups, axes, .. } = spec;
     if let Some(axes) = axes {
         return Maps::over(shape, axes);
@@ -38,7 +38,7 @@ pub(super) fn members(spec: &Spec) -> Vec<Vec<usize>> {
 }
 
 /// The reference's scheme.
-fn scheme(spec: &Spec) -> Scheme {
+pub(super) fn scheme(spec: &Spec) -> Scheme {
     // As kernels have it.
     let eps = f64::from(spec.eps.value(spec.dtype) as f32);
     let scheme = match spec.norm {

@@ -12,7 +12,7 @@ use crate::engine::prepared::Prepared;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
 use crate::pass::parameters::Owned;
-use crate::pass::{GradientTargets, Gradients, Scheme};
+use crate::pass::{GradientTargets, Gradients, Scheme, SecondGradients, SecondTargets, Tangents};
 use crate::plan::Slices;
 use crate::statistics::saved::Saved;
 
@@ -233,5 +233,91 @@ impl<K: Kind> Norm<K> {
         saved: &Saved,
     ) -> Result<Gradients> {
         self.passes().backward(input.into(), dy, saved).await
+    }
+
+    /// Prepares the tangent of y, forward mode: how y changes as x, gamma and beta do.
+    ///
+    /// ```text
+    /// x̂ changes by (ẋ − mean(ẋ) − x̂·mean(ẋ·x̂)) / sqrt(var + eps)        means over each slice
+    /// y by act'(z)·(gamma·(that) + gammȧ·x̂ + betȧ)
+    /// ```
+    ///
+    /// x must be what forward saw, and gamma and beta still those that it used. Of norm and activation alone: a residual, a gate, a sum, a mask are refused. Moves 5 (x and its tangent twice) tensors.
+    ///
+    /// # Errors
+    /// Those of [`prepare_backward`](Self::prepare_backward); [`Error::Unsupported`] for what is refused, and over axes that no walk has.
+    pub async fn prepare_jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        y_tangent: &Tensor,
+    ) -> Result<Prepared> {
+        self.passes().prepare_jvp(input.into(), saved, tangents, y_tangent).await
+    }
+
+    /// The tangent of y. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_jvp`](Self::prepare_jvp).
+    pub async fn jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+    ) -> Result<Tensor> {
+        self.passes().jvp(input.into(), saved, tangents).await
+    }
+
+    /// Prepares gradients of gradients, as PyTorch's double backward gives them: of a scalar whose gradients by dx, dgamma and dbeta are the
+    /// [`Tangents`], those by dy, x, gamma and beta. Gradient penalties (WGAN-GP, Gulrajani et al. 2017) and products with a Hessian are made of them.
+    ///
+    /// ddy is [`prepare_jvp`](Self::prepare_jvp)'s tangent of y, the others are how dx, dgamma and dbeta change in that direction (the Hessian is symmetric).
+    /// Moves 8 (x, dy and the tangent of x twice) tensors.
+    ///
+    /// ```
+    /// use wgnorm::{Context, LayerNorm, NormOptions, Tangents};
+    /// let context = Context::headless_blocking()?;
+    /// context.block_on(async {
+    ///     let x = context.upload(&[2, 3], &[1.0, 2.0, 4.0, 3.0, -1.0, 0.5]).await?;
+    ///     let dy = context.upload(&[2, 3], &[0.3, -0.2, 0.1, 1.0, 0.5, -0.5]).await?;
+    ///     let layer = LayerNorm::new(&context, &[3], NormOptions::layer()).await?;
+    ///     let (_, saved) = layer.forward(&x).await?;
+    ///     let gradients = layer.backward(&x, &dy, &saved).await?;
+    ///     // A penalty of ‖dx‖²/2, whose gradient by dx is dx.
+    ///     let second = layer.double_backward(&x, &dy, &saved, &Tangents::of_x(&gradients.dx)).await?;
+    ///     // All values of a row by as much change nothing.
+    ///     let dx = context.download(&second.dx).await?;
+    ///     assert!((dx[0] + dx[1] + dx[2]).abs() < 1e-6);
+    ///     Ok::<(), wgnorm::Error>(())
+    /// })?;
+    /// # Ok::<(), wgnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`prepare_jvp`](Self::prepare_jvp); [`Error::Unsupported`] for an activation of one's own without a second derivative.
+    pub async fn prepare_double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        targets: &SecondTargets<'_>,
+    ) -> Result<Prepared> {
+        self.passes().prepare_double_backward((input.into(), dy), saved, tangents, targets).await
+    }
+
+    /// All gradients of gradients that the layer has. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_double_backward`](Self::prepare_double_backward).
+    pub async fn double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+    ) -> Result<SecondGradients> {
+        self.passes().double_backward((input.into(), dy), saved, tangents).await
     }
 }

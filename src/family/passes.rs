@@ -13,6 +13,7 @@ use crate::pass::input::{Input, Modulation};
 use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
 use crate::pass::{Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Spec, Statistics};
+use crate::pass::{SecondGradients, SecondTargets, Tangents};
 use crate::plan::Op;
 use crate::statistics::saved::{Kept, Note, Saved};
 
@@ -160,6 +161,77 @@ impl<'l> Passes<'l> {
             Ok(gradients)
         })
         .await
+    }
+
+    /// [`Norm::prepare_jvp`](super::Norm::prepare_jvp).
+    pub async fn prepare_jvp(
+        self,
+        input: Input<'_>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        y_tangent: &Tensor,
+    ) -> Result<Prepared> {
+        let spec = self.check_differentiated(input, saved)?;
+        spec.prepare_jvp(input, tangents, y_tangent, self.statistics(Some(saved))).await
+    }
+
+    /// [`Norm::jvp`](super::Norm::jvp).
+    pub async fn jvp(self, input: Input<'_>, saved: &Saved, tangents: &Tangents<'_>) -> Result<Tensor> {
+        together(async {
+            self.check(input)?;
+            let y_tangent = self.context.zeros_like(input.x).await?;
+            let jvp = self.prepare_jvp(input, saved, tangents, &y_tangent).await?;
+            self.context.submit(&[&jvp]).await?;
+            Ok(y_tangent)
+        })
+        .await
+    }
+
+    /// [`Norm::prepare_double_backward`](super::Norm::prepare_double_backward).
+    pub async fn prepare_double_backward(
+        self,
+        (input, dy): (Input<'_>, &Tensor),
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        targets: &SecondTargets<'_>,
+    ) -> Result<Prepared> {
+        let spec = self.check_differentiated(input, saved)?;
+        let statistics = self.statistics(Some(saved));
+        spec.prepare_double_backward((input, dy), tangents, targets, statistics).await
+    }
+
+    /// [`Norm::double_backward`](super::Norm::double_backward).
+    pub async fn double_backward(
+        self,
+        (input, dy): (Input<'_>, &Tensor),
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+    ) -> Result<SecondGradients> {
+        together(async {
+            let gradients = self.check(input)?.allocate_second(input.x).await?;
+            let targets = gradients.targets();
+            let backward = self.prepare_double_backward((input, dy), saved, tangents, &targets).await?;
+            self.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
+    }
+
+    /// The layer over an input whose forward pass has saved statistics.
+    fn check_differentiated<'s>(self, input: Input<'s>, saved: &Saved) -> Result<Spec<'s>>
+    where
+        'l: 's,
+    {
+        let spec = self.check(input)?;
+        spec.check_alone(input)?;
+        self.check_trained(&spec, input.x)?;
+        saved.check(self.context, spec.layer, spec.cut.kept(self.kind.scheme()), input.x.dtype())?;
+        saved.check_same(self.noted(input))?;
+        if self.arrangement(input.x.shape()).is_some() {
+            let why = "its slices are such as no walk has; permute x so that its axes lie beside each other";
+            return Err(Error::Unsupported { layer: spec.layer, what: "derivatives over these axes", why });
+        }
+        Ok(spec)
     }
 
     pub fn statistics<'s>(&self, saved: Option<&'s Saved>) -> Statistics<'s> {

@@ -14,8 +14,8 @@ use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::pass::input::Input;
 use crate::pass::{
-    GradientTargets, Gradients, OfBatch, Pass, Reads, Scheme, Spec, Statistics, Sums, Tracking, Train,
-    TrainForward,
+    GradientTargets, Gradients, OfBatch, Pass, Reads, Scheme, SecondGradients, SecondTargets, Spec,
+    Statistics, Sums, Tangents, Tracking, Train, TrainForward,
 };
 use crate::plan::Op;
 use crate::statistics::moments::Moments;
@@ -274,6 +274,122 @@ impl BatchNorm {
             Ok(gradients)
         })
         .await
+    }
+
+    /// Prepares the tangent of y, forward mode: how y changes as x, gamma and beta do.
+    ///
+    /// ```text
+    /// x̂ changes by (ẋ − mean(ẋ) − x̂·mean(ẋ·x̂)) / sqrt(var + eps)        means over each channel
+    /// y by act'(z)·(gamma·(that) + gammȧ·x̂ + betȧ)
+    /// ```
+    ///
+    /// x must be what forward saw; gamma and beta are those that forward used, from `saved`. Of norm and activation alone: a residual, a gate, a sum, a mask are refused. Moves 5 (x and its tangent twice) tensors.
+    ///
+    /// # Errors
+    /// Those of [`prepare_backward`](Self::prepare_backward); [`Error::Unsupported`] for what is refused: batch renorm, y written over x, and what an input has besides x.
+    pub async fn prepare_jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        y_tangent: &Tensor,
+    ) -> Result<Prepared> {
+        let input = input.into();
+        let (spec, statistics) = self.check_differentiated(input, saved)?;
+        spec.prepare_jvp(input, tangents, y_tangent, statistics).await
+    }
+
+    /// The tangent of y. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_jvp`](Self::prepare_jvp).
+    pub async fn jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+    ) -> Result<Tensor> {
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let y_tangent = self.parts.context.zeros_like(input.x).await?;
+            let jvp = self.prepare_jvp(input, saved, tangents, &y_tangent).await?;
+            self.parts.context.submit(&[&jvp]).await?;
+            Ok(y_tangent)
+        })
+        .await
+    }
+
+    /// Prepares gradients of gradients, as PyTorch's double backward gives them: of a scalar whose gradients by dx, dgamma and dbeta are the
+    /// [`Tangents`], those by dy, x, gamma and beta. Gradient penalties (WGAN-GP, Gulrajani et al. 2017) and products with a Hessian are made of them.
+    ///
+    /// ddy is [`prepare_jvp`](Self::prepare_jvp)'s tangent of y, the others are how dx, dgamma and dbeta change in that direction (the Hessian is symmetric).
+    /// Moves 8 (x, dy and the tangent of x twice) tensors.
+    ///
+    /// # Errors
+    /// Those of [`prepare_jvp`](Self::prepare_jvp); [`Error::Unsupported`] for an activation of one's own without a second derivative.
+    pub async fn prepare_double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        targets: &SecondTargets<'_>,
+    ) -> Result<Prepared> {
+        let input = input.into();
+        let (spec, statistics) = self.check_differentiated(input, saved)?;
+        spec.prepare_double_backward((input, dy), tangents, targets, statistics).await
+    }
+
+    /// All gradients of gradients that the layer has. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_double_backward`](Self::prepare_double_backward).
+    pub async fn double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+    ) -> Result<SecondGradients> {
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate_second(input.x).await?;
+            let backward =
+                self.prepare_double_backward(input, dy, saved, tangents, &gradients.targets()).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
+    }
+
+    /// The layer over an input whose forward pass has saved the statistics of this batch alone.
+    fn check_differentiated<'s>(
+        &'s self,
+        input: Input<'s>,
+        saved: &'s Saved,
+    ) -> Result<(Spec<'s>, Statistics<'s>)> {
+        let spec = self.check(input)?;
+        spec.check_alone(input)?;
+        if saved.is_pooled() {
+            return Err(Error::Pooled);
+        }
+        saved.check(spec.context, spec.layer, spec.cut.kept(Scheme::Deviation), input.x.dtype())?;
+        saved.check_same(self.noted(input))?;
+        let refused = [
+            (saved.is_in_place(), "derivatives of a pass in place", "x̂ is not recovered twice; keep x"),
+            (self.parts.options.renorm.is_some(), "derivatives", "batch renorm has none of its passes"),
+        ];
+        if let Some((_, what, why)) = refused.into_iter().find(|(is, ..)| *is) {
+            return Err(Error::Unsupported { layer: spec.layer, what, why });
+        }
+        if spec.cut.is_empty() {
+            return Err(Error::EmptyBatch { shape: input.x.shape() });
+        }
+        let sums = Sums::Own;
+        let of =
+            OfBatch { moments: None, saved: Some(saved), running: None, track: None, renorm: None, sums };
+        Ok((spec, Statistics::Batch(of)))
     }
 
     /// Turns the layer into one for inference and fine-tuning, with the same parameters and running statistics.

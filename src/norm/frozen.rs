@@ -10,7 +10,10 @@ use crate::engine::tensor::Tensor;
 use crate::engine::verdicts::together;
 use crate::pass::infer;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Gradients, Infer, Int8, Pass, Reads, Spec, Statistics};
+use crate::pass::{
+    GradientTargets, Gradients, Infer, Int8, Pass, Reads, SecondGradients, SecondTargets, Spec, Statistics,
+    Tangents,
+};
 use crate::plan::Op;
 use crate::statistics::running::RunningStatistics;
 
@@ -156,6 +159,73 @@ impl FrozenBatchNorm {
             let input = input.into();
             let gradients = self.check(input)?.allocate(input, dy).await?;
             let backward = self.prepare_backward(input, dy, &gradients.computed(dy)).await?;
+            self.parts.context.submit(&[&backward]).await?;
+            Ok(gradients)
+        })
+        .await
+    }
+
+    /// Prepares the tangent of y, forward mode: how y changes as x, gamma and beta do, by act'(z)·(gamma·ẋ / sqrt(running_var + eps) + gammȧ·x̂ + betȧ).
+    ///
+    /// Of norm and activation alone: a residual and a mask are refused. Moves 3 tensors.
+    ///
+    /// # Errors
+    /// Those of [`prepare_backward`](Self::prepare_backward); [`Error::Unsupported`](crate::Error::Unsupported) for what is refused.
+    pub async fn prepare_jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        tangents: &Tangents<'_>,
+        y_tangent: &Tensor,
+    ) -> Result<Prepared> {
+        let input = input.into();
+        self.check(input)?.prepare_jvp(input, tangents, y_tangent, self.statistics()).await
+    }
+
+    /// The tangent of y. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_jvp`](Self::prepare_jvp).
+    pub async fn jvp<'a>(&self, input: impl Into<Input<'a>>, tangents: &Tangents<'_>) -> Result<Tensor> {
+        together(async {
+            let input = input.into();
+            self.check(input)?;
+            let y_tangent = self.parts.context.zeros_like(input.x).await?;
+            let jvp = self.prepare_jvp(input, tangents, &y_tangent).await?;
+            self.parts.context.submit(&[&jvp]).await?;
+            Ok(y_tangent)
+        })
+        .await
+    }
+
+    /// Prepares gradients of gradients, as [`BatchNorm::prepare_double_backward`] does, through the running statistics, which are constants. Moves 5 tensors.
+    ///
+    /// # Errors
+    /// Those of [`prepare_jvp`](Self::prepare_jvp); [`Error::Unsupported`](crate::Error::Unsupported) for an activation of one's own without a second derivative.
+    pub async fn prepare_double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        tangents: &Tangents<'_>,
+        targets: &SecondTargets<'_>,
+    ) -> Result<Prepared> {
+        let (input, statistics) = (input.into(), self.statistics());
+        self.check(input)?.prepare_double_backward((input, dy), tangents, targets, statistics).await
+    }
+
+    /// All gradients of gradients that the layer has. Submitted at once.
+    ///
+    /// # Errors
+    /// As [`prepare_double_backward`](Self::prepare_double_backward).
+    pub async fn double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        tangents: &Tangents<'_>,
+    ) -> Result<SecondGradients> {
+        together(async {
+            let input = input.into();
+            let gradients = self.check(input)?.allocate_second(input.x).await?;
+            let backward = self.prepare_double_backward(input, dy, tangents, &gradients.targets()).await?;
             self.parts.context.submit(&[&backward]).await?;
             Ok(gradients)
         })

@@ -64,6 +64,11 @@ pub(crate) fn backward_of_d_residual(build: &mut Build<'_>, total: Option<Scratc
     build.dispatch_of(kernel, plain, Some((Slot::Dy, Slot::DResidual)), total);
 }
 
+/// Dispatches the tangent of y, and that of dx if asked for.
+pub(crate) fn derivatives(build: &mut Build<'_>, statistics: StatisticsFrom, dx: bool) {
+    build.dispatch(Kernel::MapBackward { statistics, dx });
+}
+
 /// Dispatches dx, if asked for, and d_residual through frozen statistics alone.
 pub(crate) fn frozen(build: &mut Build<'_>, statistics: StatisticsFrom, dx: bool) {
     build.dispatch(Kernel::MapBackward { statistics, dx });

@@ -5,3 +5,4 @@ pub(crate) mod fold;
 pub(crate) mod map;
 pub(crate) mod reduce;
 pub(crate) mod resident;
+pub(crate) mod second;

@@ -98,7 +98,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Binds the running statistics of the channels that the pass has: means, variances and counters lie one after the other, so a part has what is between.
-    fn bind_stretch(&self, build: &mut Build<'_>, slot: Slot, running: &Slab) {
+    pub(super) fn bind_stretch(&self, build: &mut Build<'_>, slot: Slot, running: &Slab) {
         let channels = running.bytes() / RUNNING_BYTES;
         build.params.running_step = channels as u32;
         let stretch = match self.records {

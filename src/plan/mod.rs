@@ -24,8 +24,8 @@ pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
 pub use hardware::Hardware;
 pub(crate) use per_slice::plan_per_slice;
 pub(crate) use plan::{
-    CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, RUNNING_BYTES, SAVED_BYTES,
-    SLICE_BYTES, SQUARES_BYTES,
+    CURVE_SUMS_BYTES, GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, PACKED_BYTES, RUNNING_BYTES,
+    SAVED_BYTES, SECOND_PARTS, SLICE_BYTES, SQUARES_BYTES, TANGENT_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
 pub(crate) use policy::plan_walk;

@@ -21,6 +21,11 @@ pub(crate) const RUNNING_BYTES: u64 = 12;
 /// What forward saves of a slice that is no channel, and the same with what dx subtracts.
 pub(crate) const SLICE_BYTES: u64 = 16;
 pub(crate) const MEANS_BYTES: u64 = 24;
+/// The same with what derivatives of the passes need; and a parameter with its tangents (shaders/lib/packed.wesl).
+pub(crate) const TANGENT_BYTES: u64 = 40;
+pub(crate) const PACKED_BYTES: u64 = 16;
+/// Pairs of sums of gradients of gradients at the most (shaders/lib/second_sums.wesl).
+pub(crate) const SECOND_PARTS: u64 = 6;
 /// Bytes of `GradientSumsRecord` in shaders/curve/sums.wesl.
 pub(crate) const CURVE_SUMS_BYTES: u64 = 16;
 
@@ -278,6 +283,8 @@ impl Plan {
         match op {
             _ if self.held > 0 => 0,
             // A single partial result is the result.
+            Op::Tangent => partials * GRADIENT_SUMS_BYTES,
+            Op::SecondBackward => partials * SECOND_PARTS * GRADIENT_SUMS_BYTES,
             Op::Moments if self.partials() == 1 => 0,
             Op::Moments => partials * MOMENTS_BYTES,
             Op::TrainForward => (partials + totals) * MOMENTS_BYTES,

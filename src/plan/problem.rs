@@ -16,6 +16,10 @@ pub enum Op {
     Inference,
     /// Gradients through running statistics.
     FrozenBackward,
+    /// How y changes as x and the parameters do: forward mode.
+    Tangent,
+    /// Gradients of gradients.
+    SecondBackward,
     /// Moments of a tensor as a value.
     Moments,
     /// A function of x in the place of the normalization, scale and shift.
@@ -36,6 +40,8 @@ impl Op {
             Op::TrainBackward => "train_backward",
             Op::Inference => "inference",
             Op::FrozenBackward => "frozen_backward",
+            Op::Tangent => "tangent",
+            Op::SecondBackward => "second_backward",
             Op::Moments => "moments",
             Op::CurveForward => "curve_forward",
             Op::CurveBackward => "curve_backward",

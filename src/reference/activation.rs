@@ -60,6 +60,33 @@ pub fn gradient(activation: Activation, z: f64, upstream: f64) -> f64 {
     }
 }
 
+/// `upstream·act''(z)`, at infinity with the limit of the second derivative, and 0 where the first one jumps.
+pub fn curvature(activation: Activation, z: f64, upstream: f64) -> f64 {
+    match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 | Activation::LeakyRelu { .. } => 0.0,
+        _ if z.is_nan() => upstream * z,
+        Activation::Silu => {
+            let slope = logistic_slope(z);
+            upstream * (2.0 * slope + vanishing(z * (1.0 - 2.0 * logistic(z)), slope))
+        }
+        Activation::Gelu => upstream * (2.0 * normal_density(z) - vanishing(z * z, normal_density(z))),
+        Activation::GeluTanh => {
+            let tanh = gelu_argument(z).tanh();
+            let falling = 1.0 - tanh * tanh;
+            let (slope, bent) =
+                (GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * z * z), GELU_SCALE * 6.0 * GELU_CUBIC * z);
+            upstream * vanishing(slope + z * (0.5 * bent - tanh * slope * slope), falling)
+        }
+        Activation::Sigmoid => upstream * logistic_slope(z) * (1.0 - 2.0 * logistic(z)),
+        Activation::Tanh => upstream * -2.0 * z.tanh() * (1.0 - z.tanh().powi(2)),
+        Activation::HardSwish if z.abs() >= 3.0 => 0.0,
+        Activation::HardSwish => upstream / 3.0,
+        Activation::Custom(custom) => {
+            upstream * custom.functions().second_derivative.map_or(f64::NAN, |second| second(z))
+        }
+    }
+}
+
 /// `z·slope`, and its limit where an infinite z meets a slope that has vanished.
 fn vanishing(z: f64, slope: f64) -> f64 {
     if slope == 0.0 { 0.0 } else { z * slope }
@@ -186,6 +213,17 @@ mod tests {
                 _ => [0.0, 1.0],
             };
             assert_eq!(slopes, expected, "{activation}");
+        }
+        for activation in Activation::ALL {
+            for step in -80..=80 {
+                let z = f64::from(step) * 0.1 + 0.037;
+                let numeric =
+                    (gradient(activation, z + h, 1.0) - gradient(activation, z - h, 1.0)) / (2.0 * h);
+                let got = curvature(activation, z, 1.0);
+                assert!((got - numeric).abs() <= 1e-8, "{activation} {z}: {got} is not {numeric}");
+            }
+            let ends = [f64::NEG_INFINITY, f64::INFINITY].map(|z| curvature(activation, z, 1.0));
+            assert_eq!(ends, [0.0, 0.0], "{activation}");
         }
         assert_eq!(gradient(Activation::Relu, 0.0, 1.0), 0.0);
         assert_eq!(gradient(Activation::Relu, -1.0, f64::NAN), 0.0);

@@ -33,7 +33,7 @@ pub const INV_STD: f64 = VAR / 2.0 + 4.0;
 /// Error of a sum in units of [`U`] times the sum of magnitudes.
 pub const SUM: f64 = 8.0;
 /// Results below the smallest normal number may be flushed to zero.
-pub(super) const TINY: f64 = 1.2e-38;
+pub(crate) const TINY: f64 = 1.2e-38;
 
 /// Bound of a batch mean.
 pub fn mean(s: &Statistics, eps: f64) -> f64 {
@@ -107,6 +107,23 @@ pub fn dz(activation: Activation, dy: f64, z: f64, z_bound: f64) -> f64 {
         _ => 1.2,
     };
     dy.abs() * (curvature * z_bound + EVALUATION * U) + TINY
+}
+
+/// Bound of `dy·act''(z)`, for such a z.
+pub fn bent(activation: Activation, dy: f64, z: f64, z_bound: f64) -> f64 {
+    match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 | Activation::LeakyRelu { .. } => 0.0,
+        Activation::HardSwish => U * dy.abs() + TINY,
+        Activation::Custom(custom) => {
+            let functions = custom.functions();
+            let Some(second) = functions.second_derivative else { return f64::NAN };
+            let here = second(z);
+            let change = 1.5 * greatest(z, z_bound, |z| second(z) - here);
+            dy.abs() * (change + functions.error * U * here.abs().max(1.0)) + TINY
+        }
+        // The third derivative of tanh is 2 at 0.
+        _ => dy.abs() * (2.5 * z_bound + 2.0 * EVALUATION * U) + TINY,
+    }
 }
 
 /// The greatest of what a function makes of a z within its bound.

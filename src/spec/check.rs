@@ -130,11 +130,23 @@ impl Spec {
             (self.gate == Some(GateOrder::GateFirst) && self.sum, "a gate before a sum", false),
             (self.mask.is_some(), "a mask", can_be_masked && own && self.mask != Some(0)),
             (!own, "statistics from elsewhere", *norm == Norm::Batch),
-            (self.wanted != Wanted::All, "gradients once more without a backward pass", self.has_backward()),
+            (
+                self.wanted != Wanted::All,
+                "gradients once more without a backward pass",
+                self.has_backward() || self.has_second() && self.wanted == Wanted::Added,
+            ),
+            (self.has_second(), "derivatives", self.has_derivatives()),
         ] {
             if is && !can {
                 return Some(format!("{name} does not take {what}"));
             }
+        }
+        let alone =
+            !(self.residual || self.in_place || self.sum) && self.gate.is_none() && self.mask.is_none();
+        if self.has_second() && !(alone && self.int8.is_none() && own) {
+            return Some(
+                "derivatives are those of norm and activation alone, with statistics of the batch".to_owned(),
+            );
         }
         let plain = matches!(statistics, Statistics::Own | Statistics::Given | Statistics::Renorm(..));
         let fused = self.residual || self.in_place || self.wanted != Wanted::All;
@@ -145,5 +157,11 @@ impl Spec {
             );
         }
         None
+    }
+
+    /// Whether the norm has derivatives of its passes.
+    fn has_derivatives(&self) -> bool {
+        let of_slices = self.norm.is_of_slices() && !self.norm.tracks();
+        of_slices || matches!(self.norm, Norm::Batch | Norm::FrozenBatch)
     }
 }

@@ -12,7 +12,7 @@ use crate::family::{
 use crate::norm::{BatchNorm, FrozenBatchNorm};
 use crate::pass::input::Input;
 use crate::pass::train::sealed::Sealed;
-use crate::pass::{GradientTargets, Gradients, Int8, Train, TrainForward};
+use crate::pass::{GradientTargets, Gradients, Int8, SecondTargets, Tangents, Train, TrainForward};
 use crate::spec::{Norm, Spec, Statistics};
 use crate::statistics::moments::Moments;
 use crate::statistics::running::{RunningStatistics, RunningValues};
@@ -70,6 +70,30 @@ macro_rules! in_training {
             Kind::Standardization($layer) => $do,
             Kind::Tanh($layer) => $do,
             Kind::Derf($layer) => $do,
+        }
+    };
+}
+
+/// Does the same with each layer that has derivatives of its passes, and something else with what is frozen.
+macro_rules! with_derivatives {
+    ($kind:expr, $layer:ident => $do:expr, $frozen:ident => $other:expr $(,)?) => {
+        match $kind {
+            Kind::Frozen($frozen) => $other,
+            Kind::Batch($layer) => $do,
+            Kind::Layer($layer) => $do,
+            Kind::Rms($layer) => $do,
+            Kind::Group($layer) => $do,
+            Kind::Instance($layer) => $do,
+            Kind::MeanVariance($layer) => $do,
+            Kind::L2($layer) => $do,
+            Kind::Scale($layer) => $do,
+            Kind::Weight($layer) => $do,
+            Kind::Standardization($layer) => $do,
+            Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+                let (layer, what) = ("this layer", "derivatives of its passes");
+                let why = "only batch norm and the norms of the family have them";
+                Err(Error::Unsupported { layer, what, why })
+            }
         }
     };
 }
@@ -175,6 +199,43 @@ impl Layer {
                 Err(Error::Unsupported { layer, what, why })
             }
         }
+    }
+
+    /// Prepares the tangent of y, of a norm that has derivatives of its passes.
+    ///
+    /// # Errors
+    /// Those of the layer; [`Error::Unsupported`] for one that has none.
+    pub async fn prepare_jvp<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        y_tangent: &Tensor,
+    ) -> Result<Prepared> {
+        let input = modulated(input.into(), self.modulation.as_ref());
+        with_derivatives!(&self.kind,
+            layer => layer.prepare_jvp(input, saved, tangents, y_tangent).await,
+            frozen => frozen.prepare_jvp(input, tangents, y_tangent).await,
+        )
+    }
+
+    /// Prepares gradients of gradients, of a norm that has them.
+    ///
+    /// # Errors
+    /// Those of the layer; [`Error::Unsupported`] for one that has none.
+    pub async fn prepare_double_backward<'a>(
+        &self,
+        input: impl Into<Input<'a>>,
+        dy: &Tensor,
+        saved: &Saved,
+        tangents: &Tangents<'_>,
+        targets: &SecondTargets<'_>,
+    ) -> Result<Prepared> {
+        let input = modulated(input.into(), self.modulation.as_ref());
+        with_derivatives!(&self.kind,
+            layer => layer.prepare_double_backward(input, dy, saved, tangents, targets).await,
+            frozen => frozen.prepare_double_backward(input, dy, tangents, targets).await,
+        )
     }
 
     /// Room for what forward of a tensor like x leaves, where y may be written over x.

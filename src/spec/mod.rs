@@ -52,6 +52,8 @@ pub enum Passes {
     Forward,
     /// Forward and backward.
     Backward,
+    /// Forward and derivatives: the tangent of y, and gradients of gradients.
+    Second,
 }
 
 /// Which gradients are asked for.
@@ -127,7 +129,7 @@ impl AsInt8 {
 /// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`]) |
 /// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
-/// | `in_place`; `backward`; `added`, `alone` | outputs over inputs; both passes; which gradients |
+/// | `in_place`; `backward`; `second`; `added`, `alone` | outputs over inputs; both passes; forward mode and gradients of gradients; which gradients |
 /// | `given`, `sync=2+0+5`, `accumulated=3`, `ghost=2`, `renorm=1.1,0.3`, `steps=6` | where statistics come from |
 /// | `new=0.1`, `old=0.99`, `cumulative`; `biased` | how running statistics are updated |
 /// | `phase=1`, `shifted`, `shared`, `parts`, `view=1,2`, `gaps=4`, `mixed` | where tensors lie |
@@ -240,11 +242,16 @@ impl Spec {
         self.passes == Passes::Backward
     }
 
+    /// Whether derivatives are taken.
+    pub fn has_second(&self) -> bool {
+        self.passes == Passes::Second
+    }
+
     /// Whether its slices are rows that may be apart from each other: those of a matrix.
     #[cfg(feature = "eval")]
     pub(crate) fn has_rows_apart(&self) -> bool {
         let one = matches!(self.norm, Norm::Layer(1) | Norm::Rms(1) | Norm::Scale);
-        one && self.axes.is_none() && self.shape.len() == 2
+        one && self.axes.is_none() && self.groups == 1 && self.shape.len() == 2
     }
 
     /// Whether its slices are rows of x, positions with all of their values.

@@ -11,7 +11,7 @@ use crate::engine::context::Context;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
-use crate::pass::{GradientTargets, Train};
+use crate::pass::{GradientTargets, SecondTargets, Tangents, Train};
 use crate::plan::{Op, Traffic};
 use crate::statistics::running::RunningValues;
 
@@ -66,7 +66,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
         }
         None => None,
     };
-    let backward = spec.passes == Passes::Backward;
+    let backward = spec.passes != Passes::Forward;
     let saves = backward || spec.norm.tracks();
     let over_x = spec.writes_over_x(saves);
     let y = if over_x { x.clone() } else { phantom()? };
@@ -112,6 +112,26 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let mut passes = [(pass.op(), pass.traffic()); 2];
     let forward = context.rehearsal().map_or(0, Rehearsal::count);
     if !backward {
+        return Ok(Rehearsed { forward, passes, names: names.0 });
+    }
+    if spec.has_second() {
+        let x_tangent = phantom()?;
+        let (gamma_tangent, beta_tangent) =
+            (zeros(gamma.is_some(), &shape).await?, zeros(beta.is_some(), &shape).await?);
+        let (dgamma, dbeta) = (zeros(gamma.is_some(), &shape).await?, zeros(beta.is_some(), &shape).await?);
+        let (ddy, dx) = (phantom()?, phantom()?);
+        names.add("dy", Some(&dy));
+        names.add("x_tangent", Some(&x_tangent));
+        names.add("gamma_tangent", gamma_tangent.as_ref());
+        names.add("beta_tangent", beta_tangent.as_ref());
+        names.add("ddy", Some(&ddy));
+        names.add("dx", Some(&dx));
+        names.add("dgamma", dgamma.as_ref());
+        names.add("dbeta", dbeta.as_ref());
+        let tangents = Tangents::of_x(&x_tangent).gamma(gamma_tangent.as_ref()).beta(beta_tangent.as_ref());
+        let targets = SecondTargets::new(&ddy, &dx).dgamma(dgamma.as_ref()).dbeta(dbeta.as_ref());
+        let pass = layer.prepare_double_backward(input, &dy, &room, &tangents, &targets).await?;
+        passes[1] = (pass.op(), pass.traffic());
         return Ok(Rehearsed { forward, passes, names: names.0 });
     }
     let activated = spec.activation != Activation::None || mask.is_some();

@@ -161,6 +161,7 @@ impl Spec {
         }
         flag(self.running_variance == RunningVariance::Biased, "biased");
         flag(self.passes == Passes::Backward, "backward");
+        flag(self.passes == Passes::Second, "second");
         flag(self.wanted == Wanted::Added, "added");
         flag(self.wanted == Wanted::Alone, "alone");
         match self.place {
@@ -204,6 +205,7 @@ impl Spec {
             "biased" => self.running_variance = RunningVariance::Biased,
             "forward" => self.passes = Passes::Forward,
             "backward" => self.passes = Passes::Backward,
+            "second" => self.passes = Passes::Second,
             "added" => self.wanted = Wanted::Added,
             "alone" => self.wanted = Wanted::Alone,
             "shifted" => self.place = Place::Shifted,
@@ -324,6 +326,7 @@ mod tests {
             "frozen 4x5x6 bf16 affine=none leaky_relu=0.2 view=1,2",
             "layer 4096x1024 bf16 relu sum backward",
             "layer:3 2x3x4x5 affine=weight offset modulated alone backward shared",
+            "group:2 2x8x5x3 gelu second added",
             "rms 9x256 eps=1e-6",
             "group:32 2x64x7x7 last window_bytes=1024 resident=false integer_f16",
             "mvn:0,2,3 2x3x4x5 shifted",
@@ -397,7 +400,7 @@ mod tests {
         fn any_line_is_a_problem_or_an_error(
             norm in "(batch|frozen|layer|rms|group|instance|tracked|mvn|l2|scale|weight|tanh|[a-z]{3})(:[0-9,]{1,4})?",
             shape in "([0-9]|[0-9]{1,20})(x([0-9]|[0-9]{1,20})){0,5}",
-            words in "( (f16|bf16|last|affine=none|offset|modulated|eps=[0-9e.-]{1,5}|axes=(none|[0-9,]{1,5})|groups=[0-9]{1,2}|relu|residual|sum|mask=[0-9]{1,20}|backward|added|given|(sync|accumulated|ghost|steps|renorm|new|old|phase|view|gaps|width|splits|tile|strip|window_bytes|binding_bytes)=[0-9,.+x-]{1,22})){0,5}",
+            words in "( (f16|bf16|last|affine=none|offset|modulated|eps=[0-9e.-]{1,5}|axes=(none|[0-9,]{1,5})|groups=[0-9]{1,2}|relu|residual|sum|mask=[0-9]{1,20}|backward|second|added|given|(sync|accumulated|ghost|steps|renorm|new|old|phase|view|gaps|width|splits|tile|strip|window_bytes|binding_bytes)=[0-9,.+x-]{1,22})){0,5}",
         ) {
             let line = format!("{norm} {shape}{words}");
             if let Ok(spec) = line.parse::<Spec>() {

@@ -11,7 +11,7 @@ use crate::base::gate::GateOrder;
 use crate::engine::context::{Context, ContextId};
 use crate::engine::slab::Slab;
 use crate::engine::tensor::Tensor;
-use crate::plan::{MEANS_BYTES, SAVED_BYTES, SLICE_BYTES};
+use crate::plan::{MEANS_BYTES, SAVED_BYTES, SLICE_BYTES, TANGENT_BYTES};
 
 /// The statistics that a forward pass used, on the GPU. What is saved depends on the norm:
 ///
@@ -166,6 +166,20 @@ pub(crate) struct MeansRecord {
     dz_xhat: f32,
 }
 
+/// Rust twin of `TangentRecord` in shaders/lib/slice_record.wesl: what derivatives of the passes subtract, beside the statistics.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct TangentRecord {
+    slice: SliceRecord,
+    x: f32,
+    x_xhat: f32,
+    of_x: f32,
+    of_dz: f32,
+    mean: f32,
+    mean_xhat: f32,
+}
+
+const _: () = assert!(size_of::<TangentRecord>() as u64 == TANGENT_BYTES);
 const _: () = assert!(size_of::<SliceRecord>() as u64 == SLICE_BYTES);
 const _: () = assert!(size_of::<MeansRecord>() as u64 == MEANS_BYTES);
 
@@ -428,5 +442,16 @@ mod tests {
         let (size, fields) = struct_layout(&module, "MeansRecord");
         assert_eq!(size, size_of::<MeansRecord>());
         assert_eq!(fields[1..], [offset("dz", 16), offset("dz_xhat", 20)]);
+        let derivative = Some(shader::Derivative::Second);
+        let second = shader::example(shader::Kernel::FoldSecond);
+        let pointwise = shader::Pointwise { derivative, ..second.pointwise };
+        let linked = shader::Variant { pointwise, ..second }.link();
+        let module = naga::front::wgsl::parse_str(&linked.text).unwrap();
+        let (size, fields) = struct_layout(&module, "TangentRecord");
+        assert_eq!(size, size_of::<TangentRecord>());
+        let fields: Vec<_> = fields[1..].iter().map(|(name, at)| (name.as_str(), *at)).collect();
+        let expected =
+            [("x", 16), ("x_xhat", 20), ("of_x", 24), ("of_dz", 28), ("mean", 32), ("mean_xhat", 36)];
+        assert_eq!(fields, expected);
     }
 }

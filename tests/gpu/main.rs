@@ -25,6 +25,7 @@ mod recipes;
 mod reduce;
 mod renorm;
 mod resident;
+mod second;
 mod slabs;
 mod support;
 mod synchronised;

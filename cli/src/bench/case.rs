@@ -69,6 +69,7 @@ impl<'c> Cases<'c> {
             BenchOp::TrainBackward if trains_in_place(spec) || spec.sum => count,
             // A curve has no statistics.
             BenchOp::TrainBackward if spec.norm.curve().is_none() => 1,
+            op if op.is_derivative() => 1,
             _ => 0,
         };
         let operations = tensors.prepare(op, count)?;
@@ -117,7 +118,7 @@ impl Case<'_, '_> {
         }
         let op = self.op;
         let Tensors { context, gradients, sets, separate, .. } = &mut *self.tensors;
-        let Some(separate) = separate else { return Ok(()) };
+        let Some(separate) = separate.as_mut().filter(|_| !op.is_derivative()) else { return Ok(()) };
         let forward = if op.is_frozen() { BenchOp::Inference } else { BenchOp::TrainForward };
         let steps = if op.is_forward() { vec![op] } else { vec![forward, op] };
         for step in steps {
@@ -155,7 +156,7 @@ impl Case<'_, '_> {
             None => None,
         };
         // Its backward takes y for the derivative. What the copy leaves there will do to time it.
-        let separate = match separate {
+        let separate = match separate.as_mut().filter(|_| !op.is_derivative()) {
             Some(separate) => {
                 let bound = separate.bind(context, &mut kernels.separate, *op, sets, gradients)?;
                 Some((separate, bound))

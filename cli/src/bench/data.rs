@@ -20,7 +20,7 @@ pub struct Data {
     spec: Spec,
     copies: usize,
     /// In training, and frozen, which batch norm alone can be. A norm of slices saves nothing in inference, but y is that of training.
-    problems: [OnceCell<Result<Posed, String>>; 2],
+    problems: [OnceCell<Result<Posed, String>>; 3],
 }
 
 /// What is run, and the inputs and results of a batch of which it is so many copies.
@@ -49,6 +49,8 @@ fn copies_of(norm: &Norm, shape: &[usize]) -> usize {
 
 /// The names of gradients of parameters: of gamma, beta, alpha and the shift.
 pub const GRADIENTS: [&str; 4] = ["dweight", "dbias", "dalpha", "dshift"];
+/// The same of gradients of gradients.
+pub const SECOND_GRADIENTS: [&str; 2] = ["second_dweight", "second_dbias"];
 
 /// Results by the names of what is expected, in logical order.
 pub type Results = Vec<(&'static str, Vec<f32>)>;
@@ -81,13 +83,17 @@ impl Data {
         if spec.norm.is_batch() && op.is_frozen() {
             spec.norm = Norm::FrozenBatch;
         }
+        if op.is_derivative() {
+            spec.passes = Passes::Second;
+        }
         spec
     }
 
     /// The problem of an operation.
     pub fn problem(&self, op: BenchOp) -> Result<&Posed, String> {
         let (spec, copies) = (self.spec(op), self.copies);
-        let posed = self.problems[usize::from(spec.norm == Norm::FrozenBatch)].get_or_init(|| {
+        let place = if op.is_derivative() { 2 } else { usize::from(spec.norm == Norm::FrozenBatch) };
+        let posed = self.problems[place].get_or_init(|| {
             let mut part = spec.clone();
             part.shape[0] /= copies;
             let problem = Problem::new(&part, &Draw::default()).map_err(|error| error.to_string())?;
@@ -123,8 +129,8 @@ pub fn hold(posed: &Posed, results: &Results, factor: f64) -> Result<f64, String
             posed.problem.expectation(name).ok_or_else(|| format!("{name}: it is not expected"))?;
         for part in got.chunks(expected.values.len().max(1)) {
             // Gradients of parameters are sums over the batch; what else is not of a part has a part for each.
-            let of_one =
-                |value: &f32| value / if GRADIENTS.contains(name) { posed.copies as f32 } else { 1.0 };
+            let summed = GRADIENTS.contains(name) || SECOND_GRADIENTS.contains(name);
+            let of_one = |value: &f32| value / if summed { posed.copies as f32 } else { 1.0 };
             let part: Vec<f32> = part.iter().map(of_one).collect();
             let compared = expected.compare_within(&part, factor);
             if !compared.passes() {

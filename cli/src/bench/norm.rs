@@ -208,7 +208,7 @@ impl Norm {
     /// The operations that there are.
     pub fn ops(self) -> &'static [BenchOp] {
         if self.is_batch() {
-            &BenchOp::ALL
+            &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference, BenchOp::FrozenBackward]
         } else if self.is_curve() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward]
         } else {
@@ -250,6 +250,13 @@ impl Norm {
                 "--int8: {} of {} has no y of int8; choose --op inference",
                 op.name(),
                 self.name()
+            ));
+        }
+        let Variant { residual, in_place, sum, gate, .. } = variant;
+        if op.is_derivative() && (self.is_curve() || residual || in_place || sum || gate.is_some()) {
+            return Err(format!(
+                "--op {}: of norms and activations alone; leave out --residual, --in-place, --sum and --gate",
+                op.name()
             ));
         }
         if self.is_batch() {

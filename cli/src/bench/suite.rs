@@ -16,11 +16,22 @@ pub enum BenchOp {
     TrainBackward,
     Inference,
     FrozenBackward,
+    /// Forward mode
+    Tangent,
+    /// Gradients of gradients
+    SecondBackward,
 }
 
 impl BenchOp {
-    pub const ALL: [Self; 4] =
-        [Self::TrainForward, Self::TrainBackward, Self::Inference, Self::FrozenBackward];
+    /// All that are timed unless some are chosen, and then those that are timed only if they are.
+    pub const ALL: [Self; 6] = [
+        Self::TrainForward,
+        Self::TrainBackward,
+        Self::Inference,
+        Self::FrozenBackward,
+        Self::Tangent,
+        Self::SecondBackward,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,12 +39,19 @@ impl BenchOp {
             Self::TrainBackward => "train_backward",
             Self::Inference => "inference",
             Self::FrozenBackward => "frozen_backward",
+            Self::Tangent => "tangent",
+            Self::SecondBackward => "second_backward",
         }
     }
 
     /// Whether it uses running statistics instead of the batch's.
     pub const fn is_frozen(self) -> bool {
         matches!(self, Self::Inference | Self::FrozenBackward)
+    }
+
+    /// Whether it is a derivative of the passes.
+    pub const fn is_derivative(self) -> bool {
+        matches!(self, Self::Tangent | Self::SecondBackward)
     }
 
     pub const fn is_forward(self) -> bool {

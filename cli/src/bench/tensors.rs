@@ -5,11 +5,11 @@ use wgnorm::eval::{Inputs, Layer, Parameters};
 use wgnorm::spec::Norm;
 use wgnorm::tuning::{Tuning, prepare_copy};
 use wgnorm::{
-    Activation, Context, DType, GradientTargets, Input, Layout, Prepared, Result, Saved, Spec, Tensor, Train,
-    TrainForward,
+    Activation, Context, DType, GradientTargets, Input, Layout, Prepared, Result, Saved, SecondTargets, Spec,
+    Tangents, Tensor, Train, TrainForward,
 };
 
-use super::data::{GRADIENTS, Posed, Results};
+use super::data::{GRADIENTS, Posed, Results, SECOND_GRADIENTS};
 use super::measure::scoped;
 use super::naive::Naive;
 use super::separate::Separate;
@@ -27,6 +27,8 @@ pub struct Tensors<'c> {
     pub saved: Saved,
     /// Those of gamma, beta, alpha and the shift, as far as there are any.
     pub gradients: [Option<Tensor>; 4],
+    /// Of gamma and beta, where derivatives are taken.
+    pub tangents: [Option<Tensor>; 2],
     /// One where the cache is warm.
     pub sets: Vec<Set>,
     pub copies: Vec<Prepared>,
@@ -46,6 +48,8 @@ pub struct Set {
     pub addend: Option<Tensor>,
     pub dy: Tensor,
     pub d_sum: Option<Tensor>,
+    /// Of derivatives; their outputs are y and dx.
+    pub x_tangent: Option<Tensor>,
     pub y: Tensor,
     /// The sum, where it is not written over x.
     pub sum: Option<Tensor>,
@@ -87,6 +91,7 @@ impl Set {
             addend: upload_if(&inputs.addend).await?,
             dy,
             d_sum: upload_if(&inputs.d_sum).await?,
+            x_tangent: upload_if(&inputs.tangents.as_ref().map(|tangents| tangents.x.clone())).await?,
             ..Self::zeros(context, x, spec).await?
         })
     }
@@ -103,6 +108,7 @@ impl Set {
             addend: zeros_if(spec.sum).await?,
             dy: context.zeros_like(&x).await?,
             d_sum: zeros_if(spec.sum).await?,
+            x_tangent: zeros_if(spec.has_second()).await?,
             y: match spec.int8 {
                 None => context.zeros_like(&x).await?,
                 Some(_) => context.zeros_as(x.shape().dims(), DType::I8).await?.with_layout(x.layout()),
@@ -124,7 +130,7 @@ impl Set {
 
     /// What has values.
     fn inputs(&self) -> impl Iterator<Item = &Tensor> {
-        let optional = [&self.residual, &self.gate, &self.addend, &self.d_sum];
+        let optional = [&self.residual, &self.gate, &self.addend, &self.d_sum, &self.x_tangent];
         [&self.x, &self.dy].into_iter().chain(optional.into_iter().flatten())
     }
 
@@ -197,6 +203,15 @@ impl<'c> Tensors<'c> {
                 *gradient = Some(context.zeros_like(parameter).await?);
             }
         }
+        let mut tangents = [None, None];
+        if let Some(values) = &problem.problem.inputs.tangents {
+            let own = spec.parameter_shape();
+            for (tangent, values) in tangents.iter_mut().zip([&values.gamma, &values.beta]) {
+                if let Some(values) = values {
+                    *tangent = Some(context.upload_as(&own, values, spec.parameters).await?);
+                }
+            }
+        }
         let separate = Separate::new(context, spec, parameters.clone(), &set.x).await?;
         let layer = Layer::new(context, spec, parameters).await?;
         let saved = match trains_in_place(spec) {
@@ -204,7 +219,20 @@ impl<'c> Tensors<'c> {
             false => layer.room_for(&set.x).await?,
         };
         let (sets, copies) = (vec![set], Vec::new());
-        Ok(Self { context, problem, layer, saved, gradients, sets, copies, originals, naive: None, separate })
+        let naive = None;
+        Ok(Self {
+            context,
+            problem,
+            layer,
+            saved,
+            gradients,
+            tangents,
+            sets,
+            copies,
+            originals,
+            naive,
+            separate,
+        })
     }
 
     /// Makes sets with the contents of the first, up to `count`, and a copy operation for each.
@@ -235,10 +263,20 @@ impl<'c> Tensors<'c> {
 
     /// Prepares an operation on the first `count` sets.
     pub fn prepare(&mut self, op: BenchOp, count: usize) -> Result<Vec<TrainForward>, String> {
-        let Self { context, problem, layer, saved, gradients, sets, .. } = self;
+        let Self { context, problem, layer, saved, gradients, tangents, sets, .. } = self;
         let spec = &problem.spec;
         let [dgamma, dbeta, dalpha, dshift] = gradients.each_ref().map(Option::as_ref);
         let mut prepared = async |set: &Set| {
+            if let Some(x_tangent) = set.x_tangent.as_ref().filter(|_| op.is_derivative()) {
+                let [gamma, beta] = tangents.each_ref().map(Option::as_ref);
+                let tangents = Tangents::of_x(x_tangent).gamma(gamma).beta(beta);
+                let targets = SecondTargets::new(&set.y, &set.dx).dgamma(dgamma).dbeta(dbeta);
+                return match op {
+                    BenchOp::Tangent => layer.prepare_jvp(&set.x, saved, &tangents, &set.y).await,
+                    _ => layer.prepare_double_backward(&set.x, &set.dy, saved, &tangents, &targets).await,
+                }
+                .map(Into::into);
+            }
             if op.is_forward() {
                 let input = set.input(spec, &set.x);
                 let input = match &set.addend {
@@ -285,11 +323,22 @@ impl<'c> Tensors<'c> {
         let Self { context, problem, gradients, sets, .. } = self;
         let (spec, set) = (&problem.spec, &sets[0]);
         let mut results = Results::new();
-        let batches = match op.is_forward() {
-            true => [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum())), ("", None)],
-            false => {
+        let batches = match op {
+            BenchOp::TrainForward | BenchOp::Inference => {
+                [("y", Some(set.y(spec, op))), ("sum", spec.sum.then(|| set.sum())), ("", None)]
+            }
+            BenchOp::TrainBackward | BenchOp::FrozenBackward => {
                 [("dx", Some(set.dx(spec))), ("dresidual", set.d_residual(spec)), ("dgate", set.d_gate(spec))]
             }
+            BenchOp::Tangent => [("y_tangent", Some(&set.y)), ("", None), ("", None)],
+            BenchOp::SecondBackward => {
+                [("second_dy", Some(&set.y)), ("second_dx", Some(&set.dx)), ("", None)]
+            }
+        };
+        let of_parameters: &[_] = match op {
+            BenchOp::TrainBackward | BenchOp::FrozenBackward => &GRADIENTS,
+            BenchOp::SecondBackward => &SECOND_GRADIENTS,
+            _ => &[],
         };
         context.block_on(async {
             for (name, tensor) in batches {
@@ -302,11 +351,9 @@ impl<'c> Tensors<'c> {
                 let all = saved.download(context).await?;
                 results.push(("save_invstd", all.iter().map(|s| s.inv_std).collect()));
             }
-            if !op.is_forward() {
-                for (name, tensor) in GRADIENTS.into_iter().zip(gradients) {
-                    if let Some(tensor) = tensor {
-                        results.push((name, context.download(tensor).await?));
-                    }
+            for (&name, tensor) in of_parameters.iter().zip(gradients) {
+                if let Some(tensor) = tensor {
+                    results.push((name, context.download(tensor).await?));
                 }
             }
             Ok(results)

@@ -43,7 +43,9 @@ LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.cha
 # one; how accurate it is, is another question.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 2e-2}
 # Tensors of the shape of x that an operation must move at least.
-FLOORS = {"train_forward": 2, "train_backward": 3, "train_step": 5, "inference": 2, "frozen_backward": 3}
+FLOORS = {"train_forward": 2, "train_backward": 3, "train_step": 5, "inference": 2, "frozen_backward": 3, "tangent": 3,
+          "second_backward": 5}
+DERIVATIVES = ("tangent", "second_backward")
 
 # One sample should last this long, as in `wgnorm bench`. A node of a CUDA graph costs next to nothing, so more of them.
 SAMPLE_NS = 4e6
@@ -155,7 +157,7 @@ class Layer:
         self.copied = torch.empty_like(self.x)
         per_parameter = lambda shift: (0.5 * self.uniform(parameters) + shift).to(device, parameter_dtype)
         self.gamma, self.beta = per_parameter(1.0), per_parameter(0.0)
-        self.made, self.kept, self.stepped = {}, None, None
+        self.made, self.kept, self.stepped, self.tangents = {}, None, None, None
 
     def parameters(self):
         return [self.gamma, self.beta]
@@ -195,6 +197,42 @@ class Layer:
         leaves, y = self.kept
         return torch.autograd.grad(y, leaves, self.dy, retain_graph=True)
 
+    def directions(self):
+        """Tangents of x and the parameters."""
+        if self.tangents is None:
+            like = lambda values: torch.empty_like(values).copy_(self.uniform(*values.shape))
+            self.tangents = [like(self.x), *map(like, self.parameters())]
+        return self.tangents
+
+    def jvp(self):
+        """The tangent of y. The forward pass is part of it, because forward mode is given no graph."""
+        function = functools.partial(self.function, True)
+        return [torch.func.jvp(function, (self.x, *self.parameters()), tuple(self.directions()))[1]]
+
+    def differentiable(self, dtype):
+        """Leaves, with dy the first, and the gradients of a graph that can be differentiated again."""
+        leaves = [tensor.to(dtype).clone().requires_grad_() for tensor in (self.dy, self.x, *self.parameters())]
+        with torch.enable_grad():
+            y = self.function(True, *leaves[1:])
+            return leaves, torch.autograd.grad(y, leaves[1:], leaves[0], create_graph=True)
+
+    def double_backward(self):
+        """The gradients of gradients, of passes that have run before."""
+        if self.kept is None:
+            self.kept = self.differentiable(self.x.dtype)
+        leaves, gradients = self.kept
+        return torch.autograd.grad(gradients, leaves, self.directions(), retain_graph=True, allow_unused=True)[:-1]
+
+    def expected_derivatives(self, op):
+        """By PyTorch's own derivatives in float64."""
+        double = lambda tensors: [tensor.double() for tensor in tensors]
+        directions = double(self.directions())
+        if op == "tangent":
+            primals = tuple(double((self.x, *self.parameters())))
+            return [torch.func.jvp(functools.partial(self.function, True), primals, tuple(directions))[1]]
+        leaves, gradients = self.differentiable(torch.float64)
+        return torch.autograd.grad(gradients, leaves, directions, allow_unused=True)[:-1]
+
     def step(self):
         """What a user calls. The graph of autograd is made anew each time."""
         y = self.training(self.stepped)
@@ -210,6 +248,8 @@ class Layer:
             "train_backward": self.kept_backward if compiled else self.backward,
             "train_step": self.step,
             "inference": lambda: self.forward(False)[:1],
+            "tangent": self.jvp,
+            "second_backward": self.double_backward,
         }
         if compiled:
             # What it saves for a backward pass, it saves only where there can be one.
@@ -232,6 +272,8 @@ class BatchNorm(Layer):
 
     def function(self, training, x, gamma, beta):
         running = self.running if training else [self.mean, self.var]
+        if x.dtype == torch.float64:
+            running = [values.double() for values in running]
         return F.batch_norm(x, *running, gamma, beta, training, MOMENTUM, EPS)
 
     def forward(self, training):
@@ -405,8 +447,9 @@ def worst_error(got, expected):
 
 def ops_of(wanted, kernels):
     """The operations of a shape in the order of the report: those of the file, and the step where it has its parts."""
-    # Only ATen's own kernels have a backward pass through frozen statistics.
-    ops = [op for op in FLOORS if op in wanted and (op != "frozen_backward" or kernels == "native")]
+    # Only ATen's own kernels have a backward pass through frozen statistics; what is compiled cannot be differentiated twice.
+    native = ("frozen_backward", *DERIVATIVES)
+    ops = [op for op in FLOORS if op in wanted and (op not in native or kernels == "native")]
     if {"train_forward", "train_backward"} <= set(wanted):
         ops.insert(ops.index("train_backward") + 1, "train_step")
     return ops
@@ -449,7 +492,8 @@ def measure(layer, op, case, clock, samples, tolerance):
     """Fills in what was measured, or why nothing was."""
     try:
         call = layer.call(op)
-        error = worst_error(call(), layer.expected(op))
+        expected = layer.expected_derivatives(op) if op in DERIVATIVES else layer.expected(op)
+        error = worst_error(call(), expected)
         case["check_ratio"] = error / tolerance if math.isfinite(error) else None
         case["checked"] = error <= tolerance
         if not case["checked"]:

@@ -4,7 +4,8 @@
 //! here, by the variant. `package::tensors::x` is an instance of a module of `shaders/tensor/`.
 
 use super::{
-    ActivationKind, Int8Kind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant, WALKED_INPUTS,
+    ActivationKind, Derivative, Int8Kind, Kernel, Monoid, OwnStep, Pointwise, StatisticsFrom, Variant,
+    WALKED_INPUTS,
 };
 use crate::base::curve::Curve;
 use crate::base::dtype::DType;
@@ -15,9 +16,12 @@ use crate::plan::{AffineOf, WalkKind};
 use crate::wesl::{Choice, Instance};
 
 /// Values that are read: per channel, per place, or of all slices.
-const PARAMETERS: [Slot; 4] = [Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift];
+const PARAMETERS: [Slot; 6] =
+    [Slot::Gamma, Slot::Beta, Slot::Alpha, Slot::Shift, Slot::GammaTangent, Slot::BetaTangent];
+/// Those that lie beside each other where kernels differentiate, in the order of shaders/fold/tangents.wesl.
+const PACKED: [Slot; 4] = [Slot::Gamma, Slot::Beta, Slot::GammaTangent, Slot::BetaTangent];
 const PARAMETER_GRADIENTS: [Slot; 4] = [Slot::Dgamma, Slot::Dbeta, Slot::Dalpha, Slot::Dshift];
-const OUTPUTS: [Slot; 4] = [Slot::Y, Slot::Dx, Slot::DResidual, Slot::Sum];
+const OUTPUTS: [Slot; 5] = [Slot::Y, Slot::Dx, Slot::DResidual, Slot::Sum, Slot::YTangent];
 
 impl Variant {
     /// The module of the entry point.
@@ -27,7 +31,10 @@ impl Variant {
             Kernel::ReduceSquares => "reduce/squares",
             Kernel::ReduceGradients { .. } => "reduce/gradients",
             Kernel::ReduceRowGradients { .. } => "reduce/row_gradients",
-            Kernel::FoldTotal(_) => "fold/total",
+            Kernel::ReduceSecond => "reduce/second",
+            Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold/total",
+            Kernel::FoldTangents(_) => "fold/tangents",
+            Kernel::FoldSecond => "fold/second",
             Kernel::FoldMerge(_) => "fold/merge",
             Kernel::FoldGradients => "fold/gradients",
             Kernel::FoldRecords(_) => "fold/records_alone",
@@ -123,8 +130,16 @@ impl Variant {
             d_sum,
             folded,
             int8,
+            derivative,
+            y_tangent,
             ..
         } = self.pointwise;
+        let tangent = derivative.is_some();
+        choice.feature("tangent", tangent);
+        choice.feature("second", derivative == Some(Derivative::Second));
+        choice.feature("y_tangent", y_tangent);
+        choice.feature("bent", tangent && activation.bends());
+        choice.replace("emitted", if tangent { "map/tangents" } else { "map/dx" });
         choice.replace("activation", &*format!("activation/{}", activation.module()));
         if let Some(key) = activation.custom() {
             // Under names of its own, so that none is in the way of others.
@@ -149,7 +164,7 @@ impl Variant {
         choice.feature("sum", sum);
         choice.feature("per_row", int8 == Some(Int8Kind::PerRow));
         choice.feature("d_sum", d_sum);
-        choice.feature("gradient", self.kernel.reads_gradient());
+        choice.feature("gradient", self.kernel.reads_gradient() && derivative != Some(Derivative::Tangent));
         choice.replace(
             "affine",
             match affine {
@@ -223,10 +238,20 @@ impl Variant {
         choice.feature("moments", kernel.monoid() == Monoid::Moments && !self.pointwise.uncentred);
         let of_curve = kernel.monoid() == Monoid::CurveSums;
         choice.replace("gradient_sums", if of_curve { "curve/sums" } else { "lib/gradient_sums" });
-        choice.replace("gradient_words", if of_curve { "curve/words" } else { "lib/gradient_words" });
+        choice.replace(
+            "gradient_words",
+            match self.pointwise.derivative {
+                Some(_) => "lib/tangent_words",
+                None if of_curve => "curve/words",
+                None => "lib/gradient_words",
+            },
+        );
         choice.feature("shuffled", self.subgroup_size > 0);
         choice.replace("tree", if self.subgroup_size > 0 { "lib/tree_subgroups" } else { "lib/tree" });
-        choice.feature("groups", matches!(kernel, Kernel::FoldStatistics(Slices) | Kernel::FoldMeans { .. }));
+        let of_groups = Kernel::FoldGroups == kernel || matches!(kernel, Kernel::FoldMeans { .. });
+        choice.feature("groups", of_groups || kernel == Kernel::FoldStatistics(Slices));
+        let of_channels = matches!(kernel, Kernel::FoldTangents(Saved | Running));
+        choice.feature("of_channels", of_channels);
         choice.feature("times_gamma", kernel == Kernel::FoldMeans { times_gamma: true });
     }
 
@@ -256,9 +281,17 @@ impl Variant {
         let outputs = OUTPUTS.into_iter().filter(|slot| !as_int8(slot));
         outputs.for_each(|slot| choice.replace(&path(slot), instance("tensor/output", slot)));
         for (slots, module) in
-            [(PARAMETERS, "tensor/parameter"), (PARAMETER_GRADIENTS, "tensor/parameter_gradient")]
+            [(&PARAMETERS[..], "tensor/parameter"), (&PARAMETER_GRADIENTS, "tensor/parameter_gradient")]
         {
-            slots.into_iter().for_each(|slot| choice.replace(&path(slot), instance(module, slot)));
+            slots.iter().for_each(|&slot| choice.replace(&path(slot), instance(module, slot)));
+        }
+        if self.pointwise.derivative.is_some() {
+            for (component, slot) in PACKED.into_iter().enumerate() {
+                let packed = Instance::from("tensor/packed")
+                    .named(slot.name())
+                    .with("COMPONENT", format!("{component}u"));
+                choice.replace(&path(slot), packed);
+            }
         }
     }
 
@@ -267,6 +300,7 @@ impl Variant {
         match self.kernel {
             Kernel::MapBackward { statistics: from, .. } => {
                 self.pointwise.activation == ActivationKind::NONE
+                    && self.pointwise.derivative.is_none()
                     && !from.has_means()
                     && from.curve().is_none()
             }

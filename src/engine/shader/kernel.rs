@@ -119,8 +119,12 @@ pub(crate) enum Kernel {
         statistics: StatisticsFrom,
         dx: bool,
     },
+    /// The sums that derivatives of the passes need (lib/second_sums.wesl).
+    ReduceSecond,
     /// The total of each slice from partial results.
     FoldTotal(Monoid),
+    /// The total gradient sums of slices that share a statistic.
+    FoldGroups,
     /// Two totals to one.
     FoldMerge(Monoid),
     FoldGradients,
@@ -135,6 +139,10 @@ pub(crate) enum Kernel {
     FoldMeans {
         times_gamma: bool,
     },
+    /// Parameters and their tangents beside each other; with statistics of channels, if they are given, as records of slices.
+    FoldTangents(StatisticsFrom),
+    /// What derivatives of the passes subtract, from their sums.
+    FoldSecond,
     MapForward(StatisticsFrom),
     /// The same as int8, by the scale of each row.
     MapInt8(StatisticsFrom),
@@ -176,7 +184,10 @@ impl Kernel {
             Kernel::ReduceSquares => "reduce_squares",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
             Kernel::ReduceRowGradients { .. } => "reduce_row_gradients",
-            Kernel::FoldTotal(_) => "fold_total",
+            Kernel::ReduceSecond => "reduce_second",
+            Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold_total",
+            Kernel::FoldTangents(_) => "fold_tangents",
+            Kernel::FoldSecond => "fold_second",
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRecords(_) => "fold_records",
@@ -206,6 +217,7 @@ impl Kernel {
             | Kernel::ResidentBackward(StatisticsFrom::Saved) => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldCurve => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldAlpha => &[Slot::Dalpha, Slot::Dshift],
+            Kernel::FoldTangents(_) => &[Slot::Gamma, Slot::Beta, Slot::GammaTangent, Slot::BetaTangent],
             _ => &[Slot::Gamma, Slot::Beta, Slot::Alpha],
         }
     }
@@ -243,6 +255,8 @@ impl Kernel {
             | Kernel::MapInt8(StatisticsFrom::Slices)
             | Kernel::ResidentForward(_) => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
+            | Kernel::ReduceSecond
+            | Kernel::FoldGroups
             | Kernel::FoldGradients
             | Kernel::FoldMeans { .. }
             | Kernel::MapBackward { statistics: StatisticsFrom::Gradients, .. }
@@ -255,7 +269,7 @@ impl Kernel {
     pub const fn monoid(self) -> Monoid {
         match self {
             Kernel::FoldMerge(of) => of,
-            Kernel::ReduceRowGradients { .. } => Monoid::GradientSums,
+            Kernel::ReduceRowGradients { .. } | Kernel::FoldSecond => Monoid::GradientSums,
             _ => match self.reduces() {
                 Some(of) => of,
                 None => Monoid::Moments,
@@ -270,11 +284,13 @@ impl Kernel {
             | Kernel::ReduceRowGradients { statistics: from, .. }
             | Kernel::FoldRecords(from)
             | Kernel::FoldStatistics(from)
+            | Kernel::FoldTangents(from)
             | Kernel::MapForward(from)
             | Kernel::MapInt8(from)
             | Kernel::MapBackward { statistics: from, .. }
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from) => from,
+            Kernel::ReduceSecond => StatisticsFrom::Recorded,
             _ => StatisticsFrom::Saved,
         }
     }
@@ -313,6 +329,7 @@ impl Kernel {
             self,
             Kernel::ReduceGradients { .. }
                 | Kernel::ReduceRowGradients { .. }
+                | Kernel::ReduceSecond
                 | Kernel::MapBackward { .. }
                 | Kernel::ResidentBackward(_)
         )
@@ -325,6 +342,7 @@ impl Kernel {
             Kernel::ReduceMoments
                 | Kernel::ReduceSquares
                 | Kernel::ReduceGradients { .. }
+                | Kernel::ReduceSecond
                 | Kernel::Own { step: OwnStep::Reduce, .. }
         )
     }

@@ -10,13 +10,22 @@ use crate::plan::AffineOf;
 pub(crate) struct ActivationKind {
     key: &'static str,
     is_custom: bool,
+    /// Whether it has a second derivative that is not 0.
+    bends: bool,
 }
 
 impl ActivationKind {
     pub const NONE: Self = Self::of(Activation::None);
 
     pub const fn of(activation: Activation) -> Self {
-        Self { key: activation.key(), is_custom: matches!(activation, Activation::Custom(_)) }
+        use Activation::{Custom, LeakyRelu, None, Relu, Relu6};
+        let straight = matches!(activation, None | Relu | Relu6 | LeakyRelu { .. });
+        Self { key: activation.key(), is_custom: matches!(activation, Custom(_)), bends: !straight }
+    }
+
+    /// Whether it has a second derivative that is not 0.
+    pub const fn bends(self) -> bool {
+        self.bends
     }
 
     /// The module that stands for `activation`.
@@ -69,6 +78,19 @@ pub(crate) struct Pointwise {
     pub folded: bool,
     /// y is stored as int8.
     pub int8: Option<Int8Kind>,
+    /// What is computed are derivatives of the passes.
+    pub derivative: Option<Derivative>,
+    /// The tangent of y is written.
+    pub y_tangent: bool,
+}
+
+/// Derivatives of the passes (lib/second.wesl).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Derivative {
+    /// Of the forward pass.
+    Tangent,
+    /// Of the backward pass too.
+    Second,
 }
 
 impl Default for Pointwise {
@@ -89,6 +111,8 @@ impl Default for Pointwise {
             d_sum: false,
             folded: false,
             int8: None,
+            derivative: None,
+            y_tangent: false,
         }
     }
 }
@@ -119,6 +143,8 @@ impl Pointwise {
             d_sum,
             folded,
             int8,
+            derivative,
+            y_tangent,
             ..
         } = self;
         match kernel {
@@ -145,6 +171,8 @@ impl Pointwise {
                     uncentred,
                     affine,
                     d_sum,
+                    derivative,
+                    y_tangent,
                     ..nothing
                 }
             }
@@ -173,15 +201,33 @@ impl Pointwise {
                 let renorm = renorm && !masked;
                 Self { residual, without_beta: false, d_residual, renorm, sum: false, folded, ..self }
             }
-            Kernel::MapBackward { .. } => {
-                Self { activation, residual: self.residual && activated, d_residual, masked, ..nothing }
-            }
+            Kernel::MapBackward { .. } => Self {
+                activation,
+                residual: self.residual && activated,
+                d_residual,
+                masked,
+                uncentred,
+                affine,
+                derivative,
+                y_tangent,
+                ..nothing
+            },
             Kernel::ReduceMoments | Kernel::ReduceSquares if gate_first => {
                 Self { activation, residual, gate, ..nothing }
             }
             Kernel::ReduceMoments => Self { masked, sum, ..nothing },
             Kernel::ReduceSquares => Self { sum, ..nothing },
             Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => Self { uncentred, ..nothing },
+            Kernel::ReduceSecond if derivative == Some(Derivative::Tangent) => {
+                Self { uncentred, affine, derivative, ..nothing }
+            }
+            Kernel::ReduceSecond => Self { activation, uncentred, affine, derivative, ..nothing },
+            Kernel::FoldSecond => {
+                // Which of those that bend makes no difference.
+                let bends = activation.bends && derivative == Some(Derivative::Second);
+                let any = if bends { Activation::Silu } else { Activation::None };
+                Self { activation: ActivationKind::of(any), uncentred, derivative, ..nothing }
+            }
             Kernel::MapCopy => Self { sum, ..nothing },
             Kernel::FoldGradients => Self { renorm, ..nothing },
             _ => nothing,
@@ -211,6 +257,9 @@ impl Pointwise {
             (self.folded, " folded"),
             (self.int8 == Some(Int8Kind::PerRow), " int8 of rows"),
             (self.int8 == Some(Int8Kind::PerTensor), " int8"),
+            (self.derivative == Some(Derivative::Tangent), " tangent"),
+            (self.derivative == Some(Derivative::Second), " second"),
+            (self.y_tangent, " y_tangent"),
         ] {
             if is {
                 key += name;

@@ -10,6 +10,8 @@ use crate::base::custom::ActivationFunctions;
 use crate::base::gate::GateOrder;
 use crate::plan::AffineOf;
 
+mod derivatives;
+
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
 
@@ -115,6 +117,9 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldMarks
             | Kernel::FoldStatistics(_)
             | Kernel::FoldMeans { .. }
+            | Kernel::FoldGroups
+            | Kernel::FoldTangents(_)
+            | Kernel::FoldSecond
             | Kernel::FoldCurve
             | Kernel::FoldAlpha
     )
@@ -252,6 +257,8 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 d_sum,
                 folded,
                 int8: None,
+                derivative: None,
+                y_tangent: false,
             };
             // Before anything is linked; gates are the family's.
             let family =
@@ -296,9 +303,9 @@ fn asked(
         Kernel::MapForward(_) | Kernel::MapCopy | Kernel::ReduceMoments | Kernel::ReduceSquares
             if pointwise.int8.is_none() =>
         {
-            [output, None, None, None, None]
+            [output, None, None, None, None, None]
         }
-        _ => [None, output, None, None, None],
+        _ => [None, output, None, None, None, None],
     };
     let bindings = Variant { through, ..plain }.link().bindings.len();
     // What the host asks for: see ops/. Nothing is read through a y of int8.
@@ -341,7 +348,14 @@ pub(crate) fn example(kernel: Kernel) -> Variant {
         depth: 1,
         single_rows: false,
         workgroup_size: 64,
-        team_size: if matches!(kernel, Kernel::FoldMerge(_) | Kernel::FoldRecords(_) | Kernel::FoldMarks) {
+        team_size: if matches!(
+            kernel,
+            Kernel::FoldMerge(_)
+                | Kernel::FoldRecords(_)
+                | Kernel::FoldMarks
+                | Kernel::FoldTangents(_)
+                | Kernel::FoldSecond
+        ) {
             1
         } else {
             64
@@ -445,6 +459,7 @@ fn all_variants() -> Vec<Variant> {
             }
         }
     }
+    variants.extend(derivatives::variants());
     variants.sort_by_key(Variant::key);
     variants.dedup();
     // Four values of int8 are a word; those of a row of one scale have no edges.

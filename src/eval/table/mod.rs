@@ -11,6 +11,7 @@ mod gated;
 mod int8;
 mod pairs;
 mod parts;
+mod second;
 mod slices;
 
 use super::data::{Data, Draw, Gamma};
@@ -49,6 +50,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(axes::cases());
     cases.extend(int8::cases());
     cases.extend(parts::cases());
+    cases.extend(second::cases());
     cases
 }
 
@@ -57,6 +59,7 @@ pub fn full() -> Vec<Case> {
     let mut cases = quick();
     cases.extend(batch::long());
     cases.extend(parts::large());
+    cases.extend(second::long());
     cases.extend(pairs::all_of_batch());
     cases.extend(pairs::all_of_slices());
     cases

@@ -252,7 +252,7 @@ impl<'a> Pass<'a> {
 
     /// Dispatches the gradient sums of rows, with dx if the means that it subtracts are there, and their fold into dgamma and dbeta: a row of each matrix has the same
     /// parameters.
-    fn row_sums(&self, build: &mut Build<'a>, from: StatisticsFrom) -> Result<()> {
+    pub(in crate::pass) fn row_sums(&self, build: &mut Build<'a>, from: StatisticsFrom) -> Result<()> {
         let parameters = self.slices().count();
         let rows = self.slices().pattern.elements() / u64::from(build.plan().slices);
         build.params.sample_rows = rows as u32;
@@ -272,7 +272,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Dispatches a walk along columns, and the fold of its sums into dgamma and dbeta.
-    fn along_columns(
+    pub(in crate::pass) fn along_columns(
         &self,
         mut build: Build<'a>,
         columns: &Range<u64>,
@@ -307,7 +307,7 @@ impl<'a> Pass<'a> {
     }
 
     /// How many parameters there are, and where the partial results of all slices that share one are.
-    fn parameter_records(&self, plan: &Plan) -> Result<(u64, Records)> {
+    pub(in crate::pass) fn parameter_records(&self, plan: &Plan) -> Result<(u64, Records)> {
         let slices = self.slices();
         let Parameters { rows, step, .. } = slices.parameters;
         let parameters = if step == 0 { 1 } else { rows };

@@ -15,12 +15,12 @@ use crate::plan::{
 };
 
 impl<'a> Pass<'a> {
-    fn slices(&self) -> Slices {
+    pub(in crate::pass) fn slices(&self) -> Slices {
         self.spec.cut.slices()
     }
 
     /// Where the partial results of all slices that share a statistic are.
-    fn records(&self, plan: &Plan) -> Records {
+    pub(in crate::pass) fn records(&self, plan: &Plan) -> Records {
         self.slices().records(plan)
     }
 
@@ -76,12 +76,12 @@ impl<'a> Pass<'a> {
         build.values().all(|tensor| tensor.byte_len() <= limit)
     }
 
-    fn all_columns(&self) -> Range<u64> {
+    pub(in crate::pass) fn all_columns(&self) -> Range<u64> {
         0..self.slices().run() * self.slices().groups()
     }
 
     /// A walk along some columns of rows: the parameters are those of a column, the statistics those of a row.
-    fn build_columns(&self, of: OfSlices<'a>, columns: &Range<u64>) -> Result<Build<'a>> {
+    pub(in crate::pass) fn build_columns(&self, of: OfSlices<'a>, columns: &Range<u64>) -> Result<Build<'a>> {
         let slices = self.slices();
         let (parameters, groups) = (slices.column_parameters(), slices.groups());
         let (rows, all) = (slices.slices() / groups, slices.run() * groups);

@@ -4,6 +4,8 @@
 //! What differs from a channel of a batch: gamma may vary within a slice, so magnitudes of sums are Σ|g·dz| and Σ|g·dz·x̂|; without a
 //! mean there is no error of it. [`z`] and [`backward`] take what the passes take, and give a bound for each value of theirs.
 
+pub use super::second_bounds::{Near, SecondBounds, Upstream, second};
+
 use super::passes::slice_sums;
 use super::scheme::length;
 use super::{Affine, Gradients, Maps, Scheme, SliceStatistics, Spread};
@@ -128,13 +130,13 @@ pub fn backward(
 /// What the error of a mean is relative to. With eps outside of the root, or none, that of a slice far below eps counts in dx.
 fn deviation(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     match scheme.spread {
-        Spread::Variance => (s.var + scheme.eps).sqrt(),
+        Spread::Variance | Spread::Constant => (s.var + scheme.eps).sqrt(),
         Spread::Deviation | Spread::Length | Spread::Direction => s.var.sqrt(),
     }
 }
 
 /// Error of inv_std, as a part of it. What is not subtracted from is squared in three scales, and nothing of it is flushed.
-fn spread(s: &SliceStatistics, scheme: &Scheme) -> f64 {
+pub(super) fn spread(s: &SliceStatistics, scheme: &Scheme) -> f64 {
     INV_STD * U + if scheme.centred { flushed(s.inv_std) } else { 0.0 }
 }
 
@@ -145,15 +147,15 @@ fn mean_error(s: &SliceStatistics, scheme: &Scheme) -> f64 {
 }
 
 /// Error of x̂.
-fn xhat_error(s: &SliceStatistics, scheme: &Scheme, xhat: f64) -> f64 {
+pub(super) fn xhat_error(s: &SliceStatistics, scheme: &Scheme, xhat: f64) -> f64 {
     mean_error(s, scheme) + (spread(s, scheme) + 2.0 * U) * xhat.abs()
 }
 
 /// The factor of x̂·s2, and its error. Whether a length within its own error of eps is clamped is open, so there the error is all of it.
-fn pull(s: &SliceStatistics, scheme: &Scheme) -> (f64, f64) {
+pub(super) fn pull(s: &SliceStatistics, scheme: &Scheme) -> (f64, f64) {
     let pull = scheme.pull(s.count, s.var);
     let error = match scheme.spread {
-        Spread::Variance => 0.0,
+        Spread::Variance | Spread::Constant => 0.0,
         Spread::Deviation => (spread(s, scheme) + 4.0 * U) * pull,
         Spread::Length | Spread::Direction => {
             let length = length(s.count, s.var);

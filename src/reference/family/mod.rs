@@ -38,6 +38,7 @@ mod maps;
 mod passes;
 mod scheme;
 mod second;
+mod second_bounds;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -46,5 +47,5 @@ pub use super::batch::Gradients;
 pub use maps::Maps;
 pub use passes::{SliceSums, backward, forward, slice_sums};
 pub use scheme::{Affine, Scheme, Spread};
-pub use second::{Changes, SecondGradients, second, tangent};
+pub use second::{SecondGradients, Tangents, second, tangent};
 pub use statistics::{SliceStatistics, average_over_samples, magnitudes, statistics};

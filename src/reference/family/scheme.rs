@@ -13,6 +13,8 @@ pub enum Spread {
     Length,
     /// The same; 0 where the length is, so that zeros, which have no direction, give zeros and have no gradient: weight norm.
     Direction,
+    /// As [`Variance`](Self::Variance), where mean and variance are constants that no x changes: frozen statistics.
+    Constant,
 }
 
 /// What a norm makes of a slice.
@@ -54,6 +56,11 @@ impl Scheme {
         Self { centred: false, spread: Spread::Direction, eps, unit_offset: false }
     }
 
+    /// `(x − mean) / sqrt(var + eps)` of a mean and a variance that are constants: nothing is subtracted of gradients.
+    pub const fn constant(eps: f64) -> Self {
+        Self { centred: false, spread: Spread::Constant, eps, unit_offset: false }
+    }
+
     /// The same with gamma stored as its distance from 1.
     pub const fn with_unit_offset(self) -> Self {
         Self { unit_offset: true, ..self }
@@ -65,7 +72,7 @@ impl Scheme {
             return f64::NAN;
         }
         let divisor = match self.spread {
-            Spread::Variance => (var + self.eps).sqrt(),
+            Spread::Variance | Spread::Constant => (var + self.eps).sqrt(),
             Spread::Deviation => var.sqrt() + self.eps,
             // Not `max`, which would drop NaN.
             Spread::Direction if var == 0.0 => return 0.0,
@@ -84,6 +91,7 @@ impl Scheme {
         let n = count as f64;
         match self.spread {
             Spread::Variance => 1.0 / n,
+            Spread::Constant => 0.0,
             Spread::Deviation if var == 0.0 => 0.0,
             Spread::Deviation => (var.sqrt() + self.eps) / (var.sqrt() * n),
             Spread::Length | Spread::Direction if self.clamps(count, var) => 0.0,

@@ -5,9 +5,9 @@
 
 use super::{Affine, Maps, Scheme, SliceStatistics};
 
-/// Changes of x, gamma and beta, of which [`tangent`] makes that of z; or gradients of dx, dgamma and dbeta, of which [`second`] makes those of dz, x and gamma.
+/// Tangents of x, gamma and beta, of which [`tangent`] makes that of z; or gradients of dx, dgamma and dbeta, of which [`second`] makes those of dz, x and gamma.
 #[derive(Clone, Copy, Debug)]
-pub struct Changes<'a> {
+pub struct Tangents<'a> {
     /// Of x, or of dx.
     pub x: &'a [f64],
     /// Of gamma, or of dgamma; without, 0.
@@ -30,12 +30,12 @@ pub struct SecondGradients {
 /// How z changes as x, gamma and beta do: `ż = g·inv_std·P(ẋ) + gammȧ·x̂ + betȧ`, with g = gamma, or 1 + gamma.
 ///
 /// ```
-/// use wgnorm::reference::family::{self, Affine, Changes, Maps, Scheme};
+/// use wgnorm::reference::family::{self, Affine, Tangents, Maps, Scheme};
 /// // All values of a row by as much: its layer norm stays.
 /// let (x, maps, scheme) = ([1.0, 2.0, 6.0], Maps::layer(&[1, 3], 1), Scheme::standard(1e-5));
 /// let statistics = family::statistics(&x, &maps, &scheme);
-/// let changes = Changes { x: &[0.5; 3], gamma: None, beta: None };
-/// let dz = family::tangent(&x, &maps, &scheme, &statistics, Affine::default(), changes);
+/// let tangents = Tangents { x: &[0.5; 3], gamma: None, beta: None };
+/// let dz = family::tangent(&x, &maps, &scheme, &statistics, Affine::default(), tangents);
 /// assert!(dz.iter().all(|dz| dz.abs() < 1e-12));
 /// ```
 ///
@@ -47,22 +47,22 @@ pub fn tangent(
     scheme: &Scheme,
     statistics: &[SliceStatistics],
     affine: Affine<'_>,
-    changes: Changes<'_>,
+    tangents: Tangents<'_>,
 ) -> Vec<f64> {
     maps.expect_elements("x", x.len());
-    maps.expect_elements("the change of x", changes.x.len());
+    maps.expect_elements("the change of x", tangents.x.len());
     maps.expect_statistics(statistics.len());
     affine.expect_fit(maps);
-    Affine { gamma: changes.gamma, beta: changes.beta }.expect_fit(maps);
+    Affine { gamma: tangents.gamma, beta: tangents.beta }.expect_fit(maps);
     let slices = Slices { x, maps, scheme, statistics };
-    let projected = slices.projected(changes.x);
+    let projected = slices.projected(tangents.x);
     (0..x.len())
         .map(|i| {
             let p = maps.parameter_of[i];
             let of = |values: Option<&[f64]>| values.map_or(0.0, |values| values[p]);
             affine.weight(scheme, p) * slices.of(i).inv_std * projected[i]
-                + of(changes.gamma) * slices.xhat(i)
-                + of(changes.beta)
+                + of(tangents.gamma) * slices.xhat(i)
+                + of(tangents.beta)
         })
         .collect()
 }
@@ -83,7 +83,7 @@ pub fn second(
     scheme: &Scheme,
     statistics: &[SliceStatistics],
     affine: Affine<'_>,
-    of: Changes<'_>,
+    of: Tangents<'_>,
 ) -> SecondGradients {
     maps.expect_elements("dz", dz.len());
     let of_dz = tangent(x, maps, scheme, statistics, affine, of);

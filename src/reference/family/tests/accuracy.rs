@@ -169,7 +169,7 @@ impl Problem {
         let var: Vec<f32> = squares.iter().zip(&n).map(|(sum, n)| sum / n).collect();
         let inv_std: Vec<f32> = (0..maps.statistics)
             .map(|s| match scheme.spread {
-                Spread::Variance => 1.0 / (var[s] + eps).sqrt(),
+                Spread::Variance | Spread::Constant => 1.0 / (var[s] + eps).sqrt(),
                 Spread::Deviation => 1.0 / (var[s].sqrt() + eps),
                 Spread::Length | Spread::Direction => 1.0 / squares[s].sqrt().max(eps),
             })
@@ -183,6 +183,7 @@ impl Problem {
         let s2 = slices(&|i| weight(i) * dz[i] * xhat(i));
         let pull = |s: usize| match scheme.spread {
             Spread::Variance => 1.0 / n[s],
+            Spread::Constant => 0.0,
             Spread::Deviation => (var[s].sqrt() + eps) / (var[s].sqrt() * n[s]),
             Spread::Length | Spread::Direction => f32::from(squares[s].sqrt() >= eps),
         };

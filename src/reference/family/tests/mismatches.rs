@@ -26,8 +26,8 @@ fn mismatches_panic() {
     };
     let twice = |x: usize, dz: usize, change: usize, parameters: usize, len: usize| {
         let (change, parameters) = (vec![0.0; change], vec![0.0; parameters]);
-        let changes = Changes { x: &change, gamma: Some(&parameters), beta: Some(&parameters) };
-        second(&vec![0.0; x], &vec![0.0; dz], &maps(), &scheme, &s(len), NONE, changes);
+        let tangents = Tangents { x: &change, gamma: Some(&parameters), beta: Some(&parameters) };
+        second(&vec![0.0; x], &vec![0.0; dz], &maps(), &scheme, &s(len), NONE, tangents);
     };
     // What fits does not.
     back(6, 6, 2);

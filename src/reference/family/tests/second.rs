@@ -34,7 +34,7 @@ fn every_scheme_over_every_map_against_differences() {
         let (len, parameters) = (maps.statistic_of.len(), maps.parameters);
         let [x, dz, v] = [1, 2, 3].map(|seed| values(seed, len));
         let [gamma, beta, u, w] = [4, 5, 6, 7].map(|seed| values(seed, parameters));
-        let changes = Changes { x: &v, gamma: Some(&u), beta: Some(&w) };
+        let tangents = Tangents { x: &v, gamma: Some(&u), beta: Some(&w) };
         for scheme in all_schemes() {
             // A slice of one value has no distance from its mean, and differences of a root of 0 are none.
             if maps.counts().contains(&1) && scheme.centred && scheme.spread != Spread::Variance {
@@ -47,7 +47,7 @@ fn every_scheme_over_every_map_against_differences() {
                 forward(x, &maps, &scheme, Affine { gamma: Some(gamma), beta: Some(beta) }).0
             };
             // dL of L = Σ dz·z, both ways: by the changes, and by the gradients.
-            let changed = tangent(&x, &maps, &scheme, &statistics, affine, changes);
+            let changed = tangent(&x, &maps, &scheme, &statistics, affine, tangents);
             let by_x = differences(&x, |x| dot(&dz, &z(x, &gamma, &beta)));
             let by_gamma = differences(&gamma, |gamma| dot(&dz, &z(&x, gamma, &beta)));
             let by_beta = differences(&beta, |beta| dot(&dz, &z(&x, &gamma, beta)));
@@ -60,7 +60,7 @@ fn every_scheme_over_every_map_against_differences() {
                 let Gradients { dx, dgamma, dbeta } = backward(x, dz, &maps, &scheme, &statistics, affine);
                 dot(&dx, &v) + dot(&dgamma, &u) + dot(&dbeta, &w)
             };
-            let got = second(&x, &dz, &maps, &scheme, &statistics, affine, changes);
+            let got = second(&x, &dz, &maps, &scheme, &statistics, affine, tangents);
             assert_near(&format!("{what}: dz"), &got.dz, &differences(&dz, |dz| scalar(&x, dz, &gamma)));
             assert_near(&format!("{what}: x"), &got.x, &differences(&x, |x| scalar(x, &dz, &gamma)));
             assert_near(
@@ -80,7 +80,7 @@ fn what_is_absent_does_not_change() {
     let [x, dz, v] = [1, 2, 3].map(|seed| values(seed, 15));
     let statistics = statistics(&x, &maps, &scheme);
     let zeros = [0.0; 5];
-    let of = |values| Changes { x: &v, gamma: values, beta: values };
+    let of = |values| Tangents { x: &v, gamma: values, beta: values };
     let [without, with] =
         [None, Some(&zeros[..])].map(|values| second(&x, &dz, &maps, &scheme, &statistics, NONE, of(values)));
     assert_eq!(without, with);
@@ -91,8 +91,8 @@ fn a_direction_of_zeros_has_none() {
     let (maps, scheme) = (Maps::rows(&[2, 2], 1), Scheme::direction(1e-6));
     let x = [0.0, 0.0, 3.0, 4.0];
     let statistics = statistics(&x, &maps, &scheme);
-    let changes = Changes { x: &[1.0, 2.0, -4.0, 3.0], gamma: None, beta: None };
-    let got = second(&x, &[1.0; 4], &maps, &scheme, &statistics, NONE, changes);
+    let tangents = Tangents { x: &[1.0, 2.0, -4.0, 3.0], gamma: None, beta: None };
+    let got = second(&x, &[1.0; 4], &maps, &scheme, &statistics, NONE, tangents);
     // Across (3, 4) the direction turns by a fifth; dz along it has no gradient.
     assert_close("dz", &got.dz, &[0.0, 0.0, -0.8, 0.6]);
     assert_eq!(got.x[..2], [0.0, 0.0]);
