@@ -122,6 +122,15 @@ impl Variant {
                 key += &format!("<{}>", from.name());
             }
             Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
+            Kernel::ReduceSecond => key += "<derivatives>",
+            Kernel::ReduceProduct => key += "<product>",
+            Kernel::FoldDirection { given, of_all } => {
+                key += match (given, of_all) {
+                    (true, _) => "<given>",
+                    (_, true) => "<sigma>",
+                    _ => "",
+                };
+            }
             Kernel::FoldGroups => key += "<gradient_sums of groups>",
             Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
             Kernel::Own { program, .. } => key += &format!("<{program}>"),

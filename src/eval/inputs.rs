@@ -39,6 +39,8 @@ pub struct Inputs {
     pub alpha: f32,
     /// The shift of a curve, 0 where it has none.
     pub shift: f32,
+    /// u and v of spectral norm before.
+    pub directions: (Vec<f32>, Vec<f32>),
     /// The shards of all ranks, or the batches of a sequence, of which the last is inferred.
     pub parts: Vec<Part>,
 }
@@ -129,6 +131,11 @@ impl Inputs {
             // Of few bits, so that every type of parameters has them.
             alpha: 0.75,
             shift: if spec.norm == Norm::Derf { -0.25 } else { 0.0 },
+            directions: spec.directions_of(|what, len| {
+                let values = bell(derived(seed, what), len);
+                let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+                narrow(values.iter().map(|value| value / length).collect())
+            }),
             parts: Vec::new(),
         };
         match &spec.statistics {
@@ -200,6 +207,7 @@ impl Inputs {
 fn x_like(spec: &Spec, shape: &[usize], dtype: DType, seed: u64, data: Data) -> Vec<f32> {
     let elements = shape.iter().product();
     let slices: Vec<Vec<usize>> = match spec.norm.is_of_slices() {
+        _ if spec.norm.spectral().is_some() => vec![(0..elements).collect()],
         true => slices::members(spec),
         false => {
             let view = channels(shape);

@@ -38,6 +38,7 @@ mod run;
 mod sample;
 mod second;
 mod slices;
+mod spectral;
 pub mod table;
 mod variant;
 

@@ -212,6 +212,7 @@ impl<'a> Run<'a> {
             alpha: number(spec.norm.curve().is_some(), inputs.alpha).await?,
             shift: number(spec.norm == Norm::Derf, inputs.shift).await?,
             running: inputs.running.clone(),
+            directions: inputs.directions.clone(),
         };
         Layer::new(self.context, spec, parameters).await
     }
@@ -246,6 +247,10 @@ impl<'a> Run<'a> {
         let x = self.forward(&mut layer, x, around, Some(&room)).await?;
         if let Some(running) = layer.running().await? {
             self.push_running("", running);
+        }
+        if let Some((u, v)) = layer.directions().await? {
+            self.push("u", u);
+            self.push("v", v);
         }
         if spec.norm.saves() {
             let all = room.download(self.context).await?;

@@ -196,7 +196,7 @@ pub(super) fn takes(spec: &Spec, place: Place) -> bool {
         // Batches may have one sample.
         Statistics::Sequence(_) => place != Place::Parts,
         // Each in one buffer; only rows are apart, and all equally far.
-        _ if spec.norm.is_of_slices() => match place {
+        _ if spec.norm.is_of_slices() || spec.norm.spectral().is_some() => match place {
             Place::Parts | Place::Mixed => false,
             Place::View(..) | Place::Gaps(_) => spec.has_rows_apart(),
             _ => true,

@@ -1,7 +1,5 @@
 //! What a training and an inference layer share: context, options, parameters, running statistics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::options::BatchNormOptions;
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
@@ -12,6 +10,7 @@ use crate::engine::tensor::Tensor;
 use crate::pass::input::Input;
 use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra, Spec};
+use crate::pass::train::next_id;
 use crate::statistics::running::RunningStatistics;
 use crate::statistics::saved::Saved;
 
@@ -64,14 +63,12 @@ impl Parts {
         parameters: Owned,
         running: RunningStatistics,
     ) -> Result<Self> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         options.affine = parameters.get().affine();
         options.check()?;
         let channels = running.channels();
         running.check(context, channels)?;
         parameters.get().check(context, Shape::per_channel(channels))?;
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { context: context.clone(), options, parameters, running, id })
+        Ok(Self { context: context.clone(), options, parameters, running, id: next_id() })
     }
 
     /// The layer over an input, whose x has its channels and all else fits.

@@ -6,3 +6,4 @@ pub(crate) mod map;
 pub(crate) mod reduce;
 pub(crate) mod resident;
 pub(crate) mod second;
+pub(crate) mod spectral;

@@ -15,6 +15,7 @@ pub(crate) mod parameters;
 mod second;
 mod slices;
 pub(crate) mod spec;
+pub(crate) mod spectral;
 pub(crate) mod statistics;
 pub(crate) mod tangents;
 pub(crate) mod targets;

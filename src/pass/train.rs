@@ -1,6 +1,7 @@
 //! Layers in training, whichever norm they have, and their forward passes.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::input::Input;
 use super::targets::{GradientTargets, Gradients};
@@ -107,6 +108,12 @@ pub trait Train: sealed::Sealed {
             self.context().submit(&[&forward.prepared]).await
         }
     }
+}
+
+/// What tells a layer that keeps statistics from all others.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 pub(crate) mod sealed {

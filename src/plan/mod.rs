@@ -20,6 +20,8 @@ mod windows;
 
 pub(crate) use candidates::candidates;
 pub use capabilities::Capabilities;
+#[cfg(test)]
+pub(crate) use capabilities::table;
 pub(crate) use forced::{force, parse_tuning, tuning_text, tuning_words};
 pub use hardware::Hardware;
 pub(crate) use per_slice::plan_per_slice;
@@ -28,7 +30,7 @@ pub(crate) use plan::{
     SAVED_BYTES, SECOND_PARTS, SLICE_BYTES, SQUARES_BYTES, TANGENT_BYTES,
 };
 pub use plan::{Plan, Tuning, WalkKind, Window};
-pub(crate) use policy::plan_walk;
+pub(crate) use policy::{LOOP_LIMIT, plan_walk};
 pub(crate) use problem::{Alignment, Part, Pattern, Walk};
 pub use problem::{Op, Traffic};
 pub use slices::Slices;

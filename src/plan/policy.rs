@@ -71,7 +71,7 @@ pub(crate) fn plan_walk(walk: &Walk, capabilities: &Capabilities, tuning: &Tunin
     }
 }
 
-const LOOP_LIMIT: &str = "loop limit";
+pub(crate) const LOOP_LIMIT: &str = "loop limit";
 
 pub(super) fn plan_once(walk: &Walk, capabilities: &Capabilities, tuning: &Tuning) -> Result<Plan> {
     tuning.check()?;

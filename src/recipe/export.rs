@@ -22,7 +22,7 @@ use crate::spec::{Norm, Rehearsed, Spec, Statistics, rehearse};
 const NOTHING: u64 = 256;
 
 /// What tensors of a problem are bound as, all of which it has names for.
-const TENSORS: [&str; 14] = [
+const TENSORS: [&str; 18] = [
     "x",
     "y",
     "residual",
@@ -37,11 +37,16 @@ const TENSORS: [&str; 14] = [
     "beta",
     "dgamma",
     "dbeta",
+    "x_tangent",
+    "y_tangent",
+    "gamma_tangent",
+    "beta_tangent",
 ];
 
 impl Spec {
     /// What passes of the problem run on a device that can do this, over tensors in buffers of their own: the forward pass, and with
-    /// [`Passes::Backward`](crate::spec::Passes::Backward) the backward pass with all gradients. Pure: there is no device.
+    /// [`Passes::Backward`](crate::spec::Passes::Backward) the backward pass with all gradients, or with
+    /// [`Passes::Second`](crate::spec::Passes::Second) gradients of gradients in its place. Pure: there is no device.
     ///
     /// Subgroups are taken to be in order if the device has any, and binary16 is converted by integer arithmetic unless the device is said to do it right: what
     /// [`probes`](super::probes) tell.

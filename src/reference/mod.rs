@@ -26,6 +26,7 @@ pub mod map;
 pub mod masked;
 pub mod reduce;
 pub mod renorm;
+pub mod spectral;
 
 pub use compare::{LengthMismatch, WhereNan, Worst, compare, compare_as};
 pub use fold::Statistics;

@@ -1,6 +1,7 @@
 //! What a problem must be, so that there is a result that it must have.
 
 use super::{AsInt8, Norm, Spec, Statistics, Wanted};
+use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::gate::GateOrder;
@@ -51,6 +52,9 @@ impl Spec {
             Norm::MeanVariance(over) | Norm::L2(over) => axes(over),
             Norm::Weight | Norm::WeightStandardization | Norm::Scale => {
                 (rank < 2).then(|| format!("a shape of {rank} axes: expected 2 to 5"))
+            }
+            Norm::Spectral(axis, _) if rank < 2 || *axis >= rank || self.elements() == 0 => {
+                Some(format!("rows along axis {axis} of {shape:?}: expected one of 2 to 5 axes, and values"))
             }
             _ if rank < 2 => Some(format!("a shape of {rank} axes: expected N, C and up to 3 more")),
             Norm::Group(groups) => (*groups == 0 || !shape[1].is_multiple_of(*groups))
@@ -113,9 +117,13 @@ impl Spec {
         let Self { norm, statistics, .. } = self;
         let name = norm.name();
         let own = *statistics == Statistics::Own;
-        let can_be_masked = !norm.is_of_slices() || self.is_of_rows();
+        let spectral = norm.spectral().is_some();
+        let can_be_masked = (!norm.is_of_slices() || self.is_of_rows()) && !spectral;
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
+            (self.residual, "a residual", !spectral),
+            (self.activation != Activation::None, "an activation", !spectral),
+            (self.wanted != Wanted::All, "gradients once more", !spectral),
             (self.sum, "a sum before it", norm.is_of_slices() && !norm.tracks()),
             (self.int8.is_some() && self.has_backward(), "int8 and a backward pass", false),
             (self.int8.is_some() && self.in_place, "int8 over x", false),

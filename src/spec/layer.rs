@@ -14,6 +14,7 @@ use crate::pass::input::Input;
 use crate::pass::train::sealed::Sealed;
 use crate::pass::{GradientTargets, Gradients, Int8, SecondTargets, Tangents, Train, TrainForward};
 use crate::spec::{Norm, Spec, Statistics};
+use crate::spectral::{SpectralNorm, SpectralNormOptions};
 use crate::statistics::moments::Moments;
 use crate::statistics::running::{RunningStatistics, RunningValues};
 use crate::statistics::saved::Saved;
@@ -31,6 +32,8 @@ pub struct Parameters {
     pub shift: Option<Tensor>,
     /// Running statistics of batch norm and tracked instance norm.
     pub running: RunningValues,
+    /// u and v of spectral norm.
+    pub directions: (Vec<f32>, Vec<f32>),
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ enum Kind {
     Scale(ScaleNorm),
     Weight(WeightNorm),
     Standardization(WeightStandardization),
+    Spectral(SpectralNorm),
     Tanh(DynamicTanh),
     Derf(Derf),
 }
@@ -68,6 +72,7 @@ macro_rules! in_training {
             Kind::Scale($layer) => $do,
             Kind::Weight($layer) => $do,
             Kind::Standardization($layer) => $do,
+            Kind::Spectral($layer) => $do,
             Kind::Tanh($layer) => $do,
             Kind::Derf($layer) => $do,
         }
@@ -89,7 +94,7 @@ macro_rules! with_derivatives {
             Kind::Scale($layer) => $do,
             Kind::Weight($layer) => $do,
             Kind::Standardization($layer) => $do,
-            Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+            Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
                 let (layer, what) = ("this layer", "derivatives of its passes");
                 let why = "only batch norm and the norms of the family have them";
                 Err(Error::Unsupported { layer, what, why })
@@ -116,7 +121,7 @@ impl Layer {
     /// Those of the layer that it is.
     pub async fn new(context: &Context, spec: &Spec, parameters: Parameters) -> Result<Self> {
         spec.check()?;
-        let Parameters { gamma, beta, alpha, shift, running } = parameters;
+        let Parameters { gamma, beta, alpha, shift, running, directions } = parameters;
         let modulation = spec.modulated.then(|| [gamma.clone(), beta.clone()]);
         let (gamma, beta) = if spec.modulated { (None, None) } else { (gamma, beta) };
         let (options, shape) = (spec.norm_options(), &spec.shape);
@@ -158,6 +163,12 @@ impl Layer {
             Norm::WeightStandardization => {
                 Kind::Standardization(WeightStandardization::from_parts(context, shape[0], options, gamma)?)
             }
+            Norm::Spectral(axis, order) => {
+                let options = SpectralNormOptions::hook().axis(*axis).order(*order);
+                let options = options.eps(spec.eps.value(spec.dtype));
+                let (u, v) = &directions;
+                Kind::Spectral(SpectralNorm::from_directions(context, shape, options, u, v).await?)
+            }
             Norm::DynamicTanh => {
                 let (options, alpha) = (spec.curve_options(), number("alpha", alpha)?);
                 Kind::Tanh(DynamicTanh::from_parts(context, options, alpha, gamma, beta)?)
@@ -193,7 +204,7 @@ impl Layer {
             Kind::Scale(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Weight(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Standardization(layer) => layer.prepare_infer_int8(input, y, int8).await,
-            Kind::Batch(_) | Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+            Kind::Batch(_) | Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
                 let (layer, what) = ("this layer", "y of int8");
                 let why = "only frozen batch norm and the norms of the family have it";
                 Err(Error::Unsupported { layer, what, why })
@@ -272,7 +283,9 @@ impl Layer {
             Kind::Scale(layer) => layer.room_in(x, &tensor),
             Kind::Weight(layer) => layer.room_in(x, &tensor),
             Kind::Standardization(layer) => layer.room_in(x, &tensor),
-            Kind::Frozen(_) | Kind::Tracked(_) | Kind::Tanh(_) | Kind::Derf(_) => Ok(like),
+            Kind::Frozen(_) | Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+                Ok(like)
+            }
         }
     }
 
@@ -293,6 +306,31 @@ impl Layer {
             Kind::Batch(layer) => layer.running().download(&self.context).await.map(Some),
             Kind::Tracked(layer) => layer.running().download(&self.context).await.map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// u and v as they are now, of spectral norm.
+    ///
+    /// # Errors
+    /// Those of a read-back.
+    pub async fn directions(&self) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+        match &self.kind {
+            Kind::Spectral(layer) => layer.directions().await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sets u and v of spectral norm.
+    ///
+    /// # Errors
+    /// Those of [`SpectralNorm::set_directions`]; [`Error::Unsupported`] for another norm.
+    pub async fn set_directions(&mut self, u: &[f32], v: &[f32]) -> Result<()> {
+        match &mut self.kind {
+            Kind::Spectral(layer) => layer.set_directions(u, v).await,
+            _ => {
+                let (layer, what, why) = ("this layer", "u and v", "only spectral norm has them");
+                Err(Error::Unsupported { layer, what, why })
+            }
         }
     }
 
@@ -344,6 +382,7 @@ impl Sealed for Layer {
         match &self.kind {
             Kind::Batch(layer) => layer.id(),
             Kind::Tracked(layer) => layer.id(),
+            Kind::Spectral(layer) => layer.id(),
             _ => None,
         }
     }

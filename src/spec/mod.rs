@@ -121,7 +121,7 @@ impl AsInt8 {
 ///
 /// | words | meaning |
 /// |---|---|
-/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups or axes |
+/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `spectral:1`, `spectral_u`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups, axes, or the axis of rows |
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
@@ -283,6 +283,13 @@ impl Spec {
             _ => &shape[1..2],
         };
         if self.modulated { [&shape[..1], own].concat() } else { own.to_vec() }
+    }
+
+    /// u and v of spectral norm, made by a function of their names and lengths; of nothing for others.
+    pub(crate) fn directions_of(&self, of: impl Fn(&str, usize) -> Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+        let Some(options) = self.norm.spectral() else { return Default::default() };
+        let rows = self.shape.get(options.axis).copied().unwrap_or(0);
+        (of("/u", rows), of("/v", self.elements() / rows.max(1)))
     }
 
     /// Options of batch norm, or of instance norm with running statistics. One value per channel is allowed.

@@ -4,6 +4,7 @@ use crate::curve::Curve;
 use crate::family::{Epsilon, NormOptions};
 use crate::norm::BatchNormOptions;
 use crate::pass::Affine;
+use crate::spectral::{PowerOrder, SpectralNormOptions};
 
 /// Which norm. Axes are those of x in logical order: N, C and the spatial ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +34,8 @@ pub enum Norm {
     Weight,
     /// [`WeightStandardization`](crate::family::WeightStandardization).
     WeightStandardization,
+    /// [`SpectralNorm`](crate::spectral::SpectralNorm) with rows along an axis, in an order of its steps.
+    Spectral(usize, PowerOrder),
     /// [`DynamicTanh`](crate::DynamicTanh).
     DynamicTanh,
     /// [`Derf`](crate::Derf).
@@ -54,6 +57,7 @@ impl Norm {
             Norm::Scale => "scale_norm",
             Norm::Weight => "weight_norm",
             Norm::WeightStandardization => "weight_standardization",
+            Norm::Spectral(..) => "spectral_norm",
             Norm::DynamicTanh => "dynamic_tanh",
             Norm::Derf => "derf",
         }
@@ -61,7 +65,7 @@ impl Norm {
 
     /// Whether a forward pass leaves statistics for its backward pass: not where these are constants, or there are none.
     pub const fn saves(&self) -> bool {
-        !matches!(self, Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf)
+        !matches!(self, Norm::FrozenBatch | Norm::Spectral(..) | Norm::DynamicTanh | Norm::Derf)
     }
 
     /// Whether it is batch norm, in training or frozen.
@@ -78,9 +82,17 @@ impl Norm {
         }
     }
 
+    /// The options of spectral norm, if it is that.
+    pub const fn spectral(&self) -> Option<SpectralNormOptions> {
+        match self {
+            Norm::Spectral(axis, order) => Some(SpectralNormOptions::hook().axis(*axis).order(*order)),
+            _ => None,
+        }
+    }
+
     /// Whether it is one of the family: a [`Norm<K>`](crate::family::Norm) over slices.
     pub const fn is_of_slices(&self) -> bool {
-        !self.is_batch() && self.curve().is_none()
+        !self.is_batch() && self.curve().is_none() && self.spectral().is_none()
     }
 
     /// Whether its slices are rows of x, positions with all of their values.
@@ -108,7 +120,7 @@ impl Norm {
     /// The parameters that it has by default, for tests of all that it can have.
     pub const fn affine(&self) -> Affine {
         match self {
-            Norm::MeanVariance(_) | Norm::L2(_) => Affine::None,
+            Norm::MeanVariance(_) | Norm::L2(_) | Norm::Spectral(..) => Affine::None,
             Norm::Rms(_) | Norm::Scale | Norm::Weight | Norm::WeightStandardization => Affine::Weight,
             _ => Affine::Both,
         }
@@ -117,7 +129,7 @@ impl Norm {
     /// Whether it can have these parameters.
     pub fn allows(&self, affine: Affine) -> bool {
         match self {
-            Norm::MeanVariance(_) | Norm::L2(_) => affine == Affine::None,
+            Norm::MeanVariance(_) | Norm::L2(_) | Norm::Spectral(..) => affine == Affine::None,
             Norm::Weight | Norm::WeightStandardization => !affine.has_beta(),
             _ => true,
         }
@@ -126,6 +138,7 @@ impl Norm {
     /// The eps of PyTorch, or of the source of the norm.
     pub const fn eps(&self) -> Epsilon {
         match self.options() {
+            _ if self.spectral().is_some() => Epsilon::Value(SpectralNormOptions::hook().eps),
             Some(options) => options.eps,
             None => Epsilon::Value(BatchNormOptions::pytorch().eps),
         }
@@ -143,7 +156,9 @@ impl Norm {
             Norm::Scale => NormOptions::scale(),
             Norm::Weight => NormOptions::weight(),
             Norm::WeightStandardization => NormOptions::standardization(),
-            Norm::Batch | Norm::FrozenBatch | Norm::DynamicTanh | Norm::Derf => return None,
+            Norm::Batch | Norm::FrozenBatch | Norm::Spectral(..) | Norm::DynamicTanh | Norm::Derf => {
+                return None;
+            }
         })
     }
 }

@@ -54,6 +54,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
         alpha: alpha.clone(),
         shift: shift.clone(),
         running: RunningValues::initial(channels),
+        directions: spec.directions_of(|_, len| vec![0.0; len]),
     };
     let mut layer = Layer::new(context, spec, parameters).await?;
     let (x, dy) = (phantom()?, phantom()?);

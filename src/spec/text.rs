@@ -15,6 +15,7 @@ use crate::family::Epsilon;
 use crate::norm::Momentum;
 use crate::pass::Affine;
 use crate::plan;
+use crate::spectral::PowerOrder;
 
 const AFFINE: [(&str, Affine); 4] =
     [("both", Affine::Both), ("weight", Affine::Weight), ("bias", Affine::Bias), ("none", Affine::None)];
@@ -58,6 +59,10 @@ impl Norm {
             Norm::Scale => "scale".to_owned(),
             Norm::Weight => "weight".to_owned(),
             Norm::WeightStandardization => "standardization".to_owned(),
+            Norm::Spectral(axis, order) => {
+                let name = if *order == PowerOrder::VFirst { "spectral" } else { "spectral_u" };
+                if *axis == 0 { name.to_owned() } else { format!("{name}:{axis}") }
+            }
             Norm::DynamicTanh => "tanh".to_owned(),
             Norm::Derf => "derf".to_owned(),
         }
@@ -75,6 +80,7 @@ impl Norm {
             None if name == "group" => Err("group:GROUPS is needed".to_owned()),
             None => Ok(1),
         };
+        let axis = || take().map_or(Ok(0), number);
         let axes = || numbers(take().ok_or_else(|| format!("{name}:AXIS,AXIS,.. is needed"))?, ',');
         let norm = match name {
             "batch" => Norm::Batch,
@@ -89,6 +95,8 @@ impl Norm {
             "scale" => Norm::Scale,
             "weight" => Norm::Weight,
             "standardization" => Norm::WeightStandardization,
+            "spectral" => Norm::Spectral(axis()?, PowerOrder::VFirst),
+            "spectral_u" => Norm::Spectral(axis()?, PowerOrder::UFirst),
             "tanh" => Norm::DynamicTanh,
             "derf" => Norm::Derf,
             _ => return Err(format!("{name:?} is no norm")),

@@ -58,6 +58,7 @@ mod model;
 mod naming;
 mod save;
 mod shards;
+mod spectral;
 mod values;
 
 pub use crate::base::report::{LoadReport, Mismatch};
@@ -68,4 +69,5 @@ pub use load::{LayerSpec, LoadOptions};
 pub use model::{ModelState, TensorEntry};
 pub use naming::{Framework, Naming};
 pub use save::{LayerRef, SaveOptions};
+pub use spectral::{SpectralNaming, SpectralValues};
 pub use values::LayerValues;

@@ -115,6 +115,19 @@ impl ModelState {
                 channels.map_or("[C] with C at least 1".into(), |channels| format!("[{channels}]"));
             return Err(Mismatch::new(key, format!("shape {expected}"), format!("{:?}", tensor.shape)));
         }
+        self.floats(key, None)
+    }
+
+    /// A tensor of a float type, of a shape if that is known.
+    pub(super) fn floats(
+        &self,
+        key: &str,
+        shape: Option<&[usize]>,
+    ) -> Result<Option<(FloatType, Stored<'_>)>, Mismatch> {
+        let Some(tensor) = self.archive.get(key) else { return Ok(None) };
+        if let Some(expected) = shape.filter(|shape| *shape != &*tensor.shape) {
+            return Err(Mismatch::new(key, format!("shape {expected:?}"), format!("{:?}", tensor.shape)));
+        }
         match FloatType::of(tensor.dtype) {
             Some(float) => Ok(Some((float, tensor))),
             None => Err(Mismatch::new(key, FloatType::ACCEPTED, tensor.dtype)),

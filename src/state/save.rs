@@ -104,23 +104,35 @@ impl ModelState {
         options: &SaveOptions,
     ) -> Result<()> {
         naming.check()?;
-        let mut save = Save { state: self, options, seen: HashSet::new(), staged: Vec::new() };
+        let mut save = Save::new(self, options);
         for (name, values) in layers {
             save.layer(naming, name, values)?;
         }
-        for (key, tensor) in save.staged {
+        let staged = save.staged;
+        self.put_all(staged);
+        Ok(())
+    }
+
+    /// Puts what is known to fit.
+    pub(super) fn put_all(&mut self, staged: Vec<(String, Stored<'static>)>) {
+        for (key, tensor) in staged {
             self.archive.put(key, tensor);
         }
-        Ok(())
     }
 }
 
 /// A save in progress: nothing is put until all is known to fit.
-struct Save<'a> {
+pub(super) struct Save<'a> {
     state: &'a ModelState,
     options: &'a SaveOptions,
     seen: HashSet<String>,
-    staged: Vec<(String, Stored<'static>)>,
+    pub staged: Vec<(String, Stored<'static>)>,
+}
+
+impl<'a> Save<'a> {
+    pub fn new(state: &'a ModelState, options: &'a SaveOptions) -> Self {
+        Self { state, options, seen: HashSet::new(), staged: Vec::new() }
+    }
 }
 
 impl Save<'_> {
@@ -154,8 +166,13 @@ impl Save<'_> {
     }
 
     fn per_channel(&mut self, key: String, values: &[f32]) -> Result<()> {
+        self.tensor(key, &[values.len()], values)
+    }
+
+    /// A tensor of a shape.
+    pub(super) fn tensor(&mut self, key: String, shape: &[usize], values: &[f32]) -> Result<()> {
         self.claim(&key)?;
-        let existing = self.state.per_channel(&key, Some(values.len())).map_err(Error::StateTensor)?;
+        let existing = self.state.floats(&key, Some(shape)).map_err(Error::StateTensor)?;
         let of_existing = existing.as_ref().map(|(float, _)| *float);
         let float = self.options.float.or(of_existing).unwrap_or(FloatType::F32);
         if let Some((_, tensor)) = existing.filter(|(existing, _)| *existing == float) {
@@ -170,7 +187,7 @@ impl Save<'_> {
             let expected = format!("values that {float} has (or SaveOptions::allow_rounding)");
             return Err(Error::StateTensor(Mismatch::new(key, expected, "F32 values that it lacks")));
         }
-        self.stage(key, float.dtype(), vec![values.len()], data);
+        self.stage(key, float.dtype(), shape.to_vec(), data);
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Kept {
     Channels { channels: u64, count: u64 },
     /// Slices that are not channels.
     Slices { statistics: u64, count: u64, centred: bool },
+    /// A record of all of a weight, and the vectors of its rows and columns.
+    Directions { rows: u64, columns: u64 },
 }
 
 impl Kept {
@@ -50,6 +52,7 @@ impl Kept {
         match self {
             Self::Channels { channels, .. } => channels,
             Self::Slices { statistics, .. } => statistics,
+            Self::Directions { rows, columns } => SLICE_BYTES / 4 + rows + columns,
         }
     }
 
@@ -57,6 +60,7 @@ impl Kept {
         match self {
             Self::Channels { .. } => size_of::<SavedRecord>() as u64,
             Self::Slices { .. } => size_of::<SliceRecord>() as u64,
+            Self::Directions { .. } => 4,
         }
     }
 
@@ -311,6 +315,8 @@ impl Saved {
                 let records = self.records::<SliceRecord>(context).await?;
                 records.into_iter().map(|record| record.statistics(count, centred)).collect()
             }
+            // Its record is σ's, which the layer tells.
+            Kept::Directions { .. } => Vec::new(),
         })
     }
 
@@ -364,6 +370,10 @@ impl Saved {
             return Err(Error::Masked { expected: forward.masked });
         }
         Ok(())
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
     }
 
     pub(crate) fn slab(&self) -> &Slab {

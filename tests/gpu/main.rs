@@ -27,6 +27,7 @@ mod renorm;
 mod resident;
 mod second;
 mod slabs;
+mod spectral;
 mod support;
 mod synchronised;
 mod tuning;

@@ -3,6 +3,7 @@
 use wgnorm::eval::{Inputs, Problem};
 use wgnorm::family::Epsilon;
 use wgnorm::statistics::Renorm;
+use wgnorm::tuning::{Capabilities, Op};
 use wgnorm::{
     Activation, ActivationFunctions, Affine, BatchNorm, BatchNormOptions, DType, Error, GroupNorm, LayerNorm,
     NormOptions, RunningValues, Saved, SecondTargets, Spec, Tangents,
@@ -196,4 +197,20 @@ fn traffic_is_five_and_eight_tensors() {
     assert_eq!(second.traffic().plan_bytes, 5 * bytes);
     // All of it in place of nothing else: what was downloaded is what was uploaded.
     assert!(download(&context, &x).iter().all(|&value| value == 0.0));
+}
+
+/// Programs without this crate's host side run the same kernels: a line is enough.
+#[test]
+fn a_line_gives_recipes() {
+    for line in ["batch 4x3x5 silu last second", "layer 5x8 f16 second", "group:2 2x4x6 affine=none second"] {
+        let spec: Spec = line.parse().unwrap();
+        let recipes = spec.recipes(&Capabilities::webgpu()).unwrap();
+        let second = recipes.backward.unwrap();
+        assert_eq!(second.op, Op::SecondBackward, "{line}");
+        let names: Vec<_> = second.operands.iter().map(|operand| operand.name.as_str()).collect();
+        for name in ["x", "dy", "x_tangent", "ddy", "dx"] {
+            assert!(names.contains(&name), "{line}: {names:?}");
+        }
+        assert_eq!(names.contains(&"gamma_tangent"), spec.affine.has_gamma(), "{line}: {names:?}");
+    }
 }

@@ -8,4 +8,5 @@ mod load;
 mod resnet50;
 mod save;
 mod shards;
+mod spectral;
 mod support;

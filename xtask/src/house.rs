@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders, and files beside them, each of which imports from those before it alone.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 25] = [
     "base",
     "wesl",
     "plan",
@@ -17,6 +17,7 @@ const ORDER: [&str; 24] = [
     "norm",
     "family",
     "curve",
+    "spectral",
     "reference",
     "absorb",
     "drift",

@@ -94,7 +94,7 @@ impl Case<'_, '_> {
     /// as a fraction of its bound, or what is wrong.
     pub fn check(&mut self) -> Result<f64, String> {
         self.tensors.poison();
-        self.reset();
+        self.reset()?;
         let Tensors { context, layer, .. } = &mut *self.tensors;
         submit(context, |pass| record(layer, &self.operations[0], pass));
         let results =
@@ -130,9 +130,9 @@ impl Case<'_, '_> {
         hold(self.tensors.problem, &results, 1.0).map(|_| ())
     }
 
-    /// Puts inputs back that were written over, and runs the forward passes that the operation follows.
-    fn reset(&mut self) {
-        let Tensors { context, layer, sets, originals, .. } = &mut *self.tensors;
+    /// Puts inputs and state back that were written over, and runs the forward passes that the operation follows.
+    fn reset(&mut self) -> Result<(), String> {
+        let Tensors { context, problem, layer, sets, originals, .. } = &mut *self.tensors;
         if let Some([x, dy]) = originals {
             let mut encoder = context.device().create_command_encoder(&Default::default());
             for set in sets.iter() {
@@ -141,12 +141,17 @@ impl Case<'_, '_> {
             }
             context.queue().submit([encoder.finish()]);
         }
+        if problem.spec.norm.spectral().is_some() {
+            let (u, v) = &problem.problem.inputs.directions;
+            context.block_on(layer.set_directions(u, v)).map_err(|error| error.to_string())?;
+        }
         submit(context, |pass| self.forwards.iter().for_each(|forward| record(layer, forward, pass)));
+        Ok(())
     }
 
     /// Times the operation, a copy of the same size, and the baselines if there are any.
     pub fn time(&mut self, kernels: &mut Kernels, meter: &mut Meter<'_>) -> Result<Measured, Refusal> {
-        self.reset();
+        self.reset()?;
         let bytes = self.operation().traffic().plan_bytes;
         let Self { tensors, op, operations, .. } = self;
         let Tensors { context, layer, gradients, sets, copies, originals, naive, separate, .. } =

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
+use wgnorm::spectral::PowerOrder;
 use wgnorm::{GateOrder, Layout, Shape, spec};
 
 use super::BenchOp;
@@ -35,6 +36,8 @@ pub enum NormName {
     Weight,
     /// All axes but the first
     Standardization,
+    /// All axes but the first, of a matrix of them divided by its greatest singular value
+    Spectral,
     /// No norm: tanh of each value
     DynamicTanh,
     /// No norm: erf of each value
@@ -130,6 +133,7 @@ impl Norm {
             NormName::Scale => "scale",
             NormName::Weight => "weight",
             NormName::Standardization => "standardization",
+            NormName::Spectral => "spectral",
             NormName::DynamicTanh => "dynamic_tanh",
             NormName::Derf => "derf",
         }
@@ -149,6 +153,11 @@ impl Norm {
         matches!(self.name, NormName::DynamicTanh | NormName::Derf)
     }
 
+    /// Whether it is of all of a weight.
+    pub const fn is_spectral(self) -> bool {
+        matches!(self.name, NormName::Spectral)
+    }
+
     /// The norm over a shape; batch norm in training. Where axes can be chosen and are not, they are those of ONNX's default, and of PyTorch's.
     pub fn spec(self, dims: &[usize]) -> spec::Norm {
         match self.name {
@@ -166,6 +175,7 @@ impl Norm {
             NormName::Scale => spec::Norm::Scale,
             NormName::Weight => spec::Norm::Weight,
             NormName::Standardization => spec::Norm::WeightStandardization,
+            NormName::Spectral => spec::Norm::Spectral(0, PowerOrder::VFirst),
             NormName::DynamicTanh => spec::Norm::DynamicTanh,
             NormName::Derf => spec::Norm::Derf,
         }
@@ -209,7 +219,7 @@ impl Norm {
     pub fn ops(self) -> &'static [BenchOp] {
         if self.is_batch() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference, BenchOp::FrozenBackward]
-        } else if self.is_curve() {
+        } else if self.is_curve() || self.is_spectral() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward]
         } else {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference]
@@ -231,6 +241,9 @@ impl Norm {
             }
         }
         match self {
+            Self { name: NormName::Spectral, .. } if dims.len() < 2 => {
+                Err(format!("shape {shape}: a weight has at least 2 axes"))
+            }
             Self { name: NormName::Batch, .. } if shape.len() < 2 * dims[1] as u64 => few("channel"),
             Self { name: NormName::Instance, .. } if shape.len() < 2 * (dims[0] * dims[1]) as u64 => {
                 few("instance")
@@ -264,6 +277,15 @@ impl Norm {
                 (true, _) => Err("--sum: batch norm has no sum before it; choose another --norm".to_owned()),
                 (_, Some(_)) => Err("--gate: batch norm has none; choose another --norm".to_owned()),
                 _ => variant.check(op),
+            };
+        }
+        if self.is_spectral() {
+            return match self.ops().contains(&op) && variant.is_plain() {
+                true => Ok(()),
+                false => Err(format!(
+                    "--op {}: spectral norm, of a weight, has train_forward and train_backward, and nothing fused",
+                    op.name()
+                )),
             };
         }
         if self.is_curve() {

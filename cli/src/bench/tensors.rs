@@ -320,7 +320,7 @@ impl<'c> Tensors<'c> {
 
     /// The results of an operation on the first set, which saved its statistics here.
     pub fn results(&self, op: BenchOp, saved: Option<&Saved>) -> Result<Results> {
-        let Self { context, problem, gradients, sets, .. } = self;
+        let Self { context, problem, layer, gradients, sets, .. } = self;
         let (spec, set) = (&problem.spec, &sets[0]);
         let mut results = Results::new();
         let batches = match op {
@@ -348,8 +348,13 @@ impl<'c> Tensors<'c> {
                 }
             }
             if let (BenchOp::TrainForward, Some(saved)) = (op, saved) {
-                let all = saved.download(context).await?;
-                results.push(("save_invstd", all.iter().map(|s| s.inv_std).collect()));
+                match layer.directions().await? {
+                    Some((u, v)) => results.extend([("u", u), ("v", v)]),
+                    None => {
+                        let all = saved.download(context).await?;
+                        results.push(("save_invstd", all.iter().map(|s| s.inv_std).collect()));
+                    }
+                }
             }
             for (&name, tensor) in of_parameters.iter().zip(gradients) {
                 if let Some(tensor) = tensor {
@@ -389,7 +394,7 @@ async fn upload(context: &Context, posed: &Posed, layout: Layout, values: &[f32]
 
 /// The parameters of a problem on the device.
 async fn parameters(context: &Context, problem: &Posed) -> Result<Parameters> {
-    let Inputs { gamma, beta, alpha, shift, running, .. } = &problem.problem.inputs;
+    let Inputs { gamma, beta, alpha, shift, running, directions, .. } = &problem.problem.inputs;
     let spec = &problem.spec;
     let upload = async |is: bool, dims: &[usize], values: &[f32]| match is {
         true => context.upload_as(dims, values, spec.parameters).await.map(Some),
@@ -405,6 +410,7 @@ async fn parameters(context: &Context, problem: &Posed) -> Result<Parameters> {
         alpha: upload(spec.norm.curve().is_some(), &[1], &[*alpha]).await?,
         shift: upload(spec.norm == Norm::Derf, &[1], &[*shift]).await?,
         running: running.clone(),
+        directions: directions.clone(),
     })
 }
 

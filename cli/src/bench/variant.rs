@@ -26,6 +26,12 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Whether nothing is fused with the norm.
+    pub const fn is_plain(self) -> bool {
+        let Self { activation, residual, in_place, sum, gate, int8, .. } = self;
+        matches!(activation, Activation::None) && !residual && !in_place && !sum && gate.is_none() && !int8
+    }
+
     /// Whether anything happens in the passes of the operation besides normalizing.
     pub fn is_fused(self) -> bool {
         self.sum || self.residual || self.gate.is_some() || self.int8 || self.activation != Activation::None

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch's norms (batch, layer, RMS, group) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+"""Times PyTorch's norms (batch, layer, RMS, group, spectral) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 
 Operations are called as ATen has them, so backward is timed alone and no autograd counts; `train_step` is what a user
 calls instead: torch.nn.functional.layer_norm, say, and autograd. RMS norm, and everything that torch.compile has made
@@ -431,7 +431,39 @@ class GroupNorm(SliceNorm):
         return parameter.view([1, -1] + [1] * (self.x.dim() - 2))
 
 
-NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm}
+class SpectralNorm(Layer):
+    """torch.nn.utils.spectral_norm: its hook, called as it is before each forward pass of a module in training."""
+
+    def __init__(self, shape, dtype, layout, device, kernels, groups):
+        super().__init__(shape, dtype, layout, device, kernels, 0, dtype)
+        self.module = torch.nn.Module()
+        self.module.weight = torch.nn.Parameter(self.x.clone())
+        torch.nn.utils.spectral_norm(self.module)
+        self.hook = next(iter(self.module._forward_pre_hooks.values()))
+
+    def parameters(self):
+        return []
+
+    def function(self, training, x):
+        self.module.weight_orig = torch.nn.Parameter(x) if not isinstance(x, torch.nn.Parameter) else x
+        return self.hook.compute_weight(self.module, training)
+
+    def leaves(self):
+        return [torch.nn.Parameter(self.x.clone())]
+
+    def expected(self, op):
+        """The outputs by the formula, in float64: a step from the vectors as they are now."""
+        matrix, u = self.x.double().flatten(1), self.module.weight_u.double()
+        v = F.normalize(matrix.T @ u, dim=0)
+        u = F.normalize(matrix @ v, dim=0)
+        sigma = u @ matrix @ v
+        y, dy = matrix / sigma, self.dy.double().flatten(1)
+        dx = (dy - (dy * y).sum() * torch.outer(u, v)) / sigma
+        outputs = {"train_forward": [y], "train_backward": [dx], "train_step": [y, dx]}[op]
+        return [values.view(self.x.shape) for values in outputs]
+
+
+NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm, "spectral": SpectralNorm}
 
 
 def worst_error(got, expected):

@@ -31,7 +31,8 @@ impl Variant {
             Kernel::ReduceSquares => "reduce/squares",
             Kernel::ReduceGradients { .. } => "reduce/gradients",
             Kernel::ReduceRowGradients { .. } => "reduce/row_gradients",
-            Kernel::ReduceSecond => "reduce/second",
+            Kernel::ReduceSecond | Kernel::ReduceProduct => "reduce/sums",
+            Kernel::FoldDirection { .. } => "fold/direction",
             Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold/total",
             Kernel::FoldTangents(_) => "fold/tangents",
             Kernel::FoldSecond => "fold/second",
@@ -139,7 +140,15 @@ impl Variant {
         choice.feature("second", derivative == Some(Derivative::Second));
         choice.feature("y_tangent", y_tangent);
         choice.feature("bent", tangent && activation.bends());
-        choice.replace("emitted", if tangent { "map/tangents" } else { "map/dx" });
+        let from = self.kernel.statistics();
+        let emitted = match from {
+            StatisticsFrom::RankOne => "map/rank_one",
+            _ if tangent => "map/tangents",
+            _ => "map/dx",
+        };
+        choice.replace("emitted", emitted);
+        let product = self.kernel == Kernel::ReduceProduct;
+        choice.replace("sums", if product { "lib/product_sums" } else { "lib/second_sums" });
         choice.replace("activation", &*format!("activation/{}", activation.module()));
         if let Some(key) = activation.custom() {
             // Under names of its own, so that none is in the way of others.
@@ -152,7 +161,9 @@ impl Variant {
         choice.feature("added", residual && gate.is_none());
         choice.feature("gate_last", gate == Some(GateOrder::NormFirst));
         choice.feature("gate_first", gate_first);
-        choice.feature("without_beta", without_beta || gate_first && self.kernel.reads_gradient());
+        let alone = product || from == StatisticsFrom::RankOne;
+        let without_beta = without_beta || alone || gate_first && self.kernel.reads_gradient();
+        choice.feature("without_beta", without_beta);
         // That holds what is normalized.
         choice.feature("gate_in_x", gate_first && !matches!(self.kernel, Kernel::ResidentForward(_)));
         choice.feature("d_residual", d_residual);
@@ -186,8 +197,8 @@ impl Variant {
     }
 
     fn choose_statistics(&self, choice: &mut Choice) {
-        use StatisticsFrom::{Batch, Curve, FoldedCurve, Gradients, Means, MeansOfRow, Recorded};
-        use StatisticsFrom::{RecordedOfRow, Running, Saved, Slices};
+        use StatisticsFrom::{Bare, Batch, Curve, FoldedCurve, Gradients, Means, MeansOfRow, Recorded};
+        use StatisticsFrom::{RankOne, RecordedOfRow, Running, Saved, Slices};
         let (kernel, from) = (self.kernel, self.kernel.statistics());
         let of_places = kernel == Kernel::ResidentBackward(Recorded);
         choice.replace(
@@ -197,6 +208,8 @@ impl Variant {
                 Saved | Gradients | FoldedCurve(_) => "fold/saved",
                 Running => "fold/running",
                 Recorded | RecordedOfRow | Means | MeansOfRow => "fold/recorded",
+                Bare => "fold/bare",
+                RankOne => "fold/rank_one",
                 Curve(_) => "curve/of_parameters",
             },
         );
@@ -252,6 +265,8 @@ impl Variant {
         choice.feature("groups", of_groups || kernel == Kernel::FoldStatistics(Slices));
         let of_channels = matches!(kernel, Kernel::FoldTangents(Saved | Running));
         choice.feature("of_channels", of_channels);
+        choice.feature("given", matches!(kernel, Kernel::FoldDirection { given: true, .. }));
+        choice.feature("of_all", matches!(kernel, Kernel::FoldDirection { of_all: true, .. }));
         choice.feature("times_gamma", kernel == Kernel::FoldMeans { times_gamma: true });
     }
 
@@ -284,6 +299,9 @@ impl Variant {
             [(&PARAMETERS[..], "tensor/parameter"), (&PARAMETER_GRADIENTS, "tensor/parameter_gradient")]
         {
             slots.iter().for_each(|&slot| choice.replace(&path(slot), instance(module, slot)));
+        }
+        if self.kernel.statistics() == StatisticsFrom::RankOne {
+            choice.replace(&path(Slot::Gamma), Instance::from("tensor/direction").named(Slot::Gamma.name()));
         }
         if self.pointwise.derivative.is_some() {
             for (component, slot) in PACKED.into_iter().enumerate() {

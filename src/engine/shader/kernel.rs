@@ -24,6 +24,10 @@ pub(crate) enum StatisticsFrom {
     Means,
     /// As `Means`, by the row of a walk along columns.
     MeansOfRow,
+    /// There are none, and parameters alone are of interest (fold/bare.wesl).
+    Bare,
+    /// What the gradient through a spectral norm subtracts of each row (fold/rank_one.wesl).
+    RankOne,
     /// There are none: x̂ is a function of x, with parameters (curve/of_parameters.wesl).
     Curve(Curve),
     /// The same, with all parameters in one buffer, as what forward saves (fold/saved.wesl).
@@ -42,6 +46,8 @@ impl StatisticsFrom {
             StatisticsFrom::RecordedOfRow => "recorded of row",
             StatisticsFrom::Means => "means",
             StatisticsFrom::MeansOfRow => "means of row",
+            StatisticsFrom::Bare => "bare",
+            StatisticsFrom::RankOne => "rank one",
             StatisticsFrom::Curve(curve) => curve.name(),
             StatisticsFrom::FoldedCurve(Curve::Tanh) => "folded tanh",
             StatisticsFrom::FoldedCurve(Curve::Erf) => "folded erf",
@@ -121,6 +127,8 @@ pub(crate) enum Kernel {
     },
     /// The sums that derivatives of the passes need (lib/second_sums.wesl).
     ReduceSecond,
+    /// The product of slices and a vector (lib/product_sums.wesl).
+    ReduceProduct,
     /// The total of each slice from partial results.
     FoldTotal(Monoid),
     /// The total gradient sums of slices that share a statistic.
@@ -143,6 +151,11 @@ pub(crate) enum Kernel {
     FoldTangents(StatisticsFrom),
     /// What derivatives of the passes subtract, from their sums.
     FoldSecond,
+    /// A direction of a power iteration from a product, or with `given` none, and with `of_all` the spectral norm.
+    FoldDirection {
+        given: bool,
+        of_all: bool,
+    },
     MapForward(StatisticsFrom),
     /// The same as int8, by the scale of each row.
     MapInt8(StatisticsFrom),
@@ -184,7 +197,8 @@ impl Kernel {
             Kernel::ReduceSquares => "reduce_squares",
             Kernel::ReduceGradients { .. } => "reduce_gradients",
             Kernel::ReduceRowGradients { .. } => "reduce_row_gradients",
-            Kernel::ReduceSecond => "reduce_second",
+            Kernel::ReduceSecond | Kernel::ReduceProduct => "reduce_sums",
+            Kernel::FoldDirection { .. } => "fold_direction",
             Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold_total",
             Kernel::FoldTangents(_) => "fold_tangents",
             Kernel::FoldSecond => "fold_second",
@@ -256,6 +270,7 @@ impl Kernel {
             | Kernel::ResidentForward(_) => Some(Monoid::Moments),
             Kernel::ReduceGradients { .. }
             | Kernel::ReduceSecond
+            | Kernel::ReduceProduct
             | Kernel::FoldGroups
             | Kernel::FoldGradients
             | Kernel::FoldMeans { .. }
@@ -269,7 +284,9 @@ impl Kernel {
     pub const fn monoid(self) -> Monoid {
         match self {
             Kernel::FoldMerge(of) => of,
-            Kernel::ReduceRowGradients { .. } | Kernel::FoldSecond => Monoid::GradientSums,
+            Kernel::ReduceRowGradients { .. } | Kernel::FoldSecond | Kernel::FoldDirection { .. } => {
+                Monoid::GradientSums
+            }
             _ => match self.reduces() {
                 Some(of) => of,
                 None => Monoid::Moments,
@@ -291,6 +308,7 @@ impl Kernel {
             | Kernel::ResidentForward(from)
             | Kernel::ResidentBackward(from) => from,
             Kernel::ReduceSecond => StatisticsFrom::Recorded,
+            Kernel::ReduceProduct => StatisticsFrom::Bare,
             _ => StatisticsFrom::Saved,
         }
     }
@@ -343,6 +361,7 @@ impl Kernel {
                 | Kernel::ReduceSquares
                 | Kernel::ReduceGradients { .. }
                 | Kernel::ReduceSecond
+                | Kernel::ReduceProduct
                 | Kernel::Own { step: OwnStep::Reduce, .. }
         )
     }

@@ -218,6 +218,7 @@ impl Pointwise {
             Kernel::ReduceMoments => Self { masked, sum, ..nothing },
             Kernel::ReduceSquares => Self { sum, ..nothing },
             Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => Self { uncentred, ..nothing },
+            Kernel::ReduceProduct => Self { affine, ..nothing },
             Kernel::ReduceSecond if derivative == Some(Derivative::Tangent) => {
                 Self { uncentred, affine, derivative, ..nothing }
             }

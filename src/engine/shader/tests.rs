@@ -120,6 +120,7 @@ fn per_slice(kernel: Kernel) -> bool {
             | Kernel::FoldGroups
             | Kernel::FoldTangents(_)
             | Kernel::FoldSecond
+            | Kernel::FoldDirection { .. }
             | Kernel::FoldCurve
             | Kernel::FoldAlpha
     )

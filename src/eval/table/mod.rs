@@ -13,6 +13,7 @@ mod pairs;
 mod parts;
 mod second;
 mod slices;
+mod spectral;
 
 use super::data::{Data, Draw, Gamma};
 use super::problem::Problem;
@@ -51,6 +52,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(int8::cases());
     cases.extend(parts::cases());
     cases.extend(second::cases());
+    cases.extend(spectral::cases());
     cases
 }
 

@@ -60,6 +60,8 @@ pub(super) fn cases() -> Vec<Case> {
         ));
     }
     cases.extend([
+        // Far from 0 too.
+        normal("batch.hard_swish.wide", "batch 31x19 hard_swish", "policy"),
         normal("batch.float16", "batch 4x5x3x43 f16 parameters=f16 gelu", "phase 1"),
         normal("frozen.bfloat16", "frozen 31x19 bf16 relu", "policy"),
         normal("layer.bfloat16", "layer 9x36 bf16 parameters=bf16", "one buffer"),

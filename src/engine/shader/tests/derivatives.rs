@@ -1,4 +1,4 @@
-//! Variants of kernels that differentiate, as the host asks for them (src/pass/second.rs).
+//! Variants of kernels that differentiate (src/pass/second.rs), and of spectral norm (src/pass/spectral.rs), as the host asks for them.
 
 use super::*;
 
@@ -29,7 +29,12 @@ fn kernels() -> Vec<(Kernel, Option<Derivative>, bool)> {
 /// Along what parameters vary in a kernel.
 fn affine_of(kernel: Kernel) -> &'static [AffineOf] {
     match kernel {
-        Kernel::FoldTangents(_) | Kernel::FoldGroups | Kernel::FoldSecond => &[AffineOf::Slice],
+        Kernel::FoldTangents(_) | Kernel::FoldGroups | Kernel::FoldSecond | Kernel::FoldDirection { .. } => {
+            &[AffineOf::Slice]
+        }
+        // What they multiply with varies within a slice.
+        Kernel::ReduceProduct => &[AffineOf::Place, AffineOf::Row],
+        _ if kernel.statistics() == StatisticsFrom::RankOne => &[AffineOf::Place, AffineOf::Row],
         Kernel::ReduceRowGradients { .. } => &[AffineOf::Row],
         // Gradients of parameters that vary within rows are summed along columns.
         Kernel::ReduceGradients { .. } => &[AffineOf::Slice],
@@ -49,7 +54,11 @@ pub(super) fn variants() -> Vec<Variant> {
     for (kernel, derivative, y_tangent) in kernels() {
         let folds = per_slice(kernel);
         for (&affine, uncentred) in affine_of(kernel).iter().flat_map(|of| [(of, false), (of, true)]) {
-            for activation in Activation::ALL.into_iter().chain([custom]) {
+            let bent = [Activation::None, Activation::Gelu, custom];
+            let all = kernel == Kernel::ReduceSecond && affine == AffineOf::Slice;
+            // Whether a curvature is valid one kernel shows.
+            let activations = if all { [&Activation::ALL[..], &[custom]].concat() } else { bent.to_vec() };
+            for activation in activations {
                 let pointwise = Pointwise {
                     activation: ActivationKind::of(activation),
                     uncentred,
