@@ -86,9 +86,10 @@ pub use engine::adapter::ContextOptions;
 pub use engine::context::Context;
 pub use engine::mask::Mask;
 pub use engine::prepared::Prepared;
+pub use engine::segments::Segments;
 pub use engine::tensor::Tensor;
 #[doc(inline)]
-pub use family::{GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
+pub use family::{GraphNorm, GroupNorm, InstanceNorm, LayerNorm, NormOptions, RmsNorm};
 #[doc(inline)]
 pub use norm::{BatchNorm, BatchNormOptions, FrozenBatchNorm, Momentum};
 pub use pass::input::Input;

@@ -39,6 +39,7 @@ pub struct Case {
     norm: String,
     groups: Option<usize>,
     axes: Option<String>,
+    segments: Option<usize>,
     #[serde(default)]
     pub shape: Vec<usize>,
     pub layout: String,
@@ -136,7 +137,7 @@ impl Clock {
 impl Case {
     /// The norm, with its groups or axes if it has any.
     pub fn norm(&self) -> String {
-        norm::label(&self.norm, self.groups, self.axes.as_deref())
+        norm::label(&self.norm, self.groups, self.axes.as_deref(), self.segments)
     }
 
     /// Element type, and what is fused or in place, if anything is.

@@ -435,6 +435,18 @@ pub enum Error {
         /// Whether forward had one.
         expected: bool,
     },
+    /// What are no segments.
+    #[error("{what} {place} of the segments: expected {expected}, got {}", .got.map_or("none".to_owned(), |got| got.to_string()))]
+    Segments {
+        /// Offset or index.
+        what: &'static str,
+        /// Its place in the list.
+        place: usize,
+        /// What it must be.
+        expected: String,
+        /// What it is, if there is one.
+        got: Option<u64>,
+    },
     /// Statistics of a data set of which nothing has been seen.
     #[error("channel {channel} has no values yet, of which statistics could be")]
     NothingPooled {

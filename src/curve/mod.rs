@@ -225,6 +225,7 @@ impl<K: CurveKind> DynamicCurve<K> {
             context: &self.context,
             layer: K::CURVE.name(),
             cut: Cut::Channels(view),
+            segments: None,
             has_layout: true,
             // There is nothing to be kept from 0.
             eps: 0.0,
@@ -358,7 +359,8 @@ impl<K: CurveKind> InTraining for DynamicCurve<K> {
 
 /// Nothing is saved: what a backward pass needs is x.
 impl<K: CurveKind> Train for DynamicCurve<K> {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        let x = input.into().x;
         self.check(x.into())?;
         Saved::nothing(&self.context, x.dtype()).await
     }

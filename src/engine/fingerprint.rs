@@ -10,6 +10,7 @@ const POLICY: &[&str] = &[
     include_str!("../plan/geometry.rs"),
     include_str!("../plan/hardware.rs"),
     include_str!("../plan/per_slice.rs"),
+    include_str!("../plan/ragged.rs"),
     include_str!("../plan/plan.rs"),
     include_str!("../plan/policy.rs"),
     include_str!("../plan/problem.rs"),

@@ -43,6 +43,7 @@ pub(crate) mod rehearsal;
 pub(crate) mod scope;
 #[cfg(feature = "wgpu")]
 pub(crate) mod scratch;
+pub(crate) mod segments;
 pub(crate) mod shader;
 pub(crate) mod slab;
 pub(crate) mod slot;

@@ -6,7 +6,7 @@ use super::memo::{Key, Memo};
 use crate::base::dtype::DType;
 use crate::base::error::Result;
 use crate::engine::context::Context;
-use crate::plan::{Plan, Walk, plan_per_slice, plan_walk};
+use crate::plan::{Plan, Walk, plan_per_slice, plan_ragged, plan_walk};
 
 /// Plans by what they depend on besides the device.
 #[derive(Debug)]
@@ -59,6 +59,13 @@ impl Context {
     ) -> Result<Arc<Plan>> {
         self.plans().get(Key::of(("slices", slices, partials, teams, dtype, self.tuning())), None, || {
             plan_per_slice(slices, partials, teams, dtype, self.capabilities(), self.tuning())
+        })
+    }
+
+    /// That of a walk over rows of so many columns in so many pieces ([`plan_ragged`]).
+    pub(crate) fn plan_ragged(&self, walk: &Walk, columns: u64, pieces: u64) -> Result<Arc<Plan>> {
+        self.plans().get(Key::of(("ragged", walk, columns, pieces, self.tuning())), None, || {
+            plan_ragged(walk, columns, pieces, self.capabilities(), self.tuning())
         })
     }
 

@@ -132,7 +132,9 @@ impl Variant {
                 };
             }
             Kernel::FoldGroups => key += "<gradient_sums of groups>",
-            Kernel::FoldTotal(of) | Kernel::FoldMerge(of) => key += &format!("<{}>", of.name()),
+            Kernel::FoldTotal(of) | Kernel::FoldMerge(of) | Kernel::FoldNodes(of) => {
+                key += &format!("<{}>", of.name());
+            }
             Kernel::Own { program, .. } => key += &format!("<{program}>"),
             Kernel::MapBackward { statistics, dx } => {
                 key += &format!("<{}{}>", statistics.name(), if dx { "" } else { ",no dx" });

@@ -41,10 +41,13 @@ pub(crate) enum Slot {
     Dalpha = 32,
     Dshift = 33,
     Packed = 34,
+    Pieces = 35,
+    Spans = 36,
+    Nodes = 37,
 }
 
 impl Slot {
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 38;
 
     /// Those that have a place in the parameters, in its order.
     pub const PLACES: [Self; 21] = {
@@ -78,7 +81,7 @@ impl Slot {
     const WALKED: u32 = 11;
 
     /// The rest: the crate's own buffers.
-    const OWN: [Self; 14] = {
+    const OWN: [Self; 17] = {
         use Slot::*;
         [
             Params,
@@ -95,6 +98,9 @@ impl Slot {
             Scales,
             PackedOut,
             Packed,
+            Pieces,
+            Spans,
+            Nodes,
         ]
     };
 
@@ -163,6 +169,7 @@ impl Slot {
             Slot::GammaTangent => "gamma_tangent",
             Slot::BetaTangent => "beta_tangent",
             Slot::PackedOut | Slot::Packed => "parameters and their tangents",
+            Slot::Pieces | Slot::Spans | Slot::Nodes => "segments",
         }
     }
 
@@ -189,6 +196,9 @@ impl Slot {
                 | Slot::GammaTangent
                 | Slot::BetaTangent
                 | Slot::Packed
+                | Slot::Pieces
+                | Slot::Spans
+                | Slot::Nodes
         )
     }
 

@@ -35,8 +35,8 @@ pub struct Inputs {
     pub running: RunningValues,
     /// Which positions count: of each sample in turn.
     pub keep: Option<Vec<bool>>,
-    /// alpha of a curve.
-    pub alpha: f32,
+    /// alpha of a curve, or of GraphNorm for each channel.
+    pub alpha: Vec<f32>,
     /// The shift of a curve, 0 where it has none.
     pub shift: f32,
     /// u and v of spectral norm before.
@@ -129,7 +129,10 @@ impl Inputs {
             running: RunningValues { mean: running("/mean", 0.2), var: running("/var", 1.4), batches: 0 },
             keep: None,
             // Of few bits, so that every type of parameters has them.
-            alpha: 0.75,
+            alpha: match &spec.norm {
+                Norm::Graph => rounded(&parameter("/alpha", 0.75), spec.parameters),
+                norm => norm.curve().map(|_| 0.75).into_iter().collect(),
+            },
             shift: if spec.norm == Norm::Derf { -0.25 } else { 0.0 },
             directions: spec.directions_of(|what, len| {
                 let values = bell(derived(seed, what), len);

@@ -25,6 +25,7 @@ mod data;
 mod devices;
 mod expected;
 mod gate;
+mod graph;
 mod inputs;
 mod int8;
 pub mod layout;

@@ -50,11 +50,11 @@ impl Problem {
                 operands.insert(name.to_owned(), words(spec.parameters.encode(values)));
             }
         }
-        let numbers = [("alpha", spec.norm.curve().is_some()), ("shift", spec.norm == Norm::Derf)];
-        for ((name, is), value) in numbers.into_iter().zip([inputs.alpha, inputs.shift]) {
-            if is {
-                operands.insert(name.to_owned(), words(spec.parameters.encode(&[value])));
-            }
+        if !inputs.alpha.is_empty() {
+            operands.insert("alpha".to_owned(), words(spec.parameters.encode(&inputs.alpha)));
+        }
+        if spec.norm == Norm::Derf {
+            operands.insert("shift".to_owned(), words(spec.parameters.encode(&[inputs.shift])));
         }
         let running = &inputs.running;
         if !running.mean.is_empty() {

@@ -3,7 +3,7 @@
 use super::data::Draw;
 use super::expected::Expected;
 use super::inputs::Inputs;
-use super::{batch, curve, pooled, second, slices, spectral};
+use super::{batch, curve, graph, pooled, second, slices, spectral};
 use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
 use crate::spec::{Norm, Passes, Spec, Statistics, Wanted};
@@ -81,6 +81,7 @@ impl Problem {
                 None => batch::train(spec, draw, &mut inputs),
             },
             (Norm::FrozenBatch, _) => batch::frozen(spec, &mut inputs),
+            (Norm::Graph, _) => graph::expect(spec, draw, &mut inputs),
             (norm, _) => match (norm.curve(), norm.spectral()) {
                 (Some(curve), _) => curve::expect(spec, curve, &mut inputs),
                 (None, Some(options)) => {

@@ -209,7 +209,10 @@ impl<'a> Run<'a> {
         let parameters = Parameters {
             gamma: put(&inputs.gamma).await?,
             beta: put(&inputs.beta).await?,
-            alpha: number(spec.norm.curve().is_some(), inputs.alpha).await?,
+            alpha: match spec.alpha_shape() {
+                Some(shape) => Some(self.parameter(&shape, &inputs.alpha, Role::Read).await?),
+                None => None,
+            },
             shift: number(spec.norm == Norm::Derf, inputs.shift).await?,
             running: inputs.running.clone(),
             directions: inputs.directions.clone(),
@@ -342,7 +345,13 @@ impl<'a> Run<'a> {
             true => self.parameter(&[1], &[f32::NAN], Role::Written).await.map(Some),
             false => Ok(None),
         };
-        let dalpha = number(spec.norm.curve().is_some()).await?;
+        let dalpha = match spec.alpha_shape() {
+            Some(shape) => {
+                let nothing = vec![f32::NAN; shape.iter().product()];
+                Some(self.parameter(&shape, &nothing, Role::Written).await?)
+            }
+            None => None,
+        };
         let dshift = number(spec.norm == Norm::Derf).await?;
         let targets = GradientTargets {
             dx: Some(&dx),

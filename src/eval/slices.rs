@@ -19,6 +19,14 @@ pub(super) fn maps(spec: &Spec) -> Maps {
     if let Some(axes) = axes {
         return Maps::over(shape, axes);
     }
+    if let Some(lengths) = spec.segment_lengths() {
+        let groups = match norm {
+            Norm::Layer(_) => 1,
+            Norm::Group(groups) => *groups,
+            _ => shape[1],
+        };
+        return Maps::in_segments(&lengths, shape[1], groups);
+    }
     match norm {
         Norm::Group(groups) => Maps::group(shape, Layout::ChannelsFirst, *groups),
         Norm::MeanVariance(axes) | Norm::L2(axes) => Maps::axes(shape, axes),
@@ -224,6 +232,10 @@ impl Twin {
         let product = Product::new(&x, first, spec.activation, maps, scheme.centred);
         let x = first.map_or(x.clone(), |gate| gate::gated(&x, gate, spec.activation));
         let mut statistics = family::statistics(&x, maps, &scheme);
+        // A segment of no rows has no statistics.
+        if spec.segments.is_some() {
+            statistics.iter_mut().filter(|s| s.count == 0).for_each(|s| s.inv_std = f64::NAN);
+        }
         // A variance beyond the limits is NaN in y, and in all that follows from it, never a finite number.
         for s in statistics.iter_mut().filter(|s| slice_bounds::is_beyond(s, &scheme)) {
             s.inv_std = f64::NAN;

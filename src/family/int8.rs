@@ -52,6 +52,10 @@ impl Passes<'_> {
     async fn prepare_infer_int8(self, input: Input<'_>, y: &Tensor, int8: Int8<'_>) -> Result<Prepared> {
         let (spec, x) = (self.check(input)?, input.x);
         int8.check(x, y)?;
+        if spec.segments.is_some() {
+            let (what, why) = ("y of int8", "over segments there are norm and activation alone");
+            return Err(Error::Unsupported { layer: spec.layer, what, why });
+        }
         let is_of_rows = self.kind.is_of_rows() && self.kind.groups() == 1;
         if matches!(int8, Int8::PerRow(_)) && !is_of_rows {
             let (what, why) = ("scales of rows", "its statistics are not those of rows");

@@ -31,6 +31,12 @@ pub struct Instance {
     pub(super) channels: u64,
 }
 
+/// Each channel of each segment of rows, of whose mean a part is subtracted that is learned: [`GraphNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Graph {
+    pub(super) channels: u64,
+}
+
 /// Any axes, centred and scaled without parameters: [`MeanVarianceNorm`].
 #[derive(Clone, Copy, Debug)]
 pub struct MeanVariance {
@@ -138,6 +144,36 @@ pub type GroupNorm = Norm<Group>;
 /// ```
 pub type InstanceNorm = Norm<Instance>;
 
+/// GraphNorm (Cai, Luo, Xu, He, Liu & Wang, "GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training", ICML 2021; PyTorch Geometric's `GraphNorm`): over each channel of each
+/// graph of x `[nodes, C]`, with gamma, beta and alpha, what is subtracted of the mean, `[C]`:
+///
+/// ```text
+/// o = x − alpha·mean        y = act(gamma·o / sqrt(mean(o²) + eps) + beta)
+/// ```
+///
+/// The graphs are [`Segments`](crate::Segments) that come with x.
+///
+/// ```
+/// use wgnorm::{Context, GraphNorm, NormOptions, Segments};
+/// let context = Context::headless_blocking()?;
+/// context.block_on(async {
+///     let x = context.upload(&[4, 1], &[3.0, 5.0, 1.0, 1.0]).await?;
+///     let graphs = Segments::of_lengths(&context, &[2, 2]).await?;
+///     let alpha = context.upload(&[1], &[0.0]).await?;
+///     let layer = GraphNorm::from_parts(&context, 1, NormOptions::graph(), None, None, alpha)?;
+///     let (y, saved) = layer.forward(x.in_segments(&graphs)).await?;
+///     // Nothing is subtracted, so that a graph whose nodes are all alike still says something.
+///     let y = context.download(&y).await?;
+///     assert!((y[0] - 3.0 / 17.0_f32.sqrt()).abs() < 1e-4 && (y[2] - 1.0).abs() < 1e-4);
+///     let dy = context.upload(&[4, 1], &[0.0, 0.0, 1.0, -1.0]).await?;
+///     let gradients = layer.backward(x.in_segments(&graphs), &dy, &saved).await?;
+///     assert_eq!(gradients.dalpha.unwrap().shape().dims(), [1]);
+///     Ok::<(), wgnorm::Error>(())
+/// })?;
+/// # Ok::<(), wgnorm::Error>(())
+/// ```
+pub type GraphNorm = Norm<Graph>;
+
 /// Mean-variance normalization (ONNX `MeanVarianceNormalization`): `(x − mean) / (sqrt(var) + eps)` over any axes, without parameters. Where
 /// all values are equal, y and dx are 0 (other systems give NaN for dx).
 pub type MeanVarianceNorm = Norm<MeanVariance>;
@@ -242,6 +278,11 @@ kind!(Layer, "layer norm", Scheme::Deviation, {
     fn arrangement(&self, x: Shape) -> Option<Arrangement> {
         self.0.arrangement(x, Layer)
     }
+
+    fn merged_in_segments(&self) -> Option<u64> {
+        (self.0.are_rows() && self.0.groups() == 1 && self.0.shape().rank() == 1)
+            .then(|| self.0.shape().len())
+    }
 });
 
 kind!(Rms, "RMS norm", Scheme::MeanSquare, {
@@ -275,6 +316,10 @@ kind!(Group, "group norm", Scheme::Deviation, {
         channels_of(x, self.channels, self.channels / self.groups, modulated)
     }
 
+    fn merged_in_segments(&self) -> Option<u64> {
+        Some(self.channels / self.groups)
+    }
+
     fn parameters(&self) -> Option<Shape> {
         Some(Shape::per_channel(self.channels))
     }
@@ -289,12 +334,38 @@ kind!(Instance, "instance norm", Scheme::Deviation, {
         channels_of(x, self.channels, 1, modulated)
     }
 
+    fn merged_in_segments(&self) -> Option<u64> {
+        Some(1)
+    }
+
     fn parameters(&self) -> Option<Shape> {
         Some(Shape::per_channel(self.channels))
     }
 
     fn refuses_single_values(&self) -> bool {
         true
+    }
+});
+
+kind!(Graph, "GraphNorm", Scheme::Deviation, {
+    fn slices(&self, x: &Tensor, modulated: bool) -> Result<Slices> {
+        channels_of(x, self.channels, 1, modulated)
+    }
+
+    fn merged_in_segments(&self) -> Option<u64> {
+        Some(1)
+    }
+
+    fn needs_segments(&self) -> bool {
+        true
+    }
+
+    fn parameters(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.channels))
+    }
+
+    fn alpha(&self) -> Option<Shape> {
+        Some(Shape::per_channel(self.channels))
     }
 });
 

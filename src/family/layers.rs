@@ -2,17 +2,19 @@
 
 use super::axes::Axes;
 use super::kinds::{
-    Group, GroupNorm, Instance, InstanceNorm, L2Norm, Length, MeanVariance, MeanVarianceNorm, Scale,
-    ScaleNorm, Standardization, Weight, WeightNorm, WeightStandardization,
+    Graph, GraphNorm, Group, GroupNorm, Instance, InstanceNorm, L2Norm, Length, MeanVariance,
+    MeanVarianceNorm, Scale, ScaleNorm, Standardization, Weight, WeightNorm, WeightStandardization,
 };
 use super::norm::Norm;
 use super::norm::sealed::Sealed;
 use super::options::NormOptions;
 use super::places::{OfPlaces, Places, some};
 use crate::base::error::{Error, Result};
+use crate::base::shape::Shape;
 use crate::engine::context::Context;
 use crate::engine::tensor::Tensor;
 use crate::pass::Affine;
+use crate::pass::parameters::Owned;
 
 fn without_parameters(options: NormOptions, layer: &'static str) -> Result<NormOptions> {
     match options.affine {
@@ -185,6 +187,38 @@ impl InstanceNorm {
         beta: Option<Tensor>,
     ) -> Result<Self> {
         Self::existing(context, Instance { channels: some(&[channels])?.len() }, options, gamma, beta)
+    }
+}
+
+impl GraphNorm {
+    /// A layer for `channels` channels with an alpha of 1; where the options have affine parameters, gamma is 1 and beta 0.
+    ///
+    /// # Errors
+    /// [`Error::Channels`] for no channels, [`Error::Epsilon`], and those of an allocation.
+    pub async fn new(context: &Context, channels: usize, options: NormOptions) -> Result<Self> {
+        let kind = Graph { channels: some(&[channels])?.len() };
+        options.check()?;
+        let shape = Shape::per_channel(kind.channels);
+        let gamma = if options.unit_offset { 0.0 } else { 1.0 };
+        let parameters = Owned::affine(context, options.affine, shape, gamma).await?;
+        let alpha = Owned::affine(context, Affine::Weight, shape, 1.0).await?.gamma;
+        Self::with(context, kind, options, Owned { alpha, ..parameters })
+    }
+
+    /// A layer from existing parameters `[C]`.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::Shape`], [`Error::DType`], [`Error::ForeignDevice`], [`Error::Epsilon`].
+    pub fn from_parts(
+        context: &Context,
+        channels: usize,
+        options: NormOptions,
+        gamma: Option<Tensor>,
+        beta: Option<Tensor>,
+        alpha: Tensor,
+    ) -> Result<Self> {
+        let parameters = Owned { gamma, beta, alpha: Some(alpha), ..Owned::default() };
+        Self::with(context, Graph { channels: some(&[channels])?.len() }, options, parameters)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`RmsNorm`] | `x / sqrt(mean(x²) + eps)` | trailing axes, or any |
 //! | [`GroupNorm`] | `(x − mean) / sqrt(var + eps)` | groups of channels of each sample |
 //! | [`InstanceNorm`], [`TrackedInstanceNorm`] | the same | each channel of each sample |
+//! | [`GraphNorm`] | `(x − alpha·mean) / sqrt(mean of its square + eps)` | each channel of each segment |
 //! | [`MeanVarianceNorm`] | `(x − mean) / (sqrt(var) + eps)` | any axes |
 //! | [`L2Norm`], [`ScaleNorm`] | `x / max(‖x‖, eps)` | any axes, the last axis |
 //! | [`WeightNorm`], [`WeightStandardization`] | `v / ‖v‖`, `(w − mean) / sqrt(var + eps)` | each index of a weight's first axis |
@@ -26,7 +27,7 @@ mod tracked;
 mod train;
 
 pub use kinds::{
-    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, WeightNorm,
+    GraphNorm, GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, RmsNorm, ScaleNorm, WeightNorm,
     WeightStandardization,
 };
 pub use norm::{Kind, Norm};

@@ -61,6 +61,21 @@ pub(crate) mod sealed {
             1
         }
 
+        /// Channels that share the statistics of a segment of rows, where there are such.
+        fn merged_in_segments(&self) -> Option<u64> {
+            None
+        }
+
+        /// Whether there are no statistics without them.
+        fn needs_segments(&self) -> bool {
+            false
+        }
+
+        /// The shape of what is subtracted of the mean, if that is a parameter.
+        fn alpha(&self) -> Option<Shape> {
+            None
+        }
+
         /// Whether the order of axes in memory matters.
         fn has_layout(&self) -> bool {
             true
@@ -111,7 +126,8 @@ impl<K: Kind> Norm<K> {
         Self::with(context, kind, options, Owned { gamma, beta, ..Owned::default() })
     }
 
-    fn with(context: &Context, kind: K, options: NormOptions, parameters: Owned) -> Result<Self> {
+    /// A layer with these parameters.
+    pub(super) fn with(context: &Context, kind: K, options: NormOptions, parameters: Owned) -> Result<Self> {
         let options = checked(context, &kind, options, &parameters)?;
         Ok(Self { context: context.clone(), kind, options, parameters })
     }
@@ -132,17 +148,23 @@ impl<K: Kind> Norm<K> {
         self.parameters.beta.as_ref()
     }
 
+    /// The part of the mean that is subtracted, of GraphNorm.
+    pub fn alpha(&self) -> Option<&Tensor> {
+        self.parameters.alpha.as_ref()
+    }
+
     /// What the layer was made with.
     pub fn options(&self) -> &NormOptions {
         &self.options
     }
 
-    /// Room for the statistics of a tensor like x.
+    /// Room for the statistics of a tensor like x, or of one in the same segments ([`Input::in_segments`]).
     ///
     /// # Errors
     /// Those of a forward pass of x, and of an allocation.
-    pub async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        Saved::empty(&self.context, self.passes().kept(x)?, x.dtype()).await
+    pub async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        let input = input.into();
+        Saved::empty(&self.context, self.passes().kept(input)?, input.x.dtype()).await
     }
 
     /// As [`room_for`](Self::room_for), in a tensor of the caller's, `[S, 4]` of f32 for S statistics, a row for each in the order of the slices: the two parts
@@ -153,8 +175,9 @@ impl<K: Kind> Norm<K> {
     ///
     /// # Errors
     /// Those of a forward pass of x; [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::ForeignDevice`], [`Error::Misaligned`].
-    pub fn room_in(&self, x: &Tensor, tensor: &Tensor) -> Result<Saved> {
-        Saved::in_tensor(&self.context, tensor, self.passes().kept(x)?, x.dtype())
+    pub fn room_in<'a>(&self, input: impl Into<Input<'a>>, tensor: &Tensor) -> Result<Saved> {
+        let input = input.into();
+        Saved::in_tensor(&self.context, tensor, self.passes().kept(input)?, input.x.dtype())
     }
 
     /// Prepares y; `saved`, from [`room_for`](Self::room_for), receives what the backward pass needs, without it there is none.

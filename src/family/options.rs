@@ -79,6 +79,11 @@ impl NormOptions {
         Self::new(Epsilon::Value(1e-5), Affine::None)
     }
 
+    /// PyTorch Geometric's `GraphNorm`: eps 1e-5, weight and bias per channel, beside the mean scale.
+    pub const fn graph() -> Self {
+        Self::new(Epsilon::Value(1e-5), Affine::Both)
+    }
+
     /// ONNX `MeanVarianceNormalization`: 1e-9 is added to the standard deviation; no parameters.
     pub const fn mean_variance() -> Self {
         Self::new(Epsilon::Value(1e-9), Affine::None)
@@ -172,6 +177,7 @@ mod tests {
             NormOptions::gemma(),
             NormOptions::group(),
             NormOptions::instance(),
+            NormOptions::graph(),
             NormOptions::mean_variance(),
             NormOptions::l2(),
             NormOptions::scale(),

@@ -14,7 +14,7 @@ use crate::pass::parameters::{Owned, Parameters};
 use crate::pass::spec::{Cut, Extra};
 use crate::pass::{Affine, GradientTargets, Gradients, OfSlices, Pass, Reads, Spec, Statistics};
 use crate::pass::{SecondGradients, SecondTargets, Tangents};
-use crate::plan::Op;
+use crate::plan::{Op, Slices};
 use crate::statistics::saved::{Kept, Note, Saved};
 
 /// A layer as its passes see it. One type for all kinds: what is generic is compiled once for each.
@@ -47,7 +47,9 @@ pub(super) fn checked(
     let given = parameters.get();
     options.affine = given.affine();
     match kind.parameters() {
-        Some(shape) => given.check(context, shape)?,
+        Some(shape) => {
+            given.check_with_alpha(context, shape, kind.alpha().unwrap_or(Shape::per_channel(1)))?
+        }
         None if options.affine != Affine::None => {
             let what = if options.affine.has_gamma() { "gamma" } else { "beta" };
             let (layer, why) = (kind.name(), "it has no parameters");
@@ -59,8 +61,36 @@ pub(super) fn checked(
 }
 
 impl<'l> Passes<'l> {
-    pub fn kept(&self, x: &Tensor) -> Result<Kept> {
-        Ok(Cut::Slices(self.kind.slices(x, false)?).kept(self.kind.scheme()))
+    pub fn kept(&self, input: Input<'_>) -> Result<Kept> {
+        match input.segments {
+            Some(_) => Ok(self.check(input)?.kept(self.kind.scheme())),
+            None => Ok(Cut::Slices(self.slices(input)?).kept(self.kind.scheme())),
+        }
+    }
+
+    /// The slices of x, in segments if it comes with them.
+    fn slices(self, input: Input<'_>) -> Result<Slices> {
+        let (x, layer) = (input.x, self.kind.name());
+        let slices = self.kind.slices(x, input.modulation.is_some())?;
+        let Some(segments) = input.segments else {
+            if self.kind.needs_segments() {
+                let (what, why) =
+                    ("an x without segments", "say which rows are a graph: x.in_segments(&segments)");
+                return Err(Error::Unsupported { layer, what, why });
+            }
+            return Ok(slices);
+        };
+        let unsupported = |why| Err(Error::Unsupported { layer, what: "segments", why });
+        let Some(merged) = self.kind.merged_in_segments() else {
+            return unsupported(
+                "only instance, group and layer norm of `[rows, C]` and GraphNorm have statistics of them",
+            );
+        };
+        if x.shape().rank() != 2 {
+            return Err(Error::Rank { what: "an x in segments", expected: "2", got: x.shape().rank() });
+        }
+        let [rows, columns] = [0, 1].map(|axis| x.shape().dims()[axis] as u64);
+        Ok(Slices::columns_of_segments(rows, columns, segments.segments(), merged))
     }
 
     /// [`Norm::prepare_forward`](super::Norm::prepare_forward).
@@ -78,7 +108,7 @@ impl<'l> Passes<'l> {
         spec.check_like("y", y, x)?;
         if let Some(saved) = saved {
             self.check_trained(&spec, x)?;
-            saved.check(self.context, spec.layer, spec.cut.kept(self.kind.scheme()), x.dtype())?;
+            saved.check(self.context, spec.layer, spec.kept(self.kind.scheme()), x.dtype())?;
             if y.is_same_place(x) && input.sum.is_none() {
                 let why = "y is written over x, which backward needs; save nothing, or keep x";
                 return Err(Error::InPlace { why });
@@ -87,7 +117,7 @@ impl<'l> Passes<'l> {
         if spec.cut.is_empty() {
             return Ok(Prepared::nothing(self.context, Op::TrainForward));
         }
-        if let Some(arrangement) = self.arrangement(x.shape()) {
+        if let (Some(arrangement), None) = (self.arrangement(x.shape()), input.segments) {
             return self.prepare_arranged_forward(arrangement, input, y, saved).await;
         }
         let statistics = self.statistics(saved);
@@ -103,7 +133,7 @@ impl<'l> Passes<'l> {
         together(async {
             let spec = self.check(input)?;
             self.check_trained(&spec, input.x)?;
-            let kept = spec.cut.kept(self.kind.scheme());
+            let kept = spec.kept(self.kind.scheme());
             let saved = Saved::unwritten(self.context, kept, input.x.dtype()).await?;
             let y = self.context.zeros_like(input.x).await?;
             let forward = self.prepare_forward(input, &y, Some(&saved)).await?;
@@ -137,12 +167,12 @@ impl<'l> Passes<'l> {
         self.check_trained(&spec, input.x)?;
         targets.check_any()?;
         spec.check_targets(input, dy, targets)?;
-        saved.check(self.context, spec.layer, spec.cut.kept(self.kind.scheme()), input.x.dtype())?;
+        saved.check(self.context, spec.layer, spec.kept(self.kind.scheme()), input.x.dtype())?;
         saved.check_same(self.noted(input))?;
         if spec.cut.is_empty() {
             return spec.prepare_empty_sums(Op::TrainBackward, input.x.dtype(), targets).await;
         }
-        if let Some(arrangement) = self.arrangement(input.x.shape()) {
+        if let (Some(arrangement), None) = (self.arrangement(input.x.shape()), input.segments) {
             return self.prepare_arranged_backward(arrangement, input, dy, saved, targets).await;
         }
         // Without an activation dz is dy, whatever the residual is.
@@ -223,9 +253,14 @@ impl<'l> Passes<'l> {
         'l: 's,
     {
         let spec = self.check(input)?;
+        if spec.segments.is_some() {
+            let (what, why) =
+                ("derivatives over segments", "only its forward and backward passes are over segments");
+            return Err(Error::Unsupported { layer: spec.layer, what, why });
+        }
         spec.check_alone(input)?;
         self.check_trained(&spec, input.x)?;
-        saved.check(self.context, spec.layer, spec.cut.kept(self.kind.scheme()), input.x.dtype())?;
+        saved.check(self.context, spec.layer, spec.kept(self.kind.scheme()), input.x.dtype())?;
         saved.check_same(self.noted(input))?;
         if self.arrangement(input.x.shape()).is_some() {
             let why = "its slices are such as no walk has; permute x so that its axes lie beside each other";
@@ -257,7 +292,7 @@ impl<'l> Passes<'l> {
     {
         let x = input.x;
         x.check_device("x", self.context)?;
-        let slices = self.kind.slices(x, input.modulation.is_some())?;
+        let slices = self.slices(input)?;
         let cut = Cut::Slices(slices);
         cut.check_place("x", x)?;
         let (parameters, shape) = self.parameters_of(input)?;
@@ -265,6 +300,7 @@ impl<'l> Passes<'l> {
             context: self.context,
             layer: self.kind.name(),
             cut,
+            segments: input.segments,
             has_layout: self.kind.has_layout(),
             eps: self.options.eps.value(x.dtype()),
             activation: self.options.activation,
@@ -278,7 +314,7 @@ impl<'l> Passes<'l> {
             },
         };
         spec.check_input(input)?;
-        if slices.count() == 0 && slices.statistics() > 0 {
+        if slices.count() == 0 && slices.statistics() > 0 && slices.segments.is_none() {
             return Err(Error::EmptyBatch { shape: x.shape() });
         }
         Ok(spec)

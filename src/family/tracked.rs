@@ -115,6 +115,10 @@ impl TrackedInstanceNorm {
             let why = "its running statistics go with its own parameters; use InstanceNorm";
             return Err(Error::Unsupported { layer: "tracked instance norm", what: "modulation", why });
         }
+        if input.segments.is_some() {
+            let why = "its running statistics are averages over samples of one size; use InstanceNorm";
+            return Err(Error::Unsupported { layer: "tracked instance norm", what: "segments", why });
+        }
         let context = &self.norm.context;
         let forward = self.norm.prepare_forward(input, y, Some(saved)).await?;
         let view = input.x.channels()?;
@@ -140,8 +144,8 @@ impl TrackedInstanceNorm {
     ///
     /// # Errors
     /// As [`Norm::room_for`](crate::family::Norm::room_for).
-    pub async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        self.norm.room_for(x).await
+    pub async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        self.norm.room_for(input).await
     }
 
     /// y and what the backward pass needs; updates the running statistics. Submitted at once.
@@ -224,8 +228,8 @@ impl Sealed for TrackedInstanceNorm {
 }
 
 impl Train for TrackedInstanceNorm {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        TrackedInstanceNorm::room_for(self, x).await
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        TrackedInstanceNorm::room_for(self, input).await
     }
 
     async fn prepare_train_forward<'a>(

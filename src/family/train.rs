@@ -18,8 +18,8 @@ impl<K: Kind> Sealed for Norm<K> {
 }
 
 impl<K: Kind> Train for Norm<K> {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
-        Norm::room_for(self, x).await
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        Norm::room_for(self, input).await
     }
 
     async fn prepare_train_forward<'a>(

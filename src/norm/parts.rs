@@ -82,6 +82,7 @@ impl Parts {
             context: &self.context,
             layer: "batch norm",
             cut: Cut::Channels(view),
+            segments: None,
             has_layout: true,
             eps: self.options.eps,
             activation: self.options.activation,

@@ -21,7 +21,8 @@ impl Sealed for BatchNorm {
 }
 
 impl Train for BatchNorm {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        let x = input.into().x;
         Saved::new(&self.parts.context, x).await
     }
 

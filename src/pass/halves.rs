@@ -146,7 +146,7 @@ impl<'a> Pass<'a> {
 
     /// How the slices are cut in two, if they can be.
     fn halving(&self) -> Option<Halving> {
-        if self.int8.is_some() {
+        if self.int8.is_some() || self.spec.segments.is_some() {
             return None;
         }
         let slices = match self.spec.cut {
@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
             }
             Cut::Slices(slices) => slices,
         };
-        let Slices { pattern, merged, parameters: Parameters { affine, slices: repeat, rows, step } } =
+        let Slices { pattern, merged, parameters: Parameters { affine, slices: repeat, rows, step }, .. } =
             slices;
         let (along, slices_of_step) = match pattern {
             Pattern::Matrices { samples: 2.., slices, inner } => (Along::Rows(slices * inner), slices),

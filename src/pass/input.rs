@@ -2,6 +2,7 @@
 
 use crate::base::gate::GateOrder;
 use crate::engine::mask::Mask;
+use crate::engine::segments::Segments;
 use crate::engine::tensor::Tensor;
 use crate::statistics::moments::Moments;
 
@@ -14,6 +15,7 @@ use crate::statistics::moments::Moments;
 /// | [`plus`](Self::plus) | `y = norm(x + addend)`, and the sum is written out | the norms of the family |
 /// | [`masked`](Self::masked) | only some positions count | batch norm, curves; layer norm, RMS norm, ScaleNorm |
 /// | [`modulated`](Self::modulated) | gamma and beta of each sample | the norms of the family |
+/// | [`in_segments`](Self::in_segments) | statistics of each segment of rows | instance, group and layer norm, GraphNorm |
 /// | [`with_moments`](Self::with_moments) | mean and variance that were computed before | batch norm in training |
 ///
 /// A layer that does not take something says so: [`Error::Unsupported`](crate::Error::Unsupported).
@@ -57,6 +59,8 @@ pub struct Input<'a> {
     pub d_sum: Option<&'a Tensor>,
     /// Moments with which a forward pass of batch norm in training normalizes, instead of those of x.
     pub moments: Option<&'a Moments>,
+    /// Which rows of x have statistics together.
+    pub segments: Option<&'a Segments>,
 }
 
 /// A gate, of the shape, type and layout of x: its activation, which is that of the layer, is a factor.
@@ -170,6 +174,14 @@ impl<'a> Input<'a> {
         Self { moments: moments.into(), ..self }
     }
 
+    /// The same, x `[rows, C]`, with statistics of each segment of rows instead of each row: instance norm over the rows of a segment, for each of the C channels; group norm over the channels of a group
+    /// too; layer norm over all channels, PyTorch Geometric's `LayerNorm(mode="graph")`, with gamma and beta for each channel as always. Norm and activation alone: no residual, gate, mask,
+    /// modulation or sum. A backward pass is given the same segments (or a clone). See [`Segments`].
+    #[must_use]
+    pub fn in_segments(self, segments: &'a Segments) -> Self {
+        Self { segments: Some(segments), ..self }
+    }
+
     /// The same, with gamma and beta of each sample.
     #[must_use]
     pub fn modulated(self, gamma: Option<&'a Tensor>, beta: Option<&'a Tensor>) -> Self {
@@ -188,6 +200,7 @@ impl<'a> From<&'a Tensor> for Input<'a> {
             sum: None,
             d_sum: None,
             moments: None,
+            segments: None,
         }
     }
 }
@@ -212,6 +225,11 @@ impl Tensor {
     /// This tensor as x, of which only the positions that the mask keeps count in training.
     pub fn masked<'a>(&'a self, mask: &'a Mask) -> Input<'a> {
         Input::from(self).masked(mask)
+    }
+
+    /// This tensor as x `[rows, C]`, with statistics of each segment of rows ([`Input::in_segments`]).
+    pub fn in_segments<'a>(&'a self, segments: &'a Segments) -> Input<'a> {
+        Input::from(self).in_segments(segments)
     }
 
     /// This tensor as x, with an addend: what is normalized is the sum of both, which is written out ([`Input::plus`]).

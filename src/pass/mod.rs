@@ -235,8 +235,9 @@ impl<'a> Pass<'a> {
             Cut::Channels(view) => Walk::channels(view, &tensors, alignment),
             Cut::Slices(slices) => {
                 let walk = self.walk_over(&self.tensors, self.spec.cut.row(), slices.pattern);
-                // A row of columns that has parameters of its own is walked by itself.
-                let unit_rows = if slices.parameters.affine == AffineOf::Row { 1 } else { walk.unit_rows };
+                // A row of columns that has parameters of its own, or may be of another segment, is walked by itself.
+                let apart = slices.parameters.affine == AffineOf::Row || slices.segments.is_some();
+                let unit_rows = if apart { 1 } else { walk.unit_rows };
                 return Walk { held, unit_rows, ..walk };
             }
         };
@@ -298,6 +299,8 @@ impl<'a> Pass<'a> {
             d_residual: tensors.has(Slot::DResidual),
             sum: tensors.has(Slot::Sum),
             d_sum: tensors.has(Slot::DSum),
+            ragged: spec.segments.is_some(),
+            mean_scale: spec.segments.is_some() && tensors.has(Slot::Alpha),
             uncentred: matches!(self.statistics, Statistics::Slices(of) if !of.scheme.is_centred()),
             ..Pointwise::default()
         };
@@ -328,6 +331,10 @@ impl<'a> Pass<'a> {
 
     /// The plan of a walk; in windows so short that bindings have room for the parameters of their places, if these are wider than x.
     fn plan(&self, walk: &Walk, tensors: &Tensors<'_>) -> Result<Arc<Plan>> {
+        if let (Some(segments), Pattern::Columns { slices: columns, .. }) = (self.spec.segments, walk.pattern)
+        {
+            return self.spec.context.plan_ragged(walk, columns, segments.pieces());
+        }
         let whole_rows;
         let mut context = self.spec.context;
         if let Some(Int8::PerRow(_)) = self.int8 {

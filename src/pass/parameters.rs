@@ -48,7 +48,7 @@ impl Affine {
 pub(crate) struct Owned {
     pub gamma: Option<Tensor>,
     pub beta: Option<Tensor>,
-    /// Of a curve.
+    /// Of a curve, or what GraphNorm subtracts of the mean.
     pub alpha: Option<Tensor>,
     pub shift: Option<Tensor>,
 }
@@ -123,11 +123,20 @@ impl<'a> Parameters<'a> {
 
     /// Requires the context's device, one type, gamma and beta of a shape, and one number for each of the others.
     pub fn check(&self, context: &Context, shape: Shape) -> Result<()> {
+        self.check_with_alpha(context, shape, Shape::per_channel(1))
+    }
+
+    /// The same with an alpha of a shape.
+    pub fn check_with_alpha(&self, context: &Context, shape: Shape, alpha: Shape) -> Result<()> {
         for (slot, parameter) in self.present() {
             let what = slot.name();
             parameter.check_device(what, context)?;
-            let number = matches!(slot, Slot::Alpha | Slot::Shift);
-            parameter.check_shape(what, if number { Shape::per_channel(1) } else { shape })?;
+            let expected = match slot {
+                Slot::Alpha => alpha,
+                Slot::Shift => Shape::per_channel(1),
+                _ => shape,
+            };
+            parameter.check_shape(what, expected)?;
             parameter.check_contiguous(what)?;
         }
         let first = self.present().next().map_or(DType::F32, |(_, first)| first.dtype());

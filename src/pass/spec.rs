@@ -13,6 +13,7 @@ use crate::engine::build::Build;
 use crate::engine::context::Context;
 use crate::engine::params::flag;
 use crate::engine::prepared::Prepared;
+use crate::engine::segments::Segments;
 use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::ops::{curve, fold};
@@ -26,6 +27,8 @@ pub(crate) struct Spec<'a> {
     /// The layer's name, for errors.
     pub layer: &'static str,
     pub cut: Cut,
+    /// The rows that have statistics together, where these are those of segments.
+    pub segments: Option<&'a Segments>,
     /// Whether the order of axes in memory matters.
     pub has_layout: bool,
     pub eps: f64,
@@ -136,12 +139,25 @@ impl Cut {
 }
 
 impl Spec<'_> {
+    /// What forward saves.
+    pub fn kept(&self, scheme: Scheme) -> Kept {
+        match self.segments {
+            Some(segments) => Kept::Segments {
+                statistics: self.cut.slices().statistics(),
+                of: segments.id(),
+                rescaled: self.parameters.alpha.is_some(),
+            },
+            None => self.cut.kept(scheme),
+        }
+    }
+
     /// Requires an input that the layer takes, all of which fits x.
     pub fn check_input(&self, input: Input<'_>) -> Result<()> {
         let refused = self.refuses.iter().find(|(extra, _)| extra.is_in(&input));
         if let Some((extra, why)) = refused {
             return Err(Error::Unsupported { layer: self.layer, what: extra.name(), why });
         }
+        self.check_segments(input)?;
         self.parameters.check_with(input.x.dtype())?;
         if let Some(Gate { order, .. }) = input.gate {
             let (what, why) = match order {
@@ -172,6 +188,30 @@ impl Spec<'_> {
             (Some(mask), Cut::Channels(view)) => mask.check(self.context, view),
             (Some(mask), Cut::Slices(slices)) => mask.check_rows(self.context, slices.slices()),
             (None, _) => Ok(()),
+        }
+    }
+
+    /// Requires segments where only a layer of them has taken them, and nothing beside.
+    fn check_segments(&self, input: Input<'_>) -> Result<()> {
+        let unsupported = |what, why| Err(Error::Unsupported { layer: self.layer, what, why });
+        match (input.segments, self.segments) {
+            (None, None) => Ok(()),
+            (Some(_), None) => unsupported(
+                "segments",
+                "only instance, group and layer norm of `[rows, C]` and GraphNorm have statistics of them",
+            ),
+            (_, Some(segments)) => {
+                let why = "over segments there are norm and activation alone";
+                let extras =
+                    [Extra::Gate, Extra::Mask, Extra::Modulation, Extra::Sum, Extra::DSum, Extra::Moments];
+                if let Some(extra) = extras.into_iter().find(|extra| extra.is_in(&input)) {
+                    return unsupported(extra.name(), why);
+                }
+                if input.residual.is_some() {
+                    return unsupported("residual", why);
+                }
+                segments.check(self.context, input.x.shape().dims()[0] as u64)
+            }
         }
     }
 
@@ -227,7 +267,8 @@ impl Spec<'_> {
                 return Err(Error::NoParameter { gradient, parameter: parameter.name() });
             }
             let of_slices = matches!(slot, Slot::Dgamma | Slot::Dbeta);
-            tensor.check_shape(gradient, if of_slices { self.shape } else { Shape::per_channel(1) })?;
+            let shape = present.filter(|_| !of_slices).map_or(self.shape, Tensor::shape);
+            tensor.check_shape(gradient, shape)?;
             tensor.check_contiguous(gradient)?;
             if tensor.dtype() != DType::F32 {
                 tensor.check_dtype(gradient, dtype)?;

@@ -131,5 +131,6 @@ impl<'a> Spec<'a> {
 /// All of a tensor as one slice.
 fn whole(tensor: &Tensor) -> Slices {
     let elements = tensor.shape().len();
-    Slices { pattern: Pattern::Run { elements }, merged: 1, parameters: crate::plan::Parameters::ONE }
+    let (pattern, parameters) = (Pattern::Run { elements }, crate::plan::Parameters::ONE);
+    Slices { pattern, merged: 1, parameters, segments: None }
 }

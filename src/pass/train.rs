@@ -40,11 +40,11 @@ use crate::statistics::saved::Saved;
 ///
 /// Layers have methods of the same names, and more. What has been frozen does not train.
 pub trait Train: sealed::Sealed {
-    /// Room for what a forward pass of a tensor like x leaves for its backward pass.
+    /// Room for what a forward pass of an input like this one leaves for its backward pass.
     ///
     /// # Errors
     /// Those of an allocation, and of an x that no layer of this norm takes.
-    fn room_for(&self, x: &Tensor) -> impl Future<Output = Result<Saved>>;
+    fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> impl Future<Output = Result<Saved>>;
 
     /// Prepares y; `saved` receives what the backward pass needs, without it there is none.
     ///
@@ -90,7 +90,7 @@ pub trait Train: sealed::Sealed {
     ) -> impl Future<Output = Result<(Tensor, Saved)>> {
         together(async {
             let input = input.into();
-            let saved = self.room_for(input.x).await?;
+            let saved = self.room_for(input).await?;
             let y = self.context().zeros_like(input.x).await?;
             let forward = self.prepare_train_forward(input, &y, Some(&saved)).await?;
             self.submit(&forward).await?;

@@ -138,6 +138,7 @@ impl Problem {
             context,
             layer: "a trial",
             cut: Cut::Channels(self.view),
+            segments: None,
             has_layout: true,
             eps: EPS,
             activation,

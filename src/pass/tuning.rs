@@ -30,7 +30,8 @@ impl<'a> Pass<'a> {
     pub(super) async fn choose(&self) -> Chosen {
         let context = self.spec.context;
         // Scales are no tensor that could be written to a twin.
-        if self.int8.is_some() {
+        // Nor is anything to be chosen of pieces.
+        if self.int8.is_some() || self.spec.segments.is_some() {
             return Chosen::by_policy(context, None);
         }
         if let Some(settled) = settled_for(context) {

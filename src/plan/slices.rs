@@ -23,6 +23,8 @@ pub struct Slices {
     /// Neighbouring slices that share a statistic: the channels of a group.
     pub(crate) merged: u64,
     pub(crate) parameters: Parameters,
+    /// Segments, if rows are those of segments: then every column of each is a slice.
+    pub(crate) segments: Option<u64>,
 }
 
 /// Which parameters belong to a slice: number `slice / slices % rows · step`, and where they vary within it those that follow.
@@ -69,7 +71,7 @@ impl Slices {
             Layout::ChannelsFirst if inner > 1 => Pattern::Segments { slices, samples, inner },
             Layout::ChannelsFirst | Layout::ChannelsLast => Pattern::Columns { slices, samples, inner },
         };
-        Self { pattern, merged: 1, parameters: Parameters::of_slice(slices) }
+        Self { pattern, merged: 1, parameters: Parameters::of_slice(slices), segments: None }
     }
 
     /// Rows of `places` values each, with a parameter for each place; `modulated`: for each place of a sample.
@@ -83,14 +85,14 @@ impl Slices {
                 step: places,
             },
         };
-        Self { pattern: runs(rows, places), merged: 1, parameters }
+        Self { pattern: runs(rows, places), merged: 1, parameters, segments: None }
     }
 
     /// Rows of `places` values each, in so many groups of neighbouring places that have statistics of their own; a parameter for each place of the row.
     pub(crate) fn groups_of_rows(rows: u64, places: u64, groups: u64) -> Self {
         let each = places / groups;
         let parameters = Parameters { affine: AffineOf::Place, slices: 1, rows: groups, step: each };
-        Self { pattern: runs(rows * groups, each), merged: 1, parameters }
+        Self { pattern: runs(rows * groups, each), merged: 1, parameters, segments: None }
     }
 
     /// Slices beside each other that have parameters of their own, one row of them after the other: the groups of rows; else 1.
@@ -137,7 +139,13 @@ impl Slices {
             _ => Pattern::Matrices { slices: channels, samples, inner },
         };
         let rows = if modulated { samples * channels } else { channels };
-        Self { pattern, merged, parameters: Parameters::of_slice(rows) }
+        Self { pattern, merged, parameters: Parameters::of_slice(rows), segments: None }
+    }
+
+    /// The columns of so many segments of rows, of which so many share a statistic; a parameter for each column.
+    pub(crate) fn columns_of_segments(rows: u64, columns: u64, segments: u64, merged: u64) -> Self {
+        let pattern = Pattern::Columns { slices: columns, samples: 1, inner: rows };
+        Self { pattern, merged, parameters: Parameters::of_slice(columns), segments: Some(segments) }
     }
 
     /// Statistics over these axes of a shape, of which there may be none, in any order; the parameters are to be set. `None` where the axes alternate with the others
@@ -174,7 +182,7 @@ impl Slices {
             }
             _ => return Ok(None),
         };
-        Ok(Some(Self { pattern, merged: 1, parameters: Parameters::ONE }))
+        Ok(Some(Self { pattern, merged: 1, parameters: Parameters::ONE, segments: None }))
     }
 
     /// The same of so many slices, which are whole rows, samples or columns, and of the parameters that these have.
@@ -205,7 +213,11 @@ impl Slices {
     pub(crate) const fn slices(&self) -> u64 {
         match self.pattern {
             Pattern::Run { .. } => 1,
-            Pattern::Segments { slices, .. } | Pattern::Columns { slices, .. } => slices,
+            Pattern::Segments { slices, .. } => slices,
+            Pattern::Columns { slices, .. } => match self.segments {
+                Some(segments) => slices * segments,
+                None => slices,
+            },
             Pattern::Matrices { slices, samples, .. } => slices * samples,
         }
     }
@@ -241,9 +253,10 @@ impl Slices {
         matches!(self.pattern, Pattern::Matrices { .. })
     }
 
-    /// Values that each of them is taken over.
+    /// Values that each of them is taken over; 0 where these differ.
     pub(crate) const fn count(&self) -> u64 {
         match self.statistics() {
+            _ if self.segments.is_some() => 0,
             0 => 0,
             statistics => self.pattern.elements() / statistics,
         }

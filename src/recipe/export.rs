@@ -93,6 +93,10 @@ impl Spec {
             let reason = "moments are computed by a pass of their own, which no recipe has".to_owned();
             return Err(Error::Spec { reason });
         }
+        if self.segment_lengths().is_some() {
+            let reason = "segments are tables of one batch, which no recipe has".to_owned();
+            return Err(Error::Spec { reason });
+        }
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ pub mod curve;
 pub mod family;
 pub mod fold;
 pub mod gate;
+pub mod graph;
 pub mod map;
 pub mod masked;
 pub mod reduce;

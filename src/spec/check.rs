@@ -17,7 +17,11 @@ impl Spec {
     pub fn check(&self) -> Result<()> {
         Shape::new(&self.shape)?;
         self.tuning.check()?;
-        let wrong = self.wrong_shape().or_else(|| self.wrong_parameters()).or_else(|| self.wrong_choices());
+        let wrong = self
+            .wrong_shape()
+            .or_else(|| self.wrong_segments())
+            .or_else(|| self.wrong_parameters())
+            .or_else(|| self.wrong_choices());
         match wrong {
             Some(reason) => Err(Error::Spec { reason }),
             None => match self.activation.slope().is_finite() {
@@ -75,6 +79,34 @@ impl Spec {
             Statistics::Sequence(steps) => (*steps == 0).then(|| "0 steps: expected 1 or more".to_owned()),
             _ => None,
         })
+    }
+
+    fn wrong_segments(&self) -> Option<String> {
+        let Self { norm, shape, .. } = self;
+        let name = norm.name();
+        if self.segments.is_none() && *norm != Norm::Graph {
+            return None;
+        }
+        if let Some(lengths) = &self.segments {
+            let rows = lengths.iter().try_fold(0_usize, |rows, &length| rows.checked_add(length));
+            if rows != Some(shape[0]) {
+                return Some(format!("segments of {rows:?} rows: expected {} in all", shape[0]));
+            }
+        }
+        let takes = matches!(norm, Norm::Layer(1) | Norm::Group(_) | Norm::Instance | Norm::Graph);
+        if !takes || shape.len() != 2 || self.groups != 1 || self.axes.is_some() {
+            return Some(format!(
+                "{name} of {} axes in segments: expected instance, group, layer norm or GraphNorm of [rows, C]",
+                shape.len()
+            ));
+        }
+        let fused = self.residual || self.sum || self.modulated || self.gate.is_some();
+        if fused || self.mask.is_some() || self.int8.is_some() || self.has_second() {
+            return Some(format!(
+                "{name} in segments: expected norm and activation alone, forward or backward"
+            ));
+        }
+        None
     }
 
     fn wrong_parameters(&self) -> Option<String> {

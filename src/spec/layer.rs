@@ -4,10 +4,11 @@ use crate::base::error::{Error, Result};
 use crate::curve::{Derf, DynamicTanh};
 use crate::engine::context::Context;
 use crate::engine::prepared::Prepared;
+use crate::engine::segments::Segments;
 use crate::engine::tensor::Tensor;
 use crate::family::{
-    GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, Norm as FamilyNorm, OfPlaces, RmsNorm,
-    ScaleNorm, TrackedInstanceNorm, WeightNorm, WeightStandardization,
+    GraphNorm, GroupNorm, InstanceNorm, L2Norm, LayerNorm, MeanVarianceNorm, Norm as FamilyNorm, OfPlaces,
+    RmsNorm, ScaleNorm, TrackedInstanceNorm, WeightNorm, WeightStandardization,
 };
 use crate::norm::{BatchNorm, FrozenBatchNorm};
 use crate::pass::input::Input;
@@ -26,7 +27,7 @@ pub struct Parameters {
     pub gamma: Option<Tensor>,
     /// beta.
     pub beta: Option<Tensor>,
-    /// alpha of a curve.
+    /// alpha of a curve, or of GraphNorm.
     pub alpha: Option<Tensor>,
     /// The shift of a curve.
     pub shift: Option<Tensor>,
@@ -46,6 +47,7 @@ enum Kind {
     Rms(RmsNorm),
     Group(GroupNorm),
     Instance(InstanceNorm),
+    Graph(GraphNorm),
     MeanVariance(MeanVarianceNorm),
     L2(L2Norm),
     Scale(ScaleNorm),
@@ -67,6 +69,7 @@ macro_rules! in_training {
             Kind::Rms($layer) => $do,
             Kind::Group($layer) => $do,
             Kind::Instance($layer) => $do,
+            Kind::Graph($layer) => $do,
             Kind::MeanVariance($layer) => $do,
             Kind::L2($layer) => $do,
             Kind::Scale($layer) => $do,
@@ -89,6 +92,7 @@ macro_rules! with_derivatives {
             Kind::Rms($layer) => $do,
             Kind::Group($layer) => $do,
             Kind::Instance($layer) => $do,
+            Kind::Graph($layer) => $do,
             Kind::MeanVariance($layer) => $do,
             Kind::L2($layer) => $do,
             Kind::Scale($layer) => $do,
@@ -110,6 +114,8 @@ pub struct Layer {
     kind: Kind,
     /// gamma and beta of each sample.
     modulation: Option<[Option<Tensor>; 2]>,
+    /// Which rows have statistics together.
+    segments: Option<Segments>,
     /// Whether moments come from elsewhere.
     given: bool,
 }
@@ -151,6 +157,10 @@ impl Layer {
             Norm::Instance => {
                 Kind::Instance(InstanceNorm::from_parts(context, shape[1], options, gamma, beta)?)
             }
+            Norm::Graph => {
+                let alpha = number("alpha", alpha)?;
+                Kind::Graph(GraphNorm::from_parts(context, shape[1], options, gamma, beta, alpha)?)
+            }
             Norm::MeanVariance(axes) => {
                 Kind::MeanVariance(MeanVarianceNorm::new(context, axes, options).await?)
             }
@@ -179,7 +189,15 @@ impl Layer {
             }
         };
         let given = spec.statistics == Statistics::Given;
-        Ok(Self { context: context.clone(), kind, modulation, given })
+        let segments = match spec.segment_lengths() {
+            Some(lengths) => Some(Segments::of_lengths(context, &lengths).await?),
+            None => None,
+        };
+        Ok(Self { context: context.clone(), kind, modulation, segments, given })
+    }
+
+    fn around<'t>(&'t self, input: Input<'t>) -> Input<'t> {
+        around(input, self.modulation.as_ref(), self.segments.as_ref())
     }
 
     /// Prepares a y of int8, for inference, of a norm that has one.
@@ -192,13 +210,14 @@ impl Layer {
         y: &Tensor,
         int8: Int8<'_>,
     ) -> Result<Prepared> {
-        let input = modulated(input.into(), self.modulation.as_ref());
+        let input = self.around(input.into());
         match &self.kind {
             Kind::Frozen(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Layer(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Rms(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Group(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Instance(layer) => layer.prepare_infer_int8(input, y, int8).await,
+            Kind::Graph(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::MeanVariance(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::L2(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Scale(layer) => layer.prepare_infer_int8(input, y, int8).await,
@@ -223,7 +242,7 @@ impl Layer {
         tangents: &Tangents<'_>,
         y_tangent: &Tensor,
     ) -> Result<Prepared> {
-        let input = modulated(input.into(), self.modulation.as_ref());
+        let input = self.around(input.into());
         with_derivatives!(&self.kind,
             layer => layer.prepare_jvp(input, saved, tangents, y_tangent).await,
             frozen => frozen.prepare_jvp(input, tangents, y_tangent).await,
@@ -242,7 +261,7 @@ impl Layer {
         tangents: &Tangents<'_>,
         targets: &SecondTargets<'_>,
     ) -> Result<Prepared> {
-        let input = modulated(input.into(), self.modulation.as_ref());
+        let input = self.around(input.into());
         with_derivatives!(&self.kind,
             layer => layer.prepare_double_backward(input, dy, saved, tangents, targets).await,
             frozen => frozen.prepare_double_backward(input, dy, tangents, targets).await,
@@ -272,12 +291,14 @@ impl Layer {
             return Ok(like);
         };
         let tensor = tensor(&shape).await?;
+        let input = self.around(x.into());
         match &self.kind {
             Kind::Batch(_) => Saved::from_tensor(&self.context, x, &tensor),
-            Kind::Layer(layer) => layer.room_in(x, &tensor),
+            Kind::Layer(layer) => layer.room_in(input, &tensor),
             Kind::Rms(layer) => layer.room_in(x, &tensor),
-            Kind::Group(layer) => layer.room_in(x, &tensor),
-            Kind::Instance(layer) => layer.room_in(x, &tensor),
+            Kind::Group(layer) => layer.room_in(input, &tensor),
+            Kind::Instance(layer) => layer.room_in(input, &tensor),
+            Kind::Graph(layer) => layer.room_in(input, &tensor),
             Kind::MeanVariance(layer) => layer.room_in(x, &tensor),
             Kind::L2(layer) => layer.room_in(x, &tensor),
             Kind::Scale(layer) => layer.room_in(x, &tensor),
@@ -365,10 +386,18 @@ fn of_places<K: OfPlaces>(
     }
 }
 
-/// The same input with the parameters that come with it, where these are not the layer's.
-fn modulated<'t>(input: Input<'t>, modulation: Option<&'t [Option<Tensor>; 2]>) -> Input<'t> {
-    match modulation {
+/// The same input with the parameters and the segments that come with it, where these are not the layer's.
+fn around<'t>(
+    input: Input<'t>,
+    modulation: Option<&'t [Option<Tensor>; 2]>,
+    segments: Option<&'t Segments>,
+) -> Input<'t> {
+    let input = match modulation {
         Some([gamma, beta]) => input.modulated(gamma.as_ref(), beta.as_ref()),
+        None => input,
+    };
+    match segments {
+        Some(segments) => input.in_segments(segments),
         None => input,
     }
 }
@@ -390,10 +419,11 @@ impl Sealed for Layer {
 
 /// What is frozen runs the passes of fine-tuning, and saves nothing.
 impl Train for Layer {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        let input = around(input.into(), None, self.segments.as_ref());
         in_training!(&self.kind,
-            layer => layer.room_for(x).await,
-            Kind::Frozen(_) => Saved::nothing(&self.context, x.dtype()).await,
+            layer => layer.room_for(input).await,
+            Kind::Frozen(_) => Saved::nothing(&self.context, input.x.dtype()).await,
         )
     }
 
@@ -404,8 +434,8 @@ impl Train for Layer {
         y: &Tensor,
         saved: Option<&Saved>,
     ) -> Result<TrainForward> {
-        let modulation = self.modulation.clone();
-        let input = modulated(input.into(), modulation.as_ref());
+        let (modulation, segments) = (self.modulation.clone(), self.segments.clone());
+        let input = around(input.into(), modulation.as_ref(), segments.as_ref());
         in_training!(&mut self.kind,
             layer => layer.prepare_train_forward(input, y, saved).await,
             Kind::Batch(layer) if self.given && input.moments.is_none() => {
@@ -424,7 +454,7 @@ impl Train for Layer {
         saved: &Saved,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        let input = modulated(input.into(), self.modulation.as_ref());
+        let input = self.around(input.into());
         in_training!(&self.kind,
             layer => Train::prepare_backward(layer, input, dy, saved, targets).await,
             Kind::Frozen(layer) => layer.prepare_backward(input, dy, targets).await,
@@ -432,8 +462,8 @@ impl Train for Layer {
     }
 
     async fn train_forward<'a>(&mut self, input: impl Into<Input<'a>>) -> Result<(Tensor, Saved)> {
-        let modulation = self.modulation.clone();
-        let input = modulated(input.into(), modulation.as_ref());
+        let (modulation, segments) = (self.modulation.clone(), self.segments.clone());
+        let input = around(input.into(), modulation.as_ref(), segments.as_ref());
         in_training!(&mut self.kind,
             layer => layer.train_forward(input).await,
             Kind::Batch(layer) if self.given && input.moments.is_none() => {
@@ -453,7 +483,7 @@ impl Train for Layer {
         dy: &Tensor,
         saved: &Saved,
     ) -> Result<Gradients> {
-        let input = modulated(input.into(), self.modulation.as_ref());
+        let input = self.around(input.into());
         in_training!(&self.kind,
             layer => Train::backward(layer, input, dy, saved).await,
             Kind::Frozen(layer) => layer.backward(input, dy).await,

@@ -121,11 +121,12 @@ impl AsInt8 {
 ///
 /// | words | meaning |
 /// |---|---|
-/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `spectral:1`, `spectral_u`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups, axes, or the axis of rows |
+/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `graph`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `spectral:1`, `spectral_u`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups, axes, or the axis of rows |
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
 /// | `axes=1`, `axes=3,1`, `axes=none` | layer and RMS norm over these axes, with parameters of these axes in this order |
+/// | `segments=3,1*20,0,5` | rows of x `[rows, C]` in segments of these lengths, of which some are repeated; all rows are one of GraphNorm if there are none |
 /// | `int8`, `int8=0.05,3` | y as int8, by a scale of each row or of all, with a zero point ([`Int8`]) |
 /// | `gate=last`, `gate=first` | a gate, of which the activation is: `norm(x)·act(gate)`, `norm(x·act(gate))` |
 /// | `mask=3` | positions in runs of so many count, or do not |
@@ -165,6 +166,8 @@ pub struct Spec {
     pub groups: usize,
     /// The axes that layer and RMS norm are over, in the order that those of their parameters have, if not the last ones.
     pub axes: Option<Vec<usize>>,
+    /// The lengths of the segments of rows that have statistics together, if they are in segments.
+    pub segments: Option<Vec<usize>>,
     /// Whether gamma and beta are those of each sample.
     pub modulated: bool,
     /// What keeps the divisor from 0.
@@ -214,6 +217,7 @@ impl Spec {
             unit_offset: false,
             groups: 1,
             axes: None,
+            segments: None,
             modulated: false,
             activation: Activation::None,
             residual: false,
@@ -251,12 +255,12 @@ impl Spec {
     #[cfg(feature = "eval")]
     pub(crate) fn has_rows_apart(&self) -> bool {
         let one = matches!(self.norm, Norm::Layer(1) | Norm::Rms(1) | Norm::Scale);
-        one && self.axes.is_none() && self.groups == 1 && self.shape.len() == 2
+        one && self.axes.is_none() && self.groups == 1 && self.segments.is_none() && self.shape.len() == 2
     }
 
     /// Whether its slices are rows of x, positions with all of their values.
     pub fn is_of_rows(&self) -> bool {
-        self.norm.is_of_rows() && self.axes.is_none()
+        self.norm.is_of_rows() && self.axes.is_none() && self.segments.is_none()
     }
 
     /// Whether a forward pass writes y over x: where backward is given what it leaves there, or x is of no more use.
@@ -283,6 +287,22 @@ impl Spec {
             _ => &shape[1..2],
         };
         if self.modulated { [&shape[..1], own].concat() } else { own.to_vec() }
+    }
+
+    /// The shape of alpha, if the norm has one: of a curve one value, of GraphNorm one for each channel.
+    pub fn alpha_shape(&self) -> Option<Vec<usize>> {
+        match self.norm {
+            Norm::Graph => Some(self.parameter_shape()),
+            _ => self.norm.curve().map(|_| vec![1]),
+        }
+    }
+
+    /// The lengths of the segments that statistics are over, if they are over such.
+    pub fn segment_lengths(&self) -> Option<Vec<usize>> {
+        match (&self.segments, &self.norm) {
+            (None, Norm::Graph) => Some(vec![self.shape[0]]),
+            (segments, _) => segments.clone(),
+        }
     }
 
     /// u and v of spectral norm, made by a function of their names and lengths; of nothing for others.

@@ -22,6 +22,8 @@ pub enum Norm {
     Group(usize),
     /// [`InstanceNorm`](crate::InstanceNorm).
     Instance,
+    /// [`GraphNorm`](crate::GraphNorm).
+    Graph,
     /// [`TrackedInstanceNorm`](crate::family::TrackedInstanceNorm), in training.
     TrackedInstance,
     /// [`MeanVarianceNorm`](crate::family::MeanVarianceNorm) over these axes, in ascending order.
@@ -52,6 +54,7 @@ impl Norm {
             Norm::Rms(_) => "rms_norm",
             Norm::Group(_) => "group_norm",
             Norm::Instance | Norm::TrackedInstance => "instance_norm",
+            Norm::Graph => "graph_norm",
             Norm::MeanVariance(_) => "mvn",
             Norm::L2(_) => "l2_norm",
             Norm::Scale => "scale_norm",
@@ -151,6 +154,7 @@ impl Norm {
             Norm::Rms(_) => NormOptions::rms(),
             Norm::Group(_) => NormOptions::group(),
             Norm::Instance | Norm::TrackedInstance => NormOptions::instance(),
+            Norm::Graph => NormOptions::graph(),
             Norm::MeanVariance(_) => NormOptions::mean_variance(),
             Norm::L2(_) => NormOptions::l2(),
             Norm::Scale => NormOptions::scale(),

@@ -43,10 +43,9 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
         false => Ok(None),
     };
     let channels = spec.shape.get(1).copied().unwrap_or(1);
-    let curve = spec.norm.curve().is_some();
     let gamma = zeros(spec.affine.has_gamma(), &shape).await?;
     let beta = zeros(spec.affine.has_beta(), &shape).await?;
-    let alpha = zeros(curve, &[1]).await?;
+    let alpha = zeros(spec.alpha_shape().is_some(), &spec.alpha_shape().unwrap_or_default()).await?;
     let shift = zeros(spec.norm == Norm::Derf, &[1]).await?;
     let parameters = Parameters {
         gamma: gamma.clone(),

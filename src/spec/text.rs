@@ -53,6 +53,7 @@ impl Norm {
             Norm::Rms(axes) => format!("rms:{axes}"),
             Norm::Group(groups) => format!("group:{groups}"),
             Norm::Instance => "instance".to_owned(),
+            Norm::Graph => "graph".to_owned(),
             Norm::TrackedInstance => "tracked".to_owned(),
             Norm::MeanVariance(axes) => format!("mvn:{}", list(axes, ",")),
             Norm::L2(axes) => format!("l2:{}", list(axes, ",")),
@@ -89,6 +90,7 @@ impl Norm {
             "rms" => Norm::Rms(count()?),
             "group" => Norm::Group(count()?),
             "instance" => Norm::Instance,
+            "graph" => Norm::Graph,
             "tracked" => Norm::TrackedInstance,
             "mvn" => Norm::MeanVariance(axes()?),
             "l2" => Norm::L2(axes()?),
@@ -133,6 +135,9 @@ impl Spec {
             None => {}
             Some(axes) if axes.is_empty() => flag(true, "axes=none"),
             Some(axes) => flag(true, &format!("axes={}", list(axes, ","))),
+        }
+        if let Some(lengths) = &self.segments {
+            flag(true, &format!("segments={}", repeated(lengths)));
         }
         flag(self.modulated, "modulated");
         match self.eps {
@@ -250,6 +255,7 @@ impl Spec {
             "groups" => self.groups = number(value)?,
             "axes" if value == "none" => self.axes = Some(Vec::new()),
             "axes" => self.axes = Some(numbers(value, ',')?),
+            "segments" => self.segments = Some(repetitions(value)?),
             "gate" => {
                 self.gate = Some(match value {
                     "last" => GateOrder::NormFirst,
@@ -311,6 +317,36 @@ fn numbers(text: &str, separator: char) -> Result<Vec<usize>, String> {
     text.split(separator).map(number).collect()
 }
 
+/// Lengths, those that follow each other as one: `3,1*20,0`; of none, `none`.
+fn repeated(lengths: &[usize]) -> String {
+    if lengths.is_empty() {
+        return "none".to_owned();
+    }
+    let of_run = |run: &[usize]| match run.len() {
+        1 => run[0].to_string(),
+        times => format!("{}*{times}", run[0]),
+    };
+    list(&lengths.chunk_by(|a, b| a == b).map(of_run).collect::<Vec<_>>(), ",")
+}
+
+/// Most segments of a line: what comes from elsewhere must not ask for all memory there is.
+const MOST_SEGMENTS: usize = 1 << 24;
+
+fn repetitions(text: &str) -> Result<Vec<usize>, String> {
+    let mut lengths = Vec::new();
+    for item in text.split(',').filter(|_| text != "none") {
+        let (length, times) = match item.split_once('*') {
+            Some((length, times)) => (number(length)?, number(times)?),
+            None => (number(item)?, 1),
+        };
+        if times > MOST_SEGMENTS - lengths.len() {
+            return Err(format!("segments={text}: expected at most {MOST_SEGMENTS} segments"));
+        }
+        lengths.extend(std::iter::repeat_n::<usize>(length, times));
+    }
+    Ok(lengths)
+}
+
 fn pair<T: FromStr>(text: &str) -> Result<(T, T), String> {
     let (first, second) =
         text.split_once(',').ok_or_else(|| format!("{text:?}: expected two numbers and a comma"))?;
@@ -327,6 +363,8 @@ mod tests {
     fn lines_are_the_same_when_they_come_back() {
         for line in [
             "batch 8x64x56x56",
+            "graph 29x4 segments=3,1*20,0,6 backward",
+            "instance 0x4 segments=none",
             "batch 3x4x7x5 f16 last parameters=f16 relu residual in_place backward added phase=3 splits=2",
             "batch 8x4x7x5 sync=2+0+5+1 new=0.3 biased",
             "batch 5x3x4 steps=6 cumulative",

@@ -150,6 +150,7 @@ impl Parts {
             context,
             layer: LAYER,
             cut: Cut::Slices(self.matrix.rows),
+            segments: None,
             has_layout: false,
             eps: self.options.eps,
             activation: Activation::None,
@@ -436,7 +437,8 @@ impl sealed::Sealed for SpectralNorm {
 }
 
 impl Train for SpectralNorm {
-    async fn room_for(&self, x: &Tensor) -> Result<Saved> {
+    async fn room_for<'a>(&self, input: impl Into<Input<'a>>) -> Result<Saved> {
+        let x = input.into().x;
         self.parts.check(x.into())?;
         Saved::empty(&self.parts.context, self.parts.kept(), x.dtype()).await
     }

@@ -43,6 +43,8 @@ pub(crate) enum Kept {
     Channels { channels: u64, count: u64 },
     /// Slices that are not channels.
     Slices { statistics: u64, count: u64, centred: bool },
+    /// Slices of segments, of which each has its own number of values; `rescaled` where only a part of the mean is subtracted.
+    Segments { statistics: u64, of: u64, rescaled: bool },
     /// A record of all of a weight, and the vectors of its rows and columns.
     Directions { rows: u64, columns: u64 },
 }
@@ -51,7 +53,7 @@ impl Kept {
     const fn records(self) -> u64 {
         match self {
             Self::Channels { channels, .. } => channels,
-            Self::Slices { statistics, .. } => statistics,
+            Self::Slices { statistics, .. } | Self::Segments { statistics, .. } => statistics,
             Self::Directions { rows, columns } => SLICE_BYTES / 4 + rows + columns,
         }
     }
@@ -59,7 +61,7 @@ impl Kept {
     const fn record_bytes(self) -> u64 {
         match self {
             Self::Channels { .. } => size_of::<SavedRecord>() as u64,
-            Self::Slices { .. } => size_of::<SliceRecord>() as u64,
+            Self::Slices { .. } | Self::Segments { .. } => size_of::<SliceRecord>() as u64,
             Self::Directions { .. } => 4,
         }
     }
@@ -90,11 +92,11 @@ pub struct SavedStatistics {
     pub shift: f32,
     /// Mean minus `shift`.
     pub delta: f32,
-    /// Biased variance; in norms that do not subtract the mean, the mean square.
+    /// Biased variance; in norms that do not subtract the mean, the mean square; NaN in GraphNorm, which keeps another number.
     pub var: f32,
     /// What x − mean is multiplied with: `1 / sqrt(var + eps)`, or as the norm has it.
     pub inv_std: f32,
-    /// Values that the statistics cover, in f32: those of x, or of more.
+    /// Values that the statistics cover, in f32: those of x, or of more; 0 where slices are those of segments.
     pub count: f32,
     /// r of batch renorm ([`Renorm`](crate::statistics::Renorm)); else 1.
     pub r: f32,
@@ -315,6 +317,15 @@ impl Saved {
                 let records = self.records::<SliceRecord>(context).await?;
                 records.into_iter().map(|record| record.statistics(count, centred)).collect()
             }
+            Kept::Segments { rescaled, .. } => {
+                let records = self.records::<SliceRecord>(context).await?;
+                let statistics = |record: SliceRecord| {
+                    let of_all = record.statistics(0, true);
+                    // What lies in the place of the variance is none.
+                    SavedStatistics { var: if rescaled { f32::NAN } else { of_all.var }, ..of_all }
+                };
+                records.into_iter().map(statistics).collect()
+            }
             // Its record is σ's, which the layer tells.
             Kept::Directions { .. } => Vec::new(),
         })
@@ -416,6 +427,10 @@ impl Saved {
             }
             (Kept::Slices { count: expected, .. }, Kept::Slices { count: got, .. }) if expected != got => {
                 return Err(number("values of a slice in saved statistics", expected, got));
+            }
+            (Kept::Segments { of: expected, .. }, Kept::Segments { of: got, .. }) if expected != got => {
+                let why = "its statistics are of other segments; a backward pass is given those of its forward pass";
+                return Err(Error::Unsupported { layer, what: "segments", why });
             }
             _ => return Err(of_another_layer(layer, WHAT)),
         }

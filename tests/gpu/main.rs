@@ -19,6 +19,7 @@ mod numerics;
 mod pipeline_cache;
 mod pooled;
 mod program;
+mod ragged;
 mod recalibration;
 mod recipe_data;
 mod recipes;

@@ -60,6 +60,7 @@ impl Data {
         let Variant { dtype, activation, residual, in_place, sum, gate, int8 } = variant;
         let mut spec = Spec::new(layer.norm.spec(&layer.dims), &layer.dims);
         spec.axes = layer.norm.axes_of_spec();
+        spec.segments = layer.norm.segment_lengths(layer.dims[0]);
         (spec.dtype, spec.activation, spec.residual) = (dtype, activation, residual);
         (spec.in_place, spec.sum, spec.gate, spec.passes) = (in_place, sum, gate, Passes::Backward);
         if int8 {
@@ -69,7 +70,8 @@ impl Data {
                 _ => AsInt8::PerTensor { scale: 0.05, zero_point: 0 },
             });
         }
-        Self { copies: copies_of(&spec.norm, &spec.shape), spec, problems: Default::default() }
+        let copies = if spec.segments.is_some() { 1 } else { copies_of(&spec.norm, &spec.shape) };
+        Self { copies, spec, problems: Default::default() }
     }
 
     /// Bytes of a tensor of the shape.
@@ -161,7 +163,8 @@ mod tests {
     };
 
     fn data(norm: Norm, variant: Variant) -> Data {
-        Data::new(&Layer { norm, dims: vec![2, 6, 5, 7], times: 1 }, variant)
+        let dims = if norm.name == NormName::Graph { vec![70, 6] } else { vec![2, 6, 5, 7] };
+        Data::new(&Layer { norm, dims, times: 1 }, variant)
     }
 
     /// Every norm, plain and with everything that can be fused.
@@ -169,7 +172,8 @@ mod tests {
     fn the_reference_passes_and_what_is_off_does_not() {
         for norm in NormName::value_variants().iter().map(|&name| Norm::named(name, 3)) {
             let sum = !norm.is_batch() && !norm.is_curve();
-            let fused = match norm.is_spectral() {
+            let alone = norm.is_spectral() || norm.name == NormName::Graph;
+            let fused = match alone {
                 true => Variant { dtype: DType::Bf16, ..PLAIN },
                 false => {
                     Variant { dtype: DType::Bf16, activation: Activation::Relu, residual: true, sum, ..PLAIN }

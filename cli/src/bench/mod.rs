@@ -54,6 +54,9 @@ pub struct Args {
     /// Axes that layer and RMS norm, mean-variance and L2 norm are over, in any order, instead of the usual ones; with --shape
     #[arg(long, value_name = "AXIS,..", requires = "shape", requires = "norm")]
     axes: Option<norm::Axes>,
+    /// Statistics of each segment of rows, of 1 to twice as many rows as this, of layer, group, instance norm and GraphNorm of shapes ROWS,C
+    #[arg(long, value_name = "ROWS", requires = "shape", requires = "norm", value_parser = clap::value_parser!(u32).range(1..))]
+    segments: Option<u32>,
     /// Times this operation only; may be given several times. Of norms other than batch, inference is the forward pass that
     /// saves nothing, and there is no frozen_backward
     #[arg(long, value_enum)]
@@ -494,7 +497,10 @@ impl Chosen {
 /// The layers of the suite, or the shapes in its place, each a shape of its norm's.
 fn layers(args: &Args) -> Result<Vec<suite::Layer>, Refusal> {
     let groups = args.groups as usize;
-    let named = distinct(&args.norm).into_iter().map(|name| Norm::named(name, groups).over(args.axes));
+    let segments = args.segments.map(|rows| rows as usize);
+    let named = distinct(&args.norm)
+        .into_iter()
+        .map(|name| Norm::named(name, groups).over(args.axes)?.in_segments(segments));
     let norms = named.collect::<Result<Vec<Norm>, _>>()?;
     let layers = match args.shape.is_empty() {
         true => suite::load(&args.suite, args.batch as usize, &norms)?,

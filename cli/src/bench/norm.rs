@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 use wgnorm::spectral::PowerOrder;
-use wgnorm::{GateOrder, Layout, Shape, spec};
+use wgnorm::{Activation, GateOrder, Layout, Shape, spec};
 
 use super::BenchOp;
 use super::variant::Variant;
@@ -26,6 +26,8 @@ pub enum NormName {
     Group,
     /// Each channel of each sample
     Instance,
+    /// Each channel of each graph of rows (--segments), with a learned part of the mean subtracted
+    Graph,
     /// All axes but the second, without parameters
     MeanVariance,
     /// The second axis, divided by its length
@@ -52,6 +54,8 @@ pub struct Norm {
     pub groups: Option<usize>,
     /// Of norms over any axes, if they are others than usual.
     pub axes: Option<Axes>,
+    /// Rows of a segment, on average, of norms over segments of rows.
+    pub segments: Option<usize>,
 }
 
 /// Axes in any order, as in `3,1`.
@@ -96,7 +100,7 @@ impl Norm {
 
     /// A norm without groups.
     pub const fn plain(name: NormName) -> Self {
-        Self { name, groups: None, axes: None }
+        Self { name, groups: None, axes: None, segments: None }
     }
 
     /// Group norm.
@@ -120,6 +124,30 @@ impl Norm {
         }
     }
 
+    /// The same over segments of so many rows on average.
+    pub fn in_segments(self, segments: Option<usize>) -> Result<Self, String> {
+        use NormName::{Graph, Group, Instance, Layer};
+        match segments {
+            Some(_) if !matches!(self.name, Layer | Group | Instance | Graph) => {
+                Err(format!("--segments: not of {}; choose layer, group, instance or graph", self.name()))
+            }
+            segments => Ok(Self { segments, ..self }),
+        }
+    }
+
+    /// The lengths of its segments of so many rows: 1 to nearly twice the average, by a generator that pytorch.py has too.
+    pub fn segment_lengths(self, rows: usize) -> Option<Vec<usize>> {
+        let (average, mut left, mut state) = (self.segments?, rows, 1_u64);
+        let mut lengths = Vec::new();
+        while left > 0 {
+            state = (state * 1_103_515_245 + 12345) % (1 << 31);
+            let length = (1 + (state >> 16) as usize % (2 * average - 1)).min(left);
+            lengths.push(length);
+            left -= length;
+        }
+        Some(lengths)
+    }
+
     /// The name in files and on the command line.
     pub const fn name(self) -> &'static str {
         match self.name {
@@ -128,6 +156,7 @@ impl Norm {
             NormName::Rms => "rms",
             NormName::Group => "group",
             NormName::Instance => "instance",
+            NormName::Graph => "graph",
             NormName::MeanVariance => "mean_variance",
             NormName::L2 => "l2",
             NormName::Scale => "scale",
@@ -139,9 +168,9 @@ impl Norm {
         }
     }
 
-    /// The name with the number of groups, or the axes, if there are any.
+    /// The name with the number of groups, the axes, or the rows of segments, if there are any.
     pub fn label(self) -> String {
-        label(self.name(), self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
+        label(self.name(), self.groups, self.axes.map(|axes| axes.to_string()).as_deref(), self.segments)
     }
 
     pub fn is_batch(self) -> bool {
@@ -168,6 +197,7 @@ impl Norm {
             NormName::Rms => spec::Norm::Rms(1),
             NormName::Group => spec::Norm::Group(self.groups.unwrap_or(1)),
             NormName::Instance => spec::Norm::Instance,
+            NormName::Graph => spec::Norm::Graph,
             NormName::MeanVariance => {
                 spec::Norm::MeanVariance((0..dims.len()).filter(|&axis| axis != 1).collect())
             }
@@ -192,12 +222,17 @@ impl Norm {
         self.axes.filter(|_| matches!(self.name, NormName::Layer | NormName::Rms)).map(Axes::list)
     }
 
-    /// Whether the order of axes in memory is a choice: not where slices are rows, or chosen by axis.
+    /// Whether the order of axes in memory is a choice: not where slices are rows, or those of segments, or chosen by axis.
     const fn has_layout(self) -> bool {
-        matches!(
-            self.name,
-            NormName::Batch | NormName::Group | NormName::Instance | NormName::DynamicTanh | NormName::Derf
-        )
+        self.segments.is_none()
+            && matches!(
+                self.name,
+                NormName::Batch
+                    | NormName::Group
+                    | NormName::Instance
+                    | NormName::DynamicTanh
+                    | NormName::Derf
+            )
     }
 
     /// The layouts to time of those that were asked for; none asks for all.
@@ -240,7 +275,11 @@ impl Norm {
                 return Err(format!("--axes {axes}: expected some of those of {shape}, each once"));
             }
         }
+        if (self.segments.is_some() || self.name == NormName::Graph) && dims.len() != 2 {
+            return Err(format!("shape {shape}: rows in segments are of a shape of 2 axes, ROWS,C"));
+        }
         match self {
+            Self { segments: Some(_), .. } | Self { name: NormName::Graph, .. } => Ok(()),
             Self { name: NormName::Spectral, .. } if dims.len() < 2 => {
                 Err(format!("shape {shape}: a weight has at least 2 axes"))
             }
@@ -278,6 +317,16 @@ impl Norm {
                 (_, Some(_)) => Err("--gate: batch norm has none; choose another --norm".to_owned()),
                 _ => variant.check(op),
             };
+        }
+        if (self.segments.is_some() || self.name == NormName::Graph)
+            && !(op != BenchOp::FrozenBackward
+                && !op.is_derivative()
+                && Variant { activation: Activation::None, ..variant }.is_plain())
+        {
+            return Err(format!(
+                "--op {}: over segments there are train_forward, train_backward and inference, and an activation at the most",
+                op.name()
+            ));
         }
         if self.is_spectral() {
             return match self.ops().contains(&op) && variant.is_plain() {
@@ -326,11 +375,12 @@ impl Norm {
     }
 }
 
-/// A norm's name with the number of groups, or the axes, if there are any.
-pub fn label(name: &str, groups: Option<usize>, axes: Option<&str>) -> String {
+/// A norm's name with the number of groups, the axes, or the rows of segments, if there are any.
+pub fn label(name: &str, groups: Option<usize>, axes: Option<&str>, segments: Option<usize>) -> String {
     let groups = groups.map(|groups| groups.to_string()).unwrap_or_default();
     let axes = axes.map(|axes| format!("_over_{}", axes.replace(',', "_"))).unwrap_or_default();
-    format!("{name}{groups}{axes}")
+    let segments = segments.map(|rows| format!("_in_segments_of_{rows}")).unwrap_or_default();
+    format!("{name}{groups}{axes}{segments}")
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct CaseReport {
     pub groups: Option<usize>,
     /// Of norms over other axes than usual.
     pub axes: Option<Axes>,
+    /// Rows of a segment, on average, where statistics are those of segments.
+    pub segments: Option<usize>,
     pub shape: Vec<usize>,
     pub layout: &'static str,
     pub dtype: String,
@@ -101,6 +103,7 @@ pub struct TotalReport {
     pub norm: &'static str,
     pub groups: Option<usize>,
     pub axes: Option<Axes>,
+    pub segments: Option<usize>,
     pub layout: &'static str,
     pub dtype: String,
     pub activation: String,
@@ -133,6 +136,7 @@ impl CaseReport {
             norm: layer.norm.name(),
             groups: layer.norm.groups,
             axes: layer.norm.axes,
+            segments: layer.norm.segments,
             shape: layer.dims.clone(),
             layout: layout.name(),
             dtype: variant.dtype.name().to_owned(),
@@ -166,14 +170,14 @@ impl CaseReport {
 
     /// The norm, with its groups or axes if it has any.
     pub fn norm_label(&self) -> String {
-        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
+        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref(), self.segments)
     }
 }
 
 impl TotalReport {
     /// The norm, with its groups or axes if it has any.
     pub fn norm_label(&self) -> String {
-        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref())
+        norm::label(self.norm, self.groups, self.axes.map(|axes| axes.to_string()).as_deref(), self.segments)
     }
 }
 
@@ -257,6 +261,7 @@ fn total<'r>(reports: impl Iterator<Item = &'r CaseReport>) -> Option<TotalRepor
         norm: first.norm,
         groups: first.groups,
         axes: first.axes,
+        segments: first.segments,
         layout: first.layout,
         dtype: first.dtype.clone(),
         activation: first.activation.clone(),
@@ -286,6 +291,7 @@ struct Row<'r> {
     norm: &'r str,
     groups: Option<usize>,
     axes: Option<Axes>,
+    segments: Option<usize>,
     shape: String,
     layout: &'r str,
     dtype: &'r str,
@@ -356,6 +362,7 @@ fn row<'r>(report: &'r Report, case: &'r CaseReport) -> Row<'r> {
         norm: case.norm,
         groups: case.groups,
         axes: case.axes,
+        segments: case.segments,
         shape: suite::label(&case.shape),
         layout: case.layout,
         dtype: &case.dtype,

@@ -407,7 +407,7 @@ async fn parameters(context: &Context, problem: &Posed) -> Result<Parameters> {
     Ok(Parameters {
         gamma: of_shape(gamma).await?,
         beta: of_shape(beta).await?,
-        alpha: upload(spec.norm.curve().is_some(), &[1], &[*alpha]).await?,
+        alpha: upload(!alpha.is_empty(), &spec.alpha_shape().unwrap_or_default(), alpha).await?,
         shift: upload(spec.norm == Norm::Derf, &[1], &[*shift]).await?,
         running: running.clone(),
         directions: directions.clone(),

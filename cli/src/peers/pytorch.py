@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch's norms (batch, layer, RMS, group, spectral) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+"""Times PyTorch's norms (batch, layer, RMS, group, spectral; over segments of rows those of PyTorch Geometric) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 
 Operations are called as ATen has them, so backward is timed alone and no autograd counts; `train_step` is what a user
 calls instead: torch.nn.functional.layer_norm, say, and autograd. RMS norm, and everything that torch.compile has made
@@ -10,7 +10,7 @@ not count.
 Each result is compared with a float64 evaluation of the formula, on the same device, before it is timed. What is off is
 timed all the same, and says so (`checked`, `check_ratio`). A copy of the same size takes turns with every operation.
 
-Requirements:  pip install torch numpy
+Requirements:  pip install torch numpy, and torch_geometric for norms over segments
 
 Usage:
     python pytorch.py --cases wgnorm.json --json pytorch.json
@@ -463,7 +463,62 @@ class SpectralNorm(Layer):
         return [values.view(self.x.shape) for values in outputs]
 
 
+class SegmentNorm(Layer):
+    """InstanceNorm, LayerNorm(mode="graph") or GraphNorm of PyTorch Geometric, given the segment of each row."""
+
+    def __init__(self, name, shape, dtype, layout, device, kernels, segments):
+        try:
+            from torch_geometric import nn
+        except ImportError as error:
+            raise Refusal(f"{error}; need: pip install torch_geometric") from error
+        super().__init__(shape, dtype, layout, device, kernels, shape[1], dtype)
+        more = {"instance": {"affine": True}, "layer": {"mode": "graph"}, "graph": {}}[name]
+        kind = {"instance": nn.InstanceNorm, "layer": nn.LayerNorm, "graph": nn.GraphNorm}[name]
+        self.name, self.module = name, kind(shape[1], eps=EPS, **more).to(device, dtype)
+        lengths = torch.tensor(segment_lengths(shape[0], segments))
+        self.count = len(lengths)
+        self.index = torch.repeat_interleave(torch.arange(self.count), lengths).to(device)
+        self.alpha = (0.5 * self.uniform(shape[1]) + 0.75).to(device, dtype)
+        self.names = ["weight", "bias"] + (["mean_scale"] if name == "graph" else [])
+
+    def parameters(self):
+        return [self.gamma, self.beta] + ([self.alpha] if self.name == "graph" else [])
+
+    def function(self, training, x, *parameters):
+        return torch.func.functional_call(self.module, dict(zip(self.names, parameters)), (x, self.index, self.count))
+
+    def expected(self, op):
+        """The outputs by the formula, in float64."""
+        double = [tensor.double().requires_grad_() for tensor in (self.x, *self.parameters())]
+        with torch.enable_grad():
+            y = self.formula(*double)
+            gradients = torch.autograd.grad(y, double, self.dy.double())
+        y = y.detach()
+        return [y] if op in ("train_forward", "inference") else [y, *gradients] if op == "train_step" else gradients
+
+    def formula(self, x, gamma, beta, alpha=1.0):
+        count = torch.bincount(self.index, minlength=self.count).double()[:, None]
+        def mean(values):
+            if self.name == "layer":
+                values = values.mean(1, keepdim=True)
+            sums = values.new_zeros(self.count, values.size(1)).index_add(0, self.index, values)
+            return (sums / count)[self.index]
+        out = x - alpha * mean(x)
+        return out / (mean(out.square()) + EPS).sqrt() * gamma + beta
+
+
+def segment_lengths(rows, average):
+    """As `wgnorm bench --segments` has them."""
+    lengths, state = [], 1
+    while rows > 0:
+        state = (state * 1103515245 + 12345) % 2**31
+        lengths.append(min(1 + (state >> 16) % (2 * average - 1), rows))
+        rows -= lengths[-1]
+    return lengths
+
+
 NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm, "spectral": SpectralNorm}
+OVER_SEGMENTS = ("instance", "layer", "graph")
 
 
 def worst_error(got, expected):
@@ -488,7 +543,7 @@ def ops_of(wanted, kernels):
 
 
 def read_groups(path, kernels):
-    """The adapter, and the operations of each (norm, groups, shape, multiplicity, dtype, layout), in order; plain, warm cases of
+    """The adapter, and the operations of each (norm, groups, segments, shape, multiplicity, dtype, layout), in order; plain, warm cases of
     norms that are timed here only."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -501,10 +556,12 @@ def read_groups(path, kernels):
                 continue
             norm = case.get("norm", "batch")
             # cuDNN's kernels are of batch norm alone.
-            if norm not in NORMS or kernels == "cudnn" and norm != "batch":
+            segments = case.get("segments")
+            timed = OVER_SEGMENTS if segments else NORMS
+            if norm not in timed or case.get("axes") or kernels == "cudnn" and norm != "batch":
                 others += 1
                 continue
-            key = (norm, case.get("groups"), tuple(case["shape"]), case["multiplicity"], case["dtype"], case["layout"])
+            key = (norm, case.get("groups"), segments, tuple(case["shape"]), case["multiplicity"], case["dtype"], case["layout"])
             if case["dtype"] not in TOLERANCES or case["layout"] not in LAYOUTS:
                 raise Refusal(f"{path}: element type {case['dtype']} or layout {case['layout']} is not known here")
             groups.setdefault(key, []).append(case["op"])
@@ -541,13 +598,13 @@ def measure(layer, op, case, clock, samples, tolerance):
     case["floor_fraction"] = case["floor_bytes"] / (device or wall)["median"] / case["copy_gbps"]
 
 
-def blank(op, norm, groups, shape, times, dtype, layout):
+def blank(op, norm, groups, segments, shape, times, dtype, layout):
     """A case that has not run. Fields of `wgnorm bench` that say nothing here are None."""
     tensor_bytes = math.prod(shape) * getattr(torch, dtype).itemsize
     bytes_ = FLOORS[op] * tensor_bytes
     of = "" if norm == "batch" else f"{norm}{groups or ''}."
     return {
-        "name": f"{of}{op}.{'x'.join(map(str, shape))}", "op": op, "norm": norm, "groups": groups,
+        "name": f"{of}{op}.{'x'.join(map(str, shape))}", "op": op, "norm": norm, "groups": groups, "segments": segments,
         "shape": list(shape), "layout": layout, "dtype": dtype,
         "activation": "none", "residual": False, "sum": False, "in_place": False, "cache": "warm", "multiplicity": times,
         "plan": None, "reasons": None, "kernels": None, "sets": 1,
@@ -563,9 +620,9 @@ def totals(cases):
     """Sums over multiplicity per norm, operation, layout and element type; none where a case has no time."""
     kinds = {}
     for case in cases:
-        kinds.setdefault((case["norm"], case["groups"], case["op"], case["layout"], case["dtype"]), []).append(case)
+        kinds.setdefault((case["norm"], case["groups"], case["segments"], case["op"], case["layout"], case["dtype"]), []).append(case)
     result = []
-    for (norm, groups, op, layout, dtype), group in kinds.items():
+    for (norm, groups, segments, op, layout, dtype), group in kinds.items():
         if any(case["wall_ns"] is None for case in group):
             continue
         total = lambda value: sum(case["multiplicity"] * value(case) for case in group)
@@ -575,7 +632,7 @@ def totals(cases):
             device = total(lambda case: case["device_ns"]["median"])
         floor = total(lambda case: case["floor_bytes"] / case["copy_gbps"])
         result.append({
-            "op": op, "norm": norm, "groups": groups, "layout": layout, "dtype": dtype,
+            "op": op, "norm": norm, "groups": groups, "segments": segments, "layout": layout, "dtype": dtype,
             "activation": "none", "residual": False, "sum": False, "in_place": False,
             "cache": "warm", "device_ns": device, "wall_ns": wall, "naive_ns": None, "speedup": None,
             "separate_ns": None, "separate_speedup": None,
@@ -637,7 +694,7 @@ def run_on(device, clock, kinds, args):
     variant = f"{device}, {args.kernels}"
     print(f"PyTorch {torch.__version__} ({variant}) on {adapter['name']}, {adapter['driver']}")
     cases = []
-    for (norm, groups, shape, times, dtype, layout), wanted in kinds.items():
+    for (norm, groups, segments, shape, times, dtype, layout), wanted in kinds.items():
         ops = ops_of(wanted, args.kernels)
         reason, layer = None, None
         try:
@@ -646,11 +703,12 @@ def run_on(device, clock, kinds, args):
             if args.kernels == "compiled":
                 # What was compiled for other shapes counts towards the most that one function may be compiled for.
                 torch.compiler.reset()
-            layer = NORMS[norm](shape, getattr(torch, dtype), layout, device, args.kernels, groups)
+            make = functools.partial(SegmentNorm, norm) if segments else NORMS[norm]
+            layer = make(shape, getattr(torch, dtype), layout, device, args.kernels, segments or groups)
         except (Refusal, RuntimeError) as error:
             reason = str(error).splitlines()[0]
         for op in ops:
-            case = blank(op, norm, groups, shape, times, dtype, layout)
+            case = blank(op, norm, groups, segments, shape, times, dtype, layout)
             if layer is None:
                 case["error"] = reason
             else:

@@ -37,6 +37,7 @@ impl Variant {
             Kernel::FoldTangents(_) => "fold/tangents",
             Kernel::FoldSecond => "fold/second",
             Kernel::FoldMerge(_) => "fold/merge",
+            Kernel::FoldNodes(_) => "fold/nodes",
             Kernel::FoldGradients => "fold/gradients",
             Kernel::FoldRecords(_) => "fold/records_alone",
             Kernel::FoldMarks => "fold/marks",
@@ -109,6 +110,8 @@ impl Variant {
                 (false, false) => "walk/per_slice",
             },
         );
+        choice.feature("ragged", self.pointwise.ragged);
+        choice.feature("mean_scale", self.pointwise.mean_scale);
         let strip = Instance::from("walk/strip").with("STRIP", format!("{}u", self.strip));
         let strip = strip.with("DEPTH", format!("{}u", self.depth));
         choice.feature("ahead", self.depth > 1);

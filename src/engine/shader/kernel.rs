@@ -135,6 +135,8 @@ pub(crate) enum Kernel {
     FoldGroups,
     /// Two totals to one.
     FoldMerge(Monoid),
+    /// Some partial results of pieces of segments to one, where they lie.
+    FoldNodes(Monoid),
     FoldGradients,
     /// Statistics, or what a curve has in their place, as records like those that forward saves.
     FoldRecords(StatisticsFrom),
@@ -203,6 +205,7 @@ impl Kernel {
             Kernel::FoldTangents(_) => "fold_tangents",
             Kernel::FoldSecond => "fold_second",
             Kernel::FoldMerge(_) => "fold_merge",
+            Kernel::FoldNodes(_) => "fold_nodes",
             Kernel::FoldGradients => "fold_gradients",
             Kernel::FoldRecords(_) => "fold_records",
             Kernel::FoldMarks => "fold_marks",
@@ -283,7 +286,7 @@ impl Kernel {
     /// The monoid whose values the kernel has, if any; else one that makes no difference.
     pub const fn monoid(self) -> Monoid {
         match self {
-            Kernel::FoldMerge(of) => of,
+            Kernel::FoldMerge(of) | Kernel::FoldNodes(of) => of,
             Kernel::ReduceRowGradients { .. } | Kernel::FoldSecond | Kernel::FoldDirection { .. } => {
                 Monoid::GradientSums
             }

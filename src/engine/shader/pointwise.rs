@@ -82,6 +82,10 @@ pub(crate) struct Pointwise {
     pub derivative: Option<Derivative>,
     /// The tangent of y is written.
     pub y_tangent: bool,
+    /// Slices are those of segments.
+    pub ragged: bool,
+    /// Only a part of the mean is subtracted.
+    pub mean_scale: bool,
 }
 
 /// Derivatives of the passes (lib/second.wesl).
@@ -113,6 +117,8 @@ impl Default for Pointwise {
             int8: None,
             derivative: None,
             y_tangent: false,
+            ragged: false,
+            mean_scale: false,
         }
     }
 }
@@ -145,12 +151,24 @@ impl Pointwise {
             int8,
             derivative,
             y_tangent,
+            ragged,
+            mean_scale,
             ..
         } = self;
         match kernel {
             Kernel::MapForward(from) => {
                 let folded = folded && from == StatisticsFrom::Batch;
-                Self { activation, residual: self.residual, gate, uncentred, affine, folded, int8, ..nothing }
+                Self {
+                    activation,
+                    residual: self.residual,
+                    gate,
+                    uncentred,
+                    affine,
+                    folded,
+                    int8,
+                    ragged,
+                    ..nothing
+                }
             }
             Kernel::MapInt8(_) => {
                 Self { activation, residual: self.residual, gate, uncentred, affine, int8, ..nothing }
@@ -188,6 +206,7 @@ impl Pointwise {
                     sum: false,
                     d_sum,
                     folded: false,
+                    mean_scale: false,
                     ..self
                 }
             }
@@ -199,7 +218,16 @@ impl Pointwise {
                 let folded = folded && statistics == StatisticsFrom::Gradients;
                 let d_residual = d_residual && gate_first;
                 let renorm = renorm && !masked;
-                Self { residual, without_beta: false, d_residual, renorm, sum: false, folded, ..self }
+                Self {
+                    residual,
+                    without_beta: false,
+                    d_residual,
+                    renorm,
+                    sum: false,
+                    folded,
+                    mean_scale: false,
+                    ..self
+                }
             }
             Kernel::MapBackward { .. } => Self {
                 activation,
@@ -215,9 +243,11 @@ impl Pointwise {
             Kernel::ReduceMoments | Kernel::ReduceSquares if gate_first => {
                 Self { activation, residual, gate, ..nothing }
             }
-            Kernel::ReduceMoments => Self { masked, sum, ..nothing },
+            Kernel::ReduceMoments => Self { masked, sum, ragged, ..nothing },
             Kernel::ReduceSquares => Self { sum, ..nothing },
-            Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => Self { uncentred, ..nothing },
+            Kernel::FoldStatistics(_) | Kernel::FoldMeans { .. } => {
+                Self { uncentred, ragged, mean_scale, ..nothing }
+            }
             Kernel::ReduceProduct => Self { affine, ..nothing },
             Kernel::ReduceSecond if derivative == Some(Derivative::Tangent) => {
                 Self { uncentred, affine, derivative, ..nothing }
@@ -261,6 +291,8 @@ impl Pointwise {
             (self.derivative == Some(Derivative::Tangent), " tangent"),
             (self.derivative == Some(Derivative::Second), " second"),
             (self.y_tangent, " y_tangent"),
+            (self.ragged, " ragged"),
+            (self.mean_scale, " mean scale"),
         ] {
             if is {
                 key += name;

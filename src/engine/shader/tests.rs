@@ -11,6 +11,7 @@ use crate::base::gate::GateOrder;
 use crate::plan::AffineOf;
 
 mod derivatives;
+mod ragged;
 
 /// A resident backward pass of slices that are not channels.
 const OF_SLICES: Kernel = Kernel::ResidentBackward(StatisticsFrom::Recorded);
@@ -112,6 +113,7 @@ fn per_slice(kernel: Kernel) -> bool {
         kernel,
         Kernel::FoldTotal(_)
             | Kernel::FoldMerge(_)
+            | Kernel::FoldNodes(_)
             | Kernel::FoldGradients
             | Kernel::FoldRecords(_)
             | Kernel::FoldMarks
@@ -260,6 +262,8 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 int8: None,
                 derivative: None,
                 y_tangent: false,
+                ragged: false,
+                mean_scale: false,
             };
             // Before anything is linked; gates are the family's.
             let family =
@@ -461,6 +465,7 @@ fn all_variants() -> Vec<Variant> {
         }
     }
     variants.extend(derivatives::variants());
+    variants.extend(ragged::variants());
     variants.sort_by_key(Variant::key);
     variants.dedup();
     // Four values of int8 are a word; those of a row of one scale have no edges.

@@ -11,6 +11,7 @@ mod gated;
 mod int8;
 mod pairs;
 mod parts;
+mod ragged;
 mod second;
 mod slices;
 mod spectral;
@@ -53,6 +54,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(parts::cases());
     cases.extend(second::cases());
     cases.extend(spectral::cases());
+    cases.extend(ragged::cases());
     cases
 }
 

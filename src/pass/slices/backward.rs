@@ -25,6 +25,9 @@ impl<'a> Pass<'a> {
         mut build: Build<'a>,
         of: OfSlices<'a>,
     ) -> Result<Prepared> {
+        if let Some(segments) = self.spec.segments {
+            return self.backward_of_segments(build, segments, of).await;
+        }
         build.params.flags |= of.scheme.flags();
         if build.plan().held > 0 {
             self.bind_recorded(&mut build, of)?;

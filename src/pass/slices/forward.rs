@@ -17,6 +17,9 @@ impl<'a> Pass<'a> {
         mut build: Build<'a>,
         of: OfSlices<'a>,
     ) -> Result<Prepared> {
+        if let Some(segments) = self.spec.segments {
+            return self.forward_of_segments(build, segments, of).await;
+        }
         let tensors = &self.tensors;
         let sum_is_over = [Slot::X, Slot::Addend].iter().any(|input| tensors.is_over(Slot::Sum, *input));
         // Words of two slices are read for both, so no slice may write over them.

@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod ragged;
 
 use std::ops::Range;
 

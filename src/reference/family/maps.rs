@@ -72,6 +72,25 @@ impl Maps {
         })
     }
 
+    /// `[rows, C]` in segments of these lengths: a statistic for each segment and group of C / G channels that follow each other, `segment·G + g`, and a parameter for each channel: instance norm
+    /// (a group for each channel) and layer norm (one group) over segments, GraphNorm.
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels.
+    pub fn in_segments(lengths: &[usize], channels: usize, groups: usize) -> Self {
+        assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups of {channels} channels");
+        let of_row: Vec<usize> = lengths
+            .iter()
+            .enumerate()
+            .flat_map(|(segment, &rows)| std::iter::repeat_n(segment, rows))
+            .collect();
+        let of_group = (channels / groups).max(1);
+        Self::new(lengths.len() * groups, channels, of_row.len() * channels, |i| {
+            let (row, c) = (i / channels, i % channels);
+            (of_row[row] * groups + c / of_group, c)
+        })
+    }
+
     /// A statistic for each place on the axes that are not listed, over those that are: MeanVarianceNormalization of ONNX, which
     /// has no parameters; here one, for all.
     ///

@@ -11,6 +11,7 @@
 //! | either over any axes (WebNN, Keras, ConvNeXt) | [`Maps::over`] | the same |
 //! | group norm (Wu & He 2018) | [`Maps::group`] | [`Scheme::standard`] |
 //! | instance norm (Ulyanov, Vedaldi & Lempitsky 2016) | [`Maps::instance`] | [`Scheme::standard`] |
+//! | either, and layer norm, over segments of rows (PyTorch Geometric) | [`Maps::in_segments`] | [`Scheme::standard`] |
 //! | AdaLN, AdaIN, FiLM: gamma and beta of a condition | any, [`Maps::modulated`] | any |
 //! | L2 normalization | [`Maps::layer`] | [`Scheme::length`] |
 //! | ScaleNorm (Nguyen & Salazar 2019) | [`Maps::scalar`] | [`Scheme::length`] |

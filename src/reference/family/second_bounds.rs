@@ -49,7 +49,8 @@ impl Near {
         if self.value == 0.0 && self.error == 0.0 { self } else { self * other }
     }
 
-    fn sum(values: impl Iterator<Item = Self>) -> Self {
+    /// The sum, as folds add it.
+    pub(crate) fn sum(values: impl Iterator<Item = Self>) -> Self {
         let (mut sum, mut magnitudes) = (Self::default(), 0.0);
         for near in values {
             sum.value += near.value;
