@@ -2,7 +2,7 @@
 //!
 //! - [`Context`] holds a device, its own or the application's; [`Tensor`] is a range of a GPU buffer with a shape.
 //! - [`BatchNorm`] trains, [`FrozenBatchNorm`] infers and fine-tunes; `freeze` and `unfreeze` turn one into the other. [`LayerNorm`], [`RmsNorm`],
-//!   [`GroupNorm`], [`InstanceNorm`] and their kin are in [`family`], [`DynamicTanh`] and [`Derf`] in [`curve`], [`SpectralNorm`](spectral::SpectralNorm) in [`spectral`]. [`Train`] and [`Infer`] are any of them.
+//!   [`GroupNorm`], [`InstanceNorm`] and their kin are in [`family`], [`DynamicTanh`] and [`Derf`] in [`curve`], [`SpectralNorm`](spectral::SpectralNorm) in [`spectral`], [`SwitchableNorm`](switchable::SwitchableNorm) in [`switchable`]. [`Train`] and [`Infer`] are any of them.
 //! - What a pass is given is an [`Input`]: `&x`, or `x.with_residual(&r)`, `x.masked(&mask)`, `x.plus(&addend, &sum)`, … What is asked of a backward pass are
 //!   [`GradientTargets`].
 //! - Every operation is prepared once, with all checks and allocations, and recorded any number of times: [`Prepared`],
@@ -66,6 +66,7 @@ pub mod spectral;
 #[cfg(feature = "safetensors")]
 pub mod state;
 pub mod statistics;
+pub mod switchable;
 pub mod tuning;
 #[cfg(feature = "wgpu")]
 mod warm;

@@ -1,7 +1,7 @@
 //! A convention that frameworks do not share.
 
-/// Which variance of a batch enters the running variance. Normalization itself always uses the biased one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which variance of a batch enters the running variance; normalization itself uses the biased one, but for that of instances in [switchable norm](crate::switchable::SwitchableNormOptions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunningVariance {
     /// `n / max(n − 1, 1)` times the biased variance: PyTorch, cuDNN, TensorFlow's fused op.
     Unbiased,

@@ -122,6 +122,7 @@ impl Variant {
                 key += &format!("<{}>", from.name());
             }
             Kernel::FoldMeans { times_gamma: true } => key += "<times gamma>",
+            Kernel::FoldMixture { running: true } => key += "<running>",
             Kernel::ReduceSecond => key += "<derivatives>",
             Kernel::ReduceProduct => key += "<product>",
             Kernel::FoldDirection { given, of_all } => {

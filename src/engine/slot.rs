@@ -44,10 +44,14 @@ pub(crate) enum Slot {
     Pieces = 35,
     Spans = 36,
     Nodes = 37,
+    Layers = 38,
+    Batch = 39,
+    MixturesOut = 40,
+    Mixtures = 41,
 }
 
 impl Slot {
-    pub const COUNT: usize = 38;
+    pub const COUNT: usize = 42;
 
     /// Those that have a place in the parameters, in its order.
     pub const PLACES: [Self; 21] = {
@@ -81,7 +85,7 @@ impl Slot {
     const WALKED: u32 = 11;
 
     /// The rest: the crate's own buffers.
-    const OWN: [Self; 17] = {
+    const OWN: [Self; 21] = {
         use Slot::*;
         [
             Params,
@@ -101,6 +105,10 @@ impl Slot {
             Pieces,
             Spans,
             Nodes,
+            Layers,
+            Batch,
+            MixturesOut,
+            Mixtures,
         ]
     };
 
@@ -169,6 +177,8 @@ impl Slot {
             Slot::GammaTangent => "gamma_tangent",
             Slot::BetaTangent => "beta_tangent",
             Slot::PackedOut | Slot::Packed => "parameters and their tangents",
+            Slot::Layers | Slot::Batch => "totals of layers and of the batch",
+            Slot::MixturesOut | Slot::Mixtures => "mixtures of statistics",
             Slot::Pieces | Slot::Spans | Slot::Nodes => "segments",
         }
     }
@@ -199,6 +209,9 @@ impl Slot {
                 | Slot::Pieces
                 | Slot::Spans
                 | Slot::Nodes
+                | Slot::Layers
+                | Slot::Batch
+                | Slot::Mixtures
         )
     }
 

@@ -16,7 +16,7 @@ pub(super) fn expect(spec: &Spec, curve: Curve, inputs: &mut Inputs) -> Vec<Expe
     let x = widen(&inputs.x);
     let [gamma, beta, residual] =
         [&inputs.gamma, &inputs.beta, &inputs.residual].map(|values| values.as_deref().map(widen));
-    let (alpha, shift) = (inputs.alpha[0].into(), inputs.shift.into());
+    let (alpha, shift) = (inputs.alpha[0].into(), inputs.shift.first().copied().unwrap_or(0.0).into());
     let p = Parameters { curve, alpha, shift, gamma: gamma.as_deref(), beta: beta.as_deref() };
     let channel = |i: usize| view.channel_of(i as u64) as usize;
     let z = reference::forward(&x, view, &p);

@@ -35,10 +35,10 @@ pub struct Inputs {
     pub running: RunningValues,
     /// Which positions count: of each sample in turn.
     pub keep: Option<Vec<bool>>,
-    /// alpha of a curve, or of GraphNorm for each channel.
+    /// alpha of a curve, of GraphNorm for each channel, or the logits of switchable norm's weights of means; else empty.
     pub alpha: Vec<f32>,
-    /// The shift of a curve, 0 where it has none.
-    pub shift: f32,
+    /// The shift of a curve, or the logits of switchable norm's weights of variances; else empty.
+    pub shift: Vec<f32>,
     /// u and v of spectral norm before.
     pub directions: (Vec<f32>, Vec<f32>),
     /// The shards of all ranks, or the batches of a sequence, of which the last is inferred.
@@ -131,9 +131,14 @@ impl Inputs {
             // Of few bits, so that every type of parameters has them.
             alpha: match &spec.norm {
                 Norm::Graph => rounded(&parameter("/alpha", 0.75), spec.parameters),
+                Norm::Switchable(_) => vec![0.5, -0.25, 0.125],
                 norm => norm.curve().map(|_| 0.75).into_iter().collect(),
             },
-            shift: if spec.norm == Norm::Derf { -0.25 } else { 0.0 },
+            shift: match &spec.norm {
+                Norm::Derf => vec![-0.25],
+                Norm::Switchable(_) => vec![-0.5, 0.25, 1.0],
+                _ => Vec::new(),
+            },
             directions: spec.directions_of(|what, len| {
                 let values = bell(derived(seed, what), len);
                 let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();

@@ -40,6 +40,7 @@ mod sample;
 mod second;
 mod slices;
 mod spectral;
+mod switchable;
 pub mod table;
 mod variant;
 

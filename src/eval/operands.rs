@@ -53,8 +53,8 @@ impl Problem {
         if !inputs.alpha.is_empty() {
             operands.insert("alpha".to_owned(), words(spec.parameters.encode(&inputs.alpha)));
         }
-        if spec.norm == Norm::Derf {
-            operands.insert("shift".to_owned(), words(spec.parameters.encode(&[inputs.shift])));
+        if !inputs.shift.is_empty() {
+            operands.insert("shift".to_owned(), words(spec.parameters.encode(&inputs.shift)));
         }
         let running = &inputs.running;
         if !running.mean.is_empty() {

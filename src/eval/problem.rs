@@ -3,9 +3,10 @@
 use super::data::Draw;
 use super::expected::Expected;
 use super::inputs::Inputs;
-use super::{batch, curve, graph, pooled, second, slices, spectral};
+use super::{batch, curve, graph, pooled, second, slices, spectral, switchable};
 use crate::base::activation::Activation;
 use crate::base::error::{Error, Result};
+use crate::base::variance::RunningVariance;
 use crate::spec::{Norm, Passes, Spec, Statistics, Wanted};
 
 /// A spec with its inputs and what must come out of them.
@@ -81,6 +82,9 @@ impl Problem {
                 None => batch::train(spec, draw, &mut inputs),
             },
             (Norm::FrozenBatch, _) => batch::frozen(spec, &mut inputs),
+            (Norm::Switchable(variance), _) => {
+                switchable::expect(spec, *variance == RunningVariance::Unbiased, draw, &mut inputs)
+            }
             (Norm::Graph, _) => graph::expect(spec, draw, &mut inputs),
             (norm, _) => match (norm.curve(), norm.spectral()) {
                 (Some(curve), _) => curve::expect(spec, curve, &mut inputs),

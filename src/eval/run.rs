@@ -202,18 +202,15 @@ impl<'a> Run<'a> {
             Some(values) => self.parameter(&shape, values, Role::Read).await.map(Some),
             None => Ok(None),
         };
-        let number = async |is: bool, value: f32| match is {
-            true => self.parameter(&[1], &[value], Role::Read).await.map(Some),
-            false => Ok(None),
+        let several = async |shape: Option<Vec<usize>>, values: &[f32]| match shape {
+            Some(shape) => self.parameter(&shape, values, Role::Read).await.map(Some),
+            None => Ok(None),
         };
         let parameters = Parameters {
             gamma: put(&inputs.gamma).await?,
             beta: put(&inputs.beta).await?,
-            alpha: match spec.alpha_shape() {
-                Some(shape) => Some(self.parameter(&shape, &inputs.alpha, Role::Read).await?),
-                None => None,
-            },
-            shift: number(spec.norm == Norm::Derf, inputs.shift).await?,
+            alpha: several(spec.alpha_shape(), &inputs.alpha).await?,
+            shift: several(spec.shift_shape(), &inputs.shift).await?,
             running: inputs.running.clone(),
             directions: inputs.directions.clone(),
         };
@@ -341,18 +338,15 @@ impl<'a> Run<'a> {
         let nothing = vec![f32::NAN; own.iter().product()];
         let dgamma = self.parameter(&own, &nothing, Role::Written).await?;
         let dbeta = self.parameter(&own, &nothing, Role::Written).await?;
-        let number = async |is: bool| match is {
-            true => self.parameter(&[1], &[f32::NAN], Role::Written).await.map(Some),
-            false => Ok(None),
-        };
-        let dalpha = match spec.alpha_shape() {
+        let several = async |shape: Option<Vec<usize>>| match shape {
             Some(shape) => {
                 let nothing = vec![f32::NAN; shape.iter().product()];
-                Some(self.parameter(&shape, &nothing, Role::Written).await?)
+                self.parameter(&shape, &nothing, Role::Written).await.map(Some)
             }
-            None => None,
+            None => Ok(None),
         };
-        let dshift = number(spec.norm == Norm::Derf).await?;
+        let dalpha = several(spec.alpha_shape()).await?;
+        let dshift = several(spec.shift_shape()).await?;
         let targets = GradientTargets {
             dx: Some(&dx),
             d_residual: d_residual.as_ref().filter(|_| spec.residual),

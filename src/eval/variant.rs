@@ -196,11 +196,17 @@ pub(super) fn takes(spec: &Spec, place: Place) -> bool {
         // Batches may have one sample.
         Statistics::Sequence(_) => place != Place::Parts,
         // Each in one buffer; only rows are apart, and all equally far.
-        _ if spec.norm.is_of_slices() || spec.norm.spectral().is_some() => match place {
+        _ if is_in_one_buffer(spec) => match place {
             Place::Parts | Place::Mixed => false,
             Place::View(..) | Place::Gaps(_) => spec.has_rows_apart(),
             _ => true,
         },
         _ => true,
     }
+}
+
+/// Whether its tensors lie in one buffer each.
+fn is_in_one_buffer(spec: &Spec) -> bool {
+    let norm = &spec.norm;
+    norm.is_of_slices() || norm.spectral().is_some() || matches!(norm, Norm::Switchable(_))
 }

@@ -47,9 +47,11 @@ pub(super) fn checked(
     let given = parameters.get();
     options.affine = given.affine();
     match kind.parameters() {
-        Some(shape) => {
-            given.check_with_alpha(context, shape, kind.alpha().unwrap_or(Shape::per_channel(1)))?
-        }
+        Some(shape) => given.check_with(
+            context,
+            shape,
+            [kind.alpha().unwrap_or(Shape::per_channel(1)), Shape::per_channel(1)],
+        )?,
         None if options.affine != Affine::None => {
             let what = if options.affine.has_gamma() { "gamma" } else { "beta" };
             let (layer, why) = (kind.name(), "it has no parameters");

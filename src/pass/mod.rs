@@ -17,6 +17,7 @@ mod slices;
 pub(crate) mod spec;
 pub(crate) mod spectral;
 pub(crate) mod statistics;
+pub(crate) mod switchable;
 pub(crate) mod tangents;
 pub(crate) mod targets;
 mod tensors;

@@ -48,7 +48,7 @@ impl Affine {
 pub(crate) struct Owned {
     pub gamma: Option<Tensor>,
     pub beta: Option<Tensor>,
-    /// Of a curve, or what GraphNorm subtracts of the mean.
+    /// Of a curve, what GraphNorm subtracts of the mean, or the logits of switchable norm's weights of means; of variances is shift.
     pub alpha: Option<Tensor>,
     pub shift: Option<Tensor>,
 }
@@ -123,17 +123,17 @@ impl<'a> Parameters<'a> {
 
     /// Requires the context's device, one type, gamma and beta of a shape, and one number for each of the others.
     pub fn check(&self, context: &Context, shape: Shape) -> Result<()> {
-        self.check_with_alpha(context, shape, Shape::per_channel(1))
+        self.check_with(context, shape, [Shape::per_channel(1); 2])
     }
 
-    /// The same with an alpha of a shape.
-    pub fn check_with_alpha(&self, context: &Context, shape: Shape, alpha: Shape) -> Result<()> {
+    /// The same with an alpha and a shift of these shapes.
+    pub fn check_with(&self, context: &Context, shape: Shape, [alpha, shift]: [Shape; 2]) -> Result<()> {
         for (slot, parameter) in self.present() {
             let what = slot.name();
             parameter.check_device(what, context)?;
             let expected = match slot {
                 Slot::Alpha => alpha,
-                Slot::Shift => Shape::per_channel(1),
+                Slot::Shift => shift,
                 _ => shape,
             };
             parameter.check_shape(what, expected)?;
@@ -144,7 +144,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Requires that they go with an x of a type: f32 with all, 16 bits with their own.
-    pub fn check_with(&self, dtype: DType) -> Result<()> {
+    pub fn check_beside(&self, dtype: DType) -> Result<()> {
         let mut narrow = self.present().filter(|(_, parameter)| parameter.dtype() != DType::F32);
         narrow.try_for_each(|(slot, parameter)| parameter.check_dtype(slot.name(), dtype))
     }

@@ -158,7 +158,7 @@ impl Spec<'_> {
             return Err(Error::Unsupported { layer: self.layer, what: extra.name(), why });
         }
         self.check_segments(input)?;
-        self.parameters.check_with(input.x.dtype())?;
+        self.parameters.check_beside(input.x.dtype())?;
         if let Some(Gate { order, .. }) = input.gate {
             let (what, why) = match order {
                 _ if input.residual.is_some() => ("residual", "there is a gate in its place"),

@@ -42,9 +42,9 @@ pub struct GradientTargets<'a> {
     pub dgamma: Option<&'a Tensor>,
     /// Gradient of beta, of its shape.
     pub dbeta: Option<&'a Tensor>,
-    /// Gradient of a curve's alpha, `[1]`.
+    /// Gradient of alpha: of a curve `[1]`; of [`GraphNorm`](crate::GraphNorm) `[C]`; of the numbers whose softmax are [`SwitchableNorm`](crate::switchable::SwitchableNorm)'s weights of means `[3]`.
     pub dalpha: Option<&'a Tensor>,
-    /// Gradient of a curve's shift, `[1]`.
+    /// Gradient of a curve's shift, `[1]`; of the numbers whose softmax are switchable norm's weights of variances `[3]`.
     pub dshift: Option<&'a Tensor>,
     /// Whether the gradients of parameters are written or added to.
     pub accumulation: Accumulation,
@@ -120,9 +120,9 @@ pub struct Gradients {
     pub dgamma: Option<Tensor>,
     /// Gradient of beta, of its shape, if the layer has one.
     pub dbeta: Option<Tensor>,
-    /// Gradient of alpha, `[1]`, if the layer is a curve.
+    /// Gradient of alpha, if the layer has one ([`GradientTargets::dalpha`]).
     pub dalpha: Option<Tensor>,
-    /// Gradient of the shift, `[1]`, if the layer has one.
+    /// Gradient of the shift, if the layer has one.
     pub dshift: Option<Tensor>,
 }
 

@@ -89,7 +89,8 @@ impl Spec {
     /// [`Error::Spec`] for what no recipe has.
     fn check_exportable(&self) -> Result<()> {
         self.check()?;
-        if self.statistics == Statistics::Given || self.norm == Norm::TrackedInstance {
+        let is_composed = matches!(self.norm, Norm::TrackedInstance | Norm::Switchable(_));
+        if self.statistics == Statistics::Given || is_composed {
             let reason = "moments are computed by a pass of their own, which no recipe has".to_owned();
             return Err(Error::Spec { reason });
         }

@@ -28,6 +28,7 @@ pub mod masked;
 pub mod reduce;
 pub mod renorm;
 pub mod spectral;
+pub mod switchable;
 
 pub use compare::{LengthMismatch, WhereNan, Worst, compare, compare_as};
 pub use fold::Statistics;

@@ -6,6 +6,7 @@ use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
 use crate::base::gate::GateOrder;
 use crate::base::shape::{Layout, Shape};
+use crate::base::variance::RunningVariance;
 use crate::family::Epsilon;
 
 impl Spec {
@@ -61,6 +62,12 @@ impl Spec {
                 Some(format!("rows along axis {axis} of {shape:?}: expected one of 2 to 5 axes, and values"))
             }
             _ if rank < 2 => Some(format!("a shape of {rank} axes: expected N, C and up to 3 more")),
+            Norm::Switchable(variance) => {
+                let least = if *variance == RunningVariance::Unbiased { 2 } else { 1 };
+                let values = shape[2..].iter().try_fold(1_usize, |all, &dim| all.checked_mul(dim));
+                (values.is_none_or(|values| values < least) || shape[..2].contains(&0))
+                    .then(|| format!("instances of {shape:?}: expected {least} or more values of each"))
+            }
             Norm::Group(groups) => (*groups == 0 || !shape[1].is_multiple_of(*groups))
                 .then(|| format!("{groups} groups do not divide {} channels", shape[1])),
             _ => None,
@@ -150,7 +157,8 @@ impl Spec {
         let name = norm.name();
         let own = *statistics == Statistics::Own;
         let spectral = norm.spectral().is_some();
-        let can_be_masked = (!norm.is_of_slices() || self.is_of_rows()) && !spectral;
+        let switchable = matches!(norm, Norm::Switchable(_));
+        let can_be_masked = (!norm.is_of_slices() || self.is_of_rows()) && !spectral && !switchable;
         for (is, what, can) in [
             (self.layout != Layout::ChannelsFirst, "a layout", norm.has_channels()),
             (self.residual, "a residual", !spectral),

@@ -19,6 +19,7 @@ use crate::spectral::{SpectralNorm, SpectralNormOptions};
 use crate::statistics::moments::Moments;
 use crate::statistics::running::{RunningStatistics, RunningValues};
 use crate::statistics::saved::Saved;
+use crate::switchable::SwitchableNorm;
 
 /// The parameters of a layer, as far as its norm has them.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +28,9 @@ pub struct Parameters {
     pub gamma: Option<Tensor>,
     /// beta.
     pub beta: Option<Tensor>,
-    /// alpha of a curve, or of GraphNorm.
+    /// alpha of a curve, or of GraphNorm, or the logits of switchable norm's weights of means.
     pub alpha: Option<Tensor>,
-    /// The shift of a curve.
+    /// The shift of a curve, or the logits of switchable norm's weights of variances.
     pub shift: Option<Tensor>,
     /// Running statistics of batch norm and tracked instance norm.
     pub running: RunningValues,
@@ -48,6 +49,7 @@ enum Kind {
     Group(GroupNorm),
     Instance(InstanceNorm),
     Graph(GraphNorm),
+    Switchable(SwitchableNorm),
     MeanVariance(MeanVarianceNorm),
     L2(L2Norm),
     Scale(ScaleNorm),
@@ -70,6 +72,7 @@ macro_rules! in_training {
             Kind::Group($layer) => $do,
             Kind::Instance($layer) => $do,
             Kind::Graph($layer) => $do,
+            Kind::Switchable($layer) => $do,
             Kind::MeanVariance($layer) => $do,
             Kind::L2($layer) => $do,
             Kind::Scale($layer) => $do,
@@ -98,7 +101,7 @@ macro_rules! with_derivatives {
             Kind::Scale($layer) => $do,
             Kind::Weight($layer) => $do,
             Kind::Standardization($layer) => $do,
-            Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+            Kind::Tracked(_) | Kind::Switchable(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
                 let (layer, what) = ("this layer", "derivatives of its passes");
                 let why = "only batch norm and the norms of the family have them";
                 Err(Error::Unsupported { layer, what, why })
@@ -160,6 +163,12 @@ impl Layer {
             Norm::Graph => {
                 let alpha = number("alpha", alpha)?;
                 Kind::Graph(GraphNorm::from_parts(context, shape[1], options, gamma, beta, alpha)?)
+            }
+            Norm::Switchable(variance) => {
+                let (options, running) = (spec.switchable_options(*variance), running().await?);
+                let weights = [number("weights of means", alpha)?, number("weights of variances", shift)?];
+                let layer = SwitchableNorm::from_parts(context, options, gamma, beta, weights, running)?;
+                Kind::Switchable(layer)
             }
             Norm::MeanVariance(axes) => {
                 Kind::MeanVariance(MeanVarianceNorm::new(context, axes, options).await?)
@@ -223,7 +232,12 @@ impl Layer {
             Kind::Scale(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Weight(layer) => layer.prepare_infer_int8(input, y, int8).await,
             Kind::Standardization(layer) => layer.prepare_infer_int8(input, y, int8).await,
-            Kind::Batch(_) | Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
+            Kind::Batch(_)
+            | Kind::Tracked(_)
+            | Kind::Switchable(_)
+            | Kind::Spectral(_)
+            | Kind::Tanh(_)
+            | Kind::Derf(_) => {
                 let (layer, what) = ("this layer", "y of int8");
                 let why = "only frozen batch norm and the norms of the family have it";
                 Err(Error::Unsupported { layer, what, why })
@@ -287,7 +301,8 @@ impl Layer {
         tensor: impl AsyncFnOnce(&[usize]) -> Result<Tensor>,
     ) -> Result<Saved> {
         let like = self.room_for(x).await?;
-        let Some(shape) = like.shape().filter(|_| !matches!(self.kind, Kind::Tracked(_))) else {
+        let own = matches!(self.kind, Kind::Tracked(_) | Kind::Switchable(_));
+        let Some(shape) = like.shape().filter(|_| !own) else {
             return Ok(like);
         };
         let tensor = tensor(&shape).await?;
@@ -304,9 +319,12 @@ impl Layer {
             Kind::Scale(layer) => layer.room_in(x, &tensor),
             Kind::Weight(layer) => layer.room_in(x, &tensor),
             Kind::Standardization(layer) => layer.room_in(x, &tensor),
-            Kind::Frozen(_) | Kind::Tracked(_) | Kind::Spectral(_) | Kind::Tanh(_) | Kind::Derf(_) => {
-                Ok(like)
-            }
+            Kind::Frozen(_)
+            | Kind::Tracked(_)
+            | Kind::Switchable(_)
+            | Kind::Spectral(_)
+            | Kind::Tanh(_)
+            | Kind::Derf(_) => Ok(like),
         }
     }
 
@@ -326,6 +344,7 @@ impl Layer {
         match &self.kind {
             Kind::Batch(layer) => layer.running().download(&self.context).await.map(Some),
             Kind::Tracked(layer) => layer.running().download(&self.context).await.map(Some),
+            Kind::Switchable(layer) => layer.running().download(&self.context).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -412,6 +431,7 @@ impl Sealed for Layer {
             Kind::Batch(layer) => layer.id(),
             Kind::Tracked(layer) => layer.id(),
             Kind::Spectral(layer) => layer.id(),
+            Kind::Switchable(layer) => layer.id(),
             _ => None,
         }
     }

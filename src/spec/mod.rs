@@ -19,6 +19,7 @@ use crate::norm::{BatchNormOptions, Momentum};
 use crate::pass::{Affine, Int8};
 use crate::plan::Tuning;
 use crate::statistics::renorm::Renorm;
+use crate::switchable::SwitchableNormOptions;
 
 pub use layer::{Layer, Parameters};
 pub use norm::Norm;
@@ -121,7 +122,7 @@ impl AsInt8 {
 ///
 /// | words | meaning |
 /// |---|---|
-/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `graph`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `spectral:1`, `spectral_u`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups, axes, or the axis of rows |
+/// | `batch`, `frozen`, `layer:2`, `rms`, `group:32`, `instance`, `graph`, `switchable`, `switchable:unbiased`, `tracked`, `mvn:0,2,3`, `l2:1`, `scale`, `weight`, `standardization`, `spectral:1`, `spectral_u`, `tanh`, `derf` | the norm, with trailing axes (1 if not given), groups, axes, or the axis of rows |
 /// | `f16`, `bf16`; `parameters=bf16`; `last` | element types, f32 else; channels last |
 /// | `affine=both`, `weight`, `bias`, `none`; `offset`; `modulated`; `eps=1e-3`, `eps=type` | parameters: which, gamma as its distance from 1, of each sample |
 /// | `relu`, `leaky_relu=0.2`, …; `residual`; `sum` | activation; what is added after and before the norm |
@@ -289,12 +290,32 @@ impl Spec {
         if self.modulated { [&shape[..1], own].concat() } else { own.to_vec() }
     }
 
-    /// The shape of alpha, if the norm has one: of a curve one value, of GraphNorm one for each channel.
+    /// The shape of alpha, if the norm has one: of a curve one value, of GraphNorm one for each channel, of switchable norm the logits of its weights of means.
     pub fn alpha_shape(&self) -> Option<Vec<usize>> {
         match self.norm {
             Norm::Graph => Some(self.parameter_shape()),
+            Norm::Switchable(_) => Some(vec![3]),
             _ => self.norm.curve().map(|_| vec![1]),
         }
+    }
+
+    /// The shape of the shift, if the norm has one: that of Derf, or the logits of switchable norm's weights of variances.
+    pub fn shift_shape(&self) -> Option<Vec<usize>> {
+        match self.norm {
+            Norm::Switchable(_) => Some(vec![3]),
+            Norm::Derf => Some(vec![1]),
+            _ => None,
+        }
+    }
+
+    /// Options of switchable norm.
+    pub(crate) fn switchable_options(&self, variance: RunningVariance) -> SwitchableNormOptions {
+        SwitchableNormOptions::paper()
+            .eps(self.eps.value(self.dtype))
+            .affine(self.affine)
+            .activation(self.activation)
+            .momentum(self.momentum)
+            .variance(variance)
     }
 
     /// The lengths of the segments that statistics are over, if they are over such.

@@ -1,5 +1,6 @@
 //! Which norm a problem is of.
 
+use crate::base::variance::RunningVariance;
 use crate::curve::Curve;
 use crate::family::{Epsilon, NormOptions};
 use crate::norm::BatchNormOptions;
@@ -24,6 +25,8 @@ pub enum Norm {
     Instance,
     /// [`GraphNorm`](crate::GraphNorm).
     Graph,
+    /// [`SwitchableNorm`](crate::switchable::SwitchableNorm), in training, with this variance of instances.
+    Switchable(RunningVariance),
     /// [`TrackedInstanceNorm`](crate::family::TrackedInstanceNorm), in training.
     TrackedInstance,
     /// [`MeanVarianceNorm`](crate::family::MeanVarianceNorm) over these axes, in ascending order.
@@ -55,6 +58,7 @@ impl Norm {
             Norm::Group(_) => "group_norm",
             Norm::Instance | Norm::TrackedInstance => "instance_norm",
             Norm::Graph => "graph_norm",
+            Norm::Switchable(_) => "switchable_norm",
             Norm::MeanVariance(_) => "mvn",
             Norm::L2(_) => "l2_norm",
             Norm::Scale => "scale_norm",
@@ -95,7 +99,9 @@ impl Norm {
 
     /// Whether it is one of the family: a [`Norm<K>`](crate::family::Norm) over slices.
     pub const fn is_of_slices(&self) -> bool {
-        !self.is_batch() && self.curve().is_none() && self.spectral().is_none()
+        !(self.is_batch() || matches!(self, Norm::Switchable(_)))
+            && self.curve().is_none()
+            && self.spectral().is_none()
     }
 
     /// Whether its slices are rows of x, positions with all of their values.
@@ -107,7 +113,7 @@ impl Norm {
     pub const fn has_channels(&self) -> bool {
         self.is_batch()
             || self.curve().is_some()
-            || matches!(self, Norm::Group(_) | Norm::Instance | Norm::TrackedInstance)
+            || matches!(self, Norm::Group(_) | Norm::Instance | Norm::TrackedInstance | Norm::Switchable(_))
     }
 
     /// Whether gamma and beta can be those of each sample.
@@ -117,7 +123,7 @@ impl Norm {
 
     /// Whether it keeps running statistics while it trains.
     pub const fn tracks(&self) -> bool {
-        matches!(self, Norm::Batch | Norm::TrackedInstance)
+        matches!(self, Norm::Batch | Norm::TrackedInstance | Norm::Switchable(_))
     }
 
     /// The parameters that it has by default, for tests of all that it can have.
@@ -160,7 +166,12 @@ impl Norm {
             Norm::Scale => NormOptions::scale(),
             Norm::Weight => NormOptions::weight(),
             Norm::WeightStandardization => NormOptions::standardization(),
-            Norm::Batch | Norm::FrozenBatch | Norm::Spectral(..) | Norm::DynamicTanh | Norm::Derf => {
+            Norm::Batch
+            | Norm::FrozenBatch
+            | Norm::Switchable(_)
+            | Norm::Spectral(..)
+            | Norm::DynamicTanh
+            | Norm::Derf => {
                 return None;
             }
         })

@@ -1,6 +1,6 @@
 //! The passes of a problem prepared on a context that notes what they would run, over tensors that take no memory.
 
-use super::{Layer, Norm, Parameters, Passes, Spec, Statistics};
+use super::{Layer, Parameters, Passes, Spec, Statistics};
 use crate::base::activation::Activation;
 use crate::base::dtype::DType;
 use crate::base::error::{Error, Result};
@@ -46,7 +46,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     let gamma = zeros(spec.affine.has_gamma(), &shape).await?;
     let beta = zeros(spec.affine.has_beta(), &shape).await?;
     let alpha = zeros(spec.alpha_shape().is_some(), &spec.alpha_shape().unwrap_or_default()).await?;
-    let shift = zeros(spec.norm == Norm::Derf, &[1]).await?;
+    let shift = zeros(spec.shift_shape().is_some(), &spec.shift_shape().unwrap_or_default()).await?;
     let parameters = Parameters {
         gamma: gamma.clone(),
         beta: beta.clone(),

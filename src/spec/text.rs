@@ -54,6 +54,8 @@ impl Norm {
             Norm::Group(groups) => format!("group:{groups}"),
             Norm::Instance => "instance".to_owned(),
             Norm::Graph => "graph".to_owned(),
+            Norm::Switchable(RunningVariance::Biased) => "switchable".to_owned(),
+            Norm::Switchable(RunningVariance::Unbiased) => "switchable:unbiased".to_owned(),
             Norm::TrackedInstance => "tracked".to_owned(),
             Norm::MeanVariance(axes) => format!("mvn:{}", list(axes, ",")),
             Norm::L2(axes) => format!("l2:{}", list(axes, ",")),
@@ -91,6 +93,11 @@ impl Norm {
             "group" => Norm::Group(count()?),
             "instance" => Norm::Instance,
             "graph" => Norm::Graph,
+            "switchable" => Norm::Switchable(match take() {
+                None => RunningVariance::Biased,
+                Some("unbiased") => RunningVariance::Unbiased,
+                Some(_) => return Err("switchable:unbiased is all that there is behind it".to_owned()),
+            }),
             "tracked" => Norm::TrackedInstance,
             "mvn" => Norm::MeanVariance(axes()?),
             "l2" => Norm::L2(axes()?),
@@ -363,6 +370,7 @@ mod tests {
     fn lines_are_the_same_when_they_come_back() {
         for line in [
             "batch 8x64x56x56",
+            "switchable:unbiased 3x4x5 last relu backward",
             "graph 29x4 segments=3,1*20,0,6 backward",
             "instance 0x4 segments=none",
             "batch 3x4x7x5 f16 last parameters=f16 relu residual in_place backward added phase=3 splits=2",

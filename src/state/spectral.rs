@@ -69,13 +69,13 @@ impl ModelState {
         axis: usize,
     ) -> Result<SpectralValues> {
         let [weight_key, u_key, v_key] = naming.keys(layer, parameter);
-        let (shape, weight) = self.of_spectral(&weight_key, None)?;
+        let (shape, weight) = self.values_of(&weight_key, None)?;
         let Some(&rows) = shape.get(axis).filter(|&&rows| rows > 0 && shape.len() > 1) else {
             let expected = format!("a shape of 2 axes or more with values along axis {axis}");
             return Err(Error::StateTensor(Mismatch::new(weight_key, expected, format!("{shape:?}"))));
         };
-        let (_, u) = self.of_spectral(&u_key, Some(&[rows]))?;
-        let (_, v) = self.of_spectral(&v_key, Some(&[weight.len() / rows]))?;
+        let (_, u) = self.values_of(&u_key, Some(&[rows]))?;
+        let (_, v) = self.values_of(&v_key, Some(&[weight.len() / rows]))?;
         Ok(SpectralValues { shape, weight, u, v })
     }
 
@@ -105,16 +105,5 @@ impl ModelState {
         let staged = save.staged;
         self.put_all(staged);
         Ok(())
-    }
-
-    /// The values of a tensor that must be there, of a shape if that is known.
-    fn of_spectral(&self, key: &str, shape: Option<&[usize]>) -> Result<(Vec<usize>, Vec<f32>)> {
-        let wrong = |expected: &str, got: String| Error::StateTensor(Mismatch::new(key, expected, got));
-        let found = self.floats(key, shape).map_err(Error::StateTensor)?;
-        let (float, tensor) = found.ok_or_else(|| wrong("a tensor of this name", "none".to_owned()))?;
-        match float.decode(&tensor.data) {
-            (_, true) => Err(wrong("values that f32 has", format!("{float} values that it lacks"))),
-            (values, false) => Ok((tensor.shape.into_owned(), values)),
-        }
     }
 }

@@ -45,8 +45,16 @@ pub(crate) enum Kept {
     Slices { statistics: u64, count: u64, centred: bool },
     /// Slices of segments, of which each has its own number of values; `rescaled` where only a part of the mean is subtracted.
     Segments { statistics: u64, of: u64, rescaled: bool },
+    /// Instances whose statistics are mixtures: a record of each, then how far those that are mixed are from it.
+    Mixtures { instances: u64, count: u64 },
     /// A record of all of a weight, and the vectors of its rows and columns.
     Directions { rows: u64, columns: u64 },
+}
+
+/// Where mixtures lie behind the records of so many instances: weights (shaders/lib/mixture.wesl), then how far three means and three variances of each are from the mixture.
+pub(crate) const fn mixtures_of(instances: u64) -> std::ops::Range<u64> {
+    let begin = (instances * SLICE_BYTES).next_multiple_of(256);
+    begin..begin + 32 + instances * 24
 }
 
 impl Kept {
@@ -55,6 +63,7 @@ impl Kept {
             Self::Channels { channels, .. } => channels,
             Self::Slices { statistics, .. } | Self::Segments { statistics, .. } => statistics,
             Self::Directions { rows, columns } => SLICE_BYTES / 4 + rows + columns,
+            Self::Mixtures { instances, .. } => mixtures_of(instances).end / 4,
         }
     }
 
@@ -62,7 +71,7 @@ impl Kept {
         match self {
             Self::Channels { .. } => size_of::<SavedRecord>() as u64,
             Self::Slices { .. } | Self::Segments { .. } => size_of::<SliceRecord>() as u64,
-            Self::Directions { .. } => 4,
+            Self::Directions { .. } | Self::Mixtures { .. } => 4,
         }
     }
 
@@ -325,6 +334,12 @@ impl Saved {
                     SavedStatistics { var: if rescaled { f32::NAN } else { of_all.var }, ..of_all }
                 };
                 records.into_iter().map(statistics).collect()
+            }
+            Kept::Mixtures { instances, count } => {
+                self.check_device(context)?;
+                let bytes = self.slab.read(context, WHAT, instances * SLICE_BYTES).await?;
+                let records = bytemuck::pod_collect_to_vec::<u8, SliceRecord>(&bytes);
+                records.into_iter().map(|record| record.statistics(count, true)).collect()
             }
             // Its record is σ's, which the layer tells.
             Kept::Directions { .. } => Vec::new(),

@@ -30,6 +30,7 @@ mod second;
 mod slabs;
 mod spectral;
 mod support;
+mod switchable;
 mod synchronised;
 mod tuning;
 mod verdicts;

@@ -5,6 +5,7 @@ mod file;
 mod gpu;
 mod layers;
 mod load;
+mod parameters;
 mod resnet50;
 mod save;
 mod shards;

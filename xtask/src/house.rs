@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders, and files beside them, each of which imports from those before it alone.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 26] = [
     "base",
     "wesl",
     "plan",
@@ -18,6 +18,7 @@ const ORDER: [&str; 25] = [
     "family",
     "curve",
     "spectral",
+    "switchable",
     "reference",
     "absorb",
     "drift",

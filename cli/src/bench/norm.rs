@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 use wgnorm::spectral::PowerOrder;
-use wgnorm::{Activation, GateOrder, Layout, Shape, spec};
+use wgnorm::{Activation, GateOrder, Layout, RunningVariance, Shape, spec};
 
 use super::BenchOp;
 use super::variant::Variant;
@@ -28,6 +28,8 @@ pub enum NormName {
     Instance,
     /// Each channel of each graph of rows (--segments), with a learned part of the mean subtracted
     Graph,
+    /// Each channel of each sample, by a mixture of its statistics, its layer's and the batch's
+    Switchable,
     /// All axes but the second, without parameters
     MeanVariance,
     /// The second axis, divided by its length
@@ -157,6 +159,7 @@ impl Norm {
             NormName::Group => "group",
             NormName::Instance => "instance",
             NormName::Graph => "graph",
+            NormName::Switchable => "switchable",
             NormName::MeanVariance => "mean_variance",
             NormName::L2 => "l2",
             NormName::Scale => "scale",
@@ -182,6 +185,11 @@ impl Norm {
         matches!(self.name, NormName::DynamicTanh | NormName::Derf)
     }
 
+    /// Whether statistics are mixtures.
+    pub const fn is_switchable(self) -> bool {
+        matches!(self.name, NormName::Switchable)
+    }
+
     /// Whether it is of all of a weight.
     pub const fn is_spectral(self) -> bool {
         matches!(self.name, NormName::Spectral)
@@ -198,6 +206,7 @@ impl Norm {
             NormName::Group => spec::Norm::Group(self.groups.unwrap_or(1)),
             NormName::Instance => spec::Norm::Instance,
             NormName::Graph => spec::Norm::Graph,
+            NormName::Switchable => spec::Norm::Switchable(RunningVariance::Biased),
             NormName::MeanVariance => {
                 spec::Norm::MeanVariance((0..dims.len()).filter(|&axis| axis != 1).collect())
             }
@@ -230,6 +239,7 @@ impl Norm {
                 NormName::Batch
                     | NormName::Group
                     | NormName::Instance
+                    | NormName::Switchable
                     | NormName::DynamicTanh
                     | NormName::Derf
             )
@@ -254,7 +264,7 @@ impl Norm {
     pub fn ops(self) -> &'static [BenchOp] {
         if self.is_batch() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference, BenchOp::FrozenBackward]
-        } else if self.is_curve() || self.is_spectral() {
+        } else if self.is_curve() || self.is_spectral() || self.is_switchable() {
             &[BenchOp::TrainForward, BenchOp::TrainBackward]
         } else {
             &[BenchOp::TrainForward, BenchOp::TrainBackward, BenchOp::Inference]
@@ -325,6 +335,13 @@ impl Norm {
         {
             return Err(format!(
                 "--op {}: over segments there are train_forward, train_backward and inference, and an activation at the most",
+                op.name()
+            ));
+        }
+        let beside = variant.sum || variant.gate.is_some() || variant.int8;
+        if self.is_switchable() && (beside || !self.ops().contains(&op)) {
+            return Err(format!(
+                "--op {}: switchable norm has train_forward and train_backward, with an activation and a residual at the most",
                 op.name()
             ));
         }

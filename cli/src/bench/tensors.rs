@@ -408,7 +408,7 @@ async fn parameters(context: &Context, problem: &Posed) -> Result<Parameters> {
         gamma: of_shape(gamma).await?,
         beta: of_shape(beta).await?,
         alpha: upload(!alpha.is_empty(), &spec.alpha_shape().unwrap_or_default(), alpha).await?,
-        shift: upload(spec.norm == Norm::Derf, &[1], &[*shift]).await?,
+        shift: upload(!shift.is_empty(), &spec.shift_shape().unwrap_or_default(), shift).await?,
         running: running.clone(),
         directions: directions.clone(),
     })

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch's norms (batch, layer, RMS, group, spectral; over segments of rows those of PyTorch Geometric) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
+"""Times PyTorch's norms (batch, layer, RMS, group, spectral, switchable; over segments of rows those of PyTorch Geometric) over the cases of a `wgnorm bench --json` file, and writes the same JSON.
 
 Operations are called as ATen has them, so backward is timed alone and no autograd counts; `train_step` is what a user
 calls instead: torch.nn.functional.layer_norm, say, and autograd. RMS norm, and everything that torch.compile has made
@@ -463,6 +463,43 @@ class SpectralNorm(Layer):
         return [values.view(self.x.shape) for values in outputs]
 
 
+class SwitchableNorm(Layer):
+    """SwitchNorm2d of its authors (switchablenorms/Switchable-Normalization), with the biased variances of the paper."""
+
+    def __init__(self, shape, dtype, layout, device, kernels, groups):
+        super().__init__(shape, dtype, layout, device, kernels, shape[1], torch.float32)
+        self.running = [self.uniform(shape[1]).to(device), self.uniform(shape[1]).abs().to(device)]
+        self.logits = [self.uniform(3).to(device), self.uniform(3).to(device)]
+
+    def parameters(self):
+        return [self.gamma, self.beta, *self.logits]
+
+    def function(self, training, x, gamma, beta, mean_weight, var_weight):
+        n, c = x.shape[:2]
+        flat = x.reshape(n, c, -1)
+        mean_in, var_in = flat.mean(-1, keepdim=True), flat.var(-1, keepdim=True, unbiased=False)
+        temp = var_in + mean_in**2
+        mean_ln, mean_bn = mean_in.mean(1, keepdim=True), mean_in.mean(0, keepdim=True)
+        var_ln, var_bn = temp.mean(1, keepdim=True) - mean_ln**2, temp.mean(0, keepdim=True) - mean_bn**2
+        if training and x.dtype != torch.float64:
+            for running, values in zip(self.running, (mean_bn, var_bn)):
+                running.mul_(0.9).add_(0.1 * values.detach().flatten())
+        w, v = mean_weight.softmax(0), var_weight.softmax(0)
+        mean = w[0] * mean_in + w[1] * mean_ln + w[2] * mean_bn
+        var = v[0] * var_in + v[1] * var_ln + v[2] * var_bn
+        y = (flat - mean) / (var + EPS).sqrt() * gamma.view(1, c, 1) + beta.view(1, c, 1)
+        return y.reshape(x.shape)
+
+    def expected(self, op):
+        """The outputs by the same program in float64."""
+        double = [tensor.double().requires_grad_() for tensor in (self.x, *self.parameters())]
+        with torch.enable_grad():
+            y = self.function(True, *double)
+            gradients = torch.autograd.grad(y, double, self.dy.double())
+        y = y.detach()
+        return [y] if op == "train_forward" else [y, *gradients] if op == "train_step" else gradients
+
+
 class SegmentNorm(Layer):
     """InstanceNorm, LayerNorm(mode="graph") or GraphNorm of PyTorch Geometric, given the segment of each row."""
 
@@ -517,7 +554,8 @@ def segment_lengths(rows, average):
     return lengths
 
 
-NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm, "spectral": SpectralNorm}
+NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RmsNorm, "group": GroupNorm, "spectral": SpectralNorm,
+         "switchable": SwitchableNorm}
 OVER_SEGMENTS = ("instance", "layer", "graph")
 
 

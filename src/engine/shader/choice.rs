@@ -36,6 +36,9 @@ impl Variant {
             Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold/total",
             Kernel::FoldTangents(_) => "fold/tangents",
             Kernel::FoldSecond => "fold/second",
+            Kernel::FoldMixture { .. } => "fold/mixture",
+            Kernel::FoldMixtureSums => "fold/mixture_sums",
+            Kernel::FoldMixtureMeans => "fold/mixture_means",
             Kernel::FoldMerge(_) => "fold/merge",
             Kernel::FoldNodes(_) => "fold/nodes",
             Kernel::FoldGradients => "fold/gradients",
@@ -112,6 +115,8 @@ impl Variant {
         );
         choice.feature("ragged", self.pointwise.ragged);
         choice.feature("mean_scale", self.pointwise.mean_scale);
+        choice.feature("unbiased", self.pointwise.unbiased);
+        choice.feature("running", self.kernel == Kernel::FoldMixture { running: true });
         let strip = Instance::from("walk/strip").with("STRIP", format!("{}u", self.strip));
         let strip = strip.with("DEPTH", format!("{}u", self.depth));
         choice.feature("ahead", self.depth > 1);

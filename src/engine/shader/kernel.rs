@@ -158,6 +158,14 @@ pub(crate) enum Kernel {
         given: bool,
         of_all: bool,
     },
+    /// Statistics of instances as mixtures of theirs, their layers' and the batch's, or running ones.
+    FoldMixture {
+        running: bool,
+    },
+    /// The gradients of the mean and variance of each instance.
+    FoldMixtureSums,
+    /// What dx subtracts of them, and terms of the gradients of the weights.
+    FoldMixtureMeans,
     MapForward(StatisticsFrom),
     /// The same as int8, by the scale of each row.
     MapInt8(StatisticsFrom),
@@ -204,6 +212,9 @@ impl Kernel {
             Kernel::FoldTotal(_) | Kernel::FoldGroups => "fold_total",
             Kernel::FoldTangents(_) => "fold_tangents",
             Kernel::FoldSecond => "fold_second",
+            Kernel::FoldMixture { .. } => "fold_mixture",
+            Kernel::FoldMixtureSums => "fold_mixture_sums",
+            Kernel::FoldMixtureMeans => "fold_mixture_means",
             Kernel::FoldMerge(_) => "fold_merge",
             Kernel::FoldNodes(_) => "fold_nodes",
             Kernel::FoldGradients => "fold_gradients",
@@ -234,6 +245,7 @@ impl Kernel {
             | Kernel::ResidentBackward(StatisticsFrom::Saved) => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldCurve => &[Slot::Dgamma, Slot::Dbeta],
             Kernel::FoldAlpha => &[Slot::Dalpha, Slot::Dshift],
+            Kernel::FoldMixture { .. } => &[Slot::Alpha, Slot::Shift],
             Kernel::FoldTangents(_) => &[Slot::Gamma, Slot::Beta, Slot::GammaTangent, Slot::BetaTangent],
             _ => &[Slot::Gamma, Slot::Beta, Slot::Alpha],
         }

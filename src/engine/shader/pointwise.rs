@@ -1,6 +1,6 @@
 //! What kernels do to each element, as far as it decides their modules.
 
-use super::kernel::{Kernel, StatisticsFrom};
+use super::kernel::{Kernel, Monoid, StatisticsFrom};
 use crate::base::activation::Activation;
 use crate::base::gate::GateOrder;
 use crate::plan::AffineOf;
@@ -86,6 +86,8 @@ pub(crate) struct Pointwise {
     pub ragged: bool,
     /// Only a part of the mean is subtracted.
     pub mean_scale: bool,
+    /// Variances of instances are unbiased.
+    pub unbiased: bool,
 }
 
 /// Derivatives of the passes (lib/second.wesl).
@@ -119,6 +121,7 @@ impl Default for Pointwise {
             y_tangent: false,
             ragged: false,
             mean_scale: false,
+            unbiased: false,
         }
     }
 }
@@ -153,6 +156,7 @@ impl Pointwise {
             y_tangent,
             ragged,
             mean_scale,
+            unbiased,
             ..
         } = self;
         match kernel {
@@ -207,6 +211,7 @@ impl Pointwise {
                     d_sum,
                     folded: false,
                     mean_scale: false,
+                    unbiased: false,
                     ..self
                 }
             }
@@ -226,6 +231,7 @@ impl Pointwise {
                     sum: false,
                     folded,
                     mean_scale: false,
+                    unbiased: false,
                     ..self
                 }
             }
@@ -259,6 +265,7 @@ impl Pointwise {
                 let any = if bends { Activation::Silu } else { Activation::None };
                 Self { activation: ActivationKind::of(any), uncentred, derivative, ..nothing }
             }
+            Kernel::FoldTotal(Monoid::Moments) | Kernel::FoldMixtureMeans => Self { unbiased, ..nothing },
             Kernel::MapCopy => Self { sum, ..nothing },
             Kernel::FoldGradients => Self { renorm, ..nothing },
             _ => nothing,
@@ -293,6 +300,7 @@ impl Pointwise {
             (self.y_tangent, " y_tangent"),
             (self.ragged, " ragged"),
             (self.mean_scale, " mean scale"),
+            (self.unbiased, " unbiased"),
         ] {
             if is {
                 key += name;

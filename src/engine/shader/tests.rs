@@ -114,6 +114,9 @@ fn per_slice(kernel: Kernel) -> bool {
         Kernel::FoldTotal(_)
             | Kernel::FoldMerge(_)
             | Kernel::FoldNodes(_)
+            | Kernel::FoldMixture { .. }
+            | Kernel::FoldMixtureSums
+            | Kernel::FoldMixtureMeans
             | Kernel::FoldGradients
             | Kernel::FoldRecords(_)
             | Kernel::FoldMarks
@@ -264,6 +267,7 @@ fn all_pointwise(kernel: Kernel) -> Vec<(Pointwise, [Option<Slot>; WALKED_INPUTS
                 y_tangent: false,
                 ragged: false,
                 mean_scale: false,
+                unbiased: false,
             };
             // Before anything is linked; gates are the family's.
             let family =

@@ -15,6 +15,7 @@ mod ragged;
 mod second;
 mod slices;
 mod spectral;
+mod switchable;
 
 use super::data::{Data, Draw, Gamma};
 use super::problem::Problem;
@@ -55,6 +56,7 @@ pub fn quick() -> Vec<Case> {
     cases.extend(second::cases());
     cases.extend(spectral::cases());
     cases.extend(ragged::cases());
+    cases.extend(switchable::cases());
     cases
 }
 

@@ -134,7 +134,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Passes over memory of a reduction, and of a map of dx.
-    fn passes(&self) -> (u64, u64) {
+    pub(in crate::pass) fn passes(&self) -> (u64, u64) {
         let one = |slot| u64::from(self.tensors.has(slot));
         let read = 2 + one(Slot::Residual);
         let (of_gate, of_residual) = match self.gate {

@@ -1,4 +1,4 @@
-//! Variants of kernels over segments of rows (src/pass/slices/ragged.rs), as the host asks for them.
+//! Variants of kernels over segments of rows (src/pass/slices/ragged.rs) and of mixtures (src/pass/switchable.rs), as the host asks for them.
 
 use super::*;
 
@@ -58,6 +58,24 @@ pub(super) fn variants() -> Vec<Variant> {
                 let walk = WalkKind::Segments;
                 let variant =
                     Variant { pointwise, team_size, workgroup_size, shared, walk, width: 1, ..example };
+                variants.push(variant.reduced());
+            }
+        }
+    }
+    let mixtures = [
+        Kernel::FoldMixture { running: false },
+        Kernel::FoldMixture { running: true },
+        Kernel::FoldMixtureSums,
+        Kernel::FoldMixtureMeans,
+        Kernel::FoldTotal(Monoid::Moments),
+    ];
+    for kernel in mixtures {
+        for (unbiased, shared) in [(false, false), (true, false), (false, true), (true, true)] {
+            for parameters in [DType::F32, DType::F16] {
+                let pointwise = Pointwise { unbiased, ..Pointwise::default() };
+                let (walk, width, team_size) = (WalkKind::Segments, 1, 1);
+                let variant =
+                    Variant { pointwise, shared, parameters, walk, width, team_size, ..example(kernel) };
                 variants.push(variant.reduced());
             }
         }
