@@ -62,6 +62,10 @@ impl Problem {
             let batches = running.mean.iter().flat_map(|_| running.batches.to_le_bytes());
             operands.insert("running statistics".to_owned(), moments.chain(batches).collect());
         }
+        let (u, v) = &inputs.directions;
+        if !u.is_empty() {
+            operands.insert("directions".to_owned(), DType::F32.encode(&[&u[..], v].concat()));
+        }
         if let Some(keep) = &inputs.keep {
             // A word that is 0, then a bit for each position.
             let mut mask = vec![0; 4 + keep.len().div_ceil(32) * 4];
@@ -88,6 +92,11 @@ impl Problem {
             let channels = values.len() / 3;
             outputs.push(("running_mean".to_owned(), values[..channels].to_vec()));
             outputs.push(("running_var".to_owned(), values[channels..2 * channels].to_vec()));
+        }
+        if let Some(bytes) = left.get("directions") {
+            let (values, rows) = (DType::F32.decode(bytes), self.inputs.directions.0.len());
+            outputs.push(("u".to_owned(), values[..rows].to_vec()));
+            outputs.push(("v".to_owned(), values[rows..].to_vec()));
         }
         outputs
     }
@@ -119,7 +128,15 @@ impl Problem {
     pub fn hold_forward(&self, left: &Operands) -> Outcome {
         let spec = &self.spec;
         let tracks = spec.norm.tracks();
-        let wanted = [("y", true), ("sum", spec.sum), ("running_mean", tracks), ("running_var", tracks)];
+        let spectral = spec.norm.spectral().is_some();
+        let wanted = [
+            ("y", true),
+            ("sum", spec.sum),
+            ("running_mean", tracks),
+            ("running_var", tracks),
+            ("u", spectral),
+            ("v", spectral),
+        ];
         self.hold(self.forward_outputs(left), &wanted)
     }
 

@@ -38,6 +38,7 @@
 //! |---|---|
 //! | running statistics | `[3, C]`: means and variances as f32, the number of batches as a u32 for each channel |
 //! | saved statistics | of batch norm `[C, 10]`, of other norms `[S, 4]`, words that the backward pass takes as forward has left them ([`Saved::from_tensor`](crate::Saved::from_tensor), [`Norm::room_in`](crate::family::Norm::room_in)) |
+//! | directions | u, then v of spectral norm, as f32 |
 //! | mask | a bit for each sample and position after the first 32, which are 0; the least significant bit of a u32 first |
 
 mod export;

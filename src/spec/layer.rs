@@ -360,6 +360,14 @@ impl Layer {
         }
     }
 
+    /// A tensor in the memory of u and v, of spectral norm.
+    pub(crate) fn directions_memory(&self) -> Option<&Tensor> {
+        match &self.kind {
+            Kind::Spectral(layer) => Some(layer.memory()),
+            _ => None,
+        }
+    }
+
     /// Sets u and v of spectral norm.
     ///
     /// # Errors

@@ -97,6 +97,7 @@ pub(crate) async fn rehearse(context: &Context, spec: &Spec) -> Result<Rehearsed
     names.add("y", Some(&y));
     names.add("gamma", gamma.as_ref());
     names.add("beta", beta.as_ref());
+    names.add("directions", layer.directions_memory());
     if let Some(int8) = spec.int8 {
         let rows = spec.elements() / spec.shape.last().copied().unwrap_or(1).max(1);
         let (y, scales) =

@@ -360,6 +360,11 @@ impl SpectralNorm {
         self.parts.directions().await
     }
 
+    /// A tensor in the memory of u and v, which lie one behind the other.
+    pub(crate) fn memory(&self) -> &Tensor {
+        &self.parts.u
+    }
+
     /// Replaces u and v, for all that is recorded later.
     ///
     /// # Errors

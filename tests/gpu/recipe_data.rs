@@ -10,7 +10,7 @@ use wgnorm::{Context, ContextOptions, Error, Spec, Tensor};
 
 use crate::support::*;
 
-const LINES: [&str; 22] = [
+const LINES: [&str; 24] = [
     "batch 2x3x16x16 relu residual backward",
     "batch 6x20 f16 backward",
     "batch 3x5x7x5 backward splits=3",
@@ -28,6 +28,8 @@ const LINES: [&str; 22] = [
     "layer 3x5x4x6 axes=3,1 backward",
     "rms 7x4x10 affine=both axes=2,1 backward",
     "layer 6x20 mask=3 backward",
+    "spectral 12x20 backward",
+    "spectral_u:1 4x6x3x3 bf16 backward",
     "rms 8x40 bf16 gate=first backward",
     "rms 6x32 sum int8",
     "batch 2x3x5x7 last bf16 residual relu in_place backward",
@@ -166,7 +168,14 @@ fn recipes_that_cannot_be_run_are_refused() {
     let mut nonsense = recipe.clone();
     nonsense.kernels[0].wgsl = "fn".to_owned();
     assert!(matches!(refuse(&nonsense, all), Error::Validation { .. }));
-    for line in ["batch 8x3x4x4 ghost=2", "batch 8x3x4x4 given", "tracked 2x3x4"] {
+    for line in [
+        "batch 8x3x4x4 ghost=2",
+        "batch 8x3x4x4 given",
+        "tracked 2x3x4",
+        "switchable 2x3x4",
+        "instance 8x4 segments=3,5",
+        "graph 8x4",
+    ] {
         let several: Spec = line.parse().unwrap();
         assert!(matches!(several.recipes(context.capabilities()), Err(Error::Spec { .. })), "{line}");
     }
