@@ -1,7 +1,7 @@
 //! The passes of switchable norm: those of instance norm, whose statistics are mixtures, and whose gradients go back through what is mixed.
 
 use super::{GradientTargets, OfSlices, Pass, Reads, Scheme, Spec, Statistics};
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::engine::build::{Build, Scratch, Whole};
 use crate::engine::prepared::Prepared;
 use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
@@ -10,7 +10,7 @@ use crate::engine::slot::Slot;
 use crate::engine::tensor::Tensor;
 use crate::ops::{fold, map, reduce};
 use crate::pass::input::Input;
-use crate::plan::{GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, Op, Records, SLICE_BYTES};
+use crate::plan::{GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, Op, Records, SLICE_BYTES, addressed};
 use crate::statistics::moments::Moments;
 use crate::statistics::saved::{Saved, mixtures_of};
 
@@ -34,18 +34,22 @@ impl Extent {
 
     /// The records of all instances, of which each is a slice.
     fn each(self) -> Result<Records> {
-        Ok(Records { partials: 1, slices: narrow(self.channels)?, matrix: 0 })
+        Ok(Records { partials: 1, slices: addressed("x", self.channels, "instances")?, matrix: 0 })
     }
 
     /// Those of a sample together.
     fn layers(self) -> Result<Records> {
-        let channels = narrow(self.channels)?;
+        let channels = addressed("x", self.channels, "instances")?;
         Ok(Records { partials: channels, slices: 1, matrix: channels })
     }
 
     /// Those of a channel.
     fn batch(self) -> Result<Records> {
-        Ok(Records { partials: narrow(self.samples)?, slices: narrow(self.channels)?, matrix: 0 })
+        Ok(Records {
+            partials: addressed("x", self.samples, "instances")?,
+            slices: addressed("x", self.channels, "instances")?,
+            matrix: 0,
+        })
     }
 }
 
@@ -92,7 +96,7 @@ impl<'a> Spec<'a> {
         ];
         buffers.extend(batch.map(|batch| (Slot::Batch, batch.slab().into())));
         if let Some(running) = running {
-            build.params.running_step = narrow(extent.channels)?;
+            build.params.running_step = addressed("x", extent.channels, "instances")?;
             buffers.push((Slot::Running, running.into()));
         }
         let kernel = Kernel::FoldMixture { running: running.is_some() };
@@ -161,7 +165,7 @@ impl<'a> Spec<'a> {
             map::backward_of_means(&mut build);
         }
         if weights {
-            let partials = narrow(instances)?;
+            let partials = addressed("x", instances, "instances")?;
             let mut of_weights =
                 fold::gradients_of(self.context, Op::TrainBackward, 3, build.plan().dtype, partials)?;
             for (slot, tensor) in [(Slot::Dbeta, dmeans), (Slot::Dgamma, dvariances)] {
@@ -216,14 +220,4 @@ fn each(build: &mut Build<'_>, kernel: Kernel, extent: Extent, buffers: Vec<(Slo
     let plan = build.context().plan_per_slice(extent.instances(), 1, (1, 0), build.plan().dtype)?;
     build.dispatch_fold(kernel, plan, extent.each()?, buffers);
     Ok(())
-}
-
-fn narrow(needed: u64) -> Result<u32> {
-    u32::try_from(needed).map_err(|_| Error::TooLarge {
-        what: "x",
-        needed,
-        unit: "instances",
-        limit_name: "address range",
-        limit: u32::MAX.into(),
-    })
 }

@@ -39,3 +39,4 @@ pub use slices::Slices;
 pub(crate) use slices::{AffineOf, Parameters, Records};
 pub(crate) use tiles::gcd;
 pub(crate) use tuned::{maps_along_columns, row_teams};
+pub(crate) use windows::addressed;

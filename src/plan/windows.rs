@@ -327,12 +327,18 @@ impl Cutter<'_> {
 }
 
 pub(super) fn narrow(words: u64) -> Result<u32> {
-    u32::try_from(words).map_err(|_| Error::TooLarge {
-        what: "x",
-        needed: words,
-        unit: "words",
+    addressed("x", words, "words")
+}
+
+/// A number that kernels count with 32 bits.
+pub(crate) fn addressed(what: &'static str, needed: u64, unit: &'static str) -> Result<u32> {
+    let limit = u32::MAX.into();
+    u32::try_from(needed).map_err(|_| Error::TooLarge {
+        what,
+        needed,
+        unit,
         limit_name: "address range",
-        limit: u32::MAX.into(),
+        limit,
     })
 }
 

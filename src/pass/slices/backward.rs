@@ -15,7 +15,8 @@ use crate::engine::slot::Slot;
 use crate::ops::{fold, map, reduce, resident};
 use crate::pass::{OfSlices, Pass};
 use crate::plan::{
-    AffineOf, GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, SLICE_BYTES, row_teams,
+    AffineOf, GRADIENT_SUMS_BYTES, MEANS_BYTES, Parameters, Pattern, Plan, Records, SLICE_BYTES, addressed,
+    row_teams,
 };
 
 impl<'a> Pass<'a> {
@@ -262,13 +263,7 @@ impl<'a> Pass<'a> {
         let records = reduce::row_gradients(build, from, from.has_means(), rows);
         // Those of a strip follow each other, matrix by matrix.
         let partials = u64::from(records.partials) * (rows / parameters);
-        let partials = u32::try_from(partials).map_err(|_| Error::TooLarge {
-            what: "x",
-            needed: partials,
-            unit: "partial results",
-            limit_name: "address range",
-            limit: u32::MAX.into(),
-        })?;
+        let partials = addressed("x", partials, "partial results")?;
         build.zeroed_scratch(parameters * fold::padded(partials.into()) * GRADIENT_SUMS_BYTES);
         let records = Records { partials, slices: parameters as u32, matrix: 0 };
         self.fold_parameters(build, parameters, records)
@@ -320,14 +315,7 @@ impl<'a> Pass<'a> {
             return Ok((parameters, Records { partials, ..records }));
         }
         let all = u64::from(plan.records) * u64::from(plan.splits);
-        let needed = all / parameters;
-        let partials = u32::try_from(needed).map_err(|_| Error::TooLarge {
-            what: "x",
-            needed,
-            unit: "partial results",
-            limit_name: "address range",
-            limit: u32::MAX.into(),
-        })?;
+        let partials = addressed("x", all / parameters, "partial results")?;
         Ok((parameters, Records { partials, slices: parameters as u32, matrix: 0 }))
     }
 }

@@ -9,8 +9,9 @@ use crate::engine::shader::{Kernel, Monoid, StatisticsFrom};
 use crate::engine::slot::Slot;
 use crate::ops::{fold, map};
 use crate::pass::{OfSlices, Pass};
-use crate::plan::{GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, NODE_PIECES, Plan, Records, SLICE_BYTES};
-use std::sync::Arc;
+use crate::plan::{
+    GRADIENT_SUMS_BYTES, MEANS_BYTES, MOMENTS_BYTES, NODE_PIECES, Plan, Records, SLICE_BYTES, addressed,
+};
 
 /// Invocations that fold what slices which share a statistic have left: always as many, so that bits do not depend on the device.
 const TEAM: u32 = 32;
@@ -32,7 +33,7 @@ impl<'a> Pass<'a> {
         };
         build.buffer(Slot::SavedOut, record.clone());
         build.buffer(Slot::Saved, record);
-        self.fold(&mut build, Kernel::FoldStatistics(StatisticsFrom::Slices))?;
+        self.fold_statistics_of(&mut build, Kernel::FoldStatistics(StatisticsFrom::Slices), Vec::new())?;
         map::forward(&mut build, StatisticsFrom::Recorded);
         build.finish(self.traffic(self.tensors.passes() + 1)).await
     }
@@ -74,13 +75,13 @@ impl<'a> Pass<'a> {
             build.zeroed_workspace(padded * GRADIENT_SUMS_BYTES)
         });
         let buffers = terms.map(|terms| (Slot::PartialsOut, terms.into())).into_iter().collect();
-        self.fold_with(&mut build, Kernel::FoldMeans { times_gamma: true }, buffers)?;
+        self.fold_statistics_of(&mut build, Kernel::FoldMeans { times_gamma: true }, buffers)?;
         let passes = if dx.is_some() { 5 } else { 2 };
         if dx.is_some() {
             map::backward_of_means(&mut build);
         }
         if let (Some(terms), Some(dalpha)) = (terms, dalpha) {
-            let partials = narrow(segments.segments())?;
+            let partials = addressed("segments", segments.segments(), "partial results")?;
             let records = Records { partials, slices: columns as u32, matrix: 0 };
             let context = self.spec.context;
             let dtype = build.plan().dtype;
@@ -124,15 +125,16 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn fold(&self, build: &mut Build<'a>, kernel: Kernel) -> Result<()> {
-        self.fold_with(build, kernel, Vec::new())
-    }
-
     /// Dispatches what becomes of each statistic, from what its trees have left.
-    fn fold_with(&self, build: &mut Build<'a>, kernel: Kernel, buffers: Vec<(Slot, Whole)>) -> Result<()> {
+    fn fold_statistics_of(
+        &self,
+        build: &mut Build<'a>,
+        kernel: Kernel,
+        buffers: Vec<(Slot, Whole)>,
+    ) -> Result<()> {
         let (slices, context) = (self.slices(), self.spec.context);
         let Plan { slices: columns, dtype, .. } = **build.plan();
-        let partials = narrow(NODE_PIECES * slices.merged)?;
+        let partials = addressed("segments", NODE_PIECES * slices.merged, "partial results")?;
         let team = if slices.merged > 1 { TEAM } else { 1 };
         let limit = context.capabilities().max_loop_iterations / 2;
         let needed = u64::from(partials.div_ceil(team));
@@ -140,19 +142,9 @@ impl<'a> Pass<'a> {
             let (what, unit) = ("a row of a segment", "partial results per invocation");
             return Err(Error::TooLarge { what, needed, unit, limit_name: "half of the loop limit", limit });
         }
-        let plan: Arc<Plan> = context.plan_per_slice(slices.statistics(), partials, (team, 0), dtype)?;
+        let plan = context.plan_per_slice(slices.statistics(), partials, (team, 0), dtype)?;
         let records = Records { partials, slices: columns, matrix: 0 };
         build.dispatch_fold(kernel, plan, records, buffers);
         Ok(())
     }
-}
-
-fn narrow(needed: u64) -> Result<u32> {
-    u32::try_from(needed).map_err(|_| Error::TooLarge {
-        what: "segments",
-        needed,
-        unit: "partial results",
-        limit_name: "address range",
-        limit: u32::MAX.into(),
-    })
 }
