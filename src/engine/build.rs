@@ -325,6 +325,12 @@ impl<'c> Build<'c> {
         self
     }
 
+    /// These dispatches before those of another operation, as one, with the plan of this.
+    pub fn followed_by(self, other: Self) -> Self {
+        let plan = self.plan.clone();
+        Self { plan, ..other.after(self) }
+    }
+
     /// Binds what partial results go through.
     fn close(&mut self) {
         if let Some(room) = self.partials.take().filter(|room| room.bytes > 0) {

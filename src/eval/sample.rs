@@ -13,6 +13,7 @@ use crate::norm::Momentum;
 use crate::pass::Affine;
 use crate::plan::{Slices, Tuning};
 use crate::spec::{Norm, Passes, Place, Spec, Statistics, Wanted};
+use crate::spectral::PowerOrder;
 
 /// Lengths of axes around which things change: words, vectors, workgroups.
 const LENGTHS: [usize; 24] =
@@ -95,7 +96,7 @@ impl Dice {
         }
         let over = 1 + self.below(rank.max(2) - 1);
         let divisors: Vec<usize> = (1..=shape[1]).filter(|groups| shape[1].is_multiple_of(*groups)).collect();
-        match self.below(20) {
+        match self.below(24) {
             0..5 => Norm::Batch,
             5 | 6 => Norm::FrozenBatch,
             7 | 8 => Norm::Layer(over),
@@ -110,8 +111,26 @@ impl Dice {
             16 => Norm::Scale,
             17 => Norm::Weight,
             18 => Norm::WeightStandardization,
+            19 | 20 => Norm::Switchable(self.of(&[RunningVariance::Biased, RunningVariance::Unbiased])),
+            21 => Norm::Graph,
+            22 => Norm::Spectral(self.below(rank), self.of(&[PowerOrder::VFirst, PowerOrder::UFirst])),
             _ => self.of(&[Norm::DynamicTanh, Norm::Derf]),
         }
+    }
+
+    /// Lengths of segments of rows, some of them none.
+    fn segments(&mut self, spec: &Spec) -> Option<Vec<usize>> {
+        let takes = matches!(spec.norm, Norm::Layer(1) | Norm::Group(_) | Norm::Instance | Norm::Graph);
+        if !takes || spec.shape.len() != 2 || !self.once_in(2) {
+            return None;
+        }
+        let (mut lengths, mut left) = (Vec::new(), spec.shape[0]);
+        while left > 0 {
+            let length = if self.once_in(6) { 0 } else { self.of(&LENGTHS).min(left) };
+            lengths.push(length);
+            left -= length;
+        }
+        Some(lengths)
     }
 
     fn spec(&mut self) -> Spec {
@@ -125,6 +144,7 @@ impl Dice {
             spec.shape[0] = 0;
         }
         spec.axes = self.axes(&spec);
+        spec.segments = self.segments(&spec);
         spec.dtype = self.of(&DType::ALL);
         spec.parameters = self.of(&[DType::F32, spec.dtype]);
         if self.once_in(3) && spec.norm.has_channels() {

@@ -168,7 +168,7 @@ impl<K: Kind> Norm<K> {
     }
 
     /// As [`room_for`](Self::room_for), in a tensor of the caller's, `[S, 4]` of f32 for S statistics, a row for each in the order of the slices: the two parts
-    /// of the mean (their sum is the mean), 1 / sqrt(var + eps), the biased variance. Of norms that subtract no mean: a power of two and 0, what x times that power
+    /// of the mean (their sum is the mean), 1 / sqrt(var + eps), the biased variance. Of [`GraphNorm`](crate::GraphNorm) alpha·mean, and the mean of x̂ instead of the variance. Of norms that subtract no mean: a power of two and 0, what x times that power
     /// of two is multiplied with, the root of the mean square. What it holds before forward has run, it holds.
     ///
     /// The tensor must begin at a multiple of the device's `min_storage_buffer_offset_alignment` (at most 256 bytes) of its buffer.

@@ -288,11 +288,22 @@ impl Spec<'_> {
         if !targets.has_sums() || self.shape.len() == 0 {
             return Ok(Prepared::nothing(self.context, op));
         }
-        let mut build = fold::gradients_of(self.context, op, self.shape.len(), dtype, 0)?;
+        let nothing = || fold::gradients_of(self.context, op, self.shape.len(), dtype, 0);
+        let mut build = nothing()?;
         bind_targets(&mut build, targets)?;
-        match self.parameters.alpha {
-            None => fold::gradients(&mut build)?,
-            Some(_) => curve::fold(&mut build, targets.dalpha.is_some() || targets.dshift.is_some())?,
+        match (self.parameters.alpha, self.segments) {
+            (Some(_), None) => {
+                curve::fold(&mut build, targets.dalpha.is_some() || targets.dshift.is_some())?;
+            }
+            _ => fold::gradients(&mut build)?,
+        }
+        if let (Some(dalpha), Some(_)) = (targets.dalpha, self.segments) {
+            // One for each channel, as those of beta are.
+            let alone = GradientTargets { dgamma: None, dbeta: Some(dalpha), dalpha: None, ..*targets };
+            let mut of_alpha = nothing()?;
+            bind_targets(&mut of_alpha, &alone)?;
+            fold::gradients(&mut of_alpha)?;
+            build = build.followed_by(of_alpha);
         }
         build.finish(Traffic::default()).await
     }

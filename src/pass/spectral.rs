@@ -51,6 +51,8 @@ impl<'a> Spec<'a> {
         steps: &[Step],
         directions: Directions<'a>,
     ) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        self.context.try_untrusted_driver().await?;
         let Directions { state, u, v, saved } = directions;
         let (rows, columns) = (matrix.rows.slices(), matrix.columns.slices());
         let both = rows + columns;
@@ -100,6 +102,8 @@ impl<'a> Spec<'a> {
         (w, dy, dw): (&'a Tensor, &'a Tensor, &'a Tensor),
         saved: &'a Slab,
     ) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        self.context.try_untrusted_driver().await?;
         let tensors = Tensors::NONE.with(Slot::X, w).with(Slot::Dy, dy);
         let mut sums = self.over(whole(w), tensors)?;
         sums.buffer(Slot::Saved, saved);

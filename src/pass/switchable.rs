@@ -63,6 +63,8 @@ impl<'a> Spec<'a> {
         running: Option<&'a Slab>,
         saved: Option<&'a Saved>,
     ) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        self.context.try_untrusted_driver().await?;
         let statistics = Statistics::Slices(OfSlices { scheme: Scheme::Deviation, saved: None });
         let op = if running.is_some() { Op::Inference } else { Op::TrainForward };
         let pass = Pass::forward(op, self, input, y, statistics);
@@ -115,6 +117,8 @@ impl<'a> Spec<'a> {
         mixing: Mixing,
         saved: &'a Saved,
     ) -> Result<Prepared> {
+        #[cfg(feature = "wgpu")]
+        self.context.try_untrusted_driver().await?;
         let statistics = Statistics::Slices(OfSlices { scheme: Scheme::Deviation, saved: Some(saved) });
         let pass = Pass::backward(Op::TrainBackward, self, (input, dy), targets, reads, statistics);
         let (mut build, extent) = pass.start_mixed()?;
@@ -177,7 +181,7 @@ impl<'a> Spec<'a> {
             of_weights.buffer(Slot::Partials, Whole::from(terms).before());
             let records = Records { partials, slices: 3, matrix: 0 };
             fold::parameter_gradients(&mut of_weights, 3, records, None)?;
-            build = of_weights.after(build);
+            build = build.followed_by(of_weights);
         }
         let passes = if dx.is_some() { reduced + mapped } else { reduced };
         build.finish(pass.traffic(passes)).await

@@ -52,7 +52,7 @@ impl Spec {
     /// [`probes`](super::probes) tell.
     ///
     /// # Errors
-    /// Those of the problem and its layer; [`Error::MissingCapability`]; [`Error::Spec`] for statistics that are composed of several passes or given, and for problems
+    /// Those of the problem and its layer; [`Error::MissingCapability`]; [`Error::Spec`] for statistics that are composed of several passes or given, for segments, and for problems
     /// with nothing to do.
     pub fn recipes(&self, capabilities: &Capabilities) -> Result<Recipes> {
         self.check_exportable()?;

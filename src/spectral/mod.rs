@@ -256,10 +256,10 @@ fn unit_vector(seed: u64, len: usize) -> Vec<f32> {
 }
 
 impl SpectralNorm {
-    /// A layer for weights of a shape, with u and v in random directions that a seed tells. PyTorch's parametrization begins with 15 steps: record as many training forward passes.
+    /// A layer for weights of a shape, with u and v in random directions that a seed tells. PyTorch's parametrization begins with 15 steps ([`set_iterations`](Self::set_iterations)).
     ///
     /// # Errors
-    /// [`Error::Rank`]; [`Error::Axes`] for an axis that there is not; [`Error::EmptyBatch`] for a weight of no values; [`Error::Epsilon`]; those of an upload.
+    /// [`Error::Rank`]; [`Error::Axes`] for an axis that there is not; [`Error::EmptyBatch`] for a weight of no values; [`Error::Epsilon`]; [`Error::TooLarge`] for more than 1024 steps; those of an upload.
     pub async fn new(
         context: &Context,
         shape: &[usize],
@@ -365,7 +365,7 @@ impl SpectralNorm {
         &self.parts.u
     }
 
-    /// Replaces u and v, for all that is recorded later.
+    /// Replaces u and v, after everything that was submitted before and before everything that is submitted later.
     ///
     /// # Errors
     /// [`Error::Number`] for vectors of other lengths; those of an upload.
@@ -380,6 +380,17 @@ impl SpectralNorm {
             }
         }
         state.write(context, "u and v", bytemuck::cast_slice(&[u, v].concat())).await
+    }
+
+    /// Sets how many steps forward passes take that are prepared later: PyTorch's parametrization takes 15 in the first, and one in each that follows.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for more than 1024.
+    pub fn set_iterations(&mut self, iterations: u32) -> Result<()> {
+        let options = self.parts.options.iterations(iterations);
+        options.check()?;
+        self.parts.options = options;
+        Ok(())
     }
 
     /// What the layer was made with.
@@ -407,14 +418,7 @@ impl FrozenSpectralNorm {
     /// # Errors
     /// As [`prepare_infer`](Self::prepare_infer).
     pub async fn fold(&self, w: &Tensor) -> Result<Tensor> {
-        together(async {
-            self.parts.check(w.into())?;
-            let y = self.parts.context.zeros_like(w).await?;
-            let inference = self.prepare_infer(w, &y).await?;
-            self.parts.context.submit(&[&inference]).await?;
-            Ok(y)
-        })
-        .await
+        Infer::infer(self, w).await
     }
 
     /// u and v.
@@ -492,6 +496,14 @@ impl Infer for FrozenSpectralNorm {
     }
 
     async fn infer<'a>(&self, input: impl Into<Input<'a>>) -> Result<Tensor> {
-        self.fold(input.into().x).await
+        together(async {
+            let input = input.into();
+            self.parts.check(input)?;
+            let y = self.parts.context.zeros_like(input.x).await?;
+            let inference = self.prepare_infer(input, &y).await?;
+            self.parts.context.submit(&[&inference]).await?;
+            Ok(y)
+        })
+        .await
     }
 }

@@ -12,13 +12,16 @@ pub enum PowerOrder {
     UFirst,
 }
 
+/// Steps of a forward pass at most: each is dispatches of its own.
+const MOST_ITERATIONS: u64 = 1024;
+
 /// Options of a [`SpectralNorm`](super::SpectralNorm).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SpectralNormOptions {
     /// The axis of the weight that is that of its outputs, the rows of the matrix: 0 in a convolution or a linear layer, 1 in a transposed convolution.
     pub axis: usize,
-    /// Steps of the power iteration for each forward pass in training. With 0 vectors stay as they are.
+    /// Steps of the power iteration for each forward pass in training, at most 1024. With 0 vectors stay as they are.
     pub iterations: u32,
     /// The order of the two halves of a step.
     pub order: PowerOrder,
@@ -62,6 +65,11 @@ impl SpectralNormOptions {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        let (what, unit, limit_name) = ("iterations of a forward pass", "steps", "most steps");
+        let (needed, limit) = (self.iterations.into(), MOST_ITERATIONS);
+        if needed > limit {
+            return Err(Error::TooLarge { what, needed, unit, limit_name, limit });
+        }
         // As kernels have it.
         match self.eps >= 0.0 && (self.eps as f32).is_finite() {
             true => Ok(()),

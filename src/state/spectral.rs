@@ -82,7 +82,7 @@ impl ModelState {
     /// Puts a weight with its vectors into the state: replaces the tensors that are there, and adds the others.
     ///
     /// # Errors
-    /// [`Error::StateTensor`] for one that has another shape, or whose element type lacks values; [`Error::Length`] for a weight of other than its shape's values;
+    /// [`Error::StateTensor`] for one that has another shape, or whose element type lacks values; [`Error::Length`] for a weight of other than its shape's values; [`Error::Number`] for a u and v that are not its rows and columns;
     /// [`Error::Naming`]. The state is as it was then.
     pub fn set_spectral(
         &mut self,
@@ -96,6 +96,13 @@ impl ModelState {
         let (of, got) = (Shape::new(shape)?, weight.len() as u64);
         if of.len() != got {
             return Err(Error::Length { what: "a weight", shape: of, expected: of.len(), got });
+        }
+        if u.len() as u64 * v.len() as u64 != got || !shape.contains(&u.len()) {
+            let (what, expected) = (
+                "values of v, with those of u the rows and columns of the weight,",
+                weight.len() / u.len().max(1),
+            );
+            return Err(Error::Number { what, expected, got: v.len() });
         }
         let [weight_key, u_key, v_key] = naming.keys(layer, parameter);
         let mut save = Save::new(self, options);

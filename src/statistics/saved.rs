@@ -18,6 +18,8 @@ use crate::plan::{MEANS_BYTES, SAVED_BYTES, SLICE_BYTES, TANGENT_BYTES};
 /// - batch norm: statistics and affine parameters per channel, 40 bytes each. The backward pass takes gamma and beta from here, so parameters may
 ///   change in between.
 /// - the norms of the family: statistics per slice, 16 bytes each. The backward pass needs gamma and beta as forward used them.
+/// - GraphNorm: the same of segments, of the mean what is subtracted; switchable norm: of instances, 40 bytes each, with the weights.
+/// - spectral norm: σ and the vectors that forward used.
 /// - curves and frozen layers: nothing.
 ///
 /// It belongs to the caller, not to the layer, so a layer can be shared by several inputs and recomputed. x itself is not copied: the backward pass
@@ -97,7 +99,7 @@ pub(crate) struct Note {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SavedStatistics {
-    /// The f32 nearest to the mean; 0 in norms that do not subtract it.
+    /// The f32 nearest to the mean, or a part of it; 0 in norms that do not subtract it. Of GraphNorm that of what is subtracted, alpha·mean.
     pub shift: f32,
     /// Mean minus `shift`.
     pub delta: f32,
@@ -117,7 +119,7 @@ pub struct SavedStatistics {
 }
 
 impl SavedStatistics {
-    /// The mean.
+    /// The mean; of GraphNorm what is subtracted, alpha·mean.
     pub fn mean(&self) -> f64 {
         f64::from(self.shift) + f64::from(self.delta)
     }

@@ -1,6 +1,7 @@
 //! Norms over segments beside PyTorch Geometric's, what their bits depend on, and what is refused. That kernels are right in all plans is the table's matter.
 
 use wgnorm::eval::{Draw, Problem};
+use wgnorm::family::{Kind, Norm};
 use wgnorm::tuning::Tuning;
 use wgnorm::{
     BatchNorm, BatchNormOptions, Context, Error, GradientTargets, GraphNorm, GroupNorm, InstanceNorm,
@@ -55,14 +56,19 @@ fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 % 1013) as f32 * 0.37).sin() + (i % 17) as f32 * 0.01).collect()
 }
 
-/// y, dx and the gradients of parameters of GraphNorm.
-fn passes(context: &Context, x: &Tensor, dy: &Tensor, segments: &Segments) -> Vec<Vec<f32>> {
-    let channels = x.shape().dims()[1];
-    let layer = context.block_on(GraphNorm::new(context, channels, NormOptions::graph())).unwrap();
+/// y, dx and the gradients of parameters.
+fn passes<K: Kind>(
+    context: &Context,
+    layer: &Norm<K>,
+    x: &Tensor,
+    dy: &Tensor,
+    segments: &Segments,
+) -> Vec<Vec<f32>> {
     let (y, saved) = context.block_on(layer.forward(x.in_segments(segments))).unwrap();
     let gradients = context.block_on(layer.backward(x.in_segments(segments), dy, &saved)).unwrap();
-    let parameters = [gradients.dgamma, gradients.dbeta, gradients.dalpha].map(Option::unwrap);
-    [&y, &gradients.dx].into_iter().chain(&parameters).map(|tensor| download(context, tensor)).collect()
+    let parameters = [gradients.dgamma, gradients.dbeta, gradients.dalpha].into_iter().flatten();
+    let all = [y, gradients.dx].into_iter().chain(parameters);
+    all.map(|tensor| download(context, &tensor)).collect()
 }
 
 #[test]
@@ -73,33 +79,53 @@ fn bits_are_those_of_the_segments_alone() {
     let (x, dy) = (values(rows * channels), values(rows * channels + 9)[9..].to_vec());
     let put =
         |context: &Context, values: &[f32]| upload(context, &[values.len() / channels, channels], values);
-    let of = |context: &Context, x: &[f32], dy: &[f32], lengths: &[usize]| {
+    let of = |context: &Context, norm: usize, x: &[f32], dy: &[f32], lengths: &[usize]| {
         let segments = context.block_on(Segments::of_lengths(context, lengths)).unwrap();
-        passes(context, &put(context, x), &put(context, dy), &segments)
-    };
-    let all = of(&context, &x, &dy, &lengths);
-    // Whatever the plan is.
-    for tuning in [
-        Tuning::default().width(1),
-        Tuning::default().strip(1),
-        Tuning::default().strip(2).workgroup_size(64),
-        Tuning::default().workgroup_size(32),
-    ] {
-        assert_eq!(of(&context.with_tuning(tuning), &x, &dy, &lengths), all, "{tuning:?}");
-    }
-    // And whatever other segments there are.
-    let mut begin = 0;
-    for length in lengths {
-        let end = begin + length * channels;
-        if length > 0 {
-            let alone = of(&context, &x[begin..end], &dy[begin..end], &[length]);
-            assert_eq!(
-                (&alone[0][..], &alone[1][..]),
-                (&all[0][begin..end], &all[1][begin..end]),
-                "{length} rows"
-            );
+        let (x, dy) = (put(context, x), put(context, dy));
+        match norm {
+            0 => {
+                let layer =
+                    context.block_on(GraphNorm::new(context, channels, NormOptions::graph())).unwrap();
+                passes(context, &layer, &x, &dy, &segments)
+            }
+            1 => {
+                let layer =
+                    context.block_on(LayerNorm::new(context, &[channels], NormOptions::layer())).unwrap();
+                passes(context, &layer, &x, &dy, &segments)
+            }
+            _ => {
+                let layer =
+                    context.block_on(GroupNorm::new(context, 2, channels, NormOptions::group())).unwrap();
+                passes(context, &layer, &x, &dy, &segments)
+            }
         }
-        begin = end;
+    };
+    for norm in 0..3 {
+        let all = of(&context, norm, &x, &dy, &lengths);
+        assert_eq!(all.len(), if norm == 0 { 5 } else { 4 });
+        // Whatever the plan is.
+        for tuning in [
+            Tuning::default().width(1),
+            Tuning::default().strip(1),
+            Tuning::default().strip(2).workgroup_size(64),
+            Tuning::default().workgroup_size(32),
+        ] {
+            assert_eq!(of(&context.with_tuning(tuning), norm, &x, &dy, &lengths), all, "{tuning:?}");
+        }
+        // And whatever other segments there are.
+        let mut begin = 0;
+        for length in lengths {
+            let end = begin + length * channels;
+            if length > 0 {
+                let alone = of(&context, norm, &x[begin..end], &dy[begin..end], &[length]);
+                assert_eq!(
+                    (&alone[0][..], &alone[1][..]),
+                    (&all[0][begin..end], &all[1][begin..end]),
+                    "{length} rows"
+                );
+            }
+            begin = end;
+        }
     }
 }
 
@@ -225,6 +251,14 @@ fn passes_and_statistics() {
         values(512)[..320].chunks(8).flat_map(|row| &row[4..]).map(|&x| x.into()).collect();
     let mean = of_group.iter().sum::<f64>() / of_group.len() as f64;
     assert!((statistics[3].mean() - mean).abs() < 1e-6);
+    // The plan is that of the walk, whatever is folded behind it.
+    let (graph, all) = (context.block_on(GraphNorm::new(&context, 8, NormOptions::graph())).unwrap(), &y);
+    let (_, of_graph) = context.block_on(graph.forward(x.in_segments(&segments))).unwrap();
+    let dalpha = zeros(&context, &[8]);
+    let targets = GradientTargets::default().dx(all).dalpha(&dalpha);
+    let with_alpha =
+        context.block_on(graph.prepare_backward(x.in_segments(&segments), &x, &of_graph, &targets)).unwrap();
+    assert_eq!(with_alpha.plan(), backward.plan());
     let nothing = context.block_on(Segments::of_offsets(&context, &[0])).unwrap();
     let empty = zeros(&context, &[0, 8]);
     assert_eq!(context.block_on(layer.infer(empty.in_segments(&nothing))).unwrap().shape().dims(), [0, 8]);

@@ -3,8 +3,8 @@
 use wgnorm::eval::{Draw, Problem};
 use wgnorm::spectral::{PowerOrder, SpectralNorm, SpectralNormOptions};
 use wgnorm::{
-    BatchNorm, BatchNormOptions, Context, DType, Error, GradientTargets, Input, LayerNorm, NormOptions, Spec,
-    Train,
+    BatchNorm, BatchNormOptions, Context, DType, Error, GradientTargets, Infer, Input, LayerNorm,
+    NormOptions, Spec, Train,
 };
 
 use crate::support::{context, download, own_context, refused, upload, zeros};
@@ -123,13 +123,22 @@ fn what_is_refused() {
     refused!(given(&[1.0; 3], &[1.0; 3]), Error::Number { what: "values of u", expected: 4, got: 3 });
     refused!(given(&[1.0; 4], &[1.0; 4]), Error::Number { expected: 7, got: 8, .. });
 
-    let mut layer = layer(&context, &[4, 3], options);
+    let mut layer = self::layer(&context, &[4, 3], options);
     let w = zeros(&context, &[4, 3]);
     let forward =
         |layer: &mut SpectralNorm, input: Input<'_>| context.block_on(layer.train_forward(input)).map(|_| ());
     refused!(forward(&mut layer, (&zeros(&context, &[3, 4])).into()), Error::Shape { what: "a weight", .. });
     refused!(forward(&mut layer, (&zeros(&own_context(), &[4, 3])).into()), Error::ForeignDevice { .. });
     refused!(forward(&mut layer, w.with_residual(&w)), Error::Unsupported { what: "residual", .. });
+    refused!(new(&[4, 3], options.iterations(1025)), Error::TooLarge { limit: 1024, .. });
+    refused!(layer.set_iterations(u32::MAX), Error::TooLarge { .. });
+    assert_eq!(layer.options().iterations, 1);
+    layer.set_iterations(2).unwrap();
+    let frozen = self::layer(&context, &[4, 3], options).freeze();
+    refused!(
+        context.block_on(frozen.infer(w.with_residual(&w))),
+        Error::Unsupported { what: "residual", .. }
+    );
     let saved = context.block_on(layer.room_for(&w)).unwrap();
     refused!(context.block_on(layer.prepare_train_forward(&w, &w, Some(&saved))), Error::InPlace { .. });
     let half = context.block_on(context.zeros_as(&[4, 3], DType::F16)).unwrap();

@@ -60,7 +60,12 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let got = set(&mut state, &wrong, SaveOptions::default());
     assert!(matches!(got, Error::Length { expected: 24, got: 23, .. }), "{got}");
     let longer = SpectralValues { v: vec![0.1; 7], ..values() };
-    assert!(matches!(set(&mut state, &longer, SaveOptions::default()), Error::StateTensor(_)));
+    for state in [&mut state, &mut ModelState::new()] {
+        let got = set(state, &longer, SaveOptions::default());
+        assert!(matches!(got, Error::Number { expected: 6, got: 7, .. }), "{got}");
+    }
+    let none = SpectralValues { u: Vec::new(), v: Vec::new(), ..values() };
+    assert!(matches!(set(&mut state, &none, SaveOptions::default()), Error::Number { .. }));
     let third = SpectralValues { u: vec![1.0 / 3.0; 4], ..values() };
     let got = set(&mut state, &third, SaveOptions::default().float(FloatType::F16));
     assert!(got.to_string().contains("weight_u"), "{got}");

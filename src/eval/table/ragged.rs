@@ -34,6 +34,12 @@ pub(super) fn cases() -> Vec<Case> {
         normal("instance.many", "instance 9000x4 segments=1*9000", "policy"),
         normal("graph.many", "graph 10000x4 segments=2*5000 affine=bias", "policy"),
         normal("layer.wide", "layer 20x1024 segments=7,13", "policy"),
+        normal("graph.no_rows", "graph 0x4 segments=none added", "policy"),
+        normal(
+            "graph.parameters.bfloat16",
+            "graph 77x5 segments=3,70,0,4 bf16 parameters=bf16 added",
+            "policy",
+        ),
         normal("nothing", "instance 4x8 segments=0,4,0*3", "policy"),
         case(
             "instance.large_mean",

@@ -91,7 +91,7 @@ impl<'a> Pass<'a> {
             self.set_accumulation(&mut of_alpha);
             of_alpha.buffer(Slot::Partials, Whole::from(terms).before());
             fold::parameter_gradients(&mut of_alpha, columns, records, None)?;
-            build = of_alpha.after(build);
+            build = build.followed_by(of_alpha);
         }
         build.finish(self.traffic(passes)).await
     }
