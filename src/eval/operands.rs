@@ -31,6 +31,7 @@ impl Problem {
     pub fn operands(&self) -> Operands {
         let Self { spec, inputs, .. } = self;
         let mut operands = Operands::new();
+        let tangents = inputs.tangents.as_ref();
         let walked = [
             ("x", Some(&inputs.x)),
             ("residual", inputs.residual.as_ref()),
@@ -38,6 +39,7 @@ impl Problem {
             ("addend", inputs.addend.as_ref()),
             ("dy", inputs.dy.as_ref()),
             ("d_sum", inputs.d_sum.as_ref()),
+            ("x_tangent", tangents.map(|tangents| &tangents.x)),
         ];
         for (name, values) in walked {
             if let Some(values) = values {
@@ -45,7 +47,13 @@ impl Problem {
                 operands.insert(name.to_owned(), words(spec.dtype.encode(&values)));
             }
         }
-        for (name, values) in [("gamma", &inputs.gamma), ("beta", &inputs.beta)] {
+        let of_parameters = [
+            ("gamma", inputs.gamma.as_ref()),
+            ("beta", inputs.beta.as_ref()),
+            ("gamma_tangent", tangents.and_then(|tangents| tangents.gamma.as_ref())),
+            ("beta_tangent", tangents.and_then(|tangents| tangents.beta.as_ref())),
+        ];
+        for (name, values) in of_parameters {
             if let Some(values) = values {
                 operands.insert(name.to_owned(), words(spec.parameters.encode(values)));
             }
@@ -105,21 +113,31 @@ impl Problem {
     pub fn backward_outputs(&self, left: &Operands) -> Outputs {
         let spec = &self.spec;
         let mut outputs = Outputs::new();
-        if spec.passes != Passes::Backward {
+        if spec.passes == Passes::Forward {
+            return outputs;
+        }
+        let own: usize = spec.parameter_shape().iter().product();
+        let parameter = |name: &str, operand: &str, len: usize| {
+            let values = left.get(operand).map(|bytes| spec.parameters.decode(bytes));
+            values.map(|values| (name.to_owned(), values[..len].to_vec()))
+        };
+        if spec.passes == Passes::Second {
+            outputs.extend(self.batch(left, "second_dy", &["ddy"], spec.dtype));
+            outputs.extend(self.batch(left, "second_dx", &["dx"], spec.dtype));
+            outputs.extend(parameter("second_dweight", "dgamma", own));
+            outputs.extend(parameter("second_dbias", "dbeta", own));
             return outputs;
         }
         outputs.extend(self.batch(left, "dx", &["dx", "d_sum", "dy"], spec.dtype));
         outputs.extend(self.batch(left, "dresidual", &["d_residual"], spec.dtype));
         outputs.extend(self.batch(left, "dgate", &["d_gate"], spec.dtype));
-        let own: usize = spec.parameter_shape().iter().product();
         for (name, operand, len) in [
             ("dweight", "dgamma", own),
             ("dbias", "dbeta", own),
             ("dalpha", "dalpha", 1),
             ("dshift", "dshift", 1),
         ] {
-            let values = left.get(operand).map(|bytes| spec.parameters.decode(bytes));
-            outputs.extend(values.map(|values| (name.to_owned(), values[..len].to_vec())));
+            outputs.extend(parameter(name, operand, len));
         }
         outputs
     }
@@ -145,6 +163,15 @@ impl Problem {
         let spec = &self.spec;
         // Elsewhere the residual's gradient is dy itself.
         let activated = spec.activation != Activation::None || spec.mask.is_some();
+        if spec.passes == Passes::Second {
+            let wanted = [
+                ("second_dy", true),
+                ("second_dx", true),
+                ("second_dweight", spec.affine.has_gamma()),
+                ("second_dbias", spec.affine.has_beta()),
+            ];
+            return self.hold(self.backward_outputs(left), &wanted);
+        }
         let wanted = [
             ("dx", true),
             ("dresidual", spec.residual && activated),
