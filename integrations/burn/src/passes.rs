@@ -145,7 +145,7 @@ impl<'p> Given<'p> {
         y: &Tensor,
         saved: Option<&Tensor>,
     ) -> Result<Prepared> {
-        let saved = saved.map(|saved| layer.room_in(&self.px, saved)).transpose()?;
+        let saved = saved.map(|saved| layer.room_in(self.input(), saved)).transpose()?;
         layer.prepare_forward(self.input(), y, saved.as_ref()).await
     }
 
@@ -157,7 +157,7 @@ impl<'p> Given<'p> {
         saved: &Tensor,
         targets: &GradientTargets<'_>,
     ) -> Result<Prepared> {
-        layer.prepare_backward(self.input(), dy, &layer.room_in(&self.px, saved)?, targets).await
+        layer.prepare_backward(self.input(), dy, &layer.room_in(self.input(), saved)?, targets).await
     }
 
     /// What a pass over a ghost batch saves, part by part.
