@@ -121,7 +121,7 @@ impl Dice {
     /// Lengths of segments of rows, some of them none.
     fn segments(&mut self, spec: &Spec) -> Option<Vec<usize>> {
         let takes = matches!(spec.norm, Norm::Layer(1) | Norm::Group(_) | Norm::Instance | Norm::Graph);
-        if !takes || spec.shape.len() != 2 || !self.once_in(2) {
+        if !takes || spec.shape.len() != 2 || spec.axes.is_some() || !self.once_in(2) {
             return None;
         }
         let (mut lengths, mut left) = (Vec::new(), spec.shape[0]);
@@ -137,6 +137,8 @@ impl Dice {
         let rank = 2 + self.below(4);
         let shape = self.shape(rank);
         let norm = self.norm(rank, &shape);
+        // A graph is of rows.
+        let shape = if norm == Norm::Graph { shape[..2].to_vec() } else { shape };
         let mut spec = Spec::new(norm, &shape);
         // Nothing: what batch norm refuses in training, and samples with parameters of their own are not.
         let has_rows = spec.norm.can_be_modulated() || !spec.norm.is_of_slices();
@@ -181,6 +183,9 @@ impl Dice {
         }
         if self.once_in(2) {
             spec.tuning = self.tuning(spec.elements());
+        }
+        if spec.norm.spectral().is_some() || spec.segments.is_some() || spec.norm == Norm::Graph {
+            alone(&mut spec);
         }
         spec
     }
@@ -256,6 +261,15 @@ impl Dice {
     }
 }
 
+/// Leaves out what there is not beside segments, and of a weight.
+fn alone(spec: &mut Spec) {
+    (spec.residual, spec.sum, spec.modulated, spec.mask) = (false, false, false, None);
+    if spec.norm.spectral().is_some() {
+        (spec.activation, spec.wanted) = (Activation::None, Wanted::All);
+        (spec.affine, spec.unit_offset) = (Affine::None, false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +284,6 @@ mod tests {
             assert_eq!(sample(number).0.inputs.x.len(), problem.inputs.x.len());
             kinds.insert(line.split([' ', ':']).next().unwrap_or_default().to_owned());
         }
-        assert_eq!(kinds.len(), 14, "{kinds:?}");
+        assert_eq!(kinds.len(), 18, "{kinds:?}");
     }
 }
