@@ -34,6 +34,9 @@ const OF_F32: [Data; 11] = [
     Data::InfInOne,
 ];
 
+/// What a weight may be like: of an infinite one nothing is a number.
+const OF_WEIGHTS: [Data; 5] = [Data::LargeMean, Data::Outlier, Data::Tiny, Data::HugeMean, Data::NanInOne];
+
 /// The problem of a number, with what it expects, and its values: the same at any time and on any machine.
 pub fn sample(number: u64) -> (Problem, Draw) {
     let mut dice = Dice(Box::new(uniform(number ^ 0x005E_ED0F_50AC)));
@@ -255,6 +258,7 @@ impl Dice {
     fn data(&mut self, spec: &Spec) -> Data {
         match spec.dtype {
             _ if !self.once_in(3) || spec.norm.curve().is_some() => Data::Normal,
+            DType::F32 if spec.norm.spectral().is_some() => self.of(&OF_WEIGHTS),
             DType::F32 => self.of(&OF_F32),
             DType::F16 | DType::Bf16 | DType::I8 => Data::ShiftedMean,
         }
