@@ -10,8 +10,15 @@ use crate::results::{Case, Clock, File};
 const STEP: &str = "train_step";
 const PARTS: [&str; 2] = ["train_forward", "train_backward"];
 /// The operations in the order of the tables, and how many tensors each must move at least.
-const OPS: [(&str, f64); 5] =
-    [(PARTS[0], 2.0), (PARTS[1], 3.0), (STEP, 5.0), ("inference", 2.0), ("frozen_backward", 3.0)];
+const OPS: [(&str, f64); 7] = [
+    (PARTS[0], 2.0),
+    (PARTS[1], 3.0),
+    (STEP, 5.0),
+    ("inference", 2.0),
+    ("frozen_backward", 3.0),
+    ("tangent", 3.0),
+    ("second_backward", 5.0),
+];
 
 /// What tells a case from others: operation, shape, layout, element type, norm.
 type Key = (String, Vec<usize>, String, String, String);
