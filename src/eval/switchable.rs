@@ -6,8 +6,9 @@ use super::expected::{Expected, allow_for, avoid_kinks};
 use super::inputs::{Inputs, channels};
 use crate::base::activation::Activation;
 use crate::base::variance::RunningVariance;
-use crate::reference::bounds::{self, INV_STD, MEAN, SUM, TINY, U, VAR};
-use crate::reference::family::bounds::Near;
+use crate::reference::bounds::{self, INV_STD, MEAN, SUM, TINY, U};
+use crate::reference::family::SliceStatistics;
+use crate::reference::family::bounds::{self as slice_bounds, Near};
 use crate::reference::switchable::{Gradients, Problem, Statistics};
 use crate::reference::{Moments, map};
 use crate::spec::{Spec, Wanted};
@@ -39,7 +40,10 @@ impl Twin<'_> {
     /// A mean in two parts, and a variance.
     fn near(&self, of: &Moments) -> (Near, Near) {
         let mean = Near { value: of.mean, error: MEAN * U * (of.var + self.problem.eps).sqrt() + TINY };
-        (mean, Near { value: of.var, error: 2.0 * VAR * U * of.var + bounds::TINY + 1e-34 })
+        let Moments { count, mean: of_mean, var } = *of;
+        let statistics = SliceStatistics { count, mean: of_mean, var, inv_std: 1.0 };
+        // Those of layers and of the batch are merges of what are merges.
+        (mean, Near { value: var, error: 2.0 * slice_bounds::var(&statistics) })
     }
 
     fn instance(&self, i: usize) -> Instance {

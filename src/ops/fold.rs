@@ -165,6 +165,15 @@ pub(crate) fn padded(partials: u64) -> u64 {
     if more { partials.next_multiple_of(PARTIALS_OF_LEVEL.into()) } else { partials }
 }
 
+/// Room for partial results, `partials` of each of so many slices, with what the fold reads beyond them as zero, if it does.
+pub(crate) fn padded_workspace(build: &mut Build<'_>, slices: u64, partials: u64, bytes: u64) -> Scratch {
+    let padded = padded(partials);
+    match padded > partials {
+        true => build.zeroed_workspace(slices * padded * bytes),
+        false => build.workspace(slices * partials * bytes),
+    }
+}
+
 pub(crate) fn plan_fold(build: &Build<'_>, slices: u64, partials: u32) -> Result<Arc<Plan>> {
     let context = build.context();
     let capabilities = context.capabilities();

@@ -1,4 +1,4 @@
-//! What derivatives of the passes have of their own (shaders/reduce/second.wesl, shaders/fold/{tangents,second}.wesl).
+//! What derivatives of the passes have of their own (shaders/lib/second_sums.wesl, shaders/fold/{tangents,second}.wesl).
 
 use super::fold;
 use crate::base::error::Result;

@@ -152,7 +152,7 @@ impl<'a> Spec<'a> {
         let into = (Some(own), batch.into());
         total(&mut build, Monoid::GradientSums, extent.channels, extent.batch()?, into)?;
         let means = build.workspace(instances * MEANS_BYTES);
-        let terms = build.zeroed_workspace(3 * fold::padded(instances) * GRADIENT_SUMS_BYTES);
+        let terms = fold::padded_workspace(&mut build, 3, instances, GRADIENT_SUMS_BYTES);
         let buffers = vec![
             (Slot::Partials, own.into()),
             (Slot::Layers, layers.into()),

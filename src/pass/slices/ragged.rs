@@ -70,10 +70,10 @@ impl<'a> Pass<'a> {
         let means = build.workspace(statistics * MEANS_BYTES);
         build.buffer(Slot::MeansOut, means);
         build.buffer(Slot::Means, means);
-        let terms = build.pointwise.mean_scale.then(|| {
-            let padded = columns * fold::padded(segments.segments());
-            build.zeroed_workspace(padded * GRADIENT_SUMS_BYTES)
-        });
+        let terms = build
+            .pointwise
+            .mean_scale
+            .then(|| fold::padded_workspace(&mut build, columns, segments.segments(), GRADIENT_SUMS_BYTES));
         let buffers = terms.map(|terms| (Slot::PartialsOut, terms.into())).into_iter().collect();
         self.fold_statistics_of(&mut build, Kernel::FoldMeans { times_gamma: true }, buffers)?;
         let passes = if dx.is_some() { 5 } else { 2 };
@@ -101,11 +101,7 @@ impl<'a> Pass<'a> {
         build.buffer(Slot::Pieces, segments.of_pieces());
         build.buffer(Slot::Spans, segments.of_segments());
         let columns = u64::from(build.plan().slices);
-        let (pieces, padded) = (segments.pieces(), fold::padded(segments.pieces()));
-        let partials = match padded > pieces {
-            true => build.zeroed_workspace(columns * padded * bytes),
-            false => build.workspace(columns * pieces * bytes),
-        };
+        let partials = fold::padded_workspace(build, columns, segments.pieces(), bytes);
         for slot in [Slot::PartialsOut, Slot::Partials, Slot::Total] {
             build.buffer(slot, partials);
         }
